@@ -1,0 +1,43 @@
+"""Time as an argument: the only place that reads the ambient clock.
+
+Every shell takes a `Clock`. The demo runs the same controller and agents on a clock whose seconds are shorter, so all
+timing (periods, tolerations, dwell) is written in one unit and scales together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+
+class Clock:
+    """Seconds that may run faster than the machine's.
+
+    Args: speed: how many of our seconds pass in one of the machine's. start_wall_s: what `wall_s` says at first
+        (Unix seconds); None takes the machine's.
+    """
+
+    def __init__(self, *, speed: float = 1.0, start_wall_s: float | None = None) -> None:
+        if speed <= 0:
+            raise ValueError("a clock's speed is above zero")
+        self.speed = speed
+        self._origin_s = time.monotonic()
+        self._start_wall_s = time.time() if start_wall_s is None else start_wall_s
+
+    def monotonic_s(self) -> float:
+        """For intervals and ages. Never steps back."""
+        return (time.monotonic() - self._origin_s) * self.speed
+
+    def wall_s(self) -> float:
+        """Unix seconds, for people and for the store. At another speed, counted from the clock's start."""
+        if self.speed == 1.0:
+            return time.time()
+        return self._start_wall_s + self.monotonic_s()
+
+    def machine_s(self, ours_s: float) -> float:
+        """How many of the machine's seconds `ours_s` of this clock take."""
+        return ours_s / self.speed
+
+    async def sleep(self, duration_s: float) -> None:
+        """Wait `duration_s` of this clock."""
+        await asyncio.sleep(self.machine_s(duration_s))

@@ -1,0 +1,68 @@
+"""Background tasks that have a name, an owner and a voice: an exception in one is never lost.
+
+`asyncio.TaskGroup` ends every sibling on a failure, which suits a request but not a controller whose loops must
+outlive each other's faults; `supervise` restarts a loop that fails, with a growing delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from federation.aiokit.backoff import Backoff
+from federation.aiokit.clock import Clock
+
+log = structlog.get_logger("tasks")
+
+
+class Tasks:
+    """The tasks of one owner; `stop` ends them all and waits until they have ended."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run `coroutine` in the background; if it raises, that is logged with its stack."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def supervise(
+        self, name: str, body: Callable[[], Awaitable[None]], *, clock: Clock, rng: random.Random
+    ) -> asyncio.Task[Any]:
+        """Run `body` for ever: again at once when it returns, after a jittered delay when it raises."""
+        return self.start(name, _forever(name, body, clock, rng))
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task failed", task=task.get_name(), exc_info=error)
+
+    async def stop(self) -> None:
+        """Cancel everything and wait for it."""
+        while self._tasks:
+            pending = list(self._tasks)
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+
+async def _forever(name: str, body: Callable[[], Awaitable[None]], clock: Clock, rng: random.Random) -> None:
+    backoff = Backoff(rng)
+    while True:
+        started_s = clock.monotonic_s()
+        try:
+            await body()
+            backoff.reset()
+        except Exception as error:
+            if clock.monotonic_s() - started_s > 60.0:
+                backoff.reset()
+            delay_s = backoff.next_s()
+            log.error("loop failed and will start again", task=name, delay_s=round(delay_s, 2), exc_info=error)
+            await clock.sleep(delay_s)
+        await asyncio.sleep(0)

@@ -1,0 +1,347 @@
+"""What the API says: one struct per answer, from which the OpenAPI document is generated.
+
+The map, the CLI and scripts read the same views. Absent knowledge is null, never zero. Ages are in seconds of the
+controller's clock at `at_s`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Phase = Literal["unknown", "ready", "unreachable", "lost"]
+WorstState = Literal["ok", "degraded", "bad", "unknown"]
+EventType = Literal["Normal", "Warning"]
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What all answers share."""
+
+
+class PoolView(View):
+    """One accelerator pool; counts are null until the agent has reported them."""
+
+    name: str
+    product: str
+    mig_profile: str
+    market: str
+    vram_gib: float
+    allocatable: int | None
+    free: int | None
+    usd_per_device_hour: float
+
+
+class ReplicasView(View):
+    """Replicas of one model in one pool: what is wanted, what was seen ready, and why they are there."""
+
+    model: str
+    pool: str
+    desired: int
+    ready: int | None
+    reason: str
+
+
+class AckView(View):
+    """The agent's last answer."""
+
+    epoch: int
+    generation: int
+    ok: bool
+    error: str
+    age_s: float
+
+
+class ClusterView(View):
+    """One cluster, with everything the map colours it by. `reason` says why it is in this phase or state."""
+
+    name: str
+    provider: str
+    region: str
+    zone: str
+    tier: str
+    city: str
+    country: str
+    lat: float
+    lon: float
+    jurisdictions: tuple[str, ...]
+    phase: Phase
+    cordoned: bool
+    draining: bool
+    worst_state: WorstState
+    reason: str
+    report_age_s: float | None
+    accelerators: int | None
+    """Allocatable devices; null until reported."""
+    pools: tuple[PoolView, ...]
+    replicas: tuple[ReplicasView, ...]
+    ack: AckView | None
+
+
+class ModelView(View):
+    """One model over all clusters. `state` is the worst of objective met, floors held, demand served."""
+
+    name: str
+    runtime: str
+    policy: str
+    objective_ms: float
+    demand_rps: float
+    served_rps: float
+    late_rps: float
+    unserved_rps: float
+    replicas_desired: int
+    replicas_ready: int
+    usd_per_hour: float
+    state: WorstState
+    reasons: tuple[str, ...]
+
+
+class RouteView(View):
+    """Share of a cell's requests that a cluster gets now; `target_share` is where it is stepping to."""
+
+    cluster: str
+    share: float
+    target_share: float
+    latency_ms: float
+    latency_source: str
+    within_objective: bool
+
+
+class CellDemandView(View):
+    """One model's users in one cell."""
+
+    model: str
+    rps: float
+    age_s: float
+    unserved_rps: float
+    reason: str
+    routes: tuple[RouteView, ...]
+
+
+class CellView(View):
+    """Users of one place."""
+
+    name: str
+    country: str
+    lat: float
+    lon: float
+    demand: tuple[CellDemandView, ...]
+
+
+class OverviewView(View):
+    """The whole world in one answer: what the map draws. `within_objective_share` is null while nothing is served."""
+
+    at_s: float
+    """Unix seconds of the controller's clock."""
+    speed: float
+    """Seconds of that clock in one of the machine's; 1 outside the demo."""
+    epoch: int
+    generation: int
+    usd_per_hour: float
+    demand_rps: float
+    unserved_rps: float
+    within_objective_share: float | None
+    brake: str
+    """Why moves are frozen; empty when they are not."""
+    message: str
+    """The last cycle's sentence."""
+    clusters: tuple[ClusterView, ...]
+    models: tuple[ModelView, ...]
+    cells: tuple[CellView, ...]
+
+
+class PlacementView(View):
+    """One row of `get placements`."""
+
+    model: str
+    cluster: str
+    region: str
+    pool: str
+    desired: int
+    ready: int | None
+    usd_per_hour: float
+    reason: str
+
+
+class MoveView(View):
+    """A change of one plan: replicas that start or stop, and why."""
+
+    model: str
+    cluster: str
+    pool: str
+    before: int
+    after: int
+    reason: str
+
+
+class CostView(View):
+    """US dollars per hour, by cause."""
+
+    accelerators: float
+    late: float
+    unserved: float
+    moves: float
+    total: float
+
+
+class PlanView(View):
+    """One committed plan. `moves` counts pairs of a start and a stop; `gap` is the distance to the proven bound."""
+
+    epoch: int
+    generation: int
+    at_s: float
+    trigger: str
+    summary: str
+    cost: CostView
+    gap: float
+    moves: int
+    changes: tuple[MoveView, ...]
+
+
+class EventView(View):
+    """Something worth telling: `reason` is a constant in CamelCase, `message` a sentence."""
+
+    id: int
+    at_s: float
+    type: EventType
+    reason: str
+    object: str
+    """`cluster/fra-1`, `model/chat-8b`, `policy/chat.yaml`, `plan/7.12`, `controller`."""
+    message: str
+
+
+class RouteTableRow(View):
+    """Shares of one model and cell, summing to 1 unless part is unserved."""
+
+    model: str
+    cell: str
+    country: str
+    lat: float
+    lon: float
+    rps: float
+    unserved_share: float
+    routes: tuple[RouteView, ...]
+
+
+class RouteTable(View):
+    """`GET /v1/routes`: `version` grows with every change of any share."""
+
+    version: int
+    epoch: int
+    generation: int
+    items: tuple[RouteTableRow, ...]
+
+
+class NearestRoute(View):
+    """`GET /v1/routes?model=&lat=&lon=`: which clusters serve a user there, and through which cell that was decided."""
+
+    model: str
+    lat: float
+    lon: float
+    cell: str
+    cell_distance_km: float
+    routes: tuple[RouteView, ...]
+
+
+class ScoreTermView(View):
+    """One term of why: US dollars per hour."""
+
+    name: str
+    usd_per_hour: float
+
+
+class ClusterVerdictView(View):
+    """Why a model is or is not in a cluster. `code` is a constant; `usd_per_hour_if_placed` compares a forced replica."""
+
+    cluster: str
+    replicas: int
+    code: str
+    reason: str
+    usd_per_hour_if_placed: float | None
+    terms: tuple[ScoreTermView, ...]
+
+
+class ExplanationView(View):
+    """`GET /v1/explain/placement/{model}`: survivors per filter, then a verdict per cluster."""
+
+    model: str
+    epoch: int
+    generation: int
+    summary: str
+    filters: tuple[FilterView, ...]
+    clusters: tuple[ClusterVerdictView, ...]
+    unserved: tuple[str, ...]
+
+
+class FilterView(View):
+    """How many clusters a filter left."""
+
+    name: str
+    survivors: int
+    removed: tuple[str, ...]
+
+
+class LatencyChangeView(View):
+    """Mean latency of one cell's served users, before and after."""
+
+    model: str
+    cell: str
+    before_ms: float | None
+    after_ms: float | None
+
+
+class DiffView(View):
+    """`POST /v1/diff`: what would move, for what money, and whose latency changes."""
+
+    changed: bool
+    usd_per_hour_before: float
+    usd_per_hour_after: float
+    changes: tuple[MoveView, ...]
+    latency: tuple[LatencyChangeView, ...]
+    unserved_rps_before: float
+    unserved_rps_after: float
+
+
+class ProblemView(View):
+    """One thing wrong with a policy file. Lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+    expected: str
+    hint: str
+
+
+class PolicyFileView(View):
+    """One policy file: which of its revisions is in force, and what is wrong with the newest."""
+
+    name: str
+    revision: int
+    accepted_at_s: float | None
+    documents: tuple[str, ...]
+    """`Model/chat-8b`, …"""
+    problems: tuple[ProblemView, ...]
+
+
+class AppliedView(View):
+    """`POST /v1/policies`: durable when this is answered."""
+
+    revision: int
+    documents: tuple[str, ...]
+    changed: bool
+
+
+class ErrorView(View):
+    """Every refusal: a constant code, the cause, and the next step."""
+
+    code: str
+    message: str
+    hint: str
+    problems: tuple[ProblemView, ...] = ()
+
+
+class Items(View):
+    """Lists are `{"items": [...]}`, as in Kubernetes."""
+
+    items: tuple[object, ...]

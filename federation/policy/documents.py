@@ -1,0 +1,271 @@
+"""The documents that platform teams write: Model, PlacementPolicy and Cluster.
+
+One schema: these structs decode the YAML, give the JSON Schema that editors read, and are what the controller works
+with. A field that is not implemented does not exist. Field names are camelCase in documents, snake_case here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+API_VERSION = "isochrone.dev/v1alpha1"
+Preset = Literal["vllm", "triton", "torchserve", "tensorflow-serving", "nemo", "custom"]
+Market = Literal["on-demand", "spot", "reserved"]
+Tier = Literal["edge", "cloud"]
+
+Name = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=63,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        description="a DNS label: lower-case letters, digits and '-'",
+    ),
+]
+Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2, as DE")]
+Jurisdiction = Annotated[
+    str, Meta(pattern=r"^[A-Z][A-Z0-9-]{0,19}$", description="a legal area that clusters declare, as EU")
+]
+Product = Annotated[
+    str,
+    Meta(min_length=1, max_length=100, description="the value of the node label nvidia.com/gpu.product, as NVIDIA-L4"),
+]
+MigProfile = Annotated[str, Meta(pattern=r"^[1-7]g\.[0-9]+gb(\+me|\.me)?$", description="a MIG profile, as 1g.20gb")]
+Quantity = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$",
+        max_length=20,
+        description="a Kubernetes quantity, as 500m or 32Gi",
+    ),
+]
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
+NonNegative = Annotated[float, Meta(ge=0, le=1e9)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """What all parts of a document share: camelCase in YAML, unknown fields refused."""
+
+
+class Metadata(Base):
+    """Who this document is."""
+
+    name: Name
+
+
+# ---- Model
+
+
+class Runtime(Base):
+    """What serves the model. A preset supplies the port and the probes; args go to the container."""
+
+    preset: Preset
+    image: Annotated[str, Meta(min_length=1, max_length=500, description="container image, best with its digest")]
+    args: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+
+
+class Resources(Base):
+    """CPU and memory of one replica: requested and limited alike."""
+
+    cpu: Quantity
+    memory: Quantity
+
+
+class Accelerator(Base):
+    """One way to run a replica: what it needs, and what it then serves."""
+
+    product: Product
+    mig_profile: MigProfile | None = None
+    count: Annotated[int, Meta(ge=1, le=64, description="devices per replica")] = 1
+    min_vram_gib: Annotated[float, Meta(ge=0, le=10_000, description="VRAM that each device needs")] = msgspec.field(
+        default=0.0, name="minVramGiB"
+    )
+    requests_per_second: Annotated[Positive, Meta(description="what one replica sustains within the objective")]
+
+
+class Slo(Base):
+    """The promise to users."""
+
+    p95_latency_ms: Annotated[
+        float, Meta(gt=0, le=3_600_000, description="a request slower than this is late; network and service together")
+    ] = msgspec.field(name="p95LatencyMs")
+
+
+class ModelSpec(Base):
+    """What is served, on what, how fast."""
+
+    runtime: Runtime
+    resources: Resources
+    accelerators: Annotated[tuple[Accelerator, ...], Meta(min_length=1, max_length=64)]
+    slo: Slo
+    service_latency_ms: Annotated[
+        float, Meta(ge=0, le=3_600_000, description="p95 inside the replica, to the first token for text")
+    ] = 0.0
+    warmup_seconds: Annotated[float, Meta(ge=0, le=86_400, description="from start to ready")] = 0.0
+    target_utilisation: Annotated[
+        float, Meta(gt=0, le=1, description="share of requestsPerSecond that plans count on")
+    ] = 0.8
+
+
+class Model(Base, tag_field="kind", tag="Model"):
+    """What is served."""
+
+    api_version: Literal["isochrone.dev/v1alpha1"]
+    metadata: Metadata
+    spec: ModelSpec
+
+
+# ---- PlacementPolicy
+
+
+class ModelSelector(Base):
+    """Which models a policy governs. A model obeys at most one policy."""
+
+    match_names: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=1000)]
+
+
+class Objective(Base):
+    """What things are worth, in US dollars, so that an engineer can argue with a plan."""
+
+    late_request_usd_per_1000: NonNegative = msgspec.field(default=0.5, name="lateRequestUsdPer1000")
+    unserved_request_usd_per_1000: NonNegative = msgspec.field(default=20.0, name="unservedRequestUsdPer1000")
+    move_usd: Annotated[NonNegative, Meta(description="charge for starting one replica, besides its warm-up")] = 0.0
+
+
+class UsersIn(Base):
+    """Users by country; all users when there is no list."""
+
+    countries: Annotated[tuple[Country, ...], Meta(min_length=1, max_length=300)]
+
+
+class ClustersIn(Base):
+    """Clusters that declare at least one of these jurisdictions."""
+
+    jurisdictions: Annotated[tuple[Jurisdiction, ...], Meta(min_length=1, max_length=100)]
+
+
+class ResidencyRule(Base):
+    """These users may be served only in those clusters; fails closed, in failover too."""
+
+    users_in: UsersIn | None = None
+    clusters_in: ClustersIn
+
+
+class Availability(Base):
+    """Floors that hold whatever the demand."""
+
+    min_replicas: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    min_regions: Annotated[int, Meta(ge=0, le=1000)] = 0
+
+
+class Spot(Base):
+    """How much of a model may run on devices that can be taken away."""
+
+    max_fraction: Fraction = 1.0
+
+
+class Disruption(Base):
+    """Hysteresis: how much better a plan must be, and how often replicas may move."""
+
+    min_gain_percent: Annotated[float, Meta(ge=0, le=100)] = 5.0
+    dwell_seconds: Annotated[float, Meta(ge=0, le=604_800, description="least time between two voluntary changes")] = (
+        600.0
+    )
+    max_moves_per_hour: Annotated[int, Meta(ge=0, le=100_000)] = 20
+
+
+class Failover(Base):
+    """How long a silent cluster keeps its replicas on the books. Traffic leaves it at once."""
+
+    toleration_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 300.0
+
+
+class Traffic(Base):
+    """How fast shares move to where the plan wants them."""
+
+    step_percent: Annotated[float, Meta(gt=0, le=100)] = 20.0
+    step_seconds: Annotated[float, Meta(gt=0, le=3600)] = 15.0
+
+
+class PlacementPolicySpec(Base):
+    """How the selected models are placed."""
+
+    models: ModelSelector
+    objective: Objective = Objective()
+    residency: Annotated[tuple[ResidencyRule, ...], Meta(max_length=1000)] = ()
+    availability: Availability = Availability()
+    spot: Spot = Spot()
+    disruption: Disruption = Disruption()
+    failover: Failover = Failover()
+    traffic: Traffic = Traffic()
+
+
+class PlacementPolicy(Base, tag_field="kind", tag="PlacementPolicy"):
+    """How models are placed. A model that no policy selects is not placed: default deny."""
+
+    api_version: Literal["isochrone.dev/v1alpha1"]
+    metadata: Metadata
+    spec: PlacementPolicySpec
+
+
+# ---- Cluster (catalogue)
+
+
+class Location(Base):
+    """Where a cluster is; degrees, WGS 84."""
+
+    lat: Annotated[float, Meta(ge=-90, le=90)]
+    lon: Annotated[float, Meta(ge=-180, le=180)]
+    city: Annotated[str, Meta(max_length=100)] = ""
+    country: Country
+
+
+class AcceleratorPool(Base):
+    """A pool that the cluster is expected to have, and what a device-hour costs there. Reports say how many there are."""
+
+    product: Product
+    mig_profile: MigProfile | None = None
+    vram_gib: Annotated[float, Meta(gt=0, le=10_000)] = msgspec.field(name="vramGiB")
+    market: Market = "on-demand"
+    devices: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    usd_per_device_hour: NonNegative
+
+
+class ClusterSpec(Base):
+    """What the federation knows of a cluster before its agent says a word."""
+
+    provider: Name
+    region: Name
+    zone: Name | None = None
+    tier: Tier = "cloud"
+    location: Location
+    jurisdictions: Annotated[tuple[Jurisdiction, ...], Meta(max_length=100)] = ()
+    accelerators: Annotated[tuple[AcceleratorPool, ...], Meta(max_length=512)] = ()
+
+
+class Cluster(Base, tag_field="kind", tag="Cluster"):
+    """A member cluster. An agent whose cluster no document names is not listened to: default deny."""
+
+    api_version: Literal["isochrone.dev/v1alpha1"]
+    metadata: Metadata
+    spec: ClusterSpec
+
+
+Document = Model | PlacementPolicy | Cluster
+
+
+class Documents(msgspec.Struct, frozen=True, kw_only=True):
+    """All accepted documents, each sorted by name: one revision of what the platform teams want."""
+
+    models: tuple[Model, ...] = ()
+    policies: tuple[PlacementPolicy, ...] = ()
+    clusters: tuple[Cluster, ...] = ()
+
+    def policy_of(self, model: str) -> PlacementPolicy | None:
+        """The policy that governs `model`, or None: then it is not placed."""
+        return next((policy for policy in self.policies if model in policy.spec.models.match_names), None)

@@ -1,0 +1,247 @@
+"""What controller and agents say to each other: frozen, tagged, versioned, self-contained.
+
+A message is full state, never a difference, so that losing, repeating or reordering messages cannot corrupt what
+the other side believes. Unknown fields are ignored on reading, so that a newer peer can be heard. Imports nothing of
+ours: both sides depend on this module and on nothing else of each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+MAX_MESSAGE_BYTES = 256 * 1024
+"""A larger payload is refused unread; 512 pools with their nodes and demand fit in half of it."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
+Market = Literal["on-demand", "spot", "reserved"]
+NonNegative = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+
+
+class WireError(ValueError):
+    """A payload that is not a message of this protocol. Counted and dropped; never a reason to forget the sender."""
+
+
+class PoolKey(msgspec.Struct, frozen=True, order=True, kw_only=True):
+    """Which accelerator pool of a cluster. `mig_profile` is empty for whole devices."""
+
+    product: Annotated[str, Meta(min_length=1, max_length=100)]
+    mig_profile: Annotated[str, Meta(max_length=30)] = ""
+    market: Market = "on-demand"
+
+    @property
+    def text(self) -> str:
+        """`NVIDIA-L4/spot`, `NVIDIA-H100-80GB-HBM3:1g.20gb/on-demand`: for people, and as an identifier."""
+        mig = f":{self.mig_profile}" if self.mig_profile else ""
+        return f"{self.product}{mig}/{self.market}"
+
+
+class PoolReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One accelerator pool as the agent sees it. A price is null where the cluster does not know its own."""
+
+    key: PoolKey
+    vram_gib: NonNegative
+    allocatable: Count
+    """Devices that ready, schedulable nodes offer."""
+    free: Count
+    """Of those, how many no pod requests."""
+    usd_per_device_hour: NonNegative | None = None
+
+
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One node with accelerators."""
+
+    name: Annotated[str, Meta(max_length=253)]
+    pool: PoolKey
+    devices: Count
+    ready: bool
+    reason: Annotated[str, Meta(max_length=300)] = ""
+
+
+class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Replicas of one model in one pool, as observed; `reason` says what keeps the others from being ready."""
+
+    model: Name
+    pool: PoolKey
+    desired: Count
+    ready: Count
+    reason: Annotated[str, Meta(max_length=300)] = ""
+
+
+class PeerRtt(msgspec.Struct, frozen=True, kw_only=True):
+    """Round-trip time to another cluster's probe endpoint over the last window."""
+
+    cluster: Name
+    rtt_ms_p50: NonNegative
+    rtt_ms_p95: NonNegative
+    samples: Count
+
+
+class UserCell(msgspec.Struct, frozen=True, kw_only=True):
+    """Users of one place. `country` is ISO 3166-1 alpha-2; degrees, WGS 84."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    country: Annotated[str, Meta(pattern=r"^[A-Z]{2}$")]
+    lat: Annotated[float, Meta(ge=-90, le=90)]
+    lon: Annotated[float, Meta(ge=-180, le=180)]
+
+
+class DemandSample(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests of one cell for one model, counted at this cluster's front door."""
+
+    model: Name
+    cell: UserCell
+    requests_per_second: NonNegative
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
+    """All that an agent knows of its cluster. Retained by the broker; the newest (boot_id, seq) wins.
+
+    `epoch` and `generation` are the highest the agent has accepted; 0 and 0 before the first.
+    """
+
+    version: Literal[1] = 1
+    cluster: Name
+    boot_id: Annotated[str, Meta(min_length=8, max_length=64)]
+    seq: Annotated[int, Meta(ge=1)]
+    boot_order: Annotated[int, Meta(ge=0)] = 0
+    """Grows with every start of the agent (kept in its state file), so that an old boot cannot speak over a new one."""
+    interval_s: Annotated[float, Meta(gt=0, le=3600)]
+    pools: Annotated[tuple[PoolReport, ...], Meta(max_length=512)] = ()
+    nodes: Annotated[tuple[NodeReport, ...], Meta(max_length=5000)] = ()
+    replicas: Annotated[tuple[ReplicaReport, ...], Meta(max_length=5000)] = ()
+    peers: Annotated[tuple[PeerRtt, ...], Meta(max_length=5000)] = ()
+    demand: Annotated[tuple[DemandSample, ...], Meta(max_length=5000)] = ()
+    probe: Annotated[str, Meta(max_length=300)] = ""
+    """`host:port` that peers may open a TCP connection to, to measure the round trip; empty when there is none."""
+    epoch: Count = 0
+    generation: Count = 0
+    kubernetes_version: Annotated[str, Meta(max_length=60)] = ""
+    agent_version: Annotated[str, Meta(max_length=60)] = ""
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True):
+    """Typed intent for one model in one pool. `replicas: 0` asks for deletion; a workload not named is left alone."""
+
+    model: Name
+    pool: PoolKey
+    replicas: Count
+    devices: Annotated[int, Meta(ge=1, le=64)]
+    """Devices per replica."""
+    runtime: Annotated[str, Meta(min_length=1, max_length=40)]
+    image: Annotated[str, Meta(min_length=1, max_length=500)]
+    args: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    port: Annotated[int, Meta(ge=1, le=65535)] = 8000
+    cpu: Annotated[str, Meta(max_length=20)]
+    memory: Annotated[str, Meta(max_length=20)]
+    min_vram_gib: NonNegative = 0.0
+    warmup_s: NonNegative = 0.0
+
+
+class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired"):
+    """The part of a plan that concerns one cluster, fenced by (epoch, generation)."""
+
+    version: Literal[1] = 1
+    cluster: Name
+    epoch: Annotated[int, Meta(ge=1)]
+    generation: Annotated[int, Meta(ge=1)]
+    workloads: tuple[Workload, ...] = ()
+    checksum: str = ""
+    """SHA-256 of this message with an empty checksum; see `seal` and `is_intact`."""
+
+
+class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
+    """The agent's answer to a desired state: accepted and carried out, or refused with the reason (a NACK)."""
+
+    version: Literal[1] = 1
+    cluster: Name
+    boot_id: str
+    epoch: Count
+    generation: Count
+    checksum: str
+    ok: bool
+    error: Annotated[str, Meta(max_length=1000)] = ""
+    accepted_epoch: Count
+    """With `accepted_generation`, the highest the agent holds; on a fencing refusal higher than what was sent."""
+    accepted_generation: Count
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
+    """Birth and last will. A hint that shortens detection; the age of the last report is the truth."""
+
+    version: Literal[1] = 1
+    cluster: Name
+    boot_id: str
+    online: bool
+
+
+class PeerEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a peer can be measured: `host:port`."""
+
+    cluster: Name
+    probe: str
+
+
+class Peers(msgspec.Struct, frozen=True, kw_only=True, tag="peers"):
+    """Which clusters this agent should measure the round trip to."""
+
+    version: Literal[1] = 1
+    cluster: Name
+    peers: Annotated[tuple[PeerEndpoint, ...], Meta(max_length=5000)] = ()
+
+
+Message = Report | Desired | Ack | Status | Peers
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+def encode(message: Message) -> bytes:
+    """The message as JSON; equal messages give equal bytes."""
+    return _encoder.encode(message)
+
+
+def decode(payload: bytes) -> Message:
+    """The message in `payload`.
+
+    Raises: WireError with the cause when it is too large, not JSON, of another version, or out of bounds.
+    """
+    if len(payload) > MAX_MESSAGE_BYTES:
+        raise WireError(f"{len(payload)} bytes, more than {MAX_MESSAGE_BYTES}")
+    try:
+        message = _decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(str(error)) from error
+    if isinstance(message, Report) and not all(map(math.isfinite, _report_numbers(message))):
+        raise WireError("a number is not finite")
+    return message
+
+
+def _report_numbers(report: Report) -> Iterable[float]:
+    for pool in report.pools:
+        yield pool.vram_gib
+        yield pool.usd_per_device_hour or 0.0
+    for peer in report.peers:
+        yield peer.rtt_ms_p50
+        yield peer.rtt_ms_p95
+    for sample in report.demand:
+        yield sample.requests_per_second
+
+
+def seal(desired: Desired) -> Desired:
+    """The same desired state with its checksum filled in."""
+    return msgspec.structs.replace(desired, checksum=_checksum(desired))
+
+
+def is_intact(desired: Desired) -> bool:
+    """Whether the checksum is that of the content."""
+    return desired.checksum == _checksum(desired)
+
+
+def _checksum(desired: Desired) -> str:
+    return hashlib.sha256(_encoder.encode(msgspec.structs.replace(desired, checksum=""))).hexdigest()

@@ -1,0 +1,31 @@
+"""MQTT topics: one per cluster and direction, so that a broker's access list is the authorisation.
+
+An agent may publish `report`, `ack` and `status` of its own cluster and read its own `desired` and `peers`; the
+controller may do the opposite.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+PREFIX = "isochrone/v1"
+Kind = Literal["report", "desired", "ack", "status", "peers"]
+FROM_AGENTS: tuple[Kind, ...] = ("report", "ack", "status")
+
+
+def topic(cluster: str, kind: Kind) -> str:
+    """The topic of one cluster and direction."""
+    return f"{PREFIX}/{cluster}/{kind}"
+
+
+def subscription(kind: Kind) -> str:
+    """What the controller subscribes to, to hear `kind` from every cluster."""
+    return f"{PREFIX}/+/{kind}"
+
+
+def parse(text: str) -> tuple[str, Kind] | None:
+    """(cluster, kind) of a topic, or None when it is not one of ours."""
+    parts = text.split("/")
+    if len(parts) != 4 or "/".join(parts[:2]) != PREFIX or not parts[2] or parts[3] not in get_args(Kind):
+        return None
+    return parts[2], parts[3]  # type: ignore[return-value]
