@@ -19,7 +19,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """What all answers share."""
 
 
-class PoolView(View):
+class PoolView(View, frozen=True, kw_only=True):
     """One accelerator pool; counts are null until the agent has reported them."""
 
     name: str
@@ -32,7 +32,7 @@ class PoolView(View):
     usd_per_device_hour: float
 
 
-class ReplicasView(View):
+class ReplicasView(View, frozen=True, kw_only=True):
     """Replicas of one model in one pool: what is wanted, what was seen ready, and why they are there."""
 
     model: str
@@ -42,7 +42,7 @@ class ReplicasView(View):
     reason: str
 
 
-class AckView(View):
+class AckView(View, frozen=True, kw_only=True):
     """The agent's last answer."""
 
     epoch: int
@@ -52,7 +52,7 @@ class AckView(View):
     age_s: float
 
 
-class ClusterView(View):
+class ClusterView(View, frozen=True, kw_only=True):
     """One cluster, with everything the map colours it by. `reason` says why it is in this phase or state."""
 
     name: str
@@ -78,7 +78,7 @@ class ClusterView(View):
     ack: AckView | None
 
 
-class ModelView(View):
+class ModelView(View, frozen=True, kw_only=True):
     """One model over all clusters. `state` is the worst of objective met, floors held, demand served."""
 
     name: str
@@ -96,7 +96,7 @@ class ModelView(View):
     reasons: tuple[str, ...]
 
 
-class RouteView(View):
+class RouteView(View, frozen=True, kw_only=True):
     """Share of a cell's requests that a cluster gets now; `target_share` is where it is stepping to."""
 
     cluster: str
@@ -107,7 +107,7 @@ class RouteView(View):
     within_objective: bool
 
 
-class CellDemandView(View):
+class CellDemandView(View, frozen=True, kw_only=True):
     """One model's users in one cell."""
 
     model: str
@@ -118,7 +118,7 @@ class CellDemandView(View):
     routes: tuple[RouteView, ...]
 
 
-class CellView(View):
+class CellView(View, frozen=True, kw_only=True):
     """Users of one place."""
 
     name: str
@@ -128,7 +128,7 @@ class CellView(View):
     demand: tuple[CellDemandView, ...]
 
 
-class OverviewView(View):
+class OverviewView(View, frozen=True, kw_only=True):
     """The whole world in one answer: what the map draws. `within_objective_share` is null while nothing is served."""
 
     at_s: float
@@ -150,7 +150,7 @@ class OverviewView(View):
     cells: tuple[CellView, ...]
 
 
-class PlacementView(View):
+class PlacementView(View, frozen=True, kw_only=True):
     """One row of `get placements`."""
 
     model: str
@@ -163,7 +163,7 @@ class PlacementView(View):
     reason: str
 
 
-class MoveView(View):
+class MoveView(View, frozen=True, kw_only=True):
     """A change of one plan: replicas that start or stop, and why."""
 
     model: str
@@ -174,7 +174,7 @@ class MoveView(View):
     reason: str
 
 
-class CostView(View):
+class CostView(View, frozen=True, kw_only=True):
     """US dollars per hour, by cause."""
 
     accelerators: float
@@ -184,7 +184,7 @@ class CostView(View):
     total: float
 
 
-class PlanView(View):
+class PlanView(View, frozen=True, kw_only=True):
     """One committed plan. `moves` counts pairs of a start and a stop; `gap` is the distance to the proven bound."""
 
     epoch: int
@@ -198,7 +198,7 @@ class PlanView(View):
     changes: tuple[MoveView, ...]
 
 
-class EventView(View):
+class EventView(View, frozen=True, kw_only=True):
     """Something worth telling: `reason` is a constant in CamelCase, `message` a sentence."""
 
     id: int
@@ -210,7 +210,7 @@ class EventView(View):
     message: str
 
 
-class RouteTableRow(View):
+class RouteTableRow(View, frozen=True, kw_only=True):
     """Shares of one model and cell, summing to 1 unless part is unserved."""
 
     model: str
@@ -223,7 +223,7 @@ class RouteTableRow(View):
     routes: tuple[RouteView, ...]
 
 
-class RouteTable(View):
+class RouteTable(View, frozen=True, kw_only=True):
     """`GET /v1/routes`: `version` grows with every change of any share."""
 
     version: int
@@ -232,7 +232,7 @@ class RouteTable(View):
     items: tuple[RouteTableRow, ...]
 
 
-class NearestRoute(View):
+class NearestRoute(View, frozen=True, kw_only=True):
     """`GET /v1/routes?model=&lat=&lon=`: which clusters serve a user there, and through which cell that was decided."""
 
     model: str
@@ -243,15 +243,15 @@ class NearestRoute(View):
     routes: tuple[RouteView, ...]
 
 
-class ScoreTermView(View):
+class ScoreTermView(View, frozen=True, kw_only=True):
     """One term of why: US dollars per hour."""
 
     name: str
     usd_per_hour: float
 
 
-class ClusterVerdictView(View):
-    """Why a model is or is not in a cluster. `code` is a constant; `usd_per_hour_if_placed` compares a forced replica."""
+class ClusterVerdictView(View, frozen=True, kw_only=True):
+    """Why a model is or is not in a cluster; `usd_per_hour_if_placed` is what forcing one replica there would add."""
 
     cluster: str
     replicas: int
@@ -261,7 +261,15 @@ class ClusterVerdictView(View):
     terms: tuple[ScoreTermView, ...]
 
 
-class ExplanationView(View):
+class FilterView(View, frozen=True, kw_only=True):
+    """How many clusters a filter left."""
+
+    name: str
+    survivors: int
+    removed: tuple[str, ...]
+
+
+class ExplanationView(View, frozen=True, kw_only=True):
     """`GET /v1/explain/placement/{model}`: survivors per filter, then a verdict per cluster."""
 
     model: str
@@ -273,15 +281,7 @@ class ExplanationView(View):
     unserved: tuple[str, ...]
 
 
-class FilterView(View):
-    """How many clusters a filter left."""
-
-    name: str
-    survivors: int
-    removed: tuple[str, ...]
-
-
-class LatencyChangeView(View):
+class LatencyChangeView(View, frozen=True, kw_only=True):
     """Mean latency of one cell's served users, before and after."""
 
     model: str
@@ -290,7 +290,7 @@ class LatencyChangeView(View):
     after_ms: float | None
 
 
-class DiffView(View):
+class DiffView(View, frozen=True, kw_only=True):
     """`POST /v1/diff`: what would move, for what money, and whose latency changes."""
 
     changed: bool
@@ -302,7 +302,7 @@ class DiffView(View):
     unserved_rps_after: float
 
 
-class ProblemView(View):
+class ProblemView(View, frozen=True, kw_only=True):
     """One thing wrong with a policy file. Lines and columns count from 1."""
 
     file: str
@@ -313,7 +313,7 @@ class ProblemView(View):
     hint: str
 
 
-class PolicyFileView(View):
+class PolicyFileView(View, frozen=True, kw_only=True):
     """One policy file: which of its revisions is in force, and what is wrong with the newest."""
 
     name: str
@@ -324,7 +324,7 @@ class PolicyFileView(View):
     problems: tuple[ProblemView, ...]
 
 
-class AppliedView(View):
+class AppliedView(View, frozen=True, kw_only=True):
     """`POST /v1/policies`: durable when this is answered."""
 
     revision: int
@@ -332,7 +332,7 @@ class AppliedView(View):
     changed: bool
 
 
-class ErrorView(View):
+class ErrorView(View, frozen=True, kw_only=True):
     """Every refusal: a constant code, the cause, and the next step."""
 
     code: str
@@ -341,7 +341,7 @@ class ErrorView(View):
     problems: tuple[ProblemView, ...] = ()
 
 
-class Items(View):
+class Items(View, frozen=True, kw_only=True):
     """Lists are `{"items": [...]}`, as in Kubernetes."""
 
     items: tuple[object, ...]

@@ -51,7 +51,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What all parts of a document share: camelCase in YAML, unknown fields refused."""
 
 
-class Metadata(Base):
+class Metadata(Base, frozen=True, kw_only=True):
     """Who this document is."""
 
     name: Name
@@ -60,7 +60,7 @@ class Metadata(Base):
 # ---- Model
 
 
-class Runtime(Base):
+class Runtime(Base, frozen=True, kw_only=True):
     """What serves the model. A preset supplies the port and the probes; args go to the container."""
 
     preset: Preset
@@ -69,14 +69,14 @@ class Runtime(Base):
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
 
 
-class Resources(Base):
+class Resources(Base, frozen=True, kw_only=True):
     """CPU and memory of one replica: requested and limited alike."""
 
     cpu: Quantity
     memory: Quantity
 
 
-class Accelerator(Base):
+class Accelerator(Base, frozen=True, kw_only=True):
     """One way to run a replica: what it needs, and what it then serves."""
 
     product: Product
@@ -88,7 +88,7 @@ class Accelerator(Base):
     requests_per_second: Annotated[Positive, Meta(description="what one replica sustains within the objective")]
 
 
-class Slo(Base):
+class Slo(Base, frozen=True, kw_only=True):
     """The promise to users."""
 
     p95_latency_ms: Annotated[
@@ -96,7 +96,7 @@ class Slo(Base):
     ] = msgspec.field(name="p95LatencyMs")
 
 
-class ModelSpec(Base):
+class ModelSpec(Base, frozen=True, kw_only=True):
     """What is served, on what, how fast."""
 
     runtime: Runtime
@@ -112,7 +112,7 @@ class ModelSpec(Base):
     ] = 0.8
 
 
-class Model(Base, tag_field="kind", tag="Model"):
+class Model(Base, frozen=True, kw_only=True, tag_field="kind", tag="Model"):
     """What is served."""
 
     api_version: Literal["isochrone.dev/v1alpha1"]
@@ -123,13 +123,13 @@ class Model(Base, tag_field="kind", tag="Model"):
 # ---- PlacementPolicy
 
 
-class ModelSelector(Base):
+class ModelSelector(Base, frozen=True, kw_only=True):
     """Which models a policy governs. A model obeys at most one policy."""
 
     match_names: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=1000)]
 
 
-class Objective(Base):
+class Objective(Base, frozen=True, kw_only=True):
     """What things are worth, in US dollars, so that an engineer can argue with a plan."""
 
     late_request_usd_per_1000: NonNegative = msgspec.field(default=0.5, name="lateRequestUsdPer1000")
@@ -137,39 +137,39 @@ class Objective(Base):
     move_usd: Annotated[NonNegative, Meta(description="charge for starting one replica, besides its warm-up")] = 0.0
 
 
-class UsersIn(Base):
+class UsersIn(Base, frozen=True, kw_only=True):
     """Users by country; all users when there is no list."""
 
     countries: Annotated[tuple[Country, ...], Meta(min_length=1, max_length=300)]
 
 
-class ClustersIn(Base):
+class ClustersIn(Base, frozen=True, kw_only=True):
     """Clusters that declare at least one of these jurisdictions."""
 
     jurisdictions: Annotated[tuple[Jurisdiction, ...], Meta(min_length=1, max_length=100)]
 
 
-class ResidencyRule(Base):
+class ResidencyRule(Base, frozen=True, kw_only=True):
     """These users may be served only in those clusters; fails closed, in failover too."""
 
     users_in: UsersIn | None = None
     clusters_in: ClustersIn
 
 
-class Availability(Base):
+class Availability(Base, frozen=True, kw_only=True):
     """Floors that hold whatever the demand."""
 
     min_replicas: Annotated[int, Meta(ge=0, le=100_000)] = 0
     min_regions: Annotated[int, Meta(ge=0, le=1000)] = 0
 
 
-class Spot(Base):
+class Spot(Base, frozen=True, kw_only=True):
     """How much of a model may run on devices that can be taken away."""
 
     max_fraction: Fraction = 1.0
 
 
-class Disruption(Base):
+class Disruption(Base, frozen=True, kw_only=True):
     """Hysteresis: how much better a plan must be, and how often replicas may move."""
 
     min_gain_percent: Annotated[float, Meta(ge=0, le=100)] = 5.0
@@ -179,20 +179,20 @@ class Disruption(Base):
     max_moves_per_hour: Annotated[int, Meta(ge=0, le=100_000)] = 20
 
 
-class Failover(Base):
+class Failover(Base, frozen=True, kw_only=True):
     """How long a silent cluster keeps its replicas on the books. Traffic leaves it at once."""
 
     toleration_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 300.0
 
 
-class Traffic(Base):
+class Traffic(Base, frozen=True, kw_only=True):
     """How fast shares move to where the plan wants them."""
 
     step_percent: Annotated[float, Meta(gt=0, le=100)] = 20.0
     step_seconds: Annotated[float, Meta(gt=0, le=3600)] = 15.0
 
 
-class PlacementPolicySpec(Base):
+class PlacementPolicySpec(Base, frozen=True, kw_only=True):
     """How the selected models are placed."""
 
     models: ModelSelector
@@ -205,7 +205,7 @@ class PlacementPolicySpec(Base):
     traffic: Traffic = Traffic()
 
 
-class PlacementPolicy(Base, tag_field="kind", tag="PlacementPolicy"):
+class PlacementPolicy(Base, frozen=True, kw_only=True, tag_field="kind", tag="PlacementPolicy"):
     """How models are placed. A model that no policy selects is not placed: default deny."""
 
     api_version: Literal["isochrone.dev/v1alpha1"]
@@ -216,7 +216,7 @@ class PlacementPolicy(Base, tag_field="kind", tag="PlacementPolicy"):
 # ---- Cluster (catalogue)
 
 
-class Location(Base):
+class Location(Base, frozen=True, kw_only=True):
     """Where a cluster is; degrees, WGS 84."""
 
     lat: Annotated[float, Meta(ge=-90, le=90)]
@@ -225,8 +225,8 @@ class Location(Base):
     country: Country
 
 
-class AcceleratorPool(Base):
-    """A pool that the cluster is expected to have, and what a device-hour costs there. Reports say how many there are."""
+class AcceleratorPool(Base, frozen=True, kw_only=True):
+    """A pool that the cluster is expected to have, and its price. How many devices there are, reports say."""
 
     product: Product
     mig_profile: MigProfile | None = None
@@ -236,7 +236,7 @@ class AcceleratorPool(Base):
     usd_per_device_hour: NonNegative
 
 
-class ClusterSpec(Base):
+class ClusterSpec(Base, frozen=True, kw_only=True):
     """What the federation knows of a cluster before its agent says a word."""
 
     provider: Name
@@ -248,7 +248,7 @@ class ClusterSpec(Base):
     accelerators: Annotated[tuple[AcceleratorPool, ...], Meta(max_length=512)] = ()
 
 
-class Cluster(Base, tag_field="kind", tag="Cluster"):
+class Cluster(Base, frozen=True, kw_only=True, tag_field="kind", tag="Cluster"):
     """A member cluster. An agent whose cluster no document names is not listened to: default deny."""
 
     api_version: Literal["isochrone.dev/v1alpha1"]
