@@ -1,0 +1,123 @@
+"""Reaching an MQTT broker, alike for controller and agents.
+
+MQTT 3.1.1 is spoken, which every broker serves. Plain text is for loopback alone: any other address needs TLS and an
+identity (a client certificate, or a user with a password), or there is no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import aiomqtt
+
+
+class InsecureAddress(ValueError):
+    """An address that would carry commands in the clear or from anyone. The message says what to give instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerAddress:
+    """Where the broker is, and who we are to it. Files are PEM."""
+
+    host: str
+    port: int
+    tls: bool = False
+    username: str | None = None
+    password: str | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    @classmethod
+    def parse(
+        cls, url: str, *, ca_file: Path | None = None, cert_file: Path | None = None, key_file: Path | None = None
+    ) -> BrokerAddress:
+        """`mqtt://host[:1883]` or `mqtts://user:password@host[:8883]`.
+
+        Raises: ValueError when it is no such URL; InsecureAddress when it is not loopback and lacks TLS or identity.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+            raise ValueError(f"broker URL {url!r}: expected mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
+        tls = parts.scheme == "mqtts"
+        address = cls(
+            host=parts.hostname,
+            port=parts.port or (8883 if tls else 1883),
+            tls=tls,
+            username=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+        )
+        identified = address.cert_file is not None or address.password is not None
+        if not is_loopback(address.host) and not (tls and identified):
+            raise InsecureAddress(
+                f"broker {address.host} is not this machine: use mqtts:// and an identity "
+                "(--broker-cert and --broker-key, or mqtts://USER:PASSWORD@HOST)"
+            )
+        return address
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """What to verify the broker by and prove ourselves with, or None for plain text."""
+        if not self.tls:
+            return None
+        context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
+        if self.cert_file is not None:
+            context.load_cert_chain(self.cert_file, self.key_file)
+        return context
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only be this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class NewestPerTopic(asyncio.Queue[aiomqtt.Message]):
+    """A queue that keeps only the newest message of each topic, in order of first arrival.
+
+    Every message is full state, so a slow reader loses nothing by reading the newest, and memory is bounded by the
+    number of topics.
+    """
+
+    def _init(self, maxsize: int) -> None:
+        self._newest: OrderedDict[str, aiomqtt.Message] = OrderedDict()
+
+    def _put(self, item: Any) -> None:
+        self._newest[getattr(getattr(item, "topic", None), "value", "")] = item
+
+    def _get(self) -> aiomqtt.Message:
+        return self._newest.popitem(last=False)[1]
+
+    def qsize(self) -> int:
+        return len(self._newest)
+
+
+def client(
+    address: BrokerAddress, *, identifier: str, will: aiomqtt.Will | None = None, keepalive_s: int = 20
+) -> aiomqtt.Client:
+    """A client not connected yet; enter it to connect. Each connection starts clean: state is never a backlog."""
+    return aiomqtt.Client(
+        address.host,
+        port=address.port,
+        username=address.username,
+        password=address.password,
+        identifier=identifier,
+        tls_context=address.tls_context(),
+        will=will,
+        clean_session=True,
+        keepalive=keepalive_s,
+        queue_type=NewestPerTopic,
+    )
