@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from federation.policy import documents
+from federation.policy.documents import Documents
 from federation.state.phases import TABLE, Phase, Sign
 from federation.state.world import CellDemand, ClusterState, Cordon, World
 from federation.wire import messages
@@ -57,7 +57,7 @@ class BrokerFound:
 class DocumentsAccepted:
     """These are the documents in force."""
 
-    documents: documents.Documents
+    documents: Documents
     now_s: float
 
 
@@ -229,7 +229,8 @@ def _on_time(world: World, now_s: float) -> Reduced:
     if world.deaf:
         return Reduced(world=world)
     toleration_s = world.timing.longest_toleration_s(world.documents.policies)
-    following, notes = world, []
+    following = world
+    notes: list[Note] = []
     for state in [world.clusters[name] for name in sorted(world.clusters)]:
         last_s = max(state.heard_s if state.heard_s is not None else world.started_s, world.started_s)
         sign = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from federation.policy import documents
+from federation.policy.documents import Cluster as ClusterDocument
+from federation.policy.documents import Documents, PlacementPolicy
 from federation.state.phases import Phase
 from federation.wire import messages
 
@@ -23,7 +24,7 @@ class Timing:
     """Four report intervals, as Karmada's grace: one lost report is no event."""
     default_toleration_s: float = 300.0
 
-    def longest_toleration_s(self, policies: tuple[documents.PlacementPolicy, ...]) -> float:
+    def longest_toleration_s(self, policies: tuple[PlacementPolicy, ...]) -> float:
         """After this, no policy expects a silent cluster back."""
         return max((p.spec.failover.toleration_seconds for p in policies), default=self.default_toleration_s)
 
@@ -71,7 +72,7 @@ class World:
     """
 
     timing: Timing
-    documents: documents.Documents = field(default_factory=documents.Documents)
+    documents: Documents = field(default_factory=Documents)
     clusters: Mapping[str, ClusterState] = field(default_factory=dict)
     cells: Mapping[str, messages.UserCell] = field(default_factory=dict)
     demand: Mapping[tuple[str, str], CellDemand] = field(default_factory=dict)
@@ -80,11 +81,11 @@ class World:
     deaf: bool = True
     braked: str = ""
 
-    def catalogue(self, cluster: str) -> documents.Cluster:
+    def catalogue(self, cluster: str) -> ClusterDocument:
         """The document of a cluster. Raises: KeyError when there is none."""
         return self.catalogue_by_name()[cluster]
 
-    def catalogue_by_name(self) -> dict[str, documents.Cluster]:
+    def catalogue_by_name(self) -> dict[str, ClusterDocument]:
         """Cluster documents by name."""
         return {document.metadata.name: document for document in self.documents.clusters}
 

@@ -1,0 +1,52 @@
+"""The broker inside the controller, for a laptop and for a small federation. Loopback only; larger ones bring their own."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+from amqtt.broker import Broker
+from amqtt.errors import BrokerError
+
+from federation.aiokit.broker import BrokerAddress, is_loopback
+
+
+class BrokerDown(Exception):
+    """The embedded broker could not be started. The message says why and what to do."""
+
+
+class EmbeddedBroker:
+    """An MQTT broker on one loopback port. Port 0 takes any free one; `address` says which."""
+
+    def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        if not is_loopback(host):
+            raise ValueError(f"the embedded broker serves loopback only, not {host}; give --broker mqtts://… instead")
+        self.address = BrokerAddress(host=host, port=port or _free_port(host))
+        self._broker: Broker | None = None
+
+    async def start(self) -> None:
+        """Serve. Raises: BrokerDown."""
+        logging.getLogger("amqtt").setLevel(logging.ERROR)
+        logging.getLogger("transitions").setLevel(logging.ERROR)
+        where = f"{self.address.host}:{self.address.port}"
+        config = {
+            "listeners": {"default": {"type": "tcp", "bind": where, "max_connections": 20_000}},
+            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+        }
+        self._broker = Broker(config)
+        try:
+            await self._broker.start()
+        except BrokerError as error:
+            raise BrokerDown(f"cannot serve MQTT on {where}: {error}; is the port taken? Try --broker-port") from error
+
+    async def stop(self) -> None:
+        """End it; every client sees its connection close."""
+        if self._broker is not None:
+            await self._broker.shutdown()
+            self._broker = None
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,123 @@
+"""What a cycle decides: values that the store keeps, the API shows and the publisher sends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from federation.state.world import PlacementKey
+from federation.wire.messages import PoolKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replicas:
+    """A count of one model in one pool of one cluster, and why it is there."""
+
+    model: str
+    cluster: str
+    pool: PoolKey
+    replicas: int
+    reason: str = ""
+
+    @property
+    def key(self) -> PlacementKey:
+        """What identifies it."""
+        return (self.model, self.cluster, self.pool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A desired count that a plan changed, and why."""
+
+    model: str
+    cluster: str
+    pool: PoolKey
+    before: int
+    after: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """US dollars per hour, by cause."""
+
+    accelerators: float = 0.0
+    late: float = 0.0
+    unserved: float = 0.0
+    moves: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What hysteresis remembers, in Unix seconds of the controller's clock."""
+
+    changed_s: Mapping[str, float] = field(default_factory=dict)
+    """Model -> when its placement last changed by choice."""
+    moved_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Model -> one entry per move by choice within the last hour."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One committed decision.
+
+    `target` is where the placement is going, `desired` what agents are told now on the way there (make before break).
+    A desired count of zero asks an agent to delete; what is not named is left alone. `generation` grows with every
+    commit, `epoch` with every start of a controller.
+    """
+
+    epoch: int = 0
+    generation: int = 0
+    at_s: float = 0.0
+    trigger: str = ""
+    summary: str = "nothing has been decided yet"
+    target: tuple[Replicas, ...] = ()
+    desired: tuple[Replicas, ...] = ()
+    changes: tuple[Change, ...] = ()
+    moves: int = 0
+    costs: Costs = field(default_factory=Costs)
+    bound_usd_per_hour: float = 0.0
+    gap: float = 0.0
+    unserved: tuple[str, ...] = ()
+    shortfalls: tuple[str, ...] = ()
+    history: History = field(default_factory=History)
+
+    def desired_by_key(self) -> dict[PlacementKey, int]:
+        """Desired counts; zeros included."""
+        return {one.key: one.replicas for one in self.desired}
+
+    def target_by_key(self) -> dict[PlacementKey, int]:
+        """Target counts, all above zero."""
+        return {one.key: one.replicas for one in self.target}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Part of one cell's requests for one model that `cluster` gets."""
+
+    cluster: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Shares of one (model, cell): `now` is in force, `target` where it steps to. What is missing to 1 is unserved."""
+
+    model: str
+    cell: str
+    now: tuple[Share, ...]
+    target: tuple[Share, ...]
+    unserved_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routes:
+    """The routing table. `version` grows with every change of a share in force."""
+
+    version: int = 0
+    at_s: float = 0.0
+    routes: tuple[Route, ...] = ()
+
+    def by_key(self) -> dict[tuple[str, str], Route]:
+        """(model, cell) -> route."""
+        return {(route.model, route.cell): route for route in self.routes}

@@ -1,0 +1,233 @@
+"""From belief to a question for the placement engine, and back from its pool names to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from federation.control import latency
+from federation.policy import documents
+from federation.state.phases import Phase
+from federation.state.world import PlacementKey, World
+from federation.wire.messages import PoolKey, PoolReport
+from placement import model as engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formulated:
+    """A problem, with what is needed to read its answer.
+
+    `keys` maps the engine's pool names to (cluster, pool). `left_out` says in sentences what could not be asked.
+    """
+
+    problem: engine.Problem
+    keys: Mapping[str, tuple[str, PoolKey]]
+    estimates: Mapping[tuple[str, str], latency.Estimate]
+    left_out: tuple[str, ...]
+
+    def pool_name(self, cluster: str, pool: PoolKey) -> str:
+        """The engine's name of a pool."""
+        return f"{cluster}/{pool.text}"
+
+    def ours(self, placed: tuple[engine.Placed, ...]) -> dict[PlacementKey, int]:
+        """The engine's placement in our keys."""
+        return {(one.model, *self.keys[one.pool]): one.replicas for one in placed}
+
+    def theirs(self, placed: Mapping[PlacementKey, int]) -> dict[tuple[str, str], int]:
+        """Our replica counts as (model, pool name) -> count, without what the problem does not know."""
+        models = {one.name for one in self.problem.models}
+        named = {(m, self.pool_name(c, pool)): n for (m, c, pool), n in sorted(placed.items()) if n > 0}
+        return {key: count for key, count in named.items() if key[0] in models and key[1] in self.keys}
+
+
+def formulate(world: World, desired: Mapping[PlacementKey, int], *, now_s: float) -> Formulated:
+    """What should run where, given `desired` now?
+
+    A cluster that is not heard is held: its replicas count as if it came back. Only when a model's policy no longer
+    tolerates the silence are that model's replicas there no longer counted, and so replaced elsewhere.
+    """
+    left_out: list[str] = []
+    models = _models(world, left_out)
+    by_name = {one.name: one for one in models}
+    counted = {
+        key: replicas
+        for key, replicas in sorted(desired.items(), key=lambda item: (item[0][0], item[0][1], item[0][2]))
+        if replicas > 0 and key[0] in by_name and key[1] in world.clusters and _counts(world, key[0], key[1], now_s)
+    }
+    pools, keys = _pools(world, by_name, counted, left_out)
+    demands = tuple(
+        engine.Demand(model=model, cell=cell, requests_per_second=demand.requests_per_second)
+        for (model, cell), demand in sorted(world.demand.items())
+        if model in by_name and demand.requests_per_second > 0
+    )
+    cells = sorted({demand.cell for demand in demands})
+    estimates = latency.estimate(world, cells)
+    problem = engine.Problem(
+        clusters=tuple(_cluster(world, document) for document in world.documents.clusters),
+        pools=pools,
+        models=models,
+        cells=tuple(engine.Cell(name=name, country=world.cells[name].country) for name in cells),
+        demands=demands,
+        paths=tuple(engine.Path(cell=one.cell, cluster=one.cluster, rtt_ms=one.rtt_ms) for one in estimates.values()),
+        current=tuple(
+            engine.Placed(model=model, pool=f"{cluster}/{pool.text}", replicas=replicas)
+            for (model, cluster, pool), replicas in counted.items()
+        ),
+    )
+    return Formulated(problem=problem, keys=keys, estimates=estimates, left_out=tuple(left_out))
+
+
+def _counts(world: World, model: str, cluster: str, now_s: float) -> bool:
+    """Whether the replicas of `model` in `cluster` are still counted on."""
+    state = world.clusters[cluster]
+    if state.phase in (Phase.READY, Phase.UNKNOWN) or world.braked:
+        return True
+    policy = world.documents.policy_of(model)
+    toleration_s = policy.spec.failover.toleration_seconds if policy else world.timing.default_toleration_s
+    return state.phase is Phase.UNREACHABLE and now_s - state.since_s < toleration_s
+
+
+def _models(world: World, left_out: list[str]) -> tuple[engine.Model, ...]:
+    models = []
+    for document in world.documents.models:
+        policy = world.documents.policy_of(document.metadata.name)
+        if policy is None:
+            left_out.append(f"model {document.metadata.name} has no placement policy and is not placed")
+            continue
+        models.append(_model(document, policy.spec))
+    return tuple(models)
+
+
+def _model(document: documents.Model, policy: documents.PlacementPolicySpec) -> engine.Model:
+    spec = document.spec
+    return engine.Model(
+        name=document.metadata.name,
+        shapes=tuple(
+            engine.Shape(
+                product=one.product,
+                mig_profile=one.mig_profile or "",
+                devices=one.count,
+                min_vram_gib=one.min_vram_gib,
+                requests_per_second=one.requests_per_second,
+            )
+            for one in spec.accelerators
+        ),
+        objective_ms=spec.slo.p95_latency_ms,
+        service_latency_ms=spec.service_latency_ms,
+        target_utilisation=spec.target_utilisation,
+        late_usd_per_1000=policy.objective.late_request_usd_per_1000,
+        unserved_usd_per_1000=policy.objective.unserved_request_usd_per_1000,
+        move_usd=policy.objective.move_usd,
+        warmup_s=spec.warmup_seconds,
+        min_replicas=policy.availability.min_replicas,
+        min_regions=policy.availability.min_regions,
+        spot_max_fraction=policy.spot.max_fraction,
+        residency=tuple(
+            engine.Residency(
+                countries=rule.users_in.countries if rule.users_in else (),
+                jurisdictions=rule.clusters_in.jurisdictions,
+            )
+            for rule in policy.residency
+        ),
+    )
+
+
+def _cluster(world: World, document: documents.Cluster) -> engine.Cluster:
+    name, spec = document.metadata.name, document.spec
+    cordon = world.cordons.get(name)
+    if world.clusters[name].phase is not Phase.READY:
+        intake = engine.Intake.HELD
+    elif cordon is not None:
+        intake = engine.Intake.DRAINING if cordon.drain else engine.Intake.CORDONED
+    else:
+        intake = engine.Intake.OPEN
+    return engine.Cluster(
+        name=name,
+        provider=spec.provider,
+        region=f"{spec.provider}/{spec.region}",
+        jurisdictions=spec.jurisdictions,
+        intake=intake,
+        reachable=world.is_routable(name),
+    )
+
+
+def _pools(
+    world: World,
+    models: Mapping[str, engine.Model],
+    counted: Mapping[PlacementKey, int],
+    left_out: list[str],
+) -> tuple[tuple[engine.Pool, ...], dict[str, tuple[str, PoolKey]]]:
+    """Reported pools with the devices that are ours to use; and pools that only `counted` still names, with none."""
+    pools: dict[str, engine.Pool] = {}
+    keys: dict[str, tuple[str, PoolKey]] = {}
+    for document in world.documents.clusters:
+        cluster = document.metadata.name
+        prices = {_catalogue_key(one): one for one in document.spec.accelerators}
+        reported = _reported(world, document)
+        for key in {name[2] for name in counted if name[1] == cluster} - set(reported):
+            vram_gib = prices[key].vram_gib if key in prices else 0.0
+            reported[key] = PoolReport(key=key, vram_gib=vram_gib, allocatable=0, free=0)
+        for key, pool in sorted(reported.items()):
+            price = pool.usd_per_device_hour
+            if price is None:
+                price = prices[key].usd_per_device_hour if key in prices else None
+            if price is None:
+                left_out.append(f"pool {cluster}/{key.text} has no price, neither reported nor in the catalogue")
+                price = 0.0 if any(name[1:] == (cluster, key) for name in counted) else None
+            if price is None:
+                continue
+            made = engine.Pool(
+                cluster=cluster,
+                product=key.product,
+                mig_profile=key.mig_profile,
+                market=key.market,
+                vram_gib=pool.vram_gib,
+                devices=0,
+                usd_per_device_hour=price,
+            )
+            devices = usable_devices(world, cluster, pool, made, models)
+            pools[made.name] = _with_devices(made, devices)
+            keys[made.name] = (cluster, key)
+    return tuple(pools.values()), keys
+
+
+def usable_devices(
+    world: World, cluster: str, pool: PoolReport, made: engine.Pool, models: Mapping[str, engine.Model]
+) -> int:
+    """Allocatable devices less those that pods of others request."""
+    report = world.clusters[cluster].report
+    ours = 0
+    for replica in report.replicas if report is not None else ():
+        shape = models[replica.model].shape_for(made) if replica.model in models else None
+        if replica.pool == pool.key and shape is not None:
+            ours += max(replica.desired, replica.ready) * shape.devices
+    return pool.allocatable - max(0, pool.allocatable - pool.free - ours)
+
+
+def _with_devices(pool: engine.Pool, devices: int) -> engine.Pool:
+    return engine.Pool(
+        cluster=pool.cluster,
+        product=pool.product,
+        mig_profile=pool.mig_profile,
+        market=pool.market,
+        vram_gib=pool.vram_gib,
+        devices=devices,
+        usd_per_device_hour=pool.usd_per_device_hour,
+    )
+
+
+def _reported(world: World, document: documents.Cluster) -> dict[PoolKey, PoolReport]:
+    """The pools of the newest report; before the first, what the catalogue expects (the cluster is held then)."""
+    report = world.clusters[document.metadata.name].report
+    if report is not None:
+        return {pool.key: pool for pool in report.pools}
+    return {
+        _catalogue_key(one): PoolReport(
+            key=_catalogue_key(one), vram_gib=one.vram_gib, allocatable=one.devices, free=one.devices
+        )
+        for one in document.spec.accelerators
+    }
+
+
+def _catalogue_key(pool: documents.AcceleratorPool) -> PoolKey:
+    return PoolKey(product=pool.product, mig_profile=pool.mig_profile or "", market=pool.market)

@@ -1,0 +1,168 @@
+"""One step from what runs to what should run: make before break.
+
+New replicas start where devices are free. An old one goes only when what has been seen ready without it carries the
+requests it has now and the target's capacity, and holds the policy's floors. When devices are so full that nothing can
+start, one ready replica in the way may go early if the floors and the present requests allow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from federation.state.world import PlacementKey
+from federation.wire.messages import PoolKey
+from placement import model as engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """All that a step depends on.
+
+    Args: target, desired, ready: replicas per (model, cluster, pool): where to go, what agents were told, what was
+        seen ready. load_rps: (model, cluster) -> requests per second routed there now. heard: clusters that can be
+        told something. problem: models, pools and clusters; a model it does not know is withdrawn.
+    """
+
+    problem: engine.Problem
+    target: Mapping[PlacementKey, int]
+    desired: Mapping[PlacementKey, int]
+    ready: Mapping[PlacementKey, int]
+    load_rps: Mapping[tuple[str, str], float]
+    heard: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """The next desired counts (zeros ask for deletion), and why what is still missing has to wait."""
+
+    desired: dict[PlacementKey, int]
+    waiting: tuple[str, ...]
+
+
+def next_step(situation: Situation) -> Step:
+    """The next desired counts. Equal to the present ones when nothing may change yet."""
+    walk = _Walk(situation)
+    waiting = walk.start()
+    walk.stop()
+    if waiting and walk.desired == walk.before:
+        walk.make_room()
+    return Step(desired=dict(sorted(walk.desired.items(), key=_order)), waiting=tuple(waiting))
+
+
+def _order(item: tuple[PlacementKey, int]) -> tuple[str, str, PoolKey]:
+    return item[0]
+
+
+class _Walk:
+    """The working state of one step."""
+
+    def __init__(self, situation: Situation) -> None:
+        self.s = situation
+        self.models = {model.name: model for model in situation.problem.models}
+        self.pools = {(pool.cluster, _key(pool)): pool for pool in situation.problem.pools}
+        self.regions = {cluster.name: cluster.region for cluster in situation.problem.clusters}
+        self.before = dict(situation.desired)
+        self.desired = dict(situation.desired)
+        keys = situation.target.keys() | situation.desired.keys()
+        self.keys = [key for key in sorted(keys) if key[1] in situation.heard]
+
+    def start(self) -> list[str]:
+        """Raise counts to the target where devices are free; gives what has to wait."""
+        waiting = []
+        for key in self.keys:
+            model, cluster, pool_key = key
+            missing = self.s.target.get(key, 0) - self.desired.get(key, 0)
+            if missing <= 0:
+                continue
+            pool, shape = self._fit(key)
+            room = 0
+            if pool is not None and shape is not None:
+                room = max(0, (pool.devices - self._devices_taken(cluster, pool_key)) // shape.devices)
+            if room:
+                self.desired[key] = self.desired.get(key, 0) + min(room, missing)
+            if room < missing:
+                waiting.append(f"{missing - room} replicas of {model} wait for devices of {pool_key.text} in {cluster}")
+        return waiting
+
+    def stop(self) -> None:
+        """Lower counts to the target as far as what is ready allows."""
+        for key in self.keys:
+            while self.desired.get(key, 0) > self.s.target.get(key, 0) and self._may_stop(key, spare=True):
+                self.desired[key] -= 1
+
+    def make_room(self) -> None:
+        """Let one replica go early that stands where another is to start."""
+        wanted = {key[1:] for key in self.keys if self.s.target.get(key, 0) > self.desired.get(key, 0)}
+        for key in self.keys:
+            surplus = self.desired.get(key, 0) > self.s.target.get(key, 0)
+            if surplus and key[1:] in wanted and self._may_stop(key, spare=False):
+                self.desired[key] -= 1
+                return
+
+    def _fit(self, key: PlacementKey) -> tuple[engine.Pool | None, engine.Shape | None]:
+        pool = self.pools.get((key[1], key[2]))
+        model = self.models.get(key[0])
+        return pool, model.shape_for(pool) if pool is not None and model is not None else None
+
+    def _devices_taken(self, cluster: str, pool_key: PoolKey) -> int:
+        """By what is desired or still seen ready, whichever is more: a replica holds its device until it is gone."""
+        taken = 0
+        for key in {*self.desired, *self.s.ready}:
+            if key[1:] == (cluster, pool_key):
+                _, shape = self._fit(key)
+                taken += max(self.desired.get(key, 0), self.s.ready.get(key, 0)) * (shape.devices if shape else 1)
+        return taken
+
+    def _may_stop(self, key: PlacementKey, *, spare: bool) -> bool:
+        """Whether one replica less at `key` leaves enough that was seen ready.
+
+        With `spare` the rest must reach the target's capacity; without, it need only carry the present requests.
+        """
+        model = self.models.get(key[0])
+        if model is None:
+            return True  # withdrawn: nobody may be served by it any more
+        if self.desired[key] > self.s.ready.get(key, 0):
+            return self._floor_of_desired(model, key)  # one that never became ready serves nobody
+        left = self._surely_ready(key)
+        if not self._floors_hold(model, left):
+            return False
+        here_rps = sum(self._rps(k, n) for k, n in left.items() if k[1] == key[1])
+        if here_rps + 1e-6 < self.s.load_rps.get((key[0], key[1]), 0.0):
+            return False
+        wanted_rps = sum(self._rps(k, n) for k, n in self.s.target.items() if k[0] == key[0])
+        return not spare or sum(self._rps(k, n) for k, n in left.items()) + 1e-6 >= wanted_rps
+
+    def _surely_ready(self, key: PlacementKey) -> dict[PlacementKey, int]:
+        """Ready replicas of the model in clusters that are heard, after one less at `key`."""
+        after = {**self.desired, key: self.desired[key] - 1}
+        return {
+            k: min(n, after.get(k, 0))
+            for k, n in self.s.ready.items()
+            if k[0] == key[0] and k[1] in self.s.heard and min(n, after.get(k, 0)) > 0
+        }
+
+    def _floors_hold(self, model: engine.Model, replicas: Mapping[PlacementKey, int]) -> bool:
+        regions = {self.regions[k[1]] for k, n in replicas.items() if n > 0}
+        wanted = self._reachable_floor(model)
+        return sum(replicas.values()) >= wanted and len(regions) >= min(model.min_regions, self._target_regions(model))
+
+    def _reachable_floor(self, model: engine.Model) -> int:
+        """The policy's floor, or as much of it as the target can hold."""
+        return min(model.min_replicas, sum(n for k, n in self.s.target.items() if k[0] == model.name))
+
+    def _target_regions(self, model: engine.Model) -> int:
+        return len({self.regions[k[1]] for k, n in self.s.target.items() if k[0] == model.name and n > 0})
+
+    def _floor_of_desired(self, model: engine.Model, key: PlacementKey) -> bool:
+        after = {**self.desired, key: self.desired[key] - 1}
+        mine = {k: n for k, n in after.items() if k[0] == model.name and n > 0 and k[1] in self.regions}
+        return self._floors_hold(model, mine)
+
+    def _rps(self, key: PlacementKey, replicas: int) -> float:
+        _, shape = self._fit(key)
+        return replicas * shape.requests_per_second if shape is not None else 0.0
+
+
+def _key(pool: engine.Pool) -> PoolKey:
+    return PoolKey(product=pool.product, mig_profile=pool.mig_profile, market=pool.market)

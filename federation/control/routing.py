@@ -1,0 +1,98 @@
+"""Shares in force, one step nearer to what the routing problem says.
+
+A share leaves a cluster at once when the cluster cannot serve it; otherwise shares move by the policy's step, so that a
+mistake is seen while it is small and caches stay warm. That is also what makes a returning cluster's load come back
+gradually.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from federation.control.plan import Route, Share
+from federation.policy.documents import Traffic
+from placement import model as engine
+
+SNAP = 0.005
+"""Differences of shares smaller than this are noise: they are taken at once when the rest has arrived."""
+
+
+def target_shares(
+    problem: engine.Problem, routing: engine.Routing
+) -> dict[tuple[str, str], tuple[dict[str, float], str]]:
+    """(model, cell) -> (cluster -> share, why the rest is unserved)."""
+    served: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for flow in routing.flows:
+        served[flow.model, flow.cell][flow.cluster] = flow.requests_per_second
+    reasons = {(one.model, one.cell): one.reason for one in routing.unserved}
+    shares = {}
+    for demand in problem.demands:
+        key = (demand.model, demand.cell)
+        parts = {c: rps / demand.requests_per_second for c, rps in sorted(served[key].items())}
+        shares[key] = ({c: share for c, share in parts.items() if share > 1e-4}, reasons.get(key, ""))
+    return shares
+
+
+def next_routes(
+    now: Mapping[tuple[str, str], Route],
+    targets: Mapping[tuple[str, str], tuple[dict[str, float], str]],
+    *,
+    serving: Mapping[str, frozenset[str]],
+    traffic: Mapping[str, Traffic],
+    steps: Mapping[str, int],
+) -> tuple[Route, ...]:
+    """The next routing table.
+
+    Args: serving: model -> clusters with a ready replica that may be sent requests. traffic: model -> policy.
+        steps: model -> how many whole step intervals have passed since the last step.
+    """
+    routes = []
+    for key in sorted(targets):
+        target, reason = targets[key]
+        model = key[0]
+        present = {share.cluster: share.share for share in now[key].now} if key in now else {}
+        limit = traffic.get(model, Traffic()).step_percent / 100.0 * steps.get(model, 0)
+        shares = step(present, target, serving=serving.get(model, frozenset()), limit=limit)
+        routes.append(
+            Route(model=key[0], cell=key[1], now=_shares(shares), target=_shares(target), unserved_reason=reason)
+        )
+    return tuple(routes)
+
+
+def step(
+    present: Mapping[str, float], target: Mapping[str, float], *, serving: frozenset[str], limit: float
+) -> dict[str, float]:
+    """Shares after moving at most `limit` of a cell's requests from `present` towards `target`.
+
+    What present shares cannot serve any more goes to the target's clusters at once, and so does what was unserved.
+    """
+    held = {cluster: share for cluster, share in present.items() if cluster in serving}
+    homeless = max(0.0, sum(target.values()) - sum(held.values()))
+    if homeless > 0:
+        short = {c: max(0.0, share - held.get(c, 0.0)) for c, share in target.items()}
+        whole = sum(short.values())
+        for cluster, part in short.items():
+            if part > 0:
+                held[cluster] = held.get(cluster, 0.0) + homeless * part / whole
+    elif sum(held.values()) > sum(target.values()) + 1e-9:
+        held = {c: share * sum(target.values()) / sum(held.values()) for c, share in held.items()}
+    distance = 0.5 * sum(abs(target.get(c, 0.0) - held.get(c, 0.0)) for c in {*target, *held})
+    if distance <= max(SNAP, limit):
+        return dict(target)
+    factor = limit / distance
+    moved = {c: held.get(c, 0.0) + factor * (target.get(c, 0.0) - held.get(c, 0.0)) for c in {*target, *held}}
+    return {cluster: share for cluster, share in moved.items() if share > 1e-6}
+
+
+def load_rps(routes: Sequence[Route], demand_rps: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+    """(model, cluster) -> requests per second that the shares in force send there."""
+    load: dict[tuple[str, str], float] = defaultdict(float)
+    for route in routes:
+        for share in route.now:
+            load[route.model, share.cluster] += share.share * demand_rps.get((route.model, route.cell), 0.0)
+    return dict(load)
+
+
+def _shares(shares: Mapping[str, float]) -> tuple[Share, ...]:
+    return tuple(Share(cluster=cluster, share=round(share, 6)) for cluster, share in sorted(shares.items()))
