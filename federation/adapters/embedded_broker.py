@@ -1,4 +1,4 @@
-"""The broker inside the controller, for a laptop and for a small federation. Loopback only; larger ones bring their own."""
+"""The broker inside the controller, for a laptop or a small federation. Loopback only: larger ones bring their own."""
 
 from __future__ import annotations
 

@@ -81,6 +81,10 @@ class Plan:
     unserved: tuple[str, ...] = ()
     shortfalls: tuple[str, ...] = ()
     history: History = field(default_factory=History)
+    generations: Mapping[str, int] = field(default_factory=dict)
+    """Cluster -> the generation in which what it is told last changed."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """Cluster -> digest of what it is told."""
 
     def desired_by_key(self) -> dict[PlacementKey, int]:
         """Desired counts; zeros included."""

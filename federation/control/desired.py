@@ -1,0 +1,61 @@
+"""From desired counts to the typed intent that one cluster is told."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+
+from federation.policy.documents import Documents, Model
+from federation.state.world import PlacementKey
+from federation.wire.messages import PoolKey, Workload
+
+PORTS = {"vllm": 8000, "triton": 8000, "torchserve": 8080, "tensorflow-serving": 8501, "nemo": 8000, "custom": 8000}
+"""The port that each runtime serves HTTP on by default."""
+
+
+def workloads(documents: Documents, desired: Mapping[PlacementKey, int]) -> dict[str, tuple[Workload, ...]]:
+    """Cluster -> what its agent is told, sorted; clusters with nothing are left out."""
+    models = {document.metadata.name: document for document in documents.models}
+    told: dict[str, list[Workload]] = {}
+    for (model, cluster, pool), replicas in sorted(desired.items(), key=lambda item: item[0]):
+        document = models.get(model)
+        if document is None:
+            if replicas == 0:
+                told.setdefault(cluster, []).append(_farewell(model, pool))
+            continue
+        told.setdefault(cluster, []).append(_workload(document, pool, replicas))
+    return {cluster: tuple(items) for cluster, items in told.items()}
+
+
+def digest(items: tuple[Workload, ...]) -> str:
+    """What identifies the content: equal workloads give equal digests."""
+    return hashlib.sha256(msgspec.json.encode(items, order="deterministic")).hexdigest()
+
+
+def _workload(document: Model, pool: PoolKey, replicas: int) -> Workload:
+    spec = document.spec
+    fitting = [
+        one for one in spec.accelerators if one.product == pool.product and (one.mig_profile or "") == pool.mig_profile
+    ]
+    shape = max(fitting, key=lambda one: one.requests_per_second / one.count, default=spec.accelerators[0])
+    return Workload(
+        model=document.metadata.name,
+        pool=pool,
+        replicas=replicas,
+        devices=shape.count,
+        runtime=spec.runtime.preset,
+        image=spec.runtime.image,
+        args=spec.runtime.args,
+        port=spec.runtime.port or PORTS[spec.runtime.preset],
+        cpu=spec.resources.cpu,
+        memory=spec.resources.memory,
+        min_vram_gib=shape.min_vram_gib,
+        warmup_s=spec.warmup_seconds,
+    )
+
+
+def _farewell(model: str, pool: PoolKey) -> Workload:
+    """The order to delete a model whose document is gone; only its name and pool matter."""
+    return Workload(model=model, pool=pool, replicas=0, devices=1, runtime="custom", image="none", cpu="0", memory="0")

@@ -1,0 +1,142 @@
+"""What the loops share: the newest belief, the newest plan, and the marks by which one wakes another.
+
+Everything here is touched from one event loop only, so it needs no locks but the one that keeps commits apart. Events
+only mark work; each loop runs at its own pace and looks at the newest belief when it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from federation.adapters.solver import Answer
+from federation.aiokit.clock import Clock
+from federation.control.plan import Plan, Routes
+from federation.control.problem import Formulated
+from federation.metrics import Metrics
+from federation.state.reduce import Event, Heard, Note, reduce
+from federation.state.world import World
+
+log = structlog.get_logger("controller")
+EVENTS_KEPT = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToldEvent:
+    """A note with its place in the stream."""
+
+    id: int
+    at_s: float
+    type: Literal["Normal", "Warning"]
+    reason: str
+    object: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thought:
+    """The newest solve, kept so that `explain` can say why."""
+
+    formulated: Formulated
+    answer: Answer
+    at_s: float
+
+
+class Mark:
+    """Something to be done soon, and who asked first."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._why = ""
+
+    def set(self, why: str) -> None:
+        """Ask for it."""
+        self._why = self._why or why
+        self._event.set()
+
+    async def wait(self, timeout_s: float) -> str:
+        """Who asked first, or nothing when `timeout_s` of the machine's seconds passed."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return ""
+        why, self._why = self._why, ""
+        self._event.clear()
+        return why
+
+
+class Hub:
+    """The controller's memory while it runs."""
+
+    def __init__(self, *, world: World, plan: Plan, routes: Routes, epoch: int, clock: Clock, metrics: Metrics) -> None:
+        self.world = world
+        self.plan = plan
+        self.routes = routes
+        self.epoch = epoch
+        self.clock = clock
+        self.metrics = metrics
+        self.thought: Thought | None = None
+        self.message = "starting"
+        self.replan = Mark()
+        self.resteer = Mark()
+        self.republish = Mark()
+        self.committing = asyncio.Lock()
+        self.events: deque[ToldEvent] = deque(maxlen=EVENTS_KEPT)
+        self._next_event_id = 1
+        self._changed = asyncio.Event()
+
+    def apply(self, event: Event) -> None:
+        """Believe an event, tell what is worth telling, and mark what has to be done about it."""
+        reduced = reduce(self.world, event)
+        if isinstance(event, Heard):
+            self.metrics.reports_total.labels(result=reduced.result).inc()
+        if reduced.world is self.world and not reduced.notes:
+            return
+        self.world = reduced.world
+        why = reduced.notes[0].message if reduced.notes else "a report"
+        for note in reduced.notes:
+            self.tell(note)
+        if reduced.reroute:
+            self.resteer.set(why)
+        if reduced.replan:
+            self.replan.set(why)
+
+    def tell(self, note: Note) -> None:
+        """Add to the event stream and the log."""
+        told = ToldEvent(
+            id=self._next_event_id,
+            at_s=self.clock.wall_s(),
+            type=note.type,
+            reason=note.reason,
+            object=note.object,
+            message=note.message,
+        )
+        self._next_event_id += 1
+        self.events.append(told)
+        emit = log.warning if note.type == "Warning" else log.info
+        emit(note.message, reason=note.reason, object=note.object)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let everyone who watches look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def change(self, timeout_s: float) -> None:
+        """Return at the next `wake`, or after `timeout_s` of the machine's seconds."""
+        waiting = self._changed
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiting.wait()
+        except TimeoutError:
+            return
+
+    def demand_rps(self) -> Mapping[tuple[str, str], float]:
+        """(model, cell) -> requests per second, as last counted."""
+        return {key: demand.requests_per_second for key, demand in self.world.demand.items()}

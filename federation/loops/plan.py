@@ -1,0 +1,160 @@
+"""The slow loop: where should replicas be? On a period, and sooner when the world has changed enough.
+
+One cycle: freeze what we believe, formulate, solve, check, decide. The decision is handed to the steering step, which
+commits it with the routing that goes with it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from federation.adapters.solver import Answer, Solver, SolverError
+from federation.control import decide
+from federation.control.plan import Costs, Replicas
+from federation.control.problem import Formulated, formulate
+from federation.loops.hub import Hub, Thought
+from federation.loops.steer import NewTarget, Steer
+from federation.policy.documents import Disruption
+from federation.state.world import World
+
+log = structlog.get_logger("plan")
+
+
+class Planner:
+    """The slow loop of one controller."""
+
+    def __init__(self, hub: Hub, solver: Solver, steer: Steer) -> None:
+        self._hub = hub
+        self._solver = solver
+        self._steer = steer
+
+    async def run(self, period_s: float, spacing_s: float) -> None:
+        """Plan for ever: every `period_s` of the clock, or at a mark, no closer together than `spacing_s`."""
+        hub = self._hub
+        while True:
+            why = await hub.replan.wait(hub.clock.machine_s(period_s)) or "the planning period"
+            hub.message = await self.once(why)
+            hub.wake()
+            log.info(hub.message, trigger=why)
+            await hub.clock.sleep(spacing_s)
+
+    async def once(self, why: str) -> str:
+        """One cycle; gives one sentence about what it did, or why nothing."""
+        hub, started_s = self._hub, time.perf_counter()
+        now_s = hub.clock.monotonic_s()
+        world = hub.world
+        refusal = why_not_now(world, now_s)
+        if refusal:
+            return refusal
+        present = hub.plan.desired_by_key()
+        formulated = formulate(world, present, now_s=now_s)
+        try:
+            answer = await self._solver.solve(formulated.problem)
+        except SolverError as error:
+            hub.metrics.solver_failures_total.inc()
+            return f"nothing changes: {error}"
+        if hub.world.braked:
+            return f"nothing moves: {hub.world.braked}"
+        hub.thought = Thought(formulated=formulated, answer=answer, at_s=hub.clock.wall_s())
+        outcome = judge(world, formulated, answer, hub)
+        hub.metrics.plan_duration_seconds.labels(loop="plan").observe(time.perf_counter() - started_s)
+        if outcome.new is None:
+            return outcome.sentence
+        for verdict in outcome.verdicts:
+            if verdict.accepted:
+                hub.metrics.moves_total.labels(reason=verdict.code).inc(verdict.moves)
+        await self._steer.once(why, outcome.new)
+        return outcome.sentence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a cycle came to: a new target or none, and the sentence about it."""
+
+    new: NewTarget | None
+    verdicts: tuple[decide.Verdict, ...]
+    sentence: str
+
+
+def why_not_now(world: World, now_s: float) -> str:
+    """Why nothing may be decided at this instant, or nothing."""
+    if world.deaf:
+        return "nothing is decided without a broker"
+    if not world.documents.clusters:
+        return "no clusters: add Cluster documents to the policy directory"
+    if not world.is_settled(now_s):
+        unheard = sum(1 for state in world.clusters.values() if state.heard_s is None)
+        return f"waiting to hear {unheard} of {len(world.clusters)} clusters before deciding anything"
+    if world.braked:
+        return f"nothing moves: {world.braked}"
+    return ""
+
+
+def judge(world: World, formulated: Formulated, answer: Answer, hub: Hub) -> Outcome:
+    """Weigh the engine's answer against the present placement."""
+    solution = answer.solution
+    disruption = {
+        model.name: policy.spec.disruption if (policy := world.documents.policy_of(model.name)) else Disruption()
+        for model in formulated.problem.models
+    }
+    decision = decide.decide(
+        decide.Question(
+            problem=formulated.problem,
+            solution=solution,
+            kept=answer.kept,
+            disruption=disruption,
+            history=hub.plan.history,
+            now_s=hub.clock.wall_s(),
+        )
+    )
+    old_reasons = {one.key: one.reason for one in hub.plan.target}
+    target = []
+    for (model, pool), count in sorted(decision.target.items()):
+        key = (model, *formulated.keys[pool])
+        reason = answer.reasons.get((model, pool)) or old_reasons.get(key, "kept: leaving is not worth the move")
+        target.append(Replicas(model=model, cluster=key[1], pool=key[2], replicas=count, reason=reason))
+    sentence = describe(decision, formulated)
+    if {one.key: one.replicas for one in target} == held_target(hub, world):
+        return Outcome(new=None, verdicts=decision.verdicts, sentence=sentence)
+    new = NewTarget(
+        target=tuple(target),
+        trigger="",
+        summary=sentence,
+        moves=sum(verdict.moves for verdict in decision.verdicts if verdict.accepted),
+        costs=Costs(
+            accelerators=solution.cost.accelerators,
+            late=solution.cost.late,
+            unserved=solution.cost.unserved,
+            moves=solution.cost.moves,
+        ),
+        bound_usd_per_hour=solution.bound_usd_per_hour,
+        gap=solution.gap,
+        unserved=tuple(one.reason for one in solution.unserved),
+        shortfalls=tuple(one.reason for one in solution.shortfalls),
+        history=decision.history,
+    )
+    return Outcome(new=new, verdicts=decision.verdicts, sentence=sentence)
+
+
+def held_target(hub: Hub, world: World) -> dict[object, int]:
+    """The target in force."""
+    return dict(hub.plan.target_by_key())
+
+
+def describe(decision: decide.Decision, formulated: Formulated) -> str:
+    """One sentence: who changes and why, or who would and may not."""
+    accepted = [verdict for verdict in decision.verdicts if verdict.accepted]
+    if accepted:
+        parts = [f"{verdict.model} ({verdict.reason})" for verdict in accepted[:3]]
+        more = f" and {len(accepted) - 3} more" if len(accepted) > 3 else ""
+        moves = sum(verdict.moves for verdict in accepted)
+        return f"placement changes for {', '.join(parts)}{more}; {moves} moves"
+    if decision.verdicts:
+        first = decision.verdicts[0]
+        return f"placement stays: {first.model} {first.reason}"
+    if not formulated.problem.models:
+        return "no model has a placement policy yet"
+    return "placement stays: it is the best for what is known"

@@ -1,0 +1,78 @@
+"""Tells every agent what it should run, and whom it should measure: after a commit, after a connection, and again.
+
+Constant work: what an agent has not acknowledged is sent again every report interval, so a broker that lost everything
+is as a quiet day.
+"""
+
+from __future__ import annotations
+
+from federation.adapters.link import Link
+from federation.control import desired as intent
+from federation.loops.hub import Hub
+from federation.state.world import ClusterState
+from federation.wire import messages
+
+
+class Publisher:
+    """Publishes what is committed, and nothing else."""
+
+    def __init__(self, hub: Hub, link: Link) -> None:
+        self._hub = hub
+        self._link = link
+        self._peers: tuple[messages.PeerEndpoint, ...] = ()
+
+    async def run(self) -> None:
+        """Publish at marks and every report interval, for ever."""
+        while True:
+            interval_s = self._hub.clock.machine_s(self._hub.world.timing.report_interval_s)
+            await self._hub.republish.wait(interval_s)
+            await self.unacknowledged()
+            await self.peers(again=False)
+
+    async def everything(self) -> None:
+        """After a connection: the broker may have forgotten all of it."""
+        for message in self._messages():
+            await self._link.publish(message, "desired")
+        await self.peers(again=True)
+
+    async def unacknowledged(self) -> None:
+        """Desired states that their agents have not acknowledged."""
+        for message in self._messages():
+            if not is_acknowledged(self._hub.world.clusters[message.cluster], message):
+                await self._link.publish(message, "desired")
+
+    async def peers(self, *, again: bool) -> None:
+        """Whom to measure, when that has changed or `again`."""
+        known = tuple(
+            messages.PeerEndpoint(cluster=name, probe=state.report.probe)
+            for name, state in sorted(self._hub.world.clusters.items())
+            if state.report is not None and state.report.probe
+        )
+        if known == self._peers and not again:
+            return
+        self._peers = known
+        for name in sorted(self._hub.world.clusters):
+            others = tuple(peer for peer in known if peer.cluster != name)
+            await self._link.publish(messages.Peers(cluster=name, peers=others), "peers")
+
+    def _messages(self) -> list[messages.Desired]:
+        """What is committed, with this controller's epoch. Before the first plan there is nothing to say."""
+        hub = self._hub
+        told = intent.workloads(hub.world.documents, hub.plan.desired_by_key())
+        made = []
+        for name in sorted(hub.world.clusters):
+            generation = hub.plan.generations.get(name)
+            if generation is None or intent.digest(told.get(name, ())) != hub.plan.digests.get(name):
+                continue  # documents are newer than the plan: the next commit speaks for them
+            made.append(
+                messages.seal(
+                    messages.Desired(cluster=name, epoch=hub.epoch, generation=generation, workloads=told.get(name, ()))
+                )
+            )
+        return made
+
+
+def is_acknowledged(state: ClusterState, message: messages.Desired) -> bool:
+    """Whether the agent has answered for exactly this."""
+    ack = state.ack
+    return ack is not None and ack.ok and (ack.epoch, ack.generation) == (message.epoch, message.generation)

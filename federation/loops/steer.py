@@ -1,0 +1,264 @@
+"""The fast loop: routing for the replicas that are ready, and the next step of the rollout. Commits before publishing.
+
+Runs when something that serves has changed, and while shares or replicas are still on their way. It never waits for a
+placement solve.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import structlog
+
+from federation.adapters import store
+from federation.adapters.solver import Solver, SolverError
+from federation.control import desired as intent
+from federation.control import rollout, routing
+from federation.control.plan import Change, Costs, History, Plan, Replicas, Routes
+from federation.control.problem import Formulated, formulate
+from federation.loops.hub import Hub
+from federation.policy.documents import Traffic
+from federation.state.phases import Phase
+from federation.state.reduce import Note
+from federation.state.world import PlacementKey, World
+
+log = structlog.get_logger("steer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTarget:
+    """What a placement cycle decided, to be carried out from this step on."""
+
+    target: tuple[Replicas, ...]
+    trigger: str
+    summary: str
+    moves: int
+    costs: Costs
+    bound_usd_per_hour: float
+    gap: float
+    unserved: tuple[str, ...]
+    shortfalls: tuple[str, ...]
+    history: History
+
+
+class Steer:
+    """The fast loop of one controller."""
+
+    def __init__(self, hub: Hub, solver: Solver, database: store.Store) -> None:
+        self._hub = hub
+        self._solver = solver
+        self._store = database
+        self._stepped_s: dict[str, float] = {}
+        self._waiting: tuple[str, ...] = ()
+
+    async def run(self, spacing_s: float) -> None:
+        """Steer whenever it is asked for, for ever, no closer together than `spacing_s` of the machine's seconds."""
+        hub = self._hub
+        while True:
+            why = await hub.resteer.wait(60.0)
+            if hub.world.is_settled(hub.clock.monotonic_s()):
+                await self.once(why)
+            await hub.clock.sleep(spacing_s * hub.clock.speed)
+
+    async def once(self, why: str, new: NewTarget | None = None) -> None:
+        """One step. Raises nothing for what can be expected: the next step tries again."""
+        hub, started_s = self._hub, time.perf_counter()
+        async with hub.committing:
+            try:
+                await self._step(why, new)
+            except SolverError as error:
+                hub.metrics.solver_failures_total.inc()
+                log.error("routing kept as it is", cause=str(error))
+            except store.StoreError as error:
+                hub.tell(Note(type="Warning", reason="StoreFailed", object="controller", message=str(error)))
+        hub.metrics.plan_duration_seconds.labels(loop="steer").observe(time.perf_counter() - started_s)
+
+    async def _step(self, why: str, new: NewTarget | None) -> None:
+        hub = self._hub
+        now_s = hub.clock.monotonic_s()
+        world, plan = hub.world, hub.plan
+        formulated = formulate(world, plan.desired_by_key(), now_s=now_s)
+        ready = servable(world, formulated, plan)
+        routed = await self._solver.route(formulated.problem, ready)
+        routes = self._next_routes(world, formulated, routed_targets(formulated, routed), ready, now_s)
+        target = plan.target_by_key() if new is None else {one.key: one.replicas for one in new.target}
+        step = rollout.next_step(
+            rollout.Situation(
+                problem=formulated.problem,
+                target=target,
+                desired=plan.desired_by_key(),
+                ready=world.ready_replicas(),
+                load_rps=routing.load_rps(routes.routes, hub.demand_rps()),
+                heard=frozenset(n for n, state in world.clusters.items() if state.phase is Phase.READY),
+            )
+        )
+        self._waiting = step.waiting
+        desired = plan.desired_by_key() if world.braked else forget_gone(step.desired, world, target)
+        await self._commit(world, routes, desired, why, new)
+
+    def _next_routes(
+        self,
+        world: World,
+        formulated: Formulated,
+        targets: Mapping[tuple[str, str], tuple[dict[str, float], str]],
+        ready: Mapping[tuple[str, str], int],
+        now_s: float,
+    ) -> Routes:
+        traffic = {
+            model.name: policy.spec.traffic if (policy := world.documents.policy_of(model.name)) else Traffic()
+            for model in formulated.problem.models
+        }
+        steps = {}
+        for model, rules in traffic.items():
+            steps[model] = int((now_s - self._stepped_s.setdefault(model, now_s)) // rules.step_seconds)
+            self._stepped_s[model] += steps[model] * rules.step_seconds
+        serving: dict[str, frozenset[str]] = {}
+        for model, pool in ready:
+            serving[model] = serving.get(model, frozenset()) | {formulated.keys[pool][0]}
+        previous = self._hub.routes
+        rows = routing.next_routes(previous.by_key(), targets, serving=serving, traffic=traffic, steps=steps)
+        if rows == previous.routes:
+            return previous
+        return Routes(version=previous.version + 1, at_s=self._hub.clock.wall_s(), routes=rows)
+
+    async def _commit(
+        self,
+        world: World,
+        routes: Routes,
+        desired: Mapping[PlacementKey, int],
+        why: str,
+        new: NewTarget | None,
+    ) -> None:
+        hub, plan = self._hub, self._hub.plan
+        told = intent.workloads(world.documents, desired)
+        digests = {name: intent.digest(told.get(name, ())) for name in sorted(world.clusters)}
+        changed = new is not None or desired != plan.desired_by_key() or digests != plan.digests
+        if not changed:
+            if routes is not hub.routes:
+                await self._store.save_routes(routes)
+                hub.routes = routes
+                hub.wake()
+            return
+        following = self._following(world, desired, digests, why, new)
+        await self._store.commit(following, routes)
+        hub.plan, hub.routes = following, routes
+        hub.message = following.summary
+        if following.changes or new is not None:
+            object_name = f"plan/{following.epoch}.{following.generation}"
+            hub.tell(Note(reason="Committed", object=object_name, message=following.summary))
+        hub.republish.set("commit")
+        hub.resteer.set("commit")
+        hub.wake()
+
+    def _following(
+        self,
+        world: World,
+        desired: Mapping[PlacementKey, int],
+        digests: Mapping[str, str],
+        why: str,
+        new: NewTarget | None,
+    ) -> Plan:
+        hub, plan = self._hub, self._hub.plan
+        generation = plan.generation + 1
+        target = plan.target if new is None else new.target
+        reasons = {one.key: one.reason for one in plan.desired} | {one.key: one.reason for one in target}
+        changes = changes_between(plan.desired_by_key(), desired, {one.key: one.reason for one in target})
+        following = replace(
+            plan,
+            epoch=hub.epoch,
+            generation=generation,
+            at_s=hub.clock.wall_s(),
+            trigger=why or "rollout",
+            summary=summarise(changes, self._waiting),
+            desired=tuple(
+                Replicas(model=k[0], cluster=k[1], pool=k[2], replicas=n, reason=reasons.get(k, "") if n else "leaving")
+                for k, n in sorted(desired.items(), key=lambda item: item[0])
+            ),
+            changes=changes,
+            moves=0,
+            generations={
+                name: generation if digests[name] != plan.digests.get(name) else plan.generations[name]
+                for name in sorted(digests)
+            },
+            digests=dict(digests),
+        )
+        if new is None:
+            return following
+        return replace(
+            following,
+            target=new.target,
+            trigger=new.trigger,
+            summary=new.summary,
+            moves=new.moves,
+            costs=new.costs,
+            bound_usd_per_hour=new.bound_usd_per_hour,
+            gap=new.gap,
+            unserved=new.unserved,
+            shortfalls=new.shortfalls,
+            history=new.history,
+        )
+
+
+def servable(world: World, formulated: Formulated, plan: Plan) -> dict[tuple[str, str], int]:
+    """(model, pool name) -> replicas that may be sent requests: seen ready, wanted, in a cluster that is routable."""
+    wanted = plan.desired_by_key()
+    usable = {
+        key: min(count, wanted.get(key, 0))
+        for key, count in world.ready_replicas().items()
+        if world.is_routable(key[1])
+    }
+    return formulated.theirs(usable)
+
+
+def routed_targets(formulated: Formulated, routed: object) -> Mapping[tuple[str, str], tuple[dict[str, float], str]]:
+    """Target shares of every (model, cell) of the problem."""
+    return routing.target_shares(formulated.problem, routed)  # type: ignore[arg-type]
+
+
+def forget_gone(
+    desired: Mapping[PlacementKey, int], world: World, target: Mapping[PlacementKey, int]
+) -> dict[PlacementKey, int]:
+    """Without the zeros whose deletion the cluster itself has confirmed."""
+    kept = {}
+    for key, count in desired.items():
+        if count == 0 and target.get(key, 0) == 0:
+            state = world.clusters.get(key[1])
+            report = state.report if state is not None else None
+            seen = report is None or any((r.model, r.pool) == (key[0], key[2]) for r in report.replicas)
+            if state is None or (state.phase is Phase.READY and not seen):
+                continue
+        kept[key] = count
+    return kept
+
+
+def changes_between(
+    before: Mapping[PlacementKey, int], after: Mapping[PlacementKey, int], reasons: Mapping[PlacementKey, str]
+) -> tuple[Change, ...]:
+    """Every desired count that differs."""
+    keys = sorted(before.keys() | after.keys())
+    return tuple(
+        Change(
+            model=key[0],
+            cluster=key[1],
+            pool=key[2],
+            before=before.get(key, 0),
+            after=after.get(key, 0),
+            reason=reasons.get(key, "no longer needed here"),
+        )
+        for key in keys
+        if before.get(key, 0) != after.get(key, 0)
+    )
+
+
+def summarise(changes: tuple[Change, ...], waiting: tuple[str, ...]) -> str:
+    """One sentence: what this step does, or what it waits for."""
+    starts = sum(max(0, change.after - change.before) for change in changes)
+    stops = sum(max(0, change.before - change.after) for change in changes)
+    wait = f"; {waiting[0]}" + (f" and {len(waiting) - 1} more" if len(waiting) > 1 else "") if waiting else ""
+    if not changes:
+        return f"what agents are told was brought up to date{wait}"
+    where = sorted({change.cluster for change in changes})
+    places = ", ".join(where[:3]) + (f" and {len(where) - 3} more" if len(where) > 3 else "")
+    return f"{starts} replicas start and {stops} stop in {places}{wait}"

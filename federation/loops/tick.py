@@ -1,0 +1,41 @@
+"""The heartbeat: lets silence become knowledge, and keeps the gauges true."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from federation.loops.hub import Hub
+from federation.state.phases import Phase
+from federation.state.reduce import TimePassed
+
+
+async def run(hub: Hub) -> None:
+    """Tell the world the time, every tick, for ever."""
+    while True:
+        await hub.clock.sleep(hub.world.timing.tick_s)
+        hub.apply(TimePassed(now_s=hub.clock.monotonic_s()))
+        hub.resteer.set("")
+        measure(hub)
+        hub.wake()
+
+
+def measure(hub: Hub) -> None:
+    """Set every gauge from the newest belief."""
+    world, metrics, now_s = hub.world, hub.metrics, hub.clock.monotonic_s()
+    phases = Counter(state.phase for state in world.clusters.values())
+    for phase in Phase:
+        metrics.clusters.labels(state=phase.value).set(phases[phase])
+    for name, state in world.clusters.items():
+        if state.heard_s is not None:
+            metrics.report_age_seconds.labels(cluster=name).set(now_s - state.heard_s)
+    desired, ready = Counter[str](), Counter[str]()
+    for (model, _, _), count in hub.plan.desired_by_key().items():
+        desired[model] += count
+    for (model, _, _), count in world.ready_replicas().items():
+        ready[model] += count
+    for model in sorted(desired | ready):
+        metrics.model_replicas.labels(model=model, state="desired").set(desired[model])
+        metrics.model_replicas.labels(model=model, state="ready").set(ready[model])
+    metrics.plan_generation.set(hub.plan.generation)
+    metrics.plan_epoch.set(hub.epoch)
+    metrics.brake_active.set(1 if world.braked else 0)

@@ -1,0 +1,39 @@
+"""What Prometheus reads. Names follow its conventions: base units, `_total` for counters."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """The metrics of one controller, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self.clusters = Gauge("isochrone_clusters", "Clusters by phase", ["state"], registry=registry)
+        self.report_age_seconds = Gauge(
+            "isochrone_cluster_report_age_seconds", "Age of the newest report", ["cluster"], registry=registry
+        )
+        self.model_replicas = Gauge(
+            "isochrone_model_replicas",
+            "Replicas by model and state (desired, ready)",
+            ["model", "state"],
+            registry=registry,
+        )
+        self.plan_generation = Gauge("isochrone_plan_generation", "Generation of the plan in force", registry=registry)
+        self.plan_epoch = Gauge("isochrone_plan_epoch", "Epoch of this controller", registry=registry)
+        self.plan_duration_seconds = Histogram(
+            "isochrone_plan_duration_seconds", "Time of one cycle, from snapshot to commit", ["loop"], registry=registry
+        )
+        self.moves_total = Counter(
+            "isochrone_plan_moves_total", "Replicas moved, by what allowed it", ["reason"], registry=registry
+        )
+        self.reports_total = Counter(
+            "isochrone_messages_total", "Messages from agents by what became of them", ["result"], registry=registry
+        )
+        self.brake_active = Gauge("isochrone_brake_active", "1 while moves are frozen", registry=registry)
+        self.cost_usd_per_hour = Gauge("isochrone_cost_usd_per_hour", "Cost of the desired replicas", registry=registry)
+        self.solver_failures_total = Counter(
+            "isochrone_solver_failures_total", "Solves without a usable answer", registry=registry
+        )

@@ -1,0 +1,43 @@
+"""Settings of a controller: every figure with its unit and why it is what it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from federation.state.world import Timing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listen:
+    """Where the API is served. Beyond loopback it needs a certificate; the token is needed everywhere."""
+
+    host: str = "127.0.0.1"
+    port: int = 8480
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One controller. Durations are in seconds of its clock."""
+
+    policies_dir: Path | None = None
+    data_dir: Path | None = None
+    """Where the database lies; None keeps it in memory (the demo)."""
+    listen: Listen = field(default_factory=Listen)
+    broker_url: str | None = None
+    """None starts the embedded broker."""
+    broker_port: int = 0
+    broker_ca_file: Path | None = None
+    broker_cert_file: Path | None = None
+    broker_key_file: Path | None = None
+    timing: Timing = field(default_factory=Timing)
+    plan_period_s: float = 60.0
+    """Placement is slow: demand and prices change over minutes, and a start costs minutes of warm-up."""
+    plan_spacing_s: float = 5.0
+    """Events may ask for a plan sooner, but not closer together than this."""
+    steer_spacing_s: float = 0.2
+    """Routing follows events at once, but a burst of them makes one routing."""
+    seed: int = 0
+    """Of jitter and tie-breaks; the same seed and world give the same plans."""
