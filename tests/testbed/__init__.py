@@ -1,0 +1,1 @@
+"""Real components for tests and for `make demo-kubernetes`: Kubernetes control planes, Mosquitto, Chromium."""
