@@ -48,9 +48,12 @@ class Solver:
         """Start both processes and load the solver, so that the first plan is not late."""
         await asyncio.gather(self._call(True, os.getpid), self._call(False, os.getpid))
 
-    async def solve(self, problem: words.Problem) -> Answer:
-        """The best placement. Raises: SolverError with the first violated rule, or when the process died."""
-        return await self._call(True, solve_and_check, problem)
+    async def solve(self, problem: words.Problem, present: tuple[words.Placed, ...]) -> Answer:
+        """The best placement, and what `present` would do instead.
+
+        Raises: SolverError with the first violated rule, or when the process died.
+        """
+        return await self._call(True, solve_and_check, problem, present)
 
     async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:
         """The best routing over the replicas that are ready. Raises: SolverError."""
@@ -80,15 +83,15 @@ class Solver:
             raise SolverError("the solver's process died; it was started again") from error
 
 
-def solve_and_check(problem: words.Problem) -> Answer:
+def solve_and_check(problem: words.Problem, present: tuple[words.Placed, ...]) -> Answer:
     """Solve, check, and route what is kept: the work of one plan, in one process."""
     solution = engine.solve(problem)
     _refuse(check.check(problem, solution))
-    current = {(one.model, one.pool): one.replicas for one in problem.current}
+    kept = {(one.model, one.pool): one.replicas for one in present}
     trusting = replace(problem, clusters=tuple(replace(cluster, reachable=True) for cluster in problem.clusters))
     return Answer(
         solution=solution,
-        kept=engine.route(trusting, current),
+        kept=engine.route(trusting, kept),
         reasons={
             (one.model, one.pool): explain.reason_for(problem, solution, one.model, one.pool)
             for one in solution.replicas

@@ -47,11 +47,12 @@ class Decision:
 class Question:
     """All that a decision depends on.
 
-    `kept` is the routing that the present placement would give; `solution` the engine's answer; `disruption` the
-    hysteresis of each model's policy.
+    `present` is the placement in force; `kept` is the routing that it would give; `solution` the engine's answer;
+    `disruption` the hysteresis of each model's policy.
     """
 
     problem: engine.Problem
+    present: tuple[engine.Placed, ...]
     solution: engine.Solution
     kept: engine.Routing
     disruption: Mapping[str, Disruption]
@@ -61,8 +62,8 @@ class Question:
 
 def decide(question: Question) -> Decision:
     """The placement to go to."""
-    now = {(one.model, one.pool): one.replicas for one in question.problem.current}
-    new = {(one.model, one.pool): one.replicas for one in question.solution.replicas}
+    now = _counts(question.present)
+    new = _counts(question.solution.replicas)
     verdicts: dict[str, Verdict] = {}
     wanted: dict[str, dict[str, int]] = {}
     for model in question.problem.models:
@@ -140,7 +141,7 @@ def _why_forced(question: Question, model: engine.Model, before: dict[str, int])
             return f"{name} no longer fits"
         if clusters[pool.cluster].intake is engine.Intake.DRAINING:
             return f"{pool.cluster} is draining"
-        overfull = _devices_used(problem, name, _counts(problem.current)) > pool.devices
+        overfull = _devices_used(problem, name, _counts(question.present)) > pool.devices
         if overfull and clusters[pool.cluster].intake is not engine.Intake.HELD:
             return f"{name} has {pool.devices} devices left, fewer than are in use"
     broken = _broken_floor(model, before, pools, clusters)

@@ -17,10 +17,14 @@ from placement import model as engine
 class Formulated:
     """A problem, with what is needed to read its answer.
 
-    `keys` maps the engine's pool names to (cluster, pool). `left_out` says in sentences what could not be asked.
+    `present` is the placement in force, less what is no longer counted on: what an answer is weighed against. The
+    problem's `current` also has what still runs besides (a rollout under way, a cluster that came back), which costs
+    nothing to start. `keys` maps the engine's pool names to (cluster, pool). `left_out` says in sentences what could
+    not be asked.
     """
 
     problem: engine.Problem
+    present: tuple[engine.Placed, ...]
     keys: Mapping[str, tuple[str, PoolKey]]
     estimates: Mapping[tuple[str, str], latency.Estimate]
     left_out: tuple[str, ...]
@@ -40,8 +44,10 @@ class Formulated:
         return {key: count for key, count in named.items() if key[0] in models and key[1] in self.keys}
 
 
-def formulate(world: World, desired: Mapping[PlacementKey, int], *, now_s: float) -> Formulated:
-    """What should run where, given `desired` now?
+def formulate(
+    world: World, *, target: Mapping[PlacementKey, int], desired: Mapping[PlacementKey, int], now_s: float
+) -> Formulated:
+    """What should run where, given the placement in force and what agents are told on the way there?
 
     A cluster that is not heard is held: its replicas count as if it came back. Only when a model's policy no longer
     tolerates the silence are that model's replicas there no longer counted, and so replaced elsewhere.
@@ -49,11 +55,13 @@ def formulate(world: World, desired: Mapping[PlacementKey, int], *, now_s: float
     left_out: list[str] = []
     models = _models(world, left_out)
     by_name = {one.name: one for one in models}
+    running = {key: max(target.get(key, 0), desired.get(key, 0)) for key in sorted(target.keys() | desired.keys())}
     counted = {
         key: replicas
-        for key, replicas in sorted(desired.items(), key=lambda item: (item[0][0], item[0][1], item[0][2]))
+        for key, replicas in running.items()
         if replicas > 0 and key[0] in by_name and key[1] in world.clusters and _counts(world, key[0], key[1], now_s)
     }
+    present = {key: target[key] for key in counted if target.get(key, 0) > 0}
     pools, keys = _pools(world, by_name, counted, left_out)
     demands = tuple(
         engine.Demand(model=model, cell=cell, requests_per_second=demand.requests_per_second)
@@ -69,12 +77,18 @@ def formulate(world: World, desired: Mapping[PlacementKey, int], *, now_s: float
         cells=tuple(engine.Cell(name=name, country=world.cells[name].country) for name in cells),
         demands=demands,
         paths=tuple(engine.Path(cell=one.cell, cluster=one.cluster, rtt_ms=one.rtt_ms) for one in estimates.values()),
-        current=tuple(
-            engine.Placed(model=model, pool=f"{cluster}/{pool.text}", replicas=replicas)
-            for (model, cluster, pool), replicas in counted.items()
-        ),
+        current=_placed(counted),
     )
-    return Formulated(problem=problem, keys=keys, estimates=estimates, left_out=tuple(left_out))
+    return Formulated(
+        problem=problem, present=_placed(present), keys=keys, estimates=estimates, left_out=tuple(left_out)
+    )
+
+
+def _placed(counts: Mapping[PlacementKey, int]) -> tuple[engine.Placed, ...]:
+    return tuple(
+        engine.Placed(model=model, pool=f"{cluster}/{pool.text}", replicas=replicas)
+        for (model, cluster, pool), replicas in sorted(counts.items(), key=lambda item: item[0])
+    )
 
 
 def _counts(world: World, model: str, cluster: str, now_s: float) -> bool:

@@ -49,10 +49,10 @@ class Planner:
         refusal = why_not_now(world, now_s)
         if refusal:
             return refusal
-        present = hub.plan.desired_by_key()
-        formulated = formulate(world, present, now_s=now_s)
+        plan = hub.plan
+        formulated = formulate(world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s)
         try:
-            answer = await self._solver.solve(formulated.problem)
+            answer = await self._solver.solve(formulated.problem, formulated.present)
         except SolverError as error:
             hub.metrics.solver_failures_total.inc()
             return f"nothing changes: {error}"
@@ -103,6 +103,7 @@ def judge(world: World, formulated: Formulated, answer: Answer, hub: Hub) -> Out
     decision = decide.decide(
         decide.Question(
             problem=formulated.problem,
+            present=formulated.present,
             solution=solution,
             kept=answer.kept,
             disruption=disruption,
@@ -110,14 +111,14 @@ def judge(world: World, formulated: Formulated, answer: Answer, hub: Hub) -> Out
             now_s=hub.clock.wall_s(),
         )
     )
-    old_reasons = {one.key: one.reason for one in hub.plan.target}
+    earlier = {one.key: one.reason for one in hub.plan.target}
     target = []
     for (model, pool), count in sorted(decision.target.items()):
         key = (model, *formulated.keys[pool])
-        reason = answer.reasons.get((model, pool)) or old_reasons.get(key, "kept: leaving is not worth the move")
+        reason = answer.reasons.get((model, pool)) or earlier.get(key, "kept: leaving is not worth the move")
         target.append(Replicas(model=model, cluster=key[1], pool=key[2], replicas=count, reason=reason))
     sentence = describe(decision, formulated)
-    if {one.key: one.replicas for one in target} == held_target(hub, world):
+    if {one.key: one.replicas for one in target} == hub.plan.target_by_key():
         return Outcome(new=None, verdicts=decision.verdicts, sentence=sentence)
     new = NewTarget(
         target=tuple(target),
@@ -137,11 +138,6 @@ def judge(world: World, formulated: Formulated, answer: Answer, hub: Hub) -> Out
         history=decision.history,
     )
     return Outcome(new=new, verdicts=decision.verdicts, sentence=sentence)
-
-
-def held_target(hub: Hub, world: World) -> dict[object, int]:
-    """The target in force."""
-    return dict(hub.plan.target_by_key())
 
 
 def describe(decision: decide.Decision, formulated: Formulated) -> str:

@@ -79,10 +79,10 @@ class Steer:
         hub = self._hub
         now_s = hub.clock.monotonic_s()
         world, plan = hub.world, hub.plan
-        formulated = formulate(world, plan.desired_by_key(), now_s=now_s)
+        formulated = formulate(world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s)
         ready = servable(world, formulated, plan)
         routed = await self._solver.route(formulated.problem, ready)
-        routes = self._next_routes(world, formulated, routed_targets(formulated, routed), ready, now_s)
+        routes = self._next_routes(world, formulated, routing.target_shares(formulated.problem, routed), ready, now_s)
         target = plan.target_by_key() if new is None else {one.key: one.replicas for one in new.target}
         step = rollout.next_step(
             rollout.Situation(
@@ -210,11 +210,6 @@ def servable(world: World, formulated: Formulated, plan: Plan) -> dict[tuple[str
         if world.is_routable(key[1])
     }
     return formulated.theirs(usable)
-
-
-def routed_targets(formulated: Formulated, routed: object) -> Mapping[tuple[str, str], tuple[dict[str, float], str]]:
-    """Target shares of every (model, cell) of the problem."""
-    return routing.target_shares(formulated.problem, routed)  # type: ignore[arg-type]
 
 
 def forget_gone(

@@ -1,0 +1,439 @@
+"""From belief and plan to what people read. Pure: the same belief gives the same views.
+
+What is not known is said as null, never as zero, and unknown is never called ok.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from federation.api import views
+from federation.control import latency
+from federation.control.plan import Plan, Route, Routes, Share
+from federation.policy import documents
+from federation.state.phases import Phase
+from federation.state.world import ClusterState, PlacementKey, World
+from federation.wire.messages import PoolKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One instant, to be drawn. `now_s` is monotonic, `at_s` Unix seconds, both of the controller's clock."""
+
+    world: World
+    plan: Plan
+    routes: Routes
+    epoch: int
+    now_s: float
+    at_s: float
+    speed: float
+    message: str
+
+
+def overview(scene: Scene) -> views.OverviewView:
+    """The whole world."""
+    drawn = _Drawing(scene)
+    cells = drawn.cells()
+    models = drawn.models(cells)
+    served = sum(model.served_rps for model in models)
+    late = sum(model.late_rps for model in models)
+    demand = sum(model.demand_rps for model in models)
+    return views.OverviewView(
+        at_s=scene.at_s,
+        speed=scene.speed,
+        epoch=scene.epoch,
+        generation=scene.plan.generation,
+        usd_per_hour=sum(model.usd_per_hour for model in models),
+        demand_rps=demand,
+        unserved_rps=sum(model.unserved_rps for model in models),
+        within_objective_share=(served - late) / demand if demand > 0 else None,
+        brake=scene.world.braked,
+        message=scene.message,
+        clusters=drawn.clusters(),
+        models=models,
+        cells=cells,
+    )
+
+
+def placements(scene: Scene) -> tuple[views.PlacementView, ...]:
+    """Every desired replica count, with its money and its reason."""
+    return _Drawing(scene).placements()
+
+
+def route_table(scene: Scene) -> views.RouteTable:
+    """The shares in force."""
+    return views.RouteTable(
+        version=scene.routes.version,
+        epoch=scene.epoch,
+        generation=scene.plan.generation,
+        items=_Drawing(scene).route_rows(),
+    )
+
+
+def nearest_route(scene: Scene, model: str, lat: float, lon: float) -> views.NearestRoute | None:
+    """The shares of the nearest cell that has routes for `model`, or None."""
+    rows = [row for row in _Drawing(scene).route_rows() if row.model == model]
+    if not rows:
+        return None
+    row = min(rows, key=lambda one: (latency.distance_km(lat, lon, one.lat, one.lon), one.cell))
+    return views.NearestRoute(
+        model=model,
+        lat=lat,
+        lon=lon,
+        cell=row.cell,
+        cell_distance_km=round(latency.distance_km(lat, lon, row.lat, row.lon), 1),
+        routes=row.routes,
+    )
+
+
+def plan_view(plan: Plan) -> views.PlanView:
+    """One committed plan."""
+    costs = plan.costs
+    return views.PlanView(
+        epoch=plan.epoch,
+        generation=plan.generation,
+        at_s=plan.at_s,
+        trigger=plan.trigger,
+        summary=plan.summary,
+        cost=views.CostView(
+            accelerators=costs.accelerators,
+            late=costs.late,
+            unserved=costs.unserved,
+            moves=costs.moves,
+            total=costs.accelerators + costs.late + costs.unserved + costs.moves,
+        ),
+        gap=plan.gap,
+        moves=plan.moves,
+        changes=tuple(
+            views.MoveView(
+                model=change.model,
+                cluster=change.cluster,
+                pool=change.pool.text,
+                before=change.before,
+                after=change.after,
+                reason=change.reason,
+            )
+            for change in plan.changes
+        ),
+    )
+
+
+class _Drawing:
+    """The parts of one scene; each is worked out once."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.world = scene.world
+        self.estimates = latency.estimate(self.world, sorted({cell for _, cell in self.world.demand}))
+        self.routes: Mapping[tuple[str, str], Route] = scene.routes.by_key()
+        self.models_by_name = {document.metadata.name: document for document in self.world.documents.models}
+        self.desired = scene.plan.desired_by_key()
+        self.ready = self.world.ready_replicas()
+        self.reasons = {one.key: one.reason for one in scene.plan.desired}
+        self.prices = self._prices()
+
+    def _prices(self) -> dict[tuple[str, PoolKey], float]:
+        prices: dict[tuple[str, PoolKey], float] = {}
+        for document in self.world.documents.clusters:
+            name = document.metadata.name
+            for one in document.spec.accelerators:
+                key = PoolKey(product=one.product, mig_profile=one.mig_profile or "", market=one.market)
+                prices[name, key] = one.usd_per_device_hour
+            report = self.world.clusters[name].report
+            for pool in report.pools if report is not None else ():
+                if pool.usd_per_device_hour is not None:
+                    prices[name, pool.key] = pool.usd_per_device_hour
+        return prices
+
+    def usd_per_hour(self, key: PlacementKey, replicas: int) -> float:
+        """What replicas cost; a pool without a price costs an unknown amount and is left out of sums."""
+        document = self.models_by_name.get(key[0])
+        fitting = [
+            one.count
+            for one in (document.spec.accelerators if document else ())
+            if one.product == key[2].product and (one.mig_profile or "") == key[2].mig_profile
+        ]
+        return replicas * (fitting[0] if fitting else 1) * self.prices.get((key[1], key[2]), 0.0)
+
+    def is_known(self, cluster: str) -> bool:
+        """Whether the newest report says something about now."""
+        return self.world.clusters[cluster].phase is Phase.READY
+
+    def placements(self) -> tuple[views.PlacementView, ...]:
+        regions = {document.metadata.name: document.spec.region for document in self.world.documents.clusters}
+        return tuple(
+            views.PlacementView(
+                model=key[0],
+                cluster=key[1],
+                region=regions.get(key[1], ""),
+                pool=key[2].text,
+                desired=count,
+                ready=self.ready.get(key, 0) if key[1] in regions and self.is_known(key[1]) else None,
+                usd_per_hour=self.usd_per_hour(key, count),
+                reason=self.reasons.get(key, ""),
+            )
+            for key, count in sorted(self.desired.items(), key=lambda item: item[0])
+        )
+
+    # ---- clusters
+
+    def clusters(self) -> tuple[views.ClusterView, ...]:
+        return tuple(self._cluster(document) for document in self.world.documents.clusters)
+
+    def _cluster(self, document: documents.Cluster) -> views.ClusterView:
+        name, spec = document.metadata.name, document.spec
+        state = self.world.clusters[name]
+        cordon = self.world.cordons.get(name)
+        replicas = self._replicas(name)
+        pools = self._pools(document, state)
+        worst, reason = self._worst(state, replicas)
+        known = [pool.allocatable for pool in pools if pool.allocatable is not None]
+        return views.ClusterView(
+            name=name,
+            provider=spec.provider,
+            region=spec.region,
+            zone=spec.zone or "",
+            tier=spec.tier,
+            city=spec.location.city,
+            country=spec.location.country,
+            lat=spec.location.lat,
+            lon=spec.location.lon,
+            jurisdictions=spec.jurisdictions,
+            phase=state.phase.value,
+            cordoned=cordon is not None,
+            draining=cordon is not None and cordon.drain,
+            worst_state=worst,
+            reason=reason
+            if cordon is None
+            else f"{'draining' if cordon.drain else 'cordoned'}: {cordon.reason}; {reason}",
+            report_age_s=None if state.heard_s is None else self.scene.now_s - state.heard_s,
+            accelerators=sum(known) if known else None,
+            pools=pools,
+            replicas=replicas,
+            ack=self._ack(state),
+        )
+
+    def _pools(self, document: documents.Cluster, state: ClusterState) -> tuple[views.PoolView, ...]:
+        name = document.metadata.name
+        if state.report is None:
+            expected = [
+                (PoolKey(product=one.product, mig_profile=one.mig_profile or "", market=one.market), one.vram_gib)
+                for one in document.spec.accelerators
+            ]
+            return tuple(self._pool(name, key, vram_gib, None, None) for key, vram_gib in sorted(expected))
+        return tuple(
+            self._pool(name, pool.key, pool.vram_gib, pool.allocatable, pool.free)
+            for pool in sorted(state.report.pools, key=lambda pool: pool.key)
+        )
+
+    def _pool(
+        self, cluster: str, key: PoolKey, vram_gib: float, allocatable: int | None, free: int | None
+    ) -> views.PoolView:
+        return views.PoolView(
+            name=key.text,
+            product=key.product,
+            mig_profile=key.mig_profile,
+            market=key.market,
+            vram_gib=vram_gib,
+            allocatable=allocatable,
+            free=free,
+            usd_per_device_hour=self.prices.get((cluster, key), 0.0),
+        )
+
+    def _replicas(self, cluster: str) -> tuple[views.ReplicasView, ...]:
+        keys = {key for key in [*self.desired, *self.ready] if key[1] == cluster}
+        report = self.world.clusters[cluster].report
+        troubles = {(r.model, r.pool): r.reason for r in report.replicas} if report is not None else {}
+        rows = []
+        for key in sorted(keys):
+            trouble = troubles.get((key[0], key[2]), "")
+            rows.append(
+                views.ReplicasView(
+                    model=key[0],
+                    pool=key[2].text,
+                    desired=self.desired.get(key, 0),
+                    ready=self.ready.get(key, 0) if self.is_known(cluster) else None,
+                    reason="; ".join(part for part in (self.reasons.get(key, ""), trouble) if part),
+                )
+            )
+        return tuple(rows)
+
+    def _worst(self, state: ClusterState, replicas: Sequence[views.ReplicasView]) -> tuple[views.WorstState, str]:
+        if state.phase is Phase.UNKNOWN:
+            return "unknown", "not heard since this controller started"
+        age_s = self.scene.now_s - state.since_s
+        if state.phase is Phase.UNREACHABLE:
+            return "bad", f"silent for {age_s:.0f} s: requests go elsewhere, replicas are expected back"
+        if state.phase is Phase.LOST:
+            return "bad", f"lost for {age_s:.0f} s: replicas were replaced elsewhere"
+        if state.ack is not None and not state.ack.ok:
+            return "bad", f"refused plan {state.ack.generation}: {state.ack.error}"
+        missing = sum(max(0, row.desired - (row.ready or 0)) for row in replicas)
+        if missing:
+            return "degraded", f"{missing} replicas are not ready yet"
+        return "ok", "heard, and everything that is wanted is ready"
+
+    def _ack(self, state: ClusterState) -> views.AckView | None:
+        if state.ack is None or state.ack_s is None:
+            return None
+        return views.AckView(
+            epoch=state.ack.epoch,
+            generation=state.ack.generation,
+            ok=state.ack.ok,
+            error=state.ack.error,
+            age_s=self.scene.now_s - state.ack_s,
+        )
+
+    # ---- cells and routes
+
+    def cells(self) -> tuple[views.CellView, ...]:
+        by_cell: dict[str, list[views.CellDemandView]] = defaultdict(list)
+        for model, cell in sorted(self.world.demand):
+            by_cell[cell].append(self._cell_demand(model, cell))
+        return tuple(
+            views.CellView(
+                name=name,
+                country=self.world.cells[name].country,
+                lat=self.world.cells[name].lat,
+                lon=self.world.cells[name].lon,
+                demand=tuple(by_cell[name]),
+            )
+            for name in sorted(by_cell)
+        )
+
+    def _cell_demand(self, model: str, cell: str) -> views.CellDemandView:
+        demand = self.world.demand[model, cell]
+        route = self.routes.get((model, cell))
+        shares = self._shares(model, cell, route)
+        unserved = max(0.0, 1.0 - sum(share.share for share in shares))
+        if unserved < 1e-4:
+            unserved = 0.0
+        reason = route.unserved_reason if route is not None else self._why_unrouted(model)
+        return views.CellDemandView(
+            model=model,
+            rps=demand.requests_per_second,
+            age_s=self.scene.now_s - demand.at_s,
+            unserved_rps=unserved * demand.requests_per_second,
+            reason=reason or ("shares are on their way" if unserved else ""),
+            routes=shares,
+        )
+
+    def _why_unrouted(self, model: str) -> str:
+        if model not in self.models_by_name:
+            return f"no Model document is called {model}"
+        if self.world.documents.policy_of(model) is None:
+            return "no placement policy selects this model"
+        return "not routed yet"
+
+    def _shares(self, model: str, cell: str, route: Route | None) -> tuple[views.RouteView, ...]:
+        if route is None:
+            return ()
+        now, target = _by_cluster(route.now), _by_cluster(route.target)
+        document = self.models_by_name.get(model)
+        rows = []
+        for cluster in sorted(now.keys() | target.keys()):
+            estimate = self.estimates.get((cell, cluster))
+            if estimate is None or document is None:
+                continue
+            latency_ms = estimate.rtt_ms + document.spec.service_latency_ms
+            rows.append(
+                views.RouteView(
+                    cluster=cluster,
+                    share=now.get(cluster, 0.0),
+                    target_share=target.get(cluster, 0.0),
+                    latency_ms=round(latency_ms, 1),
+                    latency_source=estimate.source,
+                    within_objective=latency_ms <= document.spec.slo.p95_latency_ms,
+                )
+            )
+        return tuple(rows)
+
+    def route_rows(self) -> tuple[views.RouteTableRow, ...]:
+        rows = []
+        for (model, name), demand in sorted(self.world.demand.items()):
+            cell = self.world.cells[name]
+            route = self.routes.get((model, name))
+            if route is None:
+                continue
+            shares = tuple(share for share in self._shares(model, name, route) if share.share > 0)
+            rows.append(
+                views.RouteTableRow(
+                    model=model,
+                    cell=name,
+                    country=cell.country,
+                    lat=cell.lat,
+                    lon=cell.lon,
+                    rps=demand.requests_per_second,
+                    unserved_share=round(max(0.0, 1.0 - sum(share.share for share in shares)), 6),
+                    routes=shares,
+                )
+            )
+        return tuple(rows)
+
+    # ---- models
+
+    def models(self, cells: Sequence[views.CellView]) -> tuple[views.ModelView, ...]:
+        demand = {name: [] for name in self.models_by_name}  # type: dict[str, list[views.CellDemandView]]
+        for cell in cells:
+            for one in cell.demand:
+                demand.setdefault(one.model, []).append(one)
+        return tuple(self._model(self.models_by_name[name], demand[name]) for name in sorted(self.models_by_name))
+
+    def _model(self, document: documents.Model, demand: Sequence[views.CellDemandView]) -> views.ModelView:
+        name = document.metadata.name
+        policy = self.world.documents.policy_of(name)
+        wanted = {key: count for key, count in self.desired.items() if key[0] == name}
+        ready = sum(count for key, count in self.ready.items() if key[0] == name and self._is_counted(key[1]))
+        asked = sum(one.rps for one in demand)
+        unserved = sum(one.unserved_rps for one in demand)
+        late = sum(one.rps * route.share for one in demand for route in one.routes if not route.within_objective)
+        state, reasons = self._model_state(policy, sum(wanted.values()), ready, asked, unserved, late)
+        return views.ModelView(
+            name=name,
+            runtime=document.spec.runtime.preset,
+            policy=policy.metadata.name if policy else "",
+            objective_ms=document.spec.slo.p95_latency_ms,
+            demand_rps=asked,
+            served_rps=asked - unserved,
+            late_rps=late,
+            unserved_rps=unserved,
+            replicas_desired=sum(wanted.values()),
+            replicas_ready=ready,
+            usd_per_hour=sum(self.usd_per_hour(key, count) for key, count in wanted.items()),
+            state=state,
+            reasons=reasons,
+        )
+
+    def _is_counted(self, cluster: str) -> bool:
+        return cluster in self.world.clusters and self.is_known(cluster)
+
+    def _model_state(
+        self,
+        policy: documents.PlacementPolicy | None,
+        desired: int,
+        ready: int,
+        asked: float,
+        unserved: float,
+        late: float,
+    ) -> tuple[views.WorstState, tuple[str, ...]]:
+        if policy is None:
+            return "unknown", ("no placement policy selects this model: it is not placed",)
+        bad, soft = [], []
+        floor = policy.spec.availability.min_replicas
+        if ready < floor:
+            bad.append(f"{ready} replicas ready, policy asks {floor}")
+        if asked > 0 and unserved > 0.01 * asked:
+            bad.append(f"{unserved:.1f} of {asked:.1f} requests per second are unserved")
+        if asked > 0 and late > 0.05 * asked:
+            soft.append(f"{late:.1f} of {asked:.1f} requests per second are later than the objective")
+        if ready < desired:
+            soft.append(f"{desired - ready} of {desired} replicas are not ready")
+        bad += [text for text in self.scene.plan.shortfalls if text and policy.metadata.name in text]
+        state: views.WorstState = "bad" if bad else "degraded" if soft else "ok"
+        return state, tuple(bad + soft)
+
+
+def _by_cluster(shares: Sequence[Share]) -> dict[str, float]:
+    return {share.cluster: share.share for share in shares}
