@@ -389,7 +389,7 @@ class _Drawing:
         asked = sum(one.rps for one in demand)
         unserved = sum(one.unserved_rps for one in demand)
         late = sum(one.rps * route.share for one in demand for route in one.routes if not route.within_objective)
-        state, reasons = self._model_state(policy, sum(wanted.values()), ready, asked, unserved, late)
+        state, reasons = self._model_state(name, policy, sum(wanted.values()), ready, asked, unserved, late)
         return views.ModelView(
             name=name,
             runtime=document.spec.runtime.preset,
@@ -411,6 +411,7 @@ class _Drawing:
 
     def _model_state(
         self,
+        name: str,
         policy: documents.PlacementPolicy | None,
         desired: int,
         ready: int,
@@ -430,7 +431,7 @@ class _Drawing:
             soft.append(f"{late:.1f} of {asked:.1f} requests per second are later than the objective")
         if ready < desired:
             soft.append(f"{desired - ready} of {desired} replicas are not ready")
-        bad += [text for text in self.scene.plan.shortfalls if text and policy.metadata.name in text]
+        bad += [text for text in self.scene.plan.shortfalls if name in text]
         state: views.WorstState = "bad" if bad else "degraded" if soft else "ok"
         return state, tuple(bad + soft)
 

@@ -1,0 +1,62 @@
+"""Who may ask: default deny.
+
+A bearer token opens everything. A browser gets a cookie for it at `/signin`, which opens reading alone, so that no page
+elsewhere can make it change anything. The page itself, health and readiness are open: they tell nothing of the world.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from federation.api.answers import refuse
+
+COOKIE = "isochrone_token"
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/signin", "/", "/index.html", "/app.js", "/app.css", "/favicon.svg"})
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def guard(token: str) -> Middleware:
+    """The middleware that lets in who may come in, and puts the security headers on every answer."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in OPEN_PATHS or _may(request, token):
+            response = await handler(request)
+        else:
+            response = refuse(
+                401,
+                "Unauthorized",
+                "no valid token",
+                "send 'Authorization: Bearer TOKEN', or open the link that the controller printed",
+            )
+            response.headers["WWW-Authenticate"] = 'Bearer realm="isochrone"'
+        if not response.prepared:
+            response.headers.update(SECURITY_HEADERS)
+        return response
+
+    return middleware
+
+
+def _may(request: web.Request, token: str) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return same(given.strip(), token)
+    return request.method in ("GET", "HEAD") and same(request.cookies.get(COOKIE, ""), token)
+
+
+def same(given: str, token: str) -> bool:
+    """Whether the tokens are equal, in a time that does not tell how far they agree."""
+    return hmac.compare_digest(given.encode(), token.encode())

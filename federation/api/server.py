@@ -1,0 +1,290 @@
+"""The HTTP side: parse, call, render. What it serves is in `openapi.OPERATIONS`."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import msgspec
+from aiohttp import web
+from aiohttp_sse import sse_response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from federation import metrics
+from federation.aiokit.broker import is_loopback
+from federation.api import access, openapi, render, views
+from federation.api.answers import answer, answer_list, refuse
+
+T = TypeVar("T", bound=views.View)
+MAX_BODY_BYTES = 1024 * 1024 + 1
+STREAM_SPACING_S = 1.0
+"""The world is sent no more often than this: a map is looked at, not computed with."""
+
+
+class Refused(Exception):
+    """A request that is understood and not granted; becomes the refusal it carries."""
+
+    def __init__(
+        self, status: int, code: str, message: str, hint: str, problems: tuple[views.ProblemView, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.response = (status, code, message, hint, problems)
+
+
+class Services(Protocol):
+    """What the API asks of the controller."""
+
+    metrics: metrics.Metrics
+
+    def scene(self) -> render.Scene: ...
+    def is_ready(self) -> str: ...
+    def events_after(self, event_id: int) -> Sequence[views.EventView]: ...
+    async def change(self, timeout_s: float) -> None: ...
+    async def plans(self, limit: int) -> Sequence[views.PlanView]: ...
+    def policies(self) -> Sequence[views.PolicyFileView]: ...
+    async def explain(self, model: str, cluster: str | None) -> views.ExplanationView: ...
+    async def diff(self, name: str, payload: bytes) -> views.DiffView: ...
+    async def apply(self, name: str, payload: bytes, actor: str) -> views.AppliedView: ...
+    async def cordon(self, cluster: str, reason: str, *, drain: bool) -> None: ...
+    async def uncordon(self, cluster: str) -> None: ...
+
+
+class InsecureListen(ValueError):
+    """The API would be served in the clear beyond this machine. The message says what to give."""
+
+
+def tls_context(host: str, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext | None:
+    """What to serve with, or None for plain text on loopback. Raises: InsecureListen."""
+    if cert_file is None:
+        if not is_loopback(host):
+            raise InsecureListen(
+                f"the API would be served on {host} in the clear: give --tls-cert and --tls-key, or --listen 127.0.0.1"
+            )
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert_file, key_file)
+    return context
+
+
+def application(services: Services, *, token: str, web_dir: Path | None, version: str) -> web.Application:
+    """The aiohttp application. `web_dir` holds the built map; None serves a page that says how to build it."""
+    app = web.Application(middlewares=[access.guard(token), _errors], client_max_size=MAX_BODY_BYTES)
+    api = _Api(services, token, web_dir, version)
+    app.add_routes(api.routes())
+    return app
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: access.Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Refused as error:
+        return refuse(*error.response)
+    except web.HTTPRequestEntityTooLarge:
+        return refuse(413, "TooLarge", "the body is longer than 1 MiB", "split the policy into several files")
+    except web.HTTPNotFound:
+        return refuse(404, "NotFound", f"no such path: {request.path}", "GET /openapi.json lists what there is")
+    except web.HTTPMethodNotAllowed as error:
+        return refuse(
+            405, "MethodNotAllowed", f"{request.method} is not for {request.path}", str(sorted(error.allowed_methods))
+        )
+
+
+class _Api:
+    def __init__(self, services: Services, token: str, web_dir: Path | None, version: str) -> None:
+        self._services = services
+        self._token = token
+        self._web_dir = web_dir
+        self._openapi = msgspec.json.encode(openapi.document(version))
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/healthz", self._health),
+            web.get("/readyz", self._ready),
+            web.get("/metrics", self._metrics),
+            web.get("/openapi.json", self._document),
+            web.get("/signin", self._signin),
+            web.get("/v1/overview", self._overview),
+            web.get("/v1/clusters", self._list(lambda o: o.clusters)),
+            web.get("/v1/clusters/{name}", self._one("cluster", lambda o: o.clusters)),
+            web.get("/v1/models", self._list(lambda o: o.models)),
+            web.get("/v1/models/{name}", self._one("model", lambda o: o.models)),
+            web.get("/v1/cells", self._list(lambda o: o.cells)),
+            web.get("/v1/cells/{name}", self._one("cell", lambda o: o.cells)),
+            web.get("/v1/placements", self._placements),
+            web.get("/v1/plans", self._plans),
+            web.get("/v1/plans/{name}", self._plan),
+            web.get("/v1/events", self._events),
+            web.get("/v1/routes", self._routes),
+            web.get("/v1/policies", self._policies),
+            web.post("/v1/policies", self._apply),
+            web.get("/v1/explain/placement/{model}", self._explain),
+            web.post("/v1/diff", self._diff),
+            web.post("/v1/clusters/{name}/{action:cordon|drain|uncordon}", self._cordon),
+            web.get("/v1/stream", self._stream),
+            web.get("/", self._page),
+            web.get("/{file:index.html|app.js|app.css|favicon.svg}", self._page),
+        ]
+
+    # ---- reading
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        why_not = self._services.is_ready()
+        return web.Response(text=f"{why_not or 'ok'}\n", status=503 if why_not else 200)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        body = generate_latest(self._services.metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _document(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._openapi, content_type="application/json")
+
+    async def _overview(self, request: web.Request) -> web.Response:
+        return answer(self._drawn())
+
+    def _drawn(self) -> views.OverviewView:
+        return render.overview(self._services.scene())
+
+    def _list(self, pick: Callable[[views.OverviewView], Sequence[views.View]]) -> access.Handler:
+        async def handler(request: web.Request) -> web.Response:
+            return answer_list(pick(self._drawn()))
+
+        return handler
+
+    def _one(self, kind: str, pick: Callable[[views.OverviewView], Sequence[T]]) -> access.Handler:
+        async def handler(request: web.Request) -> web.Response:
+            return answer(_named(kind, request.match_info["name"], pick(self._drawn())))
+
+        return handler
+
+    async def _placements(self, request: web.Request) -> web.Response:
+        return answer_list(render.placements(self._services.scene()))
+
+    async def _plans(self, request: web.Request) -> web.Response:
+        limit = _number(request, "limit", default=50.0)
+        return answer_list(await self._services.plans(max(1, min(1000, int(limit)))))
+
+    async def _plan(self, request: web.Request) -> web.Response:
+        wanted = request.match_info["name"].rpartition(".")[2]
+        for plan in await self._services.plans(1000):
+            if str(plan.generation) == wanted:
+                return answer(plan)
+        raise Refused(404, "NotFound", f"no plan {request.match_info['name']}", "GET /v1/plans lists those kept")
+
+    async def _events(self, request: web.Request) -> web.Response:
+        return answer_list(self._services.events_after(0))
+
+    async def _policies(self, request: web.Request) -> web.Response:
+        return answer_list(self._services.policies())
+
+    async def _routes(self, request: web.Request) -> web.Response:
+        scene = self._services.scene()
+        model = request.query.get("model")
+        if "lat" not in request.query and "lon" not in request.query:
+            table = render.route_table(scene)
+            if model is not None:
+                table = msgspec.structs.replace(table, items=tuple(row for row in table.items if row.model == model))
+            return answer(table)
+        if model is None:
+            raise Refused(400, "BadRequest", "lat and lon need a model", "add &model=NAME")
+        lat, lon = _number(request, "lat", low=-90.0, high=90.0), _number(request, "lon", low=-180.0, high=180.0)
+        nearest = render.nearest_route(scene, model, lat, lon)
+        if nearest is None:
+            raise Refused(404, "NotFound", f"no routes for model {model}", "GET /v1/models lists what is placed")
+        return answer(nearest)
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        return answer(await self._services.explain(request.match_info["model"], request.query.get("cluster")))
+
+    # ---- changing
+
+    async def _diff(self, request: web.Request) -> web.Response:
+        return answer(await self._services.diff(_file_name(request), await request.read()))
+
+    async def _apply(self, request: web.Request) -> web.Response:
+        return answer(await self._services.apply(_file_name(request), await request.read(), "api"))
+
+    async def _cordon(self, request: web.Request) -> web.Response:
+        name, action = request.match_info["name"], request.match_info["action"]
+        _named("cluster", name, self._drawn().clusters)
+        if action == "uncordon":
+            await self._services.uncordon(name)
+        else:
+            await self._services.cordon(name, await _reason(request), drain=action == "drain")
+        return answer(_named("cluster", name, self._drawn().clusters))
+
+    # ---- the browser
+
+    async def _signin(self, request: web.Request) -> web.StreamResponse:
+        if not access.same(request.query.get("token", ""), self._token):
+            raise Refused(401, "Unauthorized", "this link is not valid", "use the one that the controller printed last")
+        response = web.HTTPSeeOther("/")
+        response.set_cookie(
+            access.COOKIE, self._token, httponly=True, samesite="Strict", secure=request.secure, path="/"
+        )
+        return response
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        file = request.match_info.get("file", "index.html")
+        if self._web_dir is None or not (self._web_dir / file).is_file():
+            raise Refused(404, "NotFound", "the map is not built", "run `make web` and reload")
+        return web.FileResponse(self._web_dir / file)
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        """Events in order and the newest world; a slow reader gets fewer worlds, never a backlog of them."""
+        last = request.headers.get("Last-Event-ID", "")
+        seen = int(last) if last.isascii() and last.isdigit() else 0
+        async with sse_response(request) as stream:
+            while stream.is_connected():
+                for event in self._services.events_after(seen):
+                    await stream.send(msgspec.json.encode(event).decode(), id=str(event.id), event="event")
+                    seen = event.id
+                await stream.send(msgspec.json.encode(self._drawn()).decode(), event="world")
+                await asyncio.sleep(STREAM_SPACING_S)
+                await self._services.change(timeout_s=5.0)
+        return stream
+
+
+def _named(kind: str, name: str, items: Sequence[T]) -> T:
+    for item in items:
+        if getattr(item, "name", None) == name:
+            return item
+    raise Refused(404, "NotFound", f"{kind} {name} not found", f"GET /v1/{kind}s lists what there is")
+
+
+def _file_name(request: web.Request) -> str:
+    name = Path(request.query.get("name", "api.yaml")).name
+    if not name.endswith((".yaml", ".yml")):
+        raise Refused(400, "BadRequest", f"{name!r} is no policy file name", "it ends in .yaml")
+    return name
+
+
+async def _reason(request: web.Request) -> str:
+    try:
+        reason = msgspec.json.decode(await request.read(), type=dict[str, str]).get("reason", "").strip()
+    except msgspec.DecodeError as error:
+        raise Refused(400, "BadRequest", f"the body is not JSON: {error}", 'send {"reason": "…"}') from error
+    if not reason:
+        raise Refused(400, "BadRequest", "a reason is needed", 'send {"reason": "…"}: the next engineer will ask')
+    return reason[:500]
+
+
+def _number(
+    request: web.Request, name: str, *, default: float | None = None, low: float = 0.0, high: float = 1e9
+) -> float:
+    text = request.query.get(name)
+    if text is None and default is not None:
+        return default
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise Refused(400, "BadRequest", f"{name}={text!r}: expected a number from {low:g} to {high:g}", "")
+    return value
