@@ -20,7 +20,7 @@ from kubernetes.aio import client, config
 from tests.testbed.cluster import MODELS_NAMESPACE, ApiError, ControlPlane
 from tests.testbed.fixtures import require_kubernetes, require_mosquitto
 from tests.testbed.mosquitto import Mosquitto
-from tests.testbed.processes import Process, ProcessDied
+from tests.testbed.processes import LeftoverProcess, Process, ProcessDied
 
 pytestmark = pytest.mark.real
 
@@ -138,6 +138,9 @@ async def test_the_scheduler_gives_no_device_twice(plane: ControlPlane) -> None:
         await apply(api, deployment("greedy", product="Tesla-T4", replica_count=3))
         assert await ready_replicas(api, "greedy", wanted=2) == 2
         assert await ready_replicas(api, "greedy", wanted=3, timeout_s=1.0) == 2
+        plane.drain_node("t4-0")
+        assert await ready_replicas(api, "greedy", wanted=0) == 0
+    plane.delete_node("t4-0")
 
 
 @pytest.mark.parametrize(
@@ -224,6 +227,23 @@ def test_a_program_that_dies_says_what_it_said(tmp_path: Path) -> None:
     with pytest.raises(ProcessDied, match=r"(?s)status 3.*last words"):
         process.check()
     process.stop()
+
+
+def test_what_a_program_leaves_behind_is_ended_and_told(tmp_path: Path) -> None:
+    # The shell ends at once; what it started ignores the asking.
+    script = "sh -c 'trap \"\" TERM; sleep 600' & echo $!; sleep 600"
+    process = Process("shell", ["/bin/sh", "-c", script], log_file=tmp_path / "log")
+    process.start()
+    deadline_s = time.monotonic() + 10.0
+    while not process.log_tail().strip().isdigit() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    with pytest.raises(LeftoverProcess):
+        process.stop()
+    child_pid = int(process.log_tail())
+    while _is_alive(child_pid) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert not _is_alive(child_pid)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with a killed parent")

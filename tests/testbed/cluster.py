@@ -100,7 +100,7 @@ class ControlPlane:
         with contextlib.ExitStack() as stack:
             if not self._keep_directory:
                 stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
-            # A stack runs what was added last first: the servers' order of starting is kept for their ending.
+            # A stack runs what was added last first, so clients end before the servers they call.
             for process in self._processes.values():
                 stack.callback(process.stop, grace_s=5.0)
 
@@ -169,8 +169,18 @@ class ControlPlane:
         }
         self.request("POST", "/api/v1/nodes", node)
 
+    def drain_node(self, name: str) -> None:
+        """Evict every pod and admit no other, as a handler of spot interruptions does."""
+        taint = {"key": "isochrone.dev/interrupted", "effect": "NoExecute"}
+        self.request(
+            "PATCH",
+            f"/api/v1/nodes/{name}",
+            {"spec": {"taints": [taint]}},
+            content_type="application/merge-patch+json",
+        )
+
     def delete_node(self, name: str) -> None:
-        """Take a node away, as a cloud does with a spot machine it wants back."""
+        """Take a node away without a word; its pods count as ready until they are collected, a minute later."""
         self.request("DELETE", f"/api/v1/nodes/{name}")
 
     def wait_for_nodes(self, *, timeout_s: float = 30.0) -> None:

@@ -131,7 +131,8 @@ class Process:
             os.killpg(popen.pid, 0)
         except ProcessLookupError:
             return
-        raise LeftoverProcess(f"{self.name} (pid {popen.pid}) has left a process of its group behind")
+        os.killpg(popen.pid, signal.SIGKILL)
+        raise LeftoverProcess(f"{self.name} (pid {popen.pid}) left a process of its group behind; it is killed now")
 
 
 def free_ports(count: int) -> list[int]:
