@@ -1,0 +1,160 @@
+"""Make before break: what may start, and above all what may not stop yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from federation.control import rollout
+from federation.state.world import PlacementKey
+from placement import model as engine
+from tests.builders import L4
+
+FRA: PlacementKey = ("chat", "fra", L4)
+IAD: PlacementKey = ("chat", "iad", L4)
+NRT: PlacementKey = ("chat", "nrt", L4)
+OTHER: PlacementKey = ("other", "iad", L4)
+
+
+def a_problem(*, devices: int = 4, min_replicas: int = 0, min_regions: int = 0) -> engine.Problem:
+    shape = engine.Shape(product="NVIDIA-L4", devices=1, requests_per_second=10.0)
+    rules: dict[str, Any] = {"late_usd_per_1000": 1.0, "unserved_usd_per_1000": 20.0, "objective_ms": 200.0}
+    names = ("fra", "iad", "nrt")
+    return engine.Problem(
+        clusters=tuple(engine.Cluster(name=name, provider="test", region=name) for name in names),
+        pools=tuple(
+            engine.Pool(cluster=name, product="NVIDIA-L4", vram_gib=24, devices=devices, usd_per_device_hour=1.0)
+            for name in names
+        ),
+        models=(
+            engine.Model(name="chat", shapes=(shape,), min_replicas=min_replicas, min_regions=min_regions, **rules),
+            engine.Model(name="other", shapes=(shape,), **rules),
+        ),
+        cells=(),
+        demands=(),
+        paths=(),
+    )
+
+
+def step(
+    target: Mapping[PlacementKey, int],
+    desired: Mapping[PlacementKey, int],
+    ready: Mapping[PlacementKey, int],
+    *,
+    load: Mapping[tuple[str, str], float] | None = None,
+    heard: tuple[str, ...] = ("fra", "iad", "nrt"),
+    problem: engine.Problem | None = None,
+) -> dict[PlacementKey, int]:
+    situation = rollout.Situation(
+        problem=problem or a_problem(),
+        target=target,
+        desired=desired,
+        ready=ready,
+        load_rps=load or {},
+        heard=frozenset(heard),
+    )
+    return rollout.next_step(situation).desired
+
+
+def test_the_old_replica_stays_until_the_new_one_was_seen_ready() -> None:
+    """Users would be without the model for the length of a warm-up."""
+    assert step({IAD: 1}, {FRA: 1}, {FRA: 1}) == {FRA: 1, IAD: 1}
+    assert step({IAD: 1}, {FRA: 1, IAD: 1}, {FRA: 1}) == {FRA: 1, IAD: 1}
+    assert step({IAD: 1}, {FRA: 1, IAD: 1}, {FRA: 1, IAD: 1}) == {FRA: 0, IAD: 1}
+
+
+def test_a_replica_that_still_gets_requests_stays() -> None:
+    """Requests in flight would be cut while their share is still on its way."""
+    ready = {FRA: 1, IAD: 1}
+    assert step({IAD: 1}, ready, ready, load={("chat", "fra"): 0.5})[FRA] == 1
+
+
+def test_one_that_never_became_ready_goes_at_once() -> None:
+    """A replica that cannot start would hold its device for ever."""
+    assert step({IAD: 1}, {FRA: 1, IAD: 1}, {IAD: 1})[FRA] == 0
+
+
+def test_silent_clusters_are_told_nothing_and_counted_for_nothing() -> None:
+    """A cluster that cannot hear would be believed to have stopped, or to replace what stops."""
+    assert step({IAD: 1}, {FRA: 1}, {FRA: 1}, heard=("iad",)) == {FRA: 1, IAD: 1}
+    both = {FRA: 1, IAD: 1}
+    after = step({NRT: 1}, both, both | {NRT: 9}, heard=("fra", "iad"))
+    assert after[FRA] + after[IAD] == 1, "what is said to be ready in nrt replaces nothing"
+
+
+def test_the_floor_counts_ready_replicas() -> None:
+    """The floor would be held by replicas that serve nobody."""
+    problem = a_problem(min_replicas=2)
+    target, desired = {IAD: 2}, {FRA: 2, IAD: 2}
+    assert step(target, desired, {FRA: 2, IAD: 1}, problem=problem)[FRA] >= 1
+    assert step(target, desired, {FRA: 2, IAD: 2}, problem=problem)[FRA] == 0
+
+
+def test_new_replicas_wait_for_free_devices() -> None:
+    """Two models would be sent to the same device."""
+    desired = {OTHER: 4}
+    assert step({OTHER: 4, IAD: 1}, desired, desired).get(IAD, 0) == 0
+
+
+def test_devices_of_a_replica_on_its_way_out_are_not_free_yet() -> None:
+    """A replica that still terminates would share its device."""
+    assert step({IAD: 1}, {OTHER: 0}, {OTHER: 4}).get(IAD, 0) == 0
+
+
+def test_when_all_is_full_one_may_go_early_that_is_not_needed_now() -> None:
+    """A swap between two full clusters would wait for ever."""
+    desired = {("chat", "iad", L4): 4, ("other", "fra", L4): 4}
+    target = {("chat", "iad", L4): 3, ("chat", "fra", L4): 1, ("other", "fra", L4): 3, ("other", "iad", L4): 1}
+    after = step(target, desired, desired, load={("chat", "iad"): 25.0, ("other", "fra"): 40.0})
+    assert after[("chat", "iad", L4)] == 3, "25 of its 40 requests per second are in use: one may go"
+    assert after[("other", "fra", L4)] == 4, "all of it is in use"
+
+
+def test_a_withdrawn_model_goes() -> None:
+    """A model whose document is gone would run for ever."""
+    gone: PlacementKey = ("gone", "fra", L4)
+    assert step({}, {gone: 2}, {gone: 2}) == {gone: 0}
+
+
+counts = st.dictionaries(st.sampled_from([FRA, IAD, NRT, OTHER]), st.integers(0, 4), max_size=4)
+
+
+@settings(max_examples=300, deadline=None)
+@given(target=counts, desired=counts, ready=counts, floor=st.integers(0, 4))
+def test_no_step_lowers_ready_replicas_below_the_floor_or_overfills(
+    target: dict[PlacementKey, int], desired: dict[PlacementKey, int], ready: dict[PlacementKey, int], floor: int
+) -> None:
+    """A rollout would take a model below what its policy promises, or give a device twice."""
+    problem = a_problem(min_replicas=floor)
+    ready = {key: min(count, desired.get(key, 0)) for key, count in ready.items()}
+    after = step(target, desired, ready, problem=problem)
+
+    def surely(counts: Mapping[PlacementKey, int]) -> int:
+        return sum(min(ready.get(key, 0), count) for key, count in counts.items() if key[0] == "chat")
+
+    wanted = min(floor, sum(count for key, count in target.items() if key[0] == "chat"))
+    assert surely(after) >= min(surely(desired), wanted)
+    for cluster in ("fra", "iad", "nrt"):
+        before = sum(count for key, count in desired.items() if key[1] == cluster)
+        assert sum(count for key, count in after.items() if key[1] == cluster) <= max(4, before)
+
+
+@settings(max_examples=200, deadline=None)
+@given(target=counts, start=counts)
+def test_a_rollout_arrives(target: dict[PlacementKey, int], start: dict[PlacementKey, int]) -> None:
+    """A rollout would stop half-way in a quiet world."""
+    for cluster in ("fra", "iad", "nrt"):
+        if sum(count for key, count in target.items() if key[1] == cluster) > 4:
+            return
+        if sum(count for key, count in start.items() if key[1] == cluster) > 4:
+            return
+    desired = dict(start)
+    for _ in range(40):
+        following = step(target, desired, {key: count for key, count in desired.items() if count})
+        if following == desired:
+            break
+        desired = following
+    assert {k: n for k, n in desired.items() if n} == {k: n for k, n in target.items() if n}

@@ -1,0 +1,57 @@
+"""Shares: off what cannot serve at once, towards the plan by steps, never more than all."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation.control.routing import step
+
+ALL = frozenset({"fra", "iad", "nrt"})
+
+
+@pytest.mark.parametrize(
+    ("present", "target", "serving", "limit", "expected"),
+    [
+        pytest.param({}, {"fra": 1.0}, ALL, 0.0, {"fra": 1.0}, id="what-was-unserved-is-served-at-once"),
+        pytest.param({"fra": 1.0}, {"iad": 1.0}, ALL, 0.2, {"fra": 0.8, "iad": 0.2}, id="by-the-policy's-step"),
+        pytest.param({"fra": 1.0}, {"iad": 1.0}, ALL, 0.0, {"fra": 1.0}, id="not-before-the-step-is-due"),
+        pytest.param({"fra": 1.0}, {"iad": 1.0}, ALL - {"fra"}, 0.2, {"iad": 1.0}, id="off-a-lost-cluster-at-once"),
+        pytest.param({"fra": 0.6, "iad": 0.4}, {"iad": 1.0}, ALL - {"fra"}, 0.0, {"iad": 1.0}, id="its-part-alone"),
+        pytest.param(
+            {"iad": 1.0}, {"fra": 1.0}, ALL, 0.1, {"iad": 0.9, "fra": 0.1}, id="back-to-a-returned-one-gradually"
+        ),
+        pytest.param({"fra": 1.0}, {"fra": 0.5}, ALL, 0.2, {"fra": 0.5}, id="what-nothing-can-serve-is-shed"),
+        pytest.param({"fra": 0.004, "iad": 0.996}, {"iad": 1.0}, ALL, 0.0, {"iad": 1.0}, id="dust-is-swept"),
+    ],
+)
+def test_one_step(
+    present: dict[str, float],
+    target: dict[str, float],
+    serving: frozenset[str],
+    limit: float,
+    expected: dict[str, float],
+) -> None:
+    """Users would be sent to a dead cluster, or all at once to one whose caches are cold."""
+    assert step(present, target, serving=serving, limit=limit) == pytest.approx(expected)
+
+
+shares = st.dictionaries(st.sampled_from(sorted(ALL)), st.floats(0.01, 1.0), min_size=1, max_size=3).map(
+    lambda parts: {name: part / sum(parts.values()) for name, part in parts.items()}
+)
+
+
+@given(present=shares, target=shares, serving=st.frozensets(st.sampled_from(sorted(ALL))), limit=st.floats(0, 1))
+def test_shares_stay_shares(
+    present: dict[str, float], target: dict[str, float], serving: frozenset[str], limit: float
+) -> None:
+    """Requests would be lost, or be sent to a cluster that does not serve."""
+    target = {name: part for name, part in target.items() if name in serving}
+    after = step(present, target, serving=serving, limit=limit)
+    assert sum(after.values()) == pytest.approx(sum(target.values()), abs=1e-5)
+    assert set(after) <= serving
+    kept = {name: part for name, part in present.items() if name in serving}
+    moved = sum(max(0.0, kept.get(name, 0.0) - after.get(name, 0.0)) for name in kept)
+    shed = max(0.0, sum(kept.values()) - sum(target.values()))
+    assert moved <= max(limit, 0.005) + shed + 1e-6
