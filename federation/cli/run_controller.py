@@ -1,0 +1,152 @@
+"""`isochrone controller`: settings from options and environment, then one controller until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from federation.adapters.embedded_broker import BrokerDown
+from federation.adapters.store import StoreError
+from federation.aiokit import context
+from federation.aiokit.broker import InsecureAddress
+from federation.api.server import InsecureListen
+from federation.app import Controller
+from federation.logs import configure
+from federation.settings import Listen, Settings
+from federation.state.world import Timing
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+DIRECTORY = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  isochrone controller --policies ./policies
+  isochrone controller --policies ./policies --data /var/lib/isochrone --broker mqtt://127.0.0.1:1883
+  isochrone controller --policies ./policies --listen 0.0.0.0:8480 --tls-cert tls.crt --tls-key tls.key \\
+      --broker mqtts://broker.example:8883 --broker-ca ca.crt --broker-cert me.crt --broker-key me.key
+"""
+)
+@click.option(
+    "--policies",
+    type=DIRECTORY,
+    required=True,
+    envvar="ISOCHRONE_POLICIES",
+    help="Directory of policy files; read again when they change.",
+)
+@click.option(
+    "--data",
+    type=DIRECTORY,
+    envvar="ISOCHRONE_DATA",
+    default=Path("isochrone-data"),
+    show_default=True,
+    help="Where the database is kept.",
+)
+@click.option(
+    "--listen",
+    envvar="ISOCHRONE_LISTEN",
+    default="127.0.0.1:8480",
+    show_default=True,
+    help="HOST:PORT of API and map. Beyond loopback it needs TLS.",
+)
+@click.option("--tls-cert", type=FILE, envvar="ISOCHRONE_TLS_CERT", help="Certificate chain of the API, PEM.")
+@click.option("--tls-key", type=FILE, envvar="ISOCHRONE_TLS_KEY", help="Its private key, PEM.")
+@click.option(
+    "--token-file",
+    type=FILE,
+    envvar="ISOCHRONE_TOKEN_FILE",
+    help="File with the API's bearer token. Without it one is made.",
+)
+@click.option(
+    "--broker",
+    envvar="ISOCHRONE_BROKER",
+    help="mqtt://HOST:PORT or mqtts://USER:PASSWORD@HOST:PORT. Without it a broker runs inside, on loopback.",
+)
+@click.option(
+    "--broker-port", type=click.IntRange(0, 65535), default=1883, show_default=True, help="Port of the broker inside."
+)
+@click.option(
+    "--broker-ca", type=FILE, envvar="ISOCHRONE_BROKER_CA", help="Authorities that the broker is verified by, PEM."
+)
+@click.option("--broker-cert", type=FILE, envvar="ISOCHRONE_BROKER_CERT", help="Our certificate for the broker, PEM.")
+@click.option("--broker-key", type=FILE, envvar="ISOCHRONE_BROKER_KEY", help="Its private key, PEM.")
+@click.option(
+    "--plan-period",
+    type=click.FloatRange(1, 86_400),
+    default=60.0,
+    show_default=True,
+    help="Seconds between placement plans.",
+)
+@click.option(
+    "--report-interval",
+    type=click.FloatRange(0.2, 3600),
+    default=10.0,
+    show_default=True,
+    help="Seconds between the agents' reports; four of them without one is silence.",
+)
+@click.option("--log-format", type=click.Choice(["auto", "json", "text"]), default="auto", show_default=True)
+def controller(
+    policies: Path,
+    data: Path,
+    listen: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    token_file: Path | None,
+    broker: str | None,
+    broker_port: int,
+    broker_ca: Path | None,
+    broker_cert: Path | None,
+    broker_key: Path | None,
+    plan_period: float,
+    report_interval: float,
+    log_format: str,
+) -> None:
+    """Run the controller: hear the agents, plan, publish, serve the API and the latency map."""
+    configure(log_format)
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit():
+        raise click.UsageError(f"--listen {listen!r}: expected HOST:PORT, as 127.0.0.1:8480")
+    if not policies.is_dir():
+        raise click.UsageError(
+            f"--policies {str(policies)!r}: no such directory; make it, or start from configs/policies"
+        )
+    settings = Settings(
+        policies_dir=policies,
+        data_dir=data,
+        listen=Listen(host=host.strip("[]"), port=int(port), cert_file=tls_cert, key_file=tls_key),
+        broker_url=broker,
+        broker_port=broker_port,
+        broker_ca_file=broker_ca,
+        broker_cert_file=broker_cert,
+        broker_key_file=broker_key,
+        timing=Timing(report_interval_s=report_interval, tick_s=report_interval / 2, stale_after_s=4 * report_interval),
+        plan_period_s=plan_period,
+        plan_spacing_s=min(5.0, report_interval / 2),
+    )
+    token = token_file.read_text(encoding="utf-8").strip() if token_file else os.environ.get("ISOCHRONE_TOKEN")
+    sys.exit(asyncio.run(_run(settings, token)))
+
+
+async def _run(settings: Settings, token: str | None) -> int:
+    controller = Controller(settings, token=token)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    try:
+        await controller.start()
+    except (InsecureAddress, InsecureListen, BrokerDown, StoreError, OSError, ValueError) as error:
+        click.echo(f"error: {error}", err=True)
+        await controller.stop()
+        return 1
+    context.write(context.Context(server=controller.url, token=controller.token))
+    click.echo(f"map: {controller.sign_in_url}", err=True)
+    await stopping.wait()
+    await controller.stop()
+    return 0

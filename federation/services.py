@@ -1,0 +1,217 @@
+"""What the API asks of a running controller: reads the hub, asks the solver, keeps what people say."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from federation.adapters.link import Link
+from federation.adapters.solver import Solver, SolverError
+from federation.adapters.store import Store, StoreFull
+from federation.api import render, views
+from federation.api.server import Refused
+from federation.control.plan import Change
+from federation.control.problem import formulate
+from federation.loops.hub import Hub
+from federation.loops.policies import Desk, Rejected
+from federation.loops.steer import changes_between
+from federation.state.reduce import CordonsSet, Note
+from federation.state.world import Cordon
+from placement import explain as reasons
+from placement import model as words
+
+
+class ControllerServices:
+    """The controller as its API sees it."""
+
+    def __init__(self, *, hub: Hub, store: Store, solver: Solver, desk: Desk, link: Link) -> None:
+        self.hub = hub
+        self.metrics = hub.metrics
+        self.clock = hub.clock
+        self.desk = desk
+        self.link = link
+        self._store = store
+        self._solver = solver
+
+    def scene(self) -> render.Scene:
+        """This instant."""
+        hub = self.hub
+        return render.Scene(
+            world=hub.world,
+            plan=hub.plan,
+            routes=hub.routes,
+            epoch=hub.epoch,
+            now_s=self.clock.monotonic_s(),
+            at_s=self.clock.wall_s(),
+            speed=self.clock.speed,
+            message=hub.message,
+        )
+
+    def is_ready(self) -> str:
+        """Why this controller should not be asked yet, or nothing."""
+        return "" if self.link.is_connected else "not connected to the broker"
+
+    def events_after(self, event_id: int) -> Sequence[views.EventView]:
+        """Events newer than one; all that are kept when it is unknown here (another start's numbers)."""
+        events = list(self.hub.events)
+        if events and event_id > events[-1].id:
+            event_id = 0
+        return [msgspec.convert(one, views.EventView, from_attributes=True) for one in events if one.id > event_id]
+
+    async def change(self, timeout_s: float) -> None:
+        """Return when something has changed, or after the timeout."""
+        await self.hub.change(timeout_s)
+
+    async def plans(self, limit: int) -> Sequence[views.PlanView]:
+        """The newest plans, newest first."""
+        return [render.plan_view(plan) for plan in await self._store.plans(limit)]
+
+    def policies(self) -> Sequence[views.PolicyFileView]:
+        """The policy files in force."""
+        return self.desk.files()
+
+    async def explain(self, model: str, cluster: str | None) -> views.ExplanationView:
+        """Why a model is where it is. Raises: Refused."""
+        thought = self.hub.thought
+        if thought is None:
+            raise Refused(409, "NotPlanned", "no plan has been made since this controller started", "try again soon")
+        names = {one.name for one in thought.formulated.problem.models}
+        if model not in names:
+            hint = f"placed models: {', '.join(sorted(names)) or 'none'}"
+            raise Refused(404, "NotFound", f"model {model} is not placed", hint)
+        try:
+            found = await self._solver.explain(thought.formulated.problem, thought.answer.solution, model)
+        except SolverError as error:
+            raise Refused(503, "SolverFailed", str(error), "try again") from error
+        view = self._explanation(found)
+        if cluster is None:
+            return view
+        verdicts = tuple(one for one in view.clusters if one.cluster == cluster)
+        if not verdicts:
+            raise Refused(404, "NotFound", f"cluster {cluster} not found", "GET /v1/clusters lists what there is")
+        return msgspec.structs.replace(view, clusters=verdicts)
+
+    def _explanation(self, found: reasons.Explanation) -> views.ExplanationView:
+        made = msgspec.to_builtins(found)
+        made |= {"epoch": self.hub.plan.epoch, "generation": self.hub.plan.generation}
+        return msgspec.convert(made, views.ExplanationView)
+
+    async def apply(self, name: str, payload: bytes, actor: str) -> views.AppliedView:
+        """Accept documents; they are durable when this returns. Raises: Refused."""
+        try:
+            accepted = await self.desk.accept(name, payload, actor=actor)
+        except Rejected as error:
+            raise self._rejected(error) from error
+        except StoreFull as error:
+            raise Refused(507, "InsufficientStorage", str(error), "free disk space; what is accepted stays") from error
+        return accepted
+
+    @staticmethod
+    def _rejected(error: Rejected) -> Refused:
+        hint = "correct the file; what was accepted before stays in force"
+        return Refused(422, "Invalid", str(error), hint, error.problems)
+
+    async def cordon(self, cluster: str, reason: str, *, drain: bool) -> None:
+        """Keep an operator's word, then act on it."""
+        await self._set_cordon(cluster, Cordon(reason=reason, drain=drain))
+        verb = "drained" if drain else "cordoned"
+        self.hub.tell(Note(reason="Cordoned", object=f"cluster/{cluster}", message=f"{cluster} is {verb}: {reason}"))
+
+    async def uncordon(self, cluster: str) -> None:
+        """Take an operator's word back."""
+        await self._set_cordon(cluster, None)
+        self.hub.tell(Note(reason="Uncordoned", object=f"cluster/{cluster}", message=f"{cluster} takes load again"))
+
+    async def _set_cordon(self, cluster: str, cordon: Cordon | None) -> None:
+        await self._store.set_cordon(cluster, cordon, at_s=self.clock.wall_s(), actor="api")
+        cordons = {name: word for name, word in self.hub.world.cordons.items() if name != cluster}
+        if cordon is not None:
+            cordons[cluster] = cordon
+        self.hub.apply(CordonsSet(cordons=cordons))
+
+    async def diff(self, name: str, payload: bytes) -> views.DiffView:
+        """What would move if these documents were accepted. Changes nothing. Raises: Refused."""
+        try:
+            world = self.desk.what_if(name, payload)
+        except Rejected as error:
+            raise self._rejected(error) from error
+        hub = self.hub
+        before = hub.plan.target_by_key()
+        scene = render.overview(self.scene())
+        if world.documents == hub.world.documents:
+            return _no_difference(scene)
+        formulated = formulate(world, target=before, desired=hub.plan.desired_by_key(), now_s=self.clock.monotonic_s())
+        try:
+            answer = await self._solver.solve(formulated.problem, formulated.present)
+        except SolverError as error:
+            raise Refused(503, "SolverFailed", str(error), "try again") from error
+        after = formulated.ours(answer.solution.replicas)
+        why = {(m, *formulated.keys[pool]): text for (m, pool), text in answer.reasons.items()}
+        changes = changes_between(before, after, why)
+        new_ms = _mean_latency(answer.solution.flows)
+        old_ms = _mean_latency_now(scene)
+        return views.DiffView(
+            changed=bool(changes),
+            usd_per_hour_before=scene.usd_per_hour,
+            usd_per_hour_after=answer.solution.cost.accelerators,
+            changes=tuple(_move_view(change) for change in changes),
+            latency=tuple(
+                views.LatencyChangeView(model=m, cell=c, before_ms=old_ms.get((m, c)), after_ms=new_ms.get((m, c)))
+                for m, c in sorted(old_ms.keys() | new_ms.keys())
+                if _differs(old_ms.get((m, c)), new_ms.get((m, c)))
+            ),
+            unserved_rps_before=scene.unserved_rps,
+            unserved_rps_after=sum(one.requests_per_second for one in answer.solution.unserved),
+        )
+
+
+def _no_difference(scene: views.OverviewView) -> views.DiffView:
+    return views.DiffView(
+        changed=False,
+        usd_per_hour_before=scene.usd_per_hour,
+        usd_per_hour_after=scene.usd_per_hour,
+        changes=(),
+        latency=(),
+        unserved_rps_before=scene.unserved_rps,
+        unserved_rps_after=scene.unserved_rps,
+    )
+
+
+def _move_view(change: Change) -> views.MoveView:
+    return views.MoveView(
+        model=change.model,
+        cluster=change.cluster,
+        pool=change.pool.text,
+        before=change.before,
+        after=change.after,
+        reason=change.reason,
+    )
+
+
+def _mean_latency(flows: Iterable[words.Flow]) -> dict[tuple[str, str], float]:
+    """(model, cell) -> mean over served requests."""
+    return _means((flow.model, flow.cell, flow.requests_per_second, flow.latency_ms) for flow in flows)
+
+
+def _mean_latency_now(scene: views.OverviewView) -> dict[tuple[str, str], float]:
+    return _means(
+        (one.model, cell.name, route.share, route.latency_ms)
+        for cell in scene.cells
+        for one in cell.demand
+        for route in one.routes
+    )
+
+
+def _means(rows: Iterable[tuple[str, str, float, float]]) -> dict[tuple[str, str], float]:
+    weights: dict[tuple[str, str], float] = defaultdict(float)
+    sums: dict[tuple[str, str], float] = defaultdict(float)
+    for model, cell, weight, value in rows:
+        weights[model, cell] += weight
+        sums[model, cell] += weight * value
+    return {key: round(sums[key] / weight, 1) for key, weight in weights.items() if weight > 0}
+
+
+def _differs(before_ms: float | None, after_ms: float | None) -> bool:
+    return before_ms is None or after_ms is None or abs(before_ms - after_ms) >= 1.0
