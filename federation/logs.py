@@ -10,7 +10,7 @@ import structlog
 
 
 def configure(style: str = "auto", *, level: int = logging.INFO) -> None:
-    """Send our own logs to standard error, as `text`, `json`, or by whether that is a terminal; libraries' warnings too."""
+    """Send our logs and the libraries' warnings to standard error, as `text`, `json`, or by what standard error is."""
     text = style == "text" or (style == "auto" and sys.stderr.isatty())
     renderer: Any = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
     structlog.configure(
