@@ -1,0 +1,174 @@
+"""Hysteresis: what changes at once, what has to be worth it, and who has to make room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from federation.control import decide
+from federation.control.plan import History
+from federation.policy.documents import Disruption
+from placement import model as engine
+
+RULES = Disruption(min_gain_percent=5.0, dwell_seconds=600.0, max_moves_per_hour=2)
+Counts = dict[tuple[str, str], int]
+
+
+def pool(cluster: str, usd: float = 1.0, devices: int = 10, market: Any = "on-demand") -> engine.Pool:
+    return engine.Pool(
+        cluster=cluster,
+        product="L4",
+        market=market,
+        vram_gib=24,
+        devices=devices,
+        usd_per_device_hour=usd,
+    )
+
+
+def a_model(name: str = "chat", **rules: Any) -> engine.Model:
+    return engine.Model(
+        name=name,
+        shapes=(engine.Shape(product="L4", devices=1, requests_per_second=10.0),),
+        objective_ms=200.0,
+        late_usd_per_1000=0.5,
+        unserved_usd_per_1000=20.0,
+        target_utilisation=1.0,
+        **rules,
+    )
+
+
+def placed(counts: Counts) -> tuple[engine.Placed, ...]:
+    return tuple(engine.Placed(model=m, pool=f"{c}/L4/on-demand", replicas=n) for (m, c), n in counts.items())
+
+
+NOTHING = engine.Cost(accelerators=0, late=0, unserved=0, moves=0, proximity=0)
+
+
+def a_question(
+    present: Counts,
+    answer: Counts,
+    *,
+    pools: tuple[engine.Pool, ...],
+    models: tuple[engine.Model, ...] = (a_model(),),
+    unserved_now: float = 0.0,
+    history: History | None = None,
+    draining: str = "",
+    demand_rps: float = 10.0,
+) -> decide.Question:
+    clusters = tuple(
+        engine.Cluster(
+            name=one.cluster,
+            provider="test",
+            region=one.cluster,
+            intake=engine.Intake.DRAINING if one.cluster == draining else engine.Intake.OPEN,
+        )
+        for one in pools
+    )
+    problem = engine.Problem(
+        clusters=clusters,
+        pools=pools,
+        models=models,
+        cells=(engine.Cell(name="berlin", country="DE"),),
+        demands=tuple(engine.Demand(model=m.name, cell="berlin", requests_per_second=demand_rps) for m in models),
+        paths=(),
+        current=placed(present),
+    )
+    missing = engine.Unserved(
+        model="chat", cell="berlin", requests_per_second=unserved_now, code=engine.UnservedCode.CAPACITY, reason="full"
+    )
+    return decide.Question(
+        problem=problem,
+        present=placed(present),
+        solution=engine.Solution(
+            replicas=placed(answer), flows=(), unserved=(), shortfalls=(), cost=NOTHING, bound_usd_per_hour=0, gap=0
+        ),
+        kept=engine.Routing(flows=(), unserved=(missing,) if unserved_now else (), cost=NOTHING),
+        disruption={one.name: RULES for one in models},
+        history=history or History(),
+        now_s=10_000.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("usd", "history", "code", "accepted"),
+    [
+        pytest.param(0.5, History(), "Gain", True, id="half-the-price"),
+        pytest.param(0.96, History(), "GainTooSmall", False, id="four-percent"),
+        pytest.param(1.2, History(), "GainTooSmall", False, id="dearer"),
+        pytest.param(0.5, History(changed_s={"chat": 9_500.0}), "Dwell", False, id="changed-eight-minutes-ago"),
+        pytest.param(0.5, History(changed_s={"chat": 9_300.0}), "Gain", True, id="changed-twelve-minutes-ago"),
+        pytest.param(
+            0.5, History(moved_s={"chat": (9_000.0, 9_100.0)}), "MovesPerHour", False, id="moved-twice-this-hour"
+        ),
+        pytest.param(0.5, History(moved_s={"chat": (6_000.0, 6_300.0)}), "Gain", True, id="moved-twice-before"),
+    ],
+)
+def test_a_voluntary_change_must_be_worth_it(usd: float, history: History, code: str, accepted: bool) -> None:
+    """Replicas would follow every twitch of a price, each move with a cold start."""
+    pools = (pool("fra"), pool("par", usd))
+    decision = decide.decide(a_question({("chat", "fra"): 1}, {("chat", "par"): 1}, pools=pools, history=history))
+    assert [(v.code, v.accepted) for v in decision.verdicts] == [(code, accepted)]
+    where = "par" if accepted else "fra"
+    assert decision.target == {("chat", f"{where}/L4/on-demand"): 1}
+
+
+def test_users_left_unserved_wait_for_no_hysteresis() -> None:
+    """Users would be turned away until the dwell is over."""
+    history = History(changed_s={"chat": 9_999.0}, moved_s={"chat": (9_999.0,) * 9})
+    question = a_question(
+        {("chat", "fra"): 1}, {("chat", "fra"): 2}, pools=(pool("fra"),), unserved_now=5.0, history=history
+    )
+    decision = decide.decide(question)
+    assert decision.verdicts[0].code == "HardRule"
+    assert decision.target == {("chat", "fra/L4/on-demand"): 2}
+
+
+@pytest.mark.parametrize(
+    ("present", "kwargs", "reason"),
+    [
+        pytest.param({}, {}, "not placed yet", id="first"),
+        pytest.param({("chat", "fra"): 1}, {"draining": "fra"}, "draining", id="drain"),
+        pytest.param({("chat", "fra"): 1}, {"models": (a_model(min_replicas=2),)}, "policy asks 2", id="floor"),
+        pytest.param({("chat", "fra"): 1}, {"models": (a_model(min_regions=2),)}, "1 regions", id="regions"),
+        pytest.param({("chat", "fra"): 11}, {}, "10 devices left", id="devices-gone"),
+    ],
+)
+def test_a_broken_hard_rule_waits_for_nothing(present: Counts, kwargs: dict[str, Any], reason: str) -> None:
+    """A rule of the policy would stay broken as long as the new placement is dearer."""
+    pools = (pool("fra"), pool("par", usd=9.0))
+    decision = decide.decide(a_question(present, {("chat", "par"): 2}, pools=pools, **kwargs))
+    assert decision.verdicts[0].accepted
+    assert reason in decision.verdicts[0].reason
+
+
+def test_more_moves_than_the_hour_allows_are_made_in_part() -> None:
+    """A large gain would wait for ever behind a small limit."""
+    pools = (pool("fra"), pool("par", 0.5))
+    decision = decide.decide(a_question({("chat", "fra"): 5}, {("chat", "par"): 5}, pools=pools))
+    assert decision.target == {("chat", "fra/L4/on-demand"): 3, ("chat", "par/L4/on-demand"): 2}
+    assert decision.history.moved_s["chat"] == (10_000.0, 10_000.0)
+
+
+def test_who_stands_in_the_way_of_a_must_makes_room() -> None:
+    """A model with unserved users would wait for devices that another one merely prefers."""
+    pools = (pool("fra", devices=2), pool("par", 1.01, devices=2))
+    models = (a_model("chat"), a_model("rank"))
+    question = a_question(
+        {("chat", "fra"): 1, ("rank", "fra"): 1},
+        {("chat", "fra"): 2, ("rank", "par"): 1},
+        pools=pools,
+        models=models,
+        unserved_now=9.0,
+    )
+    decision = decide.decide(question)
+    assert {v.model: v.code for v in decision.verdicts} == {"chat": "HardRule", "rank": "MakesRoom"}
+    assert decision.target[("rank", "par/L4/on-demand")] == 1
+
+
+def test_an_unchanged_answer_is_no_change() -> None:
+    """A quiet world would make a new plan every minute."""
+    same: Counts = {("chat", "fra"): 1}
+    decision = decide.decide(a_question(same, same, pools=(pool("fra"),)))
+    assert decision.verdicts == ()
+    assert decision.history == History()
