@@ -1,0 +1,223 @@
+"""An independent verifier of every hard rule. Shares no code with the formulation: a solver is a dependency like any.
+
+Nothing is committed that this finds fault with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from placement.model import Cluster, Flow, Intake, Model, Pool, Problem, Ready, Routing, Shape, Solution, Unserved
+
+TOLERANCE_RPS = 1e-3
+TOLERANCE_USD = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """A rule that an answer breaks: `rule` is a constant, `subject` a name, `detail` the figures."""
+
+    rule: str
+    subject: str
+    detail: str
+
+
+def check(problem: Problem, solution: Solution) -> tuple[Violation, ...]:
+    """Every hard rule that `solution` breaks; nothing when it may be used."""
+    return tuple(_Check(problem, solution).violations())
+
+
+def check_routing(problem: Problem, ready: Ready, routing: Routing) -> tuple[Violation, ...]:
+    """Every hard rule that `routing` over `ready` replicas breaks."""
+    names = _Names(problem)
+    capacity: dict[tuple[str, str], float] = defaultdict(float)
+    for (model, pool_name), count in ready.items():
+        pool = names.pools.get(pool_name)
+        shape = _shape(names.models[model], pool) if pool is not None and model in names.models else None
+        if pool is not None and shape is not None and names.clusters[pool.cluster].reachable:
+            capacity[model, pool.cluster] += count * shape.requests_per_second
+    found = list(_flows(names, routing.flows, routing.unserved))
+    found += _loads(routing.flows, capacity)
+    return tuple(found)
+
+
+def _shape(model: Model, pool: Pool) -> Shape | None:
+    """The shape of `model` with the most requests per second per device among those that run in `pool`."""
+    able = [
+        shape
+        for shape in model.shapes
+        if (shape.product, shape.mig_profile) == (pool.product, pool.mig_profile)
+        and shape.min_vram_gib <= pool.vram_gib + 1e-9
+    ]
+    return max(able, key=lambda shape: (shape.requests_per_second / shape.devices, shape), default=None)
+
+
+class _Names:
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.clusters: dict[str, Cluster] = {cluster.name: cluster for cluster in problem.clusters}
+        self.models = {model.name: model for model in problem.models}
+        self.cells = {cell.name: cell for cell in problem.cells}
+        self.pools = {pool.name: pool for pool in problem.pools}
+        self.rtt_ms = {(path.cell, path.cluster): path.rtt_ms for path in problem.paths}
+
+
+class _Check:
+    def __init__(self, problem: Problem, solution: Solution) -> None:
+        self.names = _Names(problem)
+        self.problem = problem
+        self.solution = solution
+        self.current = {(one.model, one.pool): one.replicas for one in problem.current}
+        self.counts: dict[tuple[str, str], int] = {}
+        self.by_model: dict[str, list[tuple[Pool, int]]] = defaultdict(list)
+
+    def violations(self) -> Iterator[Violation]:
+        yield from self._replicas()
+        yield from self._devices()
+        for model in self.problem.models:
+            yield from self._floors(model)
+            yield from self._spot(model)
+        yield from _flows(self.names, self.solution.flows, self.solution.unserved)
+        yield from _loads(self.solution.flows, self._capacity())
+        yield from self._cost()
+
+    def _replicas(self) -> Iterator[Violation]:
+        for one in self.solution.replicas:
+            model, pool = self.names.models.get(one.model), self.names.pools.get(one.pool)
+            if model is None or pool is None:
+                yield Violation(rule="names", subject=f"{one.model} in {one.pool}", detail="no such model or pool")
+                continue
+            if (one.model, one.pool) in self.counts or one.replicas <= 0:
+                yield Violation(rule="count", subject=f"{one.model} in {one.pool}", detail=f"{one.replicas}")
+            self.counts[one.model, one.pool] = one.replicas
+            self.by_model[one.model].append((pool, one.replicas))
+            if _shape(model, pool) is None:
+                yield Violation(rule="fit", subject=one.pool, detail=f"{one.model} does not run on it")
+        yield from self._intake()
+
+    def _intake(self) -> Iterator[Violation]:
+        for key in sorted(self.counts.keys() | self.current.keys()):
+            pool = self.names.pools.get(key[1])
+            if pool is None:
+                continue
+            now, count = self.current.get(key, 0), self.counts.get(key, 0)
+            intake = self.names.clusters[pool.cluster].intake
+            broken = (
+                (intake is Intake.CORDONED and count > now)
+                or (intake is Intake.DRAINING and count > 0)
+                or (intake is Intake.HELD and count != now)
+            )
+            if broken:
+                yield Violation(rule=intake.value, subject=key[1], detail=f"{now} replicas now, {count} in the answer")
+
+    def _devices(self) -> Iterator[Violation]:
+        used: dict[str, int] = defaultdict(int)
+        for (model, pool_name), count in self.counts.items():
+            shape = _shape(self.names.models[model], self.names.pools[pool_name])
+            used[pool_name] += count * (shape.devices if shape is not None else 0)
+        for pool_name, devices in sorted(used.items()):
+            pool = self.names.pools[pool_name]
+            held = self.names.clusters[pool.cluster].intake is Intake.HELD
+            if devices > pool.devices and not held:
+                yield Violation(rule="capacity", subject=pool_name, detail=f"{devices} of {pool.devices} devices")
+
+    def _floors(self, model: Model) -> Iterator[Violation]:
+        declared = {one.rule: one for one in self.solution.shortfalls if one.model == model.name}
+        total = sum(count for _, count in self.by_model[model.name])
+        regions = len({self.names.clusters[pool.cluster].region for pool, _ in self.by_model[model.name]})
+        for rule, wanted, placed in (
+            ("min_replicas", model.min_replicas, total),
+            ("min_regions", model.min_regions, regions),
+        ):
+            told = declared.get(rule)  # type: ignore[call-overload]
+            if placed < wanted and (told is None or told.placed != placed):
+                yield Violation(rule=rule, subject=model.name, detail=f"{placed} of {wanted}")
+
+    def _spot(self, model: Model) -> Iterator[Violation]:
+        total = sum(count for _, count in self.by_model[model.name])
+        spot = sum(count for pool, count in self.by_model[model.name] if pool.market == "spot")
+        free = sum(
+            count
+            for pool, count in self.by_model[model.name]
+            if pool.market == "spot" and self.names.clusters[pool.cluster].intake is not Intake.HELD
+        )
+        if spot > model.spot_max_fraction * total + 1e-9 and free > 0:
+            yield Violation(rule="spot", subject=model.name, detail=f"{spot} of {total}")
+
+    def _capacity(self) -> dict[tuple[str, str], float]:
+        capacity: dict[tuple[str, str], float] = defaultdict(float)
+        for (name, pool_name), count in self.counts.items():
+            model, pool = self.names.models[name], self.names.pools[pool_name]
+            shape = _shape(model, pool)
+            if shape is not None:
+                capacity[name, pool.cluster] += count * shape.requests_per_second * model.target_utilisation
+        return capacity
+
+    def _cost(self) -> Iterator[Violation]:
+        stated = self.solution.cost
+        accelerators = 0.0
+        for (name, pool_name), count in self.counts.items():
+            pool = self.names.pools[pool_name]
+            shape = _shape(self.names.models[name], pool)
+            accelerators += count * (shape.devices if shape is not None else 0) * pool.usd_per_device_hour
+        lost = sum(
+            3600 * one.requests_per_second / 1000 * self.names.models[one.model].unserved_usd_per_1000
+            for one in self.solution.unserved
+        )
+        late = sum(
+            3600 * one.requests_per_second / 1000 * self.names.models[one.model].late_usd_per_1000
+            for one in self.solution.flows
+            if one.latency_ms > self.names.models[one.model].objective_ms
+        )
+        for what, said, is_so in (
+            ("accelerators", stated.accelerators, accelerators),
+            ("unserved", stated.unserved, lost),
+            ("late", stated.late, late),
+        ):
+            if not math.isclose(said, is_so, rel_tol=1e-6, abs_tol=TOLERANCE_USD):
+                yield Violation(rule="cost", subject=what, detail=f"{said} stated, {is_so} recomputed")
+        if self.solution.bound_usd_per_hour > stated.total + TOLERANCE_USD:
+            detail = f"{self.solution.bound_usd_per_hour} above {stated.total}"
+            yield Violation(rule="bound", subject="solution", detail=detail)
+
+
+def _flows(names: _Names, flows: Iterable[Flow], unserved: Iterable[Unserved]) -> Iterator[Violation]:
+    """Residency, paths, objective, and that served and unserved make up the demand."""
+    answered: dict[tuple[str, str], float] = defaultdict(float)
+    for flow in flows:
+        subject = f"{flow.model} from {flow.cell} to {flow.cluster}"
+        model, cell, cluster = names.models[flow.model], names.cells[flow.cell], names.clusters[flow.cluster]
+        if not flow.requests_per_second >= 0 or math.isinf(flow.requests_per_second):
+            yield Violation(rule="number", subject=subject, detail=f"{flow.requests_per_second}")
+        for rule in model.residency:
+            concerns = not rule.countries or cell.country in rule.countries
+            if concerns and not any(one in cluster.jurisdictions for one in rule.jurisdictions):
+                yield Violation(rule="residency", subject=subject, detail=f"{cell.country} to {cluster.jurisdictions}")
+        rtt_ms = names.rtt_ms.get((flow.cell, flow.cluster))
+        if rtt_ms is None:
+            yield Violation(rule="path", subject=subject, detail="no latency is known")
+        elif (rtt_ms + model.service_latency_ms <= model.objective_ms) != flow.within_objective:
+            yield Violation(rule="objective", subject=subject, detail=f"{rtt_ms} + {model.service_latency_ms} ms")
+        answered[flow.model, flow.cell] += flow.requests_per_second
+    for one in unserved:
+        if not one.requests_per_second > 0 or not one.reason:
+            yield Violation(rule="unserved", subject=f"{one.model} from {one.cell}", detail=f"{one}")
+        answered[one.model, one.cell] += one.requests_per_second
+    asked = {(one.model, one.cell): one.requests_per_second for one in names.problem.demands}
+    for key in sorted(asked.keys() | answered.keys()):
+        if abs(asked.get(key, 0.0) - answered.get(key, 0.0)) > TOLERANCE_RPS:
+            detail = f"{asked.get(key, 0.0)} asked, {answered.get(key, 0.0)} answered"
+            yield Violation(rule="demand", subject=f"{key[0]} from {key[1]}", detail=detail)
+
+
+def _loads(flows: Iterable[Flow], capacity: dict[tuple[str, str], float]) -> Iterator[Violation]:
+    load: dict[tuple[str, str], float] = defaultdict(float)
+    for flow in flows:
+        load[flow.model, flow.cluster] += flow.requests_per_second
+    for key, rps in sorted(load.items()):
+        if rps > capacity.get(key, 0.0) + TOLERANCE_RPS:
+            detail = f"{rps} requests per second on {capacity.get(key, 0.0)}"
+            yield Violation(rule="throughput", subject=f"{key[0]} in {key[1]}", detail=detail)

@@ -1,0 +1,264 @@
+"""The engine's two doors: `solve` says where replicas should be, `route` who is served by those that are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from placement import formulation, highs
+from placement.filters import Index
+from placement.model import (
+    Cell,
+    Cost,
+    Flow,
+    Intake,
+    Model,
+    Placed,
+    Problem,
+    Ready,
+    Routing,
+    Shortfall,
+    Solution,
+    Unserved,
+    UnservedCode,
+)
+
+GAP = 0.005
+NODE_LIMIT = 2_000
+"""Half a percent is less than any policy's minimum gain, so a better answer within it would not be acted on."""
+DUST_RPS = 1e-6
+DECIMALS = 6
+
+Capacity = dict[str, float]
+
+
+def solve(problem: Problem, *, gap: float = GAP, node_limit: int = NODE_LIMIT) -> Solution:
+    """The cheapest placement within the hard rules, to a relative `gap`.
+
+    Floors that no placement can hold are missed by as little as possible and reported as shortfalls.
+    Raises: RuntimeError when the solver gives no answer to a programme that has one.
+    """
+    index = Index(problem)
+    made = formulation.formulate(index, with_shortfall=False)
+    found = highs.solve(made.programme, gap=gap, node_limit=node_limit, start=_start(index, made))
+    if found is None:
+        made = formulation.formulate(index, with_shortfall=True)
+        found = highs.solve(made.programme, gap=gap, node_limit=node_limit)
+    if found is None:
+        raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
+    counts = {key: round(found.values[column]) for key, column in made.replicas.items()}
+    counts = {key: count for key, count in sorted(counts.items()) if count > 0}
+    return _solution(index, counts, found.bound)
+
+
+def _start(index: Index, made: formulation.Formulation) -> dict[int, float]:
+    """What runs now, as far as it is allowed: a good place to search from."""
+    programme = made.programme
+    return {
+        column: min(max(float(index.current.get(key, 0)), programme.lower[column]), programme.upper[column])
+        for key, column in made.replicas.items()
+    }
+
+
+def _solution(index: Index, counts: Mapping[tuple[str, str], int], bound: float) -> Solution:
+    """Routing found again for the whole numbers, so that flows are exact, and everything priced from the answer."""
+    flows: list[Flow] = []
+    unserved: list[Unserved] = []
+    shortfalls: list[Shortfall] = []
+    accelerators = moves = 0.0
+    for model in index.problem.models:
+        usable, _ = capacity_of(index, model, counts)
+        price = formulation.USD_PER_HOUR * model.unserved_usd_per_1000
+        parts, missing = _flows(index, model, usable, {}, price)
+        flows += parts
+        unserved += [_why(index, model, cell, rps, counts) for cell, rps in missing.items()]
+        shortfalls += _shortfalls(index, model, counts)
+        for option in index.options(model):
+            count = counts.get((model.name, option.pool.name), 0)
+            accelerators += count * option.shape.devices * option.pool.usd_per_device_hour
+            started = max(0, count - index.current.get((model.name, option.pool.name), 0))
+            moves += started * formulation.start_usd_per_hour(index.problem, model, option)
+    cost = _cost(index, flows, unserved, accelerators=accelerators, moves=moves)
+    bound = cost.total if shortfalls else min(bound, cost.total)
+    return Solution(
+        replicas=tuple(Placed(model=m, pool=p, replicas=n) for (m, p), n in sorted(counts.items())),
+        flows=tuple(sorted(flows)),
+        unserved=tuple(sorted(unserved)),
+        shortfalls=tuple(shortfalls),
+        cost=cost,
+        bound_usd_per_hour=bound,
+        gap=(cost.total - bound) / cost.total if cost.total > 0 else 0.0,
+    )
+
+
+def route(problem: Problem, ready: Ready) -> Routing:
+    """The best routing over `ready` replicas in reachable clusters.
+
+    Serving comes before price: what the replicas can carry is carried, beyond the target utilisation too, which is
+    priced as if it were late.
+    """
+    index = Index(problem)
+    counts = {
+        key: count
+        for key, count in sorted(ready.items())
+        if count > 0 and key[1] in index.pools and index.clusters[index.pools[key[1]].cluster].reachable
+    }
+    flows: list[Flow] = []
+    unserved: list[Unserved] = []
+    for model in problem.models:
+        usable, beyond = capacity_of(index, model, counts)
+        price = formulation.USD_PER_HOUR * (model.unserved_usd_per_1000 + 2 * model.late_usd_per_1000 + 1.0)
+        parts, missing = _flows(index, model, usable, beyond, price)
+        flows += parts
+        unserved += [_why_not_routed(index, model, cell, rps, usable) for cell, rps in missing.items()]
+    cost = _cost(index, flows, unserved, accelerators=0.0, moves=0.0)
+    return Routing(flows=tuple(sorted(flows)), unserved=tuple(sorted(unserved)), cost=cost)
+
+
+def capacity_of(index: Index, model: Model, counts: Mapping[tuple[str, str], int]) -> tuple[Capacity, Capacity]:
+    """(cluster -> requests per second that plans count on, cluster -> what it can take beyond that)."""
+    usable: Capacity = defaultdict(float)
+    beyond: Capacity = defaultdict(float)
+    for (name, pool_name), count in counts.items():
+        pool = index.pools[pool_name]
+        shape = model.shape_for(pool) if name == model.name else None
+        if shape is not None:
+            whole = count * shape.requests_per_second
+            usable[pool.cluster] += whole * model.target_utilisation
+            beyond[pool.cluster] += whole * (1.0 - model.target_utilisation)
+    return dict(usable), dict(beyond)
+
+
+def _flows(
+    index: Index, model: Model, usable: Capacity, beyond: Capacity, unserved_usd: float
+) -> tuple[list[Flow], dict[str, float]]:
+    """The flows of one model, and cell -> unserved requests per second."""
+    if not index.demands[model.name]:
+        return [], {}
+    made = formulation.formulate_flows(index, model, usable, overload=beyond, unserved_usd=unserved_usd)
+    found = highs.solve(made.programme)
+    assert found is not None, "leaving everything unserved is an answer"
+    rates, _ = made.read(found)
+    flows = []
+    left = {demand.cell: demand.requests_per_second for demand in index.demands[model.name]}
+    for (cell, cluster), rps in sorted(rates.items()):
+        rps = min(round(rps, DECIMALS), left[cell])
+        if rps <= DUST_RPS:
+            continue
+        left[cell] = max(0.0, left[cell] - rps)
+        latency_ms = index.latency_ms(model, cell, cluster)
+        flows.append(
+            Flow(
+                model=model.name,
+                cell=cell,
+                cluster=cluster,
+                requests_per_second=rps,
+                latency_ms=latency_ms,
+                within_objective=latency_ms <= model.objective_ms,
+            )
+        )
+    return flows, {cell: rps for cell, rps in sorted(left.items()) if rps > 10 * DUST_RPS}
+
+
+def _cost(index: Index, flows: list[Flow], unserved: list[Unserved], *, accelerators: float, moves: float) -> Cost:
+    late = proximity = lost = 0.0
+    for flow in flows:
+        model = index.models[flow.model]
+        rps = formulation.USD_PER_HOUR * flow.requests_per_second
+        late += 0.0 if flow.within_objective else rps * model.late_usd_per_1000
+        proximity += rps * formulation.PROXIMITY_USD_PER_1000_PER_MS * flow.latency_ms
+    for one in unserved:
+        price = index.models[one.model].unserved_usd_per_1000
+        lost += formulation.USD_PER_HOUR * one.requests_per_second * price
+    return Cost(accelerators=accelerators, late=late, unserved=lost, moves=moves, proximity=proximity)
+
+
+def _why(index: Index, model: Model, cell_name: str, rps: float, counts: Mapping[tuple[str, str], int]) -> Unserved:
+    """Why a placement leaves users unserved: what would have to be different."""
+    cell = index.cells[cell_name]
+    fitting = {pool.cluster for pool in index.problem.pools if model.shape_for(pool) is not None}
+    code, reason = _why_nowhere(index, model, cell, fitting)
+    if code is None:
+        able = set(index.servers(model, cell, fitting))
+        free = _with_free_devices(index, model, able, counts)
+        if free:
+            code = UnservedCode.PRICE
+            reason = (
+                f"serving {cell.name} would cost more than the {model.unserved_usd_per_1000:g} USD per 1,000 that "
+                f"policy puts on an unserved request; {free[0]} has free devices"
+            )
+        else:
+            code = UnservedCode.CAPACITY
+            reason = (
+                f"every device that fits {model.name} in the {len(able)} clusters that may serve {cell.name} is taken"
+            )
+    return Unserved(model=model.name, cell=cell.name, requests_per_second=rps, code=code, reason=reason)
+
+
+def _why_not_routed(index: Index, model: Model, cell_name: str, rps: float, usable: Capacity) -> Unserved:
+    cell = index.cells[cell_name]
+    fitting = {pool.cluster for pool in index.problem.pools if model.shape_for(pool) is not None}
+    code, reason = _why_nowhere(index, model, cell, fitting)
+    if code is None:
+        able = index.servers(model, cell, usable)
+        code = UnservedCode.WARMING if not able else UnservedCode.CAPACITY
+        reason = (
+            f"no replica of {model.name} that may serve {cell.name} is ready"
+            if not able
+            else f"the ready replicas of {model.name} that may serve {cell.name}, in {len(able)} clusters, are full"
+        )
+    return Unserved(model=model.name, cell=cell.name, requests_per_second=rps, code=code, reason=reason)
+
+
+def _why_nowhere(
+    index: Index, model: Model, cell: Cell, fitting: set[str]
+) -> tuple[UnservedCode, str] | tuple[None, str]:
+    """The filter that leaves no cluster at all, if one does."""
+    if not fitting:
+        products = ", ".join(sorted({shape.product for shape in model.shapes}))
+        return UnservedCode.NO_ACCELERATOR, f"no cluster has an accelerator that {model.name} runs on ({products})"
+    allowed = {name for name in fitting if index.problem.allows(model, cell, index.clusters[name])}
+    if not allowed:
+        return (
+            UnservedCode.RESIDENCY,
+            f"residency lets none of the {len(fitting)} clusters that fit serve {cell.country}",
+        )
+    if not any((cell.name, name) in index.rtt_ms for name in allowed):
+        return UnservedCode.NO_PATH, f"no latency is known from {cell.name} to any cluster that may serve it"
+    return None, ""
+
+
+def _with_free_devices(
+    index: Index, model: Model, clusters: set[str], counts: Mapping[tuple[str, str], int]
+) -> list[str]:
+    used: dict[str, int] = defaultdict(int)
+    for (name, pool_name), count in counts.items():
+        shape = index.models[name].shape_for(index.pools[pool_name])
+        used[pool_name] += count * (shape.devices if shape is not None else 0)
+    return sorted(
+        {
+            option.pool.cluster
+            for option in index.options(model)
+            if option.pool.cluster in clusters
+            and index.clusters[option.pool.cluster].intake is Intake.OPEN
+            and option.pool.devices - used[option.pool.name] >= option.shape.devices
+        }
+    )
+
+
+def _shortfalls(index: Index, model: Model, counts: Mapping[tuple[str, str], int]) -> list[Shortfall]:
+    mine = {pool: count for (name, pool), count in counts.items() if name == model.name}
+    total = sum(mine.values())
+    regions = {index.clusters[index.pools[pool].cluster].region for pool in mine}
+    missed = []
+    if total < model.min_replicas:
+        text = f"{model.name}: only {total} of {model.min_replicas} replicas that policy asks have devices that fit"
+        missed.append(
+            Shortfall(model=model.name, rule="min_replicas", wanted=model.min_replicas, placed=total, reason=text)
+        )
+    if len(regions) < model.min_regions:
+        text = f"{model.name}: in {len(regions)} of {model.min_regions} regions that policy asks; no other has devices"
+        missed.append(
+            Shortfall(model=model.name, rule="min_regions", wanted=model.min_regions, placed=len(regions), reason=text)
+        )
+    return missed

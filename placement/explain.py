@@ -1,0 +1,257 @@
+"""Why here, why not there: survivors of each filter, and for each cluster what one more replica there would change."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from placement import formulation, highs
+from placement.engine import capacity_of
+from placement.filters import Filter, Index, Option
+from placement.model import Cluster, Intake, Model, Problem, Solution
+
+CODES = {
+    Filter.ACCELERATOR: "NoAccelerator",
+    Filter.DEVICES: "NoDevices",
+    Filter.INTAKE: "NotTaking",
+    Filter.RESIDENCY: "Residency",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterResult:
+    """How many clusters a filter left, and which it removed."""
+
+    name: str
+    survivors: int
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """One part of the price of one more replica, in USD per hour; negative saves."""
+
+    name: str
+    usd_per_hour: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Why a model is, or is not, in a cluster. `code` is a constant; the price is that of one replica more there."""
+
+    cluster: str
+    replicas: int
+    code: str
+    reason: str
+    usd_per_hour_if_placed: float | None
+    terms: tuple[Term, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a model is where it is."""
+
+    model: str
+    summary: str
+    filters: tuple[FilterResult, ...]
+    clusters: tuple[Verdict, ...]
+    unserved: tuple[str, ...]
+
+
+def explain(problem: Problem, solution: Solution, model_name: str) -> Explanation:
+    """Why `model_name` is where `solution` has it, and why it is nowhere else. Raises: KeyError for another model."""
+    return _Explainer(problem, solution, model_name).explanation()
+
+
+def reason_for(problem: Problem, solution: Solution, model_name: str, pool_name: str) -> str:
+    """One sentence: why replicas of the model are in this pool."""
+    return _Explainer(problem, solution, model_name).why_here(pool_name)
+
+
+class _Explainer:
+    def __init__(self, problem: Problem, solution: Solution, model_name: str) -> None:
+        self.index = Index(problem)
+        self.solution = solution
+        self.model: Model = self.index.models[model_name]
+        self.counts = {(one.model, one.pool): one.replicas for one in solution.replicas}
+        self.options = self.index.options(self.model)
+        self.load = {c.name: 0.0 for c in problem.clusters}
+        self.cells_of: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        for flow in solution.flows:
+            if flow.model == model_name:
+                self.load[flow.cluster] += flow.requests_per_second
+                self.cells_of[flow.cluster].append((flow.requests_per_second, flow.cell))
+        self.usable, _ = capacity_of(self.index, self.model, self.counts)
+
+    def explanation(self) -> Explanation:
+        removed = {cluster.name: self.index.removed_by(self.model, cluster) for cluster in self.index.problem.clusters}
+        base = self._flow_cost(self.usable)
+        verdicts = [self._verdict(cluster, removed[cluster.name], base) for cluster in self.index.problem.clusters]
+        placed = [verdict for verdict in verdicts if verdict.replicas]
+        total = sum(verdict.replicas for verdict in placed)
+        asked = sum(demand.requests_per_second for demand in self.index.demands[self.model.name])
+        summary = (
+            f"{total} replicas in {len(placed)} of {len(verdicts)} clusters for {asked:.1f} requests per second "
+            f"within {self.model.objective_ms:g} ms"
+        )
+        return Explanation(
+            model=self.model.name,
+            summary=summary,
+            filters=_filter_results(removed),
+            clusters=tuple(sorted(verdicts, key=lambda one: (-one.replicas, one.cluster))),
+            unserved=tuple(one.reason for one in self.solution.unserved if one.model == self.model.name),
+        )
+
+    def why_here(self, pool_name: str) -> str:
+        """What the replicas in a pool are for."""
+        pool = self.index.pools[pool_name]
+        option = next((one for one in self.options if one.pool.name == pool_name), None)
+        rps = self.load[pool.cluster]
+        if rps <= 0:
+            return self._why_idle(pool_name)
+        cells = [cell for _, cell in sorted(self.cells_of[pool.cluster], key=lambda one: (-one[0], one[1]))]
+        names = ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
+        within = all(
+            flow.within_objective
+            for flow in self.solution.flows
+            if flow.model == self.model.name and flow.cluster == pool.cluster
+        )
+        when = f"within {self.model.objective_ms:g} ms" if within else "though some of it is late"
+        usd = option.shape.devices * pool.usd_per_device_hour if option else 0.0
+        return f"serves {rps:.1f} requests per second from {names} {when}, at {usd:.2f} USD per replica and hour"
+
+    def _why_idle(self, pool_name: str) -> str:
+        pool = self.index.pools[pool_name]
+        intake = self.index.clusters[pool.cluster].intake
+        if intake is Intake.HELD:
+            return "kept: the cluster is not heard, and what runs there is expected back"
+        floors = [
+            f"{what} {wanted}"
+            for what, wanted in (("minReplicas", self.model.min_replicas), ("minRegions", self.model.min_regions))
+            if wanted
+        ]
+        if floors:
+            return f"kept ready for {' and '.join(floors)} of the policy"
+        return "kept: stopping it is worth less than half a percent of the plan"
+
+    def _verdict(self, cluster: Cluster, removed: Filter | None, base: float) -> Verdict:
+        pools = {pool.name for pool in self.index.problem.pools if pool.cluster == cluster.name}
+        here = sum(self.counts.get((self.model.name, name), 0) for name in pools)
+        if here:
+            names = sorted(name for name in pools if self.counts.get((self.model.name, name)))
+            reason = "; ".join(self.why_here(name) for name in names[:1])
+            return self._say(cluster, here, "Placed", reason)
+        if removed is not None:
+            return self._say(cluster, 0, CODES[removed], self._why_removed(cluster, removed))
+        return self._why_not(cluster, base)
+
+    def _why_removed(self, cluster: Cluster, removed: Filter) -> str:
+        match removed:
+            case Filter.ACCELERATOR:
+                wanted = " or ".join(sorted({shape.product for shape in self.model.shapes}))
+                return f"no accelerator that {self.model.name} runs on: it needs {wanted}"
+            case Filter.DEVICES:
+                return "its accelerators fit, but fewer are usable than one replica needs"
+            case Filter.INTAKE:
+                return f"{cluster.intake.value}: it is given no new replicas"
+            case Filter.RESIDENCY:
+                where = ", ".join(cluster.jurisdictions) or "no declared jurisdiction"
+                return f"no user of {self.model.name} may be served in {where}"
+
+    def _why_not(self, cluster: Cluster, base: float) -> Verdict:
+        free = [option for option in self.options if option.pool.cluster == cluster.name and self._has_room(option)]
+        if not free:
+            takers = sorted({m for (m, name) in self.counts if self.index.pools[name].cluster == cluster.name})
+            return self._say(cluster, 0, "Full", f"its devices that fit are taken by {', '.join(takers) or 'others'}")
+        option = min(free, key=lambda one: (one.shape.devices * one.pool.usd_per_device_hour, one.pool.name))
+        device = option.shape.devices * option.pool.usd_per_device_hour
+        start = formulation.start_usd_per_hour(self.index.problem, self.model, option)
+        more = dict(self.usable)
+        gained = option.shape.requests_per_second * self.model.target_utilisation
+        more[cluster.name] = more.get(cluster.name, 0.0) + gained
+        requests = self._flow_cost(more) - base
+        terms = (
+            Term(name="accelerators", usd_per_hour=round(device, 4)),
+            Term(name="start", usd_per_hour=round(start, 4)),
+            Term(name="requests", usd_per_hour=round(requests, 4)),
+        )
+        total = device + start + requests
+        code, reason = self._compare(option, device, total)
+        return Verdict(
+            cluster=cluster.name,
+            replicas=0,
+            code=code,
+            reason=reason,
+            usd_per_hour_if_placed=round(total, 4),
+            terms=terms,
+        )
+
+    def _compare(self, option: Option, device: float, total: float) -> tuple[str, str]:
+        """The sentence for a cluster that could have a replica and has none."""
+        cells = [demand.cell for demand in self.index.demands[self.model.name]]
+        near = min(
+            (
+                self.index.latency_ms(self.model, cell, option.pool.cluster)
+                for cell in cells
+                if (cell, option.pool.cluster) in self.index.rtt_ms
+            ),
+            default=float("inf"),
+        )
+        if near > self.model.objective_ms:
+            text = f"its nearest users would wait {near:.0f} ms, the objective is {self.model.objective_ms:g} ms"
+            return "TooFar", text
+        per_rps = device / option.shape.requests_per_second
+        cheapest = self._cheapest_placed()
+        if cheapest is not None and per_rps > cheapest[0] * 1.001:
+            return "Dearer", (
+                f"a request per second costs {per_rps:.3f} USD/h there, {cheapest[0]:.3f} in {cheapest[1]} that serves "
+                f"instead; one replica more would add {total:.2f} USD/h"
+            )
+        return "NotNeeded", (
+            f"what is placed serves the same users; one replica more there would add {total:.2f} USD/h"
+            if total >= 0
+            else f"one replica more would save {-total:.2f} USD/h, less than the half percent that a plan is solved to"
+        )
+
+    def _cheapest_placed(self) -> tuple[float, str] | None:
+        placed = [
+            (one.shape.devices * one.pool.usd_per_device_hour / one.shape.requests_per_second, one.pool.cluster)
+            for one in self.options
+            if self.counts.get((self.model.name, one.pool.name))
+        ]
+        return min(placed, default=None)
+
+    def _has_room(self, option: Option) -> bool:
+        if self.index.clusters[option.pool.cluster].intake is not Intake.OPEN:
+            return False
+        used = 0
+        for (name, pool_name), count in self.counts.items():
+            shape = self.index.models[name].shape_for(option.pool) if pool_name == option.pool.name else None
+            used += count * (shape.devices if shape is not None else 0)
+        return option.pool.devices - used >= option.shape.devices
+
+    def _flow_cost(self, capacity: Mapping[str, float]) -> float:
+        """USD per hour of late, far and unserved requests over this capacity."""
+        if not self.index.demands[self.model.name]:
+            return 0.0
+        price = formulation.USD_PER_HOUR * self.model.unserved_usd_per_1000
+        made = formulation.formulate_flows(self.index, self.model, capacity, overload={}, unserved_usd=price)
+        found = highs.solve(made.programme)
+        assert found is not None, "leaving everything unserved is an answer"
+        return found.objective
+
+    def _say(self, cluster: Cluster, replicas: int, code: str, reason: str) -> Verdict:
+        return Verdict(
+            cluster=cluster.name, replicas=replicas, code=code, reason=reason, usd_per_hour_if_placed=None, terms=()
+        )
+
+
+def _filter_results(removed: Mapping[str, Filter | None]) -> tuple[FilterResult, ...]:
+    left = len(removed)
+    results = []
+    for kind in Filter:
+        names = tuple(sorted(name for name, by in removed.items() if by is kind))
+        left -= len(names)
+        results.append(FilterResult(name=kind.value, survivors=left, removed=names))
+    return tuple(results)

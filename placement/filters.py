@@ -1,0 +1,102 @@
+"""The hard filters: which clusters may run a model, and which may serve a cell. One reason per cluster that is out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from placement.model import Cell, Cluster, Intake, Model, Pool, Problem, Shape
+
+
+class Filter(Enum):
+    """In the order in which they are applied; the value is what people read."""
+
+    ACCELERATOR = "accelerator"
+    """No pool of the product, MIG profile and VRAM that one of the model's shapes needs."""
+    DEVICES = "devices"
+    """Such a pool, with fewer devices than one replica needs."""
+    INTAKE = "intake"
+    """Draining, cordoned or silent, and without replicas of the model."""
+    RESIDENCY = "residency"
+    """No user of the model may be served there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A pool that may run a model, with the shape that it would run and the replicas it may have."""
+
+    pool: Pool
+    shape: Shape
+    least: int
+    most: int
+
+
+class Index:
+    """A problem looked up by name, and what filters leave of it. Made once per question."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.clusters = {cluster.name: cluster for cluster in problem.clusters}
+        self.models = {model.name: model for model in problem.models}
+        self.cells = {cell.name: cell for cell in problem.cells}
+        self.pools = {pool.name: pool for pool in problem.pools}
+        self.current = {(one.model, one.pool): one.replicas for one in problem.current}
+        self.rtt_ms = {(path.cell, path.cluster): path.rtt_ms for path in problem.paths}
+        self.demands = defaultdict(list)
+        for demand in problem.demands:
+            if demand.requests_per_second > 0:
+                self.demands[demand.model].append(demand)
+        self._pools_of = defaultdict(list)
+        for pool in problem.pools:
+            self._pools_of[pool.cluster].append(pool)
+
+    def options(self, model: Model) -> tuple[Option, ...]:
+        """Every pool that may hold replicas of `model`, by pool name."""
+        found = []
+        for pool in self.problem.pools:
+            shape = model.shape_for(pool)
+            if shape is None:
+                continue
+            least, most = self._bounds(model, pool, shape)
+            if most > 0:
+                found.append(Option(pool=pool, shape=shape, least=least, most=most))
+        return tuple(found)
+
+    def _bounds(self, model: Model, pool: Pool, shape: Shape) -> tuple[int, int]:
+        fitting = pool.devices // shape.devices
+        now = self.current.get((model.name, pool.name), 0)
+        match self.clusters[pool.cluster].intake:
+            case Intake.OPEN:
+                return 0, fitting
+            case Intake.CORDONED:
+                return 0, min(fitting, now)
+            case Intake.DRAINING:
+                return 0, 0
+            case Intake.HELD:
+                return now, now
+
+    def removed_by(self, model: Model, cluster: Cluster) -> Filter | None:
+        """The first filter that takes `cluster` out for `model`, or None when it may run it."""
+        fitting = [(pool, shape) for pool in self._pools_of[cluster.name] if (shape := model.shape_for(pool))]
+        if not fitting:
+            return Filter.ACCELERATOR
+        if all(self._bounds(model, pool, shape)[1] == 0 for pool, shape in fitting):
+            return Filter.DEVICES if cluster.intake is Intake.OPEN else Filter.INTAKE
+        cells = [self.cells[demand.cell] for demand in self.demands[model.name]]
+        if cells and not any(self.problem.allows(model, cell, cluster) for cell in cells):
+            return Filter.RESIDENCY
+        return None
+
+    def servers(self, model: Model, cell: Cell, clusters: Iterable[str]) -> list[str]:
+        """Those of `clusters` that may serve `cell` by residency and to which a latency is known."""
+        return [
+            name
+            for name in sorted(clusters)
+            if (cell.name, name) in self.rtt_ms and self.problem.allows(model, cell, self.clusters[name])
+        ]
+
+    def latency_ms(self, model: Model, cell: str, cluster: str) -> float:
+        """What a user waits: round trip and service."""
+        return self.rtt_ms[cell, cluster] + model.service_latency_ms

@@ -1,0 +1,232 @@
+"""The placement problem as a mixed-integer programme, and routing for fixed replicas as a linear one.
+
+Variables, all at least zero:
+  n[m,p]   replicas of model m in pool p (integer)            x[m,u,c]  requests per second of (m, cell u) to cluster c
+  z[m,u]   unserved requests per second                       a[m,p]    replicas started beyond those that run
+  y[m,r]   whether m is in region r (binary)
+Rows:
+  served     sum_c x + z = demand                             per (m, u)
+  capacity   sum_u x <= sum_p target_utilisation * rps * n     per (m, c)
+  devices    sum_m devices * n <= devices of the pool          per p
+  starts     n - a <= current                                  per (m, p) with a price
+  floors     sum_p n >= min_replicas; sum_r y >= min_regions, y <= sum_{p in r} n
+  spot       sum over spot n <= fraction * sum n               per m
+Requests go to a cluster, not to a pool of it: which pool serves them is the cluster's own business.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from placement.filters import Index, Option
+from placement.highs import Found, Programme
+from placement.model import Demand, Intake, Model, Problem
+
+USD_PER_HOUR = 3.6
+"""One request per second is 3,600 an hour; prices are per 1,000."""
+PROXIMITY_USD_PER_1000_PER_MS = 1e-6
+"""Prefers the nearer of two answers that cost the same: 1,000 requests per second brought 100 ms nearer are worth 0.36
+USD an hour, less than the cheapest device."""
+SHORTFALL_USD_PER_HOUR = 1e6
+"""Only in the second try, when the floors cannot be held: missing one costs more than anything else."""
+NEAREST = 10
+CHEAPEST = 6
+OTHER_REGIONS = 4
+"""Arcs kept per (model, cell). Nearest alone is fatal when a metropolis is full or lost, so the cheapest and the nearest
+of other regions are kept too."""
+
+
+@dataclass(slots=True)
+class Formulation:
+    """A programme and the meaning of its columns."""
+
+    programme: Programme = field(default_factory=Programme)
+    replicas: dict[tuple[str, str], int] = field(default_factory=dict)
+    flows: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    unserved: dict[tuple[str, str], int] = field(default_factory=dict)
+
+
+def latency_usd_per_rps(model: Model, latency_ms: float) -> float:
+    """USD per hour of one request per second at this latency: late or not, and how far."""
+    late = model.late_usd_per_1000 if latency_ms > model.objective_ms else 0.0
+    return USD_PER_HOUR * (late + PROXIMITY_USD_PER_1000_PER_MS * latency_ms)
+
+
+def start_usd_per_hour(problem: Problem, model: Model, option: Option) -> float:
+    """What starting one replica costs, spread over the horizon."""
+    warmup = model.warmup_s / 3600.0 * option.shape.devices * option.pool.usd_per_device_hour
+    return (warmup + model.move_usd) / problem.move_horizon_h
+
+
+def formulate(index: Index, *, with_shortfall: bool) -> Formulation:
+    """The placement programme. `with_shortfall` lets floors be missed, at a price above everything."""
+    made = Formulation()
+    in_pool: dict[str, dict[int, float]] = defaultdict(dict)
+    for model in index.problem.models:
+        options = index.options(model)
+        _replicas(made, index, model, options, in_pool)
+        _routing(made, index, model, options)
+        _floors(made, index, model, options, with_shortfall=with_shortfall)
+        _spot(made, index, model, options, only_held=with_shortfall)
+    for name, terms in in_pool.items():
+        pool = index.pools[name]
+        held = index.clusters[pool.cluster].intake is Intake.HELD
+        if not held:
+            made.programme.row(terms, upper=float(pool.devices))
+    return made
+
+
+def _replicas(
+    made: Formulation,
+    index: Index,
+    model: Model,
+    options: tuple[Option, ...],
+    in_pool: dict[str, dict[int, float]],
+) -> None:
+    programme = made.programme
+    for option in options:
+        usd = option.shape.devices * option.pool.usd_per_device_hour
+        column = programme.column(usd, lower=float(option.least), upper=float(option.most), integer=True)
+        made.replicas[model.name, option.pool.name] = column
+        in_pool[option.pool.name][column] = float(option.shape.devices)
+        price = start_usd_per_hour(index.problem, model, option)
+        now = index.current.get((model.name, option.pool.name), 0)
+        if price > 0 and option.most > now:
+            start = programme.column(price)
+            programme.row({column: 1.0, start: -1.0}, upper=float(now))
+
+
+def _routing(made: Formulation, index: Index, model: Model, options: tuple[Option, ...]) -> None:
+    programme = made.programme
+    capacity: dict[str, dict[int, float]] = defaultdict(dict)
+    for option in options:
+        column = made.replicas[model.name, option.pool.name]
+        rps = option.shape.requests_per_second * model.target_utilisation
+        capacity[option.pool.cluster][column] = -rps
+    unit_usd = _unit_usd(model, options)
+    for demand in index.demands[model.name]:
+        missing = programme.column(USD_PER_HOUR * model.unserved_usd_per_1000, upper=demand.requests_per_second)
+        made.unserved[model.name, demand.cell] = missing
+        terms = {missing: 1.0}
+        for cluster in arcs(index, model, demand, unit_usd):
+            latency_ms = index.latency_ms(model, demand.cell, cluster)
+            column = programme.column(latency_usd_per_rps(model, latency_ms), upper=demand.requests_per_second)
+            made.flows[model.name, demand.cell, cluster] = column
+            terms[column] = 1.0
+            capacity[cluster][column] = 1.0
+        programme.row(terms, lower=demand.requests_per_second, upper=demand.requests_per_second)
+    for _, terms in sorted(capacity.items()):
+        programme.row(terms, upper=0.0)
+
+
+def _unit_usd(model: Model, options: tuple[Option, ...]) -> dict[str, float]:
+    """Cluster -> USD per hour of one request per second on its cheapest pool."""
+    unit: dict[str, float] = {}
+    for option in options:
+        usd = option.shape.devices * option.pool.usd_per_device_hour / option.shape.requests_per_second
+        unit[option.pool.cluster] = min(usd, unit.get(option.pool.cluster, usd))
+    return unit
+
+
+def arcs(index: Index, model: Model, demand: Demand, unit_usd: Mapping[str, float]) -> list[str]:
+    """Clusters that a cell's demand may go to in the programme, sorted by name."""
+    cell = index.cells[demand.cell]
+    able = index.servers(model, cell, unit_usd)
+    if len(able) <= NEAREST + CHEAPEST + OTHER_REGIONS:
+        return able
+    near = sorted(able, key=lambda name: (index.rtt_ms[cell.name, name], name))
+    kept = set(near[:NEAREST])
+    dear = {
+        name: unit_usd[name] + latency_usd_per_rps(model, index.latency_ms(model, cell.name, name)) for name in able
+    }
+    kept |= set(sorted(able, key=lambda name: (dear[name], name))[:CHEAPEST])
+    regions = {index.clusters[name].region for name in kept}
+    others = [name for name in near if index.clusters[name].region not in regions]
+    kept |= set(others[:OTHER_REGIONS])
+    return sorted(kept)
+
+
+def _floors(
+    made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, with_shortfall: bool
+) -> None:
+    programme = made.programme
+    columns = {made.replicas[model.name, option.pool.name]: 1.0 for option in options}
+    if model.min_replicas > 0:
+        terms = dict(columns)
+        if with_shortfall:
+            terms[programme.column(SHORTFALL_USD_PER_HOUR)] = 1.0
+        programme.row(terms, lower=float(model.min_replicas))
+    if model.min_regions > 0:
+        by_region: dict[str, dict[int, float]] = defaultdict(dict)
+        for option in options:
+            region = index.clusters[option.pool.cluster].region
+            by_region[region][made.replicas[model.name, option.pool.name]] = -1.0
+        present = {}
+        for _, terms in sorted(by_region.items()):
+            column = programme.column(0.0, upper=1.0, integer=True)
+            programme.row({column: 1.0, **terms}, upper=0.0)
+            present[column] = 1.0
+        if with_shortfall:
+            present[programme.column(SHORTFALL_USD_PER_HOUR)] = 1.0
+        programme.row(present, lower=float(model.min_regions))
+
+
+def _spot(made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, only_held: bool) -> None:
+    """The spot fraction. Held replicas cannot move: when they alone break it, no other may be on spot."""
+    if model.spot_max_fraction >= 1.0:
+        return
+    fraction, terms = model.spot_max_fraction, {}
+    for option in options:
+        spot = option.pool.market == "spot"
+        column = made.replicas[model.name, option.pool.name]
+        terms[column] = (1.0 if spot else 0.0) - fraction
+        if only_held and spot and option.least == 0:
+            made.programme.upper[column] = 0.0
+    if not only_held:
+        made.programme.row(terms, upper=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowProgramme:
+    """Routing of one model over fixed capacity: a programme and the meaning of its columns."""
+
+    programme: Programme
+    flows: dict[tuple[str, str], int]
+    unserved: dict[str, int]
+
+    def read(self, found: Found) -> tuple[dict[tuple[str, str], float], dict[str, float]]:
+        """((cell, cluster) -> requests per second, cell -> unserved requests per second)."""
+        flows = {key: float(found.values[column]) for key, column in self.flows.items()}
+        return flows, {cell: float(found.values[column]) for cell, column in self.unserved.items()}
+
+
+def formulate_flows(
+    index: Index, model: Model, capacity: Mapping[str, float], *, overload: Mapping[str, float], unserved_usd: float
+) -> FlowProgramme:
+    """Routing of `model` for fixed replicas.
+
+    Args: capacity: cluster -> requests per second that plans count on. overload: cluster -> what it can take beyond
+        that, at the price of a late request. unserved_usd: USD per hour of one unserved request per second.
+    """
+    programme = Programme()
+    into: dict[str, dict[int, float]] = {cluster: {} for cluster in sorted(capacity)}
+    flows: dict[tuple[str, str], int] = {}
+    unserved: dict[str, int] = {}
+    for demand in index.demands[model.name]:
+        unserved[demand.cell] = programme.column(unserved_usd)
+        terms = {unserved[demand.cell]: 1.0}
+        for cluster in index.servers(model, index.cells[demand.cell], capacity):
+            latency_ms = index.latency_ms(model, demand.cell, cluster)
+            column = programme.column(latency_usd_per_rps(model, latency_ms))
+            flows[demand.cell, cluster] = column
+            terms[column] = 1.0
+            into[cluster][column] = 1.0
+        programme.row(terms, lower=demand.requests_per_second, upper=demand.requests_per_second)
+    for cluster, terms in into.items():
+        if overload.get(cluster, 0.0) > 0:
+            slack = programme.column(USD_PER_HOUR * model.late_usd_per_1000, upper=overload[cluster])
+            terms = {**terms, slack: -1.0}
+        programme.row(terms, upper=capacity[cluster])
+    return FlowProgramme(programme=programme, flows=flows, unserved=unserved)

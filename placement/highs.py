@@ -1,0 +1,107 @@
+"""The only door to HiGHS: a linear or mixed-integer programme in, its answer out.
+
+One thread, a fixed seed, and bounds on gap and nodes rather than on time, so that the same programme gives the same
+answer on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import highspy
+import numpy as np
+
+SEED = 20260101
+
+
+@dataclass(slots=True)
+class Programme:
+    """Minimise cost'x subject to row bounds and column bounds; columns and rows are numbered as they are added."""
+
+    cost: list[float] = field(default_factory=list)
+    lower: list[float] = field(default_factory=list)
+    upper: list[float] = field(default_factory=list)
+    is_integer: list[bool] = field(default_factory=list)
+    row_lower: list[float] = field(default_factory=list)
+    row_upper: list[float] = field(default_factory=list)
+    starts: list[int] = field(default_factory=lambda: [0])
+    columns: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def column(
+        self, cost: float, *, lower: float = 0.0, upper: float = highspy.kHighsInf, integer: bool = False
+    ) -> int:
+        """Add a variable; gives its number."""
+        self.cost.append(cost)
+        self.lower.append(lower)
+        self.upper.append(upper)
+        self.is_integer.append(integer)
+        return len(self.cost) - 1
+
+    def row(
+        self, terms: Mapping[int, float], *, lower: float = -highspy.kHighsInf, upper: float = highspy.kHighsInf
+    ) -> None:
+        """Add `lower <= sum(value * x[column]) <= upper`."""
+        self.columns.extend(terms)
+        self.values.extend(terms.values())
+        self.starts.append(len(self.columns))
+        self.row_lower.append(lower)
+        self.row_upper.append(upper)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """An answer: a value per column, the objective, and a proven lower bound of it."""
+
+    values: np.ndarray[tuple[int], np.dtype[np.float64]]
+    objective: float
+    bound: float
+
+
+def solve(
+    programme: Programme, *, gap: float = 0.0, node_limit: int = 1, start: Mapping[int, float] | None = None
+) -> Found | None:
+    """The best answer found within the relative `gap` and `node_limit`, or None when there is none.
+
+    Args: start: values of integer columns that are likely good; the rest is found for them.
+    """
+    solver = highspy.Highs()
+    solver.silent()
+    solver.setOptionValue("threads", 1)
+    solver.setOptionValue("parallel", "off")
+    solver.setOptionValue("random_seed", SEED)
+    solver.setOptionValue("mip_rel_gap", gap)
+    solver.setOptionValue("mip_abs_gap", 1e-7)
+    solver.setOptionValue("mip_max_nodes", node_limit)
+    solver.passModel(_lp(programme))
+    if start:
+        index = np.array(sorted(start), dtype=np.int32)
+        solver.setSolution(len(index), index, np.array([start[i] for i in sorted(start)], dtype=np.float64))
+    solver.run()
+    info = solver.getInfo()
+    if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
+        return None
+    objective = float(info.objective_function_value)
+    bound = float(info.mip_dual_bound) if any(programme.is_integer) else objective
+    values = np.asarray(solver.getSolution().col_value, dtype=np.float64)
+    return Found(values=values, objective=objective, bound=min(bound, objective))
+
+
+def _lp(programme: Programme) -> highspy.HighsLp:
+    lp = highspy.HighsLp()
+    lp.num_col_ = len(programme.cost)
+    lp.num_row_ = len(programme.row_lower)
+    lp.col_cost_ = np.array(programme.cost, dtype=np.float64)
+    lp.col_lower_ = np.array(programme.lower, dtype=np.float64)
+    lp.col_upper_ = np.array(programme.upper, dtype=np.float64)
+    lp.row_lower_ = np.array(programme.row_lower, dtype=np.float64)
+    lp.row_upper_ = np.array(programme.row_upper, dtype=np.float64)
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    lp.a_matrix_.start_ = np.array(programme.starts, dtype=np.int32)
+    lp.a_matrix_.index_ = np.array(programme.columns, dtype=np.int32)
+    lp.a_matrix_.value_ = np.array(programme.values, dtype=np.float64)
+    if any(programme.is_integer):
+        kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+        lp.integrality_ = [kinds[integer] for integer in programme.is_integer]
+    return lp
