@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -23,32 +24,60 @@ from placement.model import (
     UnservedCode,
 )
 
-GAP = 0.005
-NODE_LIMIT = 2_000
-"""Half a percent is less than any policy's minimum gain, so a better answer within it would not be acted on."""
+EXACT_COLUMNS = 64
+"""Up to so many (model, pool) pairs the programme is solved to proven optimality; a larger one near its relaxation."""
+EXACT_NODE_LIMIT = 100_000
+NEAR_GAP = 0.005
+NEAR_NODE_LIMIT = 500
+"""Half a percent is less than policies' minimum gain, so a better answer within it would not be acted on."""
 DUST_RPS = 1e-6
+ROUND = 1e-6
 DECIMALS = 6
 
 Capacity = dict[str, float]
 
 
-def solve(problem: Problem, *, gap: float = GAP, node_limit: int = NODE_LIMIT) -> Solution:
-    """The cheapest placement within the hard rules, to a relative `gap`.
+def solve(problem: Problem) -> Solution:
+    """The cheapest placement within the hard rules; how far from optimal it may be, the solution's `gap` says.
 
     Floors that no placement can hold are missed by as little as possible and reported as shortfalls.
     Raises: RuntimeError when the solver gives no answer to a programme that has one.
     """
     index = Index(problem)
-    made = formulation.formulate(index, with_shortfall=False)
-    found = highs.solve(made.programme, gap=gap, node_limit=node_limit, start=_start(index, made))
+    for with_shortfall in (False, True):
+        made = formulation.formulate(index, with_shortfall=with_shortfall)
+        found = _search(made, _start(index, made))
+        if found is not None:
+            counts = {key: round(found.values[column]) for key, column in made.replicas.items()}
+            return _solution(index, {key: count for key, count in sorted(counts.items()) if count > 0}, found.bound)
+    raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
+
+
+def _search(made: formulation.Formulation, start: Mapping[int, float]) -> highs.Found | None:
+    """An answer, proven optimal when the programme is small.
+
+    A large one is relaxed first; then whole numbers are searched for near the relaxed ones. Replica counts are large
+    there, so little is lost by rounding, and the relaxation's value is a proven bound of what is.
+    """
+    programme = made.programme
+    if len(made.replicas) <= EXACT_COLUMNS:
+        return highs.solve(programme, gap=1e-9, node_limit=EXACT_NODE_LIMIT, start=start)
+    relaxed = highs.solve(programme, relaxed=True)
+    if relaxed is None:
+        return None
+    lower, upper = list(programme.lower), list(programme.upper)
+    for column in made.replicas.values():
+        value = float(relaxed.values[column])
+        if value <= ROUND:
+            programme.upper[column] = lower[column]
+        else:
+            programme.lower[column] = max(lower[column], math.floor(value + ROUND))
+            programme.upper[column] = min(upper[column], math.ceil(value - ROUND) + 1.0)
+    found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT)
+    programme.lower[:], programme.upper[:] = lower, upper
     if found is None:
-        made = formulation.formulate(index, with_shortfall=True)
-        found = highs.solve(made.programme, gap=gap, node_limit=node_limit)
-    if found is None:
-        raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
-    counts = {key: round(found.values[column]) for key, column in made.replicas.items()}
-    counts = {key: count for key, count in sorted(counts.items()) if count > 0}
-    return _solution(index, counts, found.bound)
+        found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT, start=start)
+    return found and highs.Found(values=found.values, objective=found.objective, bound=relaxed.objective)
 
 
 def _start(index: Index, made: formulation.Formulation) -> dict[int, float]:

@@ -34,8 +34,8 @@ SHORTFALL_USD_PER_HOUR = 1e6
 NEAREST = 10
 CHEAPEST = 6
 OTHER_REGIONS = 4
-"""Arcs kept per (model, cell). Nearest alone is fatal when a metropolis is full or lost, so the cheapest and the nearest
-of other regions are kept too."""
+"""Arcs kept per (model, cell). Nearest alone is fatal when a metropolis is full or lost, so the cheapest and some of
+other regions are kept too."""
 
 
 @dataclass(slots=True)

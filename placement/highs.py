@@ -60,21 +60,28 @@ class Found:
 
 
 def solve(
-    programme: Programme, *, gap: float = 0.0, node_limit: int = 1, start: Mapping[int, float] | None = None
+    programme: Programme,
+    *,
+    gap: float = 0.0,
+    node_limit: int = 1,
+    start: Mapping[int, float] | None = None,
+    relaxed: bool = False,
 ) -> Found | None:
     """The best answer found within the relative `gap` and `node_limit`, or None when there is none.
 
-    Args: start: values of integer columns that are likely good; the rest is found for them.
+    Args: start: values of integer columns that are likely good; the rest is found for them. relaxed: let integer
+        columns take any value.
     """
     solver = highspy.Highs()
-    solver.silent()
+    solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", 1)
     solver.setOptionValue("parallel", "off")
     solver.setOptionValue("random_seed", SEED)
     solver.setOptionValue("mip_rel_gap", gap)
     solver.setOptionValue("mip_abs_gap", 1e-7)
     solver.setOptionValue("mip_max_nodes", node_limit)
-    solver.passModel(_lp(programme))
+    is_mip = any(programme.is_integer) and not relaxed
+    solver.passModel(_lp(programme, is_mip=is_mip))
     if start:
         index = np.array(sorted(start), dtype=np.int32)
         solver.setSolution(len(index), index, np.array([start[i] for i in sorted(start)], dtype=np.float64))
@@ -83,12 +90,12 @@ def solve(
     if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
         return None
     objective = float(info.objective_function_value)
-    bound = float(info.mip_dual_bound) if any(programme.is_integer) else objective
+    bound = float(info.mip_dual_bound) if is_mip else objective
     values = np.asarray(solver.getSolution().col_value, dtype=np.float64)
     return Found(values=values, objective=objective, bound=min(bound, objective))
 
 
-def _lp(programme: Programme) -> highspy.HighsLp:
+def _lp(programme: Programme, *, is_mip: bool) -> highspy.HighsLp:
     lp = highspy.HighsLp()
     lp.num_col_ = len(programme.cost)
     lp.num_row_ = len(programme.row_lower)
@@ -101,7 +108,7 @@ def _lp(programme: Programme) -> highspy.HighsLp:
     lp.a_matrix_.start_ = np.array(programme.starts, dtype=np.int32)
     lp.a_matrix_.index_ = np.array(programme.columns, dtype=np.int32)
     lp.a_matrix_.value_ = np.array(programme.values, dtype=np.float64)
-    if any(programme.is_integer):
+    if is_mip:
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
         lp.integrality_ = [kinds[integer] for integer in programme.is_integer]
     return lp
