@@ -122,8 +122,9 @@ def _pool() -> ProcessPoolExecutor:
 
 
 def _prepare_worker(parent_pid: int) -> None:
-    """Leave Ctrl-C to the controller, and do not outlive it when it is killed."""
+    """Leave Ctrl-C and standard output to the controller (the solver prints a banner), and do not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
     def watch() -> None:
         while os.getppid() == parent_pid:

@@ -214,7 +214,8 @@ def usable_devices(
     for replica in report.replicas if report is not None else ():
         shape = models[replica.model].shape_for(made) if replica.model in models else None
         if replica.pool == pool.key and shape is not None:
-            ours += max(replica.desired, replica.ready) * shape.devices
+            holding = replica.scheduled if replica.scheduled is not None else max(replica.desired, replica.ready)
+            ours += holding * shape.devices
     return pool.allocatable - max(0, pool.allocatable - pool.free - ours)
 
 

@@ -71,6 +71,8 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     pool: PoolKey
     desired: Count
     ready: Count
+    scheduled: Count | None = None
+    """How many have a node, and so hold devices, ready or not; null where the agent cannot tell."""
     reason: Annotated[str, Meta(max_length=300)] = ""
 
 

@@ -1,0 +1,233 @@
+"""The agent: reports what is, carries out what is wanted, and keeps what runs when nobody can be heard.
+
+It dials out; nothing dials in. Its life is two tasks: one stays connected, one looks at the cluster and reports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiomqtt
+import structlog
+
+from agents import memory, session
+from agents.backend import Backend, BackendError, Observation
+from federation.aiokit import broker
+from federation.aiokit.backoff import Backoff
+from federation.aiokit.clock import Clock
+from federation.wire import messages, topics
+
+log = structlog.get_logger("agent")
+SOONEST_REPORT = 0.1
+"""Part of the interval: a burst of changes makes one report."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """One agent. `state_path` None remembers nothing over a restart (demos)."""
+
+    cluster: str
+    address: broker.BrokerAddress
+    interval_s: float = 10.0
+    state_path: Path | None = None
+    version: str = ""
+
+
+class Agent:
+    """The agent of one cluster."""
+
+    def __init__(self, settings: AgentSettings, backend: Backend, *, clock: Clock, rng: random.Random) -> None:
+        self.settings = settings
+        self._backend = backend
+        self._clock = clock
+        self._rng = rng
+        self._boot_id = f"{rng.getrandbits(64):016x}"
+        self._backoff = Backoff(rng, base_s=0.5, cap_s=30.0)
+        self._memory = memory.Memory()
+        self._accepted = session.Accepted()
+        self._seq = 0
+        self._peers: tuple[messages.PeerEndpoint, ...] = ()
+        self._rtts: tuple[messages.PeerRtt, ...] = ()
+        self._client: aiomqtt.Client | None = None
+        self._observed: Observation | None = None
+        self._log = log.bind(cluster=settings.cluster)
+
+    async def run(self) -> None:
+        """Serve until cancelled; then say goodbye and leave everything running."""
+        self._memory = await asyncio.to_thread(memory.read, self.settings.state_path)
+        self._memory = memory.Memory(boots=self._memory.boots + 1, desired=self._memory.desired)
+        await asyncio.to_thread(memory.write, self.settings.state_path, self._memory)
+        self._accepted = self._memory.accepted()
+        await self._backend.start()
+        try:
+            await self._learn_fence()
+            if self._memory.desired is not None:
+                await self._backend.apply(self._memory.desired)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._stay_connected(), name=f"agent-link-{self.settings.cluster}")
+                tasks.create_task(self._keep_reporting(), name=f"agent-report-{self.settings.cluster}")
+        finally:
+            await self._backend.close()
+
+    async def _learn_fence(self) -> None:
+        """A lost or damaged state file must not let an older plan in: the cluster's objects bear their fence."""
+        try:
+            epoch, generation = await self._backend.fence()
+        except BackendError as error:
+            self._log.warning("the cluster cannot be asked yet", cause=str(error))
+            return
+        if (epoch, generation) > self._accepted.fence:
+            self._accepted = session.Accepted(epoch=epoch, generation=generation)
+
+    # ---- the link
+
+    async def _stay_connected(self) -> None:
+        while True:
+            try:
+                await self._connection()
+            except (aiomqtt.MqttError, OSError) as error:
+                delay_s = self._backoff.next_s()
+                self._log.info("no broker; what runs goes on", cause=str(error), retry_s=round(delay_s, 2))
+                await asyncio.sleep(delay_s)
+
+    async def _connection(self) -> None:
+        cluster = self.settings.cluster
+        will = aiomqtt.Will(topics.topic(cluster, "status"), self._status(online=False), qos=1, retain=True)
+        async with broker.client(self.settings.address, identifier=f"isochrone-agent-{cluster}", will=will) as client:
+            await client.publish(topics.topic(cluster, "status"), self._status(online=True), qos=1, retain=True)
+            await client.subscribe(topics.topic(cluster, "desired"), qos=1)
+            await client.subscribe(topics.topic(cluster, "peers"), qos=1)
+            self._client = client
+            self._backoff.reset()
+            self._backend.changed.set()  # report at once: the broker may have forgotten the last one
+            try:
+                async for message in client.messages:
+                    await self._hear(message)
+            finally:
+                self._client = None
+
+    def _status(self, *, online: bool) -> bytes:
+        return messages.encode(messages.Status(cluster=self.settings.cluster, boot_id=self._boot_id, online=online))
+
+    async def _hear(self, raw: aiomqtt.Message) -> None:
+        try:
+            message = messages.decode(raw.payload if isinstance(raw.payload, bytes) else b"")
+        except messages.WireError as error:
+            self._log.warning("message refused", topic=raw.topic.value, cause=str(error))
+            return
+        if isinstance(message, messages.Peers) and message.cluster == self.settings.cluster:
+            self._peers = message.peers
+            self._backend.changed.set()
+        elif isinstance(message, messages.Desired):
+            await self._obey(message)
+
+    async def _obey(self, desired: messages.Desired) -> None:
+        try:
+            seen = await self._backend.observe()
+        except BackendError as error:
+            await self._acknowledge(desired, f"the cluster cannot be asked: {error}")
+            return
+        verdict = session.judge(
+            desired,
+            cluster=self.settings.cluster,
+            accepted=self._accepted,
+            devices=session.usable_devices(seen.pools, seen.replicas, desired),
+        )
+        if not verdict.obey:
+            self._log.warning("desired state refused", code=verdict.code.value, cause=verdict.reason)
+            await self._acknowledge(desired, f"{verdict.code.value}: {verdict.reason}")
+            return
+        if verdict.code is session.Code.ACCEPT:
+            following = memory.Memory(boots=self._memory.boots, desired=desired)
+            try:
+                await asyncio.to_thread(memory.write, self.settings.state_path, following)
+            except OSError as error:
+                await self._acknowledge(desired, f"cannot remember it: {error}")
+                return
+            self._memory, self._accepted = following, following.accepted()
+        trouble = await self._backend.apply(desired)
+        self._log.info("carried out", generation=f"{desired.epoch}.{desired.generation}", trouble=trouble)
+        await self._acknowledge(desired, trouble)
+
+    async def _acknowledge(self, desired: messages.Desired, error: str) -> None:
+        ack = messages.Ack(
+            cluster=self.settings.cluster,
+            boot_id=self._boot_id,
+            epoch=desired.epoch,
+            generation=desired.generation,
+            checksum=desired.checksum,
+            ok=not error,
+            error=error[:1000],
+            accepted_epoch=self._accepted.epoch,
+            accepted_generation=self._accepted.generation,
+        )
+        await self._publish("ack", messages.encode(ack))
+
+    async def _publish(self, kind: topics.Kind, payload: bytes) -> None:
+        if self._client is None:
+            return
+        try:
+            await self._client.publish(topics.topic(self.settings.cluster, kind), payload, qos=1, retain=True)
+        except aiomqtt.MqttError as error:
+            self._log.info("not published; the next report says it", kind=kind, cause=str(error))
+
+    # ---- the reports
+
+    async def _keep_reporting(self) -> None:
+        interval_s = self.settings.interval_s
+        while True:
+            wait_s = self._clock.machine_s(interval_s) * self._rng.uniform(0.9, 1.0)
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._backend.changed.wait()
+            except TimeoutError:
+                await self._measure()
+            self._backend.changed.clear()
+            await self._report()
+            await self._clock.sleep(interval_s * SOONEST_REPORT)
+
+    async def _measure(self) -> None:
+        if self._peers:
+            self._rtts = await self._backend.measure(self._peers)
+
+    async def _report(self) -> None:
+        if self._client is None:
+            return
+        if self._peers and not self._rtts:
+            await self._measure()
+        try:
+            seen = await self._backend.observe()
+        except BackendError as error:
+            self._log.warning("no report: the cluster cannot be asked", cause=str(error))
+            return
+        self._seq += 1
+        report = messages.Report(
+            cluster=self.settings.cluster,
+            boot_id=self._boot_id,
+            boot_order=self._memory.boots,
+            seq=self._seq,
+            interval_s=self.settings.interval_s,
+            pools=seen.pools,
+            nodes=seen.nodes,
+            replicas=seen.replicas,
+            peers=self._rtts,
+            demand=self._backend.demand(),
+            probe=self._backend.probe(),
+            epoch=self._accepted.epoch,
+            generation=self._accepted.generation,
+            kubernetes_version=seen.kubernetes_version,
+            agent_version=self.settings.version,
+        )
+        await self._publish("report", messages.encode(report))
+
+    # ---- for demos and fault tests
+
+    def cut(self) -> None:
+        """Break the connection without a goodbye, as a lost region does: the broker speaks the last will."""
+        client = self._client._client if self._client is not None else None
+        sock = client.socket() if client is not None else None
+        if sock is not None:
+            sock.close()

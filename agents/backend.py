@@ -1,0 +1,53 @@
+"""What an agent needs of its cluster: the same for a real one and a simulated one."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from federation.wire import messages
+
+
+class BackendError(Exception):
+    """The cluster could not be observed. The message says why; what was known stays known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """The cluster at one instant."""
+
+    pools: tuple[messages.PoolReport, ...]
+    nodes: tuple[messages.NodeReport, ...] = ()
+    replicas: tuple[messages.ReplicaReport, ...] = ()
+    kubernetes_version: str = ""
+
+
+class Backend(Protocol):
+    """A cluster. `changed` is set when something is worth reporting before the interval ends."""
+
+    changed: asyncio.Event
+
+    async def start(self) -> None:
+        """Begin to watch."""
+
+    async def observe(self) -> Observation:
+        """The cluster now. Raises: BackendError."""
+
+    async def apply(self, desired: messages.Desired) -> str:
+        """Carry out; gives why it could not, or nothing. Doing it again changes nothing."""
+
+    async def fence(self) -> tuple[int, int]:
+        """The highest (epoch, generation) that the cluster's own objects bear, or (0, 0)."""
+
+    async def measure(self, peers: tuple[messages.PeerEndpoint, ...]) -> tuple[messages.PeerRtt, ...]:
+        """Round trips to these peers; a peer that does not answer is left out."""
+
+    def demand(self) -> tuple[messages.DemandSample, ...]:
+        """What the cluster's front door counted."""
+
+    def probe(self) -> str:
+        """`host:port` where peers may measure us, or nothing."""
+
+    async def close(self) -> None:
+        """Stop watching; nothing in the cluster changes."""

@@ -1,0 +1,59 @@
+"""What an agent must remember over a restart: the highest that it accepted, and how often it started.
+
+Written whole to a temporary file, flushed to the disk and renamed, before anything is carried out.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from agents.session import Accepted
+from federation.wire import messages
+
+log = structlog.get_logger("agent")
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of the file. `boots` counts starts; `desired` is the last accepted, to be asserted while offline."""
+
+    boots: int = 0
+    desired: messages.Desired | None = None
+
+    def accepted(self) -> Accepted:
+        """The fence that the desired state sets."""
+        if self.desired is None:
+            return Accepted()
+        return Accepted(epoch=self.desired.epoch, generation=self.desired.generation, checksum=self.desired.checksum)
+
+
+def read(path: Path | None) -> Memory:
+    """What was remembered; an empty memory when there is none or it is damaged, which is said."""
+    if path is None or not path.exists():
+        return Memory()
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Memory)
+    except (msgspec.DecodeError, OSError) as error:
+        log.warning("the state file cannot be read; the cluster's own objects say what was accepted", cause=str(error))
+        return Memory()
+
+
+def write(path: Path | None, memory: Memory) -> None:
+    """Remember, durably. Raises: OSError, and then nothing may be carried out."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.new")
+    with temporary.open("wb") as file:
+        file.write(msgspec.json.encode(memory))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

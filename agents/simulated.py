@@ -1,0 +1,173 @@
+"""A cluster that exists only here: devices, prices and warm-up times, for demos and tests."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agents.backend import Observation
+from federation.aiokit.clock import Clock
+from federation.wire import messages
+
+RttMs = Callable[[str, random.Random], float]
+
+
+@dataclass(slots=True)
+class _Replica:
+    """One replica; it is ready from `ready_at_s` on."""
+
+    ready_at_s: float
+    devices: int
+
+
+class SimulatedBackend:
+    """A simulated cluster.
+
+    Args: pools: what nodes offer; it may be set again at any time. rtt_ms: the round trip to a peer, given its name.
+        demand: what the front door counts now.
+    """
+
+    def __init__(
+        self,
+        *,
+        pools: tuple[messages.PoolReport, ...],
+        clock: Clock,
+        rng: random.Random,
+        rtt_ms: RttMs,
+        demand: Callable[[], tuple[messages.DemandSample, ...]] = tuple,
+        probe: str = "",
+    ) -> None:
+        self.changed = asyncio.Event()
+        self._pools = pools
+        self._clock = clock
+        self._rng = rng
+        self._rtt_ms = rtt_ms
+        self._demand = demand
+        self._probe = probe
+        self._running: dict[tuple[str, messages.PoolKey], list[_Replica]] = {}
+        self._fence = (0, 0)
+        self._wakers: set[asyncio.TimerHandle] = set()
+
+    async def start(self) -> None:
+        """There is nothing to watch."""
+
+    def set_pools(self, pools: tuple[messages.PoolReport, ...]) -> None:
+        """The nodes change: devices appear or vanish (and replicas with them, the newest first), prices move."""
+        self._pools = pools
+        for pool in pools:
+            self._evict(pool.key, pool.allocatable)
+        for key in {key[1] for key in self._running} - {pool.key for pool in pools}:
+            self._evict(key, 0)
+        self.changed.set()
+
+    def _evict(self, pool: messages.PoolKey, allocatable: int) -> None:
+        """Replicas on devices that are gone wait for others: they are not ready, and start anew when there are."""
+        keys = sorted(key for key in self._running if key[1] == pool)
+        over = sum(one.devices for key in keys for one in self._running[key] if self._holds(one)) - allocatable
+        for key in reversed(keys):
+            for one in reversed(self._running[key]):
+                if over <= 0:
+                    return
+                if self._holds(one):
+                    one.ready_at_s = float("inf")
+                    over -= one.devices
+
+    @staticmethod
+    def _holds(replica: _Replica) -> bool:
+        return replica.ready_at_s != float("inf")
+
+    def ready(self) -> dict[tuple[str, messages.PoolKey], int]:
+        """(model, pool) -> replicas that serve now."""
+        now_s = self._clock.monotonic_s()
+        return {key: sum(one.ready_at_s <= now_s for one in ones) for key, ones in sorted(self._running.items())}
+
+    def holding(self) -> dict[tuple[str, messages.PoolKey], int]:
+        """(model, pool) -> replicas that hold devices, ready or warming."""
+        return {key: sum(self._holds(one) for one in ones) for key, ones in sorted(self._running.items())}
+
+    async def observe(self) -> Observation:
+        ready, holding = self.ready(), self.holding()
+        taken: dict[messages.PoolKey, int] = {}
+        for key, ones in self._running.items():
+            taken[key[1]] = taken.get(key[1], 0) + sum(one.devices for one in ones if self._holds(one))
+        return Observation(
+            pools=tuple(
+                messages.PoolReport(
+                    key=pool.key,
+                    vram_gib=pool.vram_gib,
+                    allocatable=pool.allocatable,
+                    free=max(0, pool.allocatable - taken.get(pool.key, 0)),
+                    usd_per_device_hour=pool.usd_per_device_hour,
+                )
+                for pool in self._pools
+            ),
+            replicas=tuple(
+                messages.ReplicaReport(
+                    model=key[0],
+                    pool=key[1],
+                    desired=len(ones),
+                    ready=ready[key],
+                    scheduled=holding[key],
+                    reason=""
+                    if ready[key] == len(ones)
+                    else "warming up"
+                    if holding[key] == len(ones)
+                    else "no devices",
+                )
+                for key, ones in sorted(self._running.items())
+                if ones
+            ),
+            kubernetes_version="simulated",
+        )
+
+    async def apply(self, desired: messages.Desired) -> str:
+        now_s = self._clock.monotonic_s()
+        for workload in desired.workloads:
+            ones = self._running.setdefault((workload.model, workload.pool), [])
+            while len(ones) > workload.replicas:
+                ones.pop()
+            if workload.replicas > len(ones):
+                ready_at_s = now_s + workload.warmup_s
+                ones += [
+                    _Replica(ready_at_s=ready_at_s, devices=workload.devices)
+                    for _ in range(workload.replicas - len(ones))
+                ]
+                self._wake_in(workload.warmup_s)
+            if not ones:
+                del self._running[workload.model, workload.pool]
+        self._fence = max(self._fence, (desired.epoch, desired.generation))
+        self.changed.set()
+        return ""
+
+    def _wake_in(self, delay_s: float) -> None:
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            self._wakers.discard(handle)
+            self.changed.set()
+
+        handle = loop.call_later(self._clock.machine_s(delay_s) + 0.001, wake)
+        self._wakers.add(handle)
+
+    async def fence(self) -> tuple[int, int]:
+        return self._fence
+
+    async def measure(self, peers: tuple[messages.PeerEndpoint, ...]) -> tuple[messages.PeerRtt, ...]:
+        found = []
+        for peer in peers:
+            rtt_ms = self._rtt_ms(peer.cluster, self._rng)
+            found.append(messages.PeerRtt(cluster=peer.cluster, rtt_ms_p50=rtt_ms, rtt_ms_p95=rtt_ms, samples=1))
+        return tuple(found)
+
+    def demand(self) -> tuple[messages.DemandSample, ...]:
+        return self._demand()
+
+    def probe(self) -> str:
+        return self._probe
+
+    async def close(self) -> None:
+        for handle in self._wakers:
+            handle.cancel()
+        self._wakers.clear()

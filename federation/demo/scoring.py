@@ -1,0 +1,144 @@
+"""What a day of plans was worth: the same scale for ours and for the naive ones.
+
+Every step is scored against the true world: the true round trip and not the controller's estimate, the replicas that
+were ready, and the devices that cost money (also while they warm up).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from federation.demo.physics import Physics, PoolNow
+from federation.wire.messages import PoolKey
+
+ReplicaKey = tuple[str, str, PoolKey]
+"""Model, cluster, pool."""
+Pools = Mapping[tuple[str, PoolKey], PoolNow]
+"""(cluster, pool) -> the pool of the moment, where there are devices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What a planner has in the world at one moment.
+
+    `ready` serves; `held` takes devices and is paid for, ready or not. `shares` are (model, cell) -> cluster -> share
+    of the requests that are sent there; what is sent nowhere is unserved.
+    """
+
+    ready: Mapping[ReplicaKey, int]
+    held: Mapping[ReplicaKey, int]
+    shares: Mapping[tuple[str, str], Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorstCell:
+    """The users that fared worst."""
+
+    name: str
+    within_objective_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A day in five figures. Unserved requests are not within the objective."""
+
+    within_objective_share: float
+    usd_per_hour: float
+    unserved_share: float
+    moves: int
+    worst_cell: WorstCell
+
+
+class Score:
+    """Adds up one planner's day."""
+
+    def __init__(self, physics: Physics) -> None:
+        self._physics = physics
+        self._requests: dict[str, float] = defaultdict(float)
+        self._within: dict[str, float] = defaultdict(float)
+        self._unserved = 0.0
+        self._usd = 0.0
+        self._hours = 0.0
+        self._moves = 0
+        self._held: Mapping[ReplicaKey, int] | None = None
+
+    def add(self, day_fraction: float, hours: float, observed: Observed, *, moves: int | None = None) -> None:
+        """Count a step that began at `day_fraction` and took `hours`.
+
+        Args: moves: how many were made in the step; None counts them from the replicas held before and now.
+        """
+        physics = self._physics
+        pools = physics.world_pools(day_fraction)
+        capacity_rps = _capacity_rps(physics, pools, observed.ready)
+        demand = physics.demand(day_fraction)
+        offered_rps: dict[tuple[str, str], float] = defaultdict(float)
+        for (model, cell), shares in sorted(observed.shares.items()):
+            for cluster, share in sorted(shares.items()):
+                offered_rps[model, cluster] += demand.get((model, cell), 0.0) * share
+        for (model, cell), rps in demand.items():
+            served_rps = within_rps = 0.0
+            for cluster, share in sorted(observed.shares.get((model, cell), {}).items()):
+                offered = offered_rps[model, cluster]
+                if offered <= 0:
+                    continue
+                here_rps = rps * share * min(1.0, capacity_rps.get((model, cluster), 0.0) / offered)
+                served_rps += here_rps
+                within_rps += here_rps if physics.is_within_objective(model, cell, cluster) else 0.0
+            self._requests[cell] += rps * hours * 3600.0
+            self._within[cell] += within_rps * hours * 3600.0
+            self._unserved += max(0.0, rps - served_rps) * hours * 3600.0
+        self._usd += usd_per_hour(physics, pools, observed.held) * hours
+        self._hours += hours
+        if moves is None:
+            moves = 0 if self._held is None else moves_between(self._held, observed.held)
+        self._moves += moves
+        self._held = dict(observed.held)
+
+    def summary(self) -> Summary:
+        """The day so far. Raises: ValueError before the first step."""
+        requests = sum(self._requests.values())
+        if self._hours <= 0 or requests <= 0:
+            raise ValueError("nothing has been scored yet")
+        shares = {cell: self._within[cell] / count for cell, count in self._requests.items() if count > 0}
+        worst = min(shares, key=lambda cell: (shares[cell], cell))
+        return Summary(
+            within_objective_share=sum(self._within.values()) / requests,
+            usd_per_hour=self._usd / self._hours,
+            unserved_share=self._unserved / requests,
+            moves=self._moves,
+            worst_cell=WorstCell(name=worst, within_objective_share=shares[worst]),
+        )
+
+
+def usd_per_hour(physics: Physics, pools: Pools, held: Mapping[ReplicaKey, int]) -> float:
+    """What the devices of these replicas cost. Devices that are lost or taken back are not paid for."""
+    return sum(
+        replicas * physics.shapes[model, cluster, key].devices * pools[cluster, key].usd_per_device_hour
+        for (model, cluster, key), replicas in sorted(held.items())
+        if (cluster, key) in pools
+    )
+
+
+def moves_between(before: Mapping[ReplicaKey, int], after: Mapping[ReplicaKey, int]) -> int:
+    """Replicas that started in one cluster while one stopped in another, per model."""
+    net: dict[tuple[str, str], int] = defaultdict(int)
+    for sign, counts in ((-1, before), (1, after)):
+        for (model, cluster, _), replicas in counts.items():
+            net[model, cluster] += sign * replicas
+    started: dict[str, int] = defaultdict(int)
+    stopped: dict[str, int] = defaultdict(int)
+    for (model, _), change in net.items():
+        started[model] += max(0, change)
+        stopped[model] += max(0, -change)
+    return sum(min(started[model], stopped[model]) for model in started)
+
+
+def _capacity_rps(physics: Physics, pools: Pools, ready: Mapping[ReplicaKey, int]) -> Mapping[tuple[str, str], float]:
+    """(model, cluster) -> requests per second that ready replicas there can serve; none where there are no devices."""
+    capacity: dict[tuple[str, str], float] = defaultdict(float)
+    for (model, cluster, key), replicas in ready.items():
+        if (cluster, key) in pools:
+            capacity[model, cluster] += replicas * physics.shapes[model, cluster, key].requests_per_second
+    return capacity
