@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,8 @@ class Agent:
         self._rtts: tuple[messages.PeerRtt, ...] = ()
         self._client: aiomqtt.Client | None = None
         self._observed: Observation | None = None
+        self._may_connect = asyncio.Event()
+        self._may_connect.set()
         self._log = log.bind(cluster=settings.cluster)
 
     async def run(self) -> None:
@@ -86,6 +89,7 @@ class Agent:
 
     async def _stay_connected(self) -> None:
         while True:
+            await self._may_connect.wait()
             try:
                 await self._connection()
             except (aiomqtt.MqttError, OSError) as error:
@@ -227,7 +231,11 @@ class Agent:
 
     def cut(self) -> None:
         """Break the connection without a goodbye, as a lost region does: the broker speaks the last will."""
-        client = self._client._client if self._client is not None else None
-        sock = client.socket() if client is not None else None
-        if sock is not None:
-            sock.close()
+        self._may_connect.clear()
+        link = self._client._client.socket() if self._client is not None else None
+        if link is not None:
+            link.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+
+    def heal(self) -> None:
+        """Let it connect again."""
+        self._may_connect.set()

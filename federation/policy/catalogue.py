@@ -1,0 +1,109 @@
+"""All accepted files together: what one may say depends on what the others say. A refused file changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from federation.policy import documents
+from federation.policy.load import ParsedFile, Placed, Problem, did_you_mean, parse, problem_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """An accelerator as node labels name it, and the MIG profiles that it can be cut into."""
+
+    name: str
+    mig_profiles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySet:
+    """The files in force, by name. `products` are those that the product ships; Cluster documents add theirs."""
+
+    products: Mapping[str, Product] = field(default_factory=dict)
+    files: Mapping[str, ParsedFile] = field(default_factory=dict)
+
+    def documents(self) -> documents.Documents:
+        """What all files together want, sorted by name."""
+        placed = [one.document for name in sorted(self.files) for one in self.files[name].documents]
+        return documents.Documents(
+            models=tuple(sorted((d for d in placed if isinstance(d, documents.Model)), key=_name)),
+            policies=tuple(sorted((d for d in placed if isinstance(d, documents.PlacementPolicy)), key=_name)),
+            clusters=tuple(sorted((d for d in placed if isinstance(d, documents.Cluster)), key=_name)),
+        )
+
+
+def _name(document: documents.Document) -> str:
+    return document.metadata.name
+
+
+def accept(current: PolicySet, name: str, payload: bytes) -> tuple[PolicySet, tuple[Problem, ...]]:
+    """The set with this file in place of its last revision; or the same set, and the problems of the file."""
+    parsed = parse(name, payload)
+    if parsed.problems:
+        return current, parsed.problems
+    others = {key: file for key, file in current.files.items() if key != name}
+    problems = tuple(sorted(_together(parsed, others, current.products)))
+    if problems:
+        return current, problems
+    return replace(current, files={**others, name: parsed}), ()
+
+
+def _together(
+    parsed: ParsedFile, others: Mapping[str, ParsedFile], products: Mapping[str, Product]
+) -> Iterator[Problem]:
+    known = {
+        (one.kind, one.name): f"{name}:{one.node.mark.line}" for name, file in others.items() for one in file.documents
+    }
+    owners = {
+        model: (one.name, name)
+        for name, file in others.items()
+        for one in file.documents
+        if isinstance(one.document, documents.PlacementPolicy)
+        for model in one.document.spec.models.match_names
+    }
+    usable = dict(products)
+    everything = [one for file in [*others.values(), parsed] for one in file.documents]
+    for one in everything:
+        if isinstance(one.document, documents.Cluster):
+            for pool in one.document.spec.accelerators:
+                usable.setdefault(pool.product, Product(name=pool.product))
+    for one in parsed.documents:
+        where = known.get((one.kind, one.name))
+        if where is not None:
+            mark = one.mark("metadata", "name")
+            yield problem_at(parsed.name, mark, f"{one.kind} {one.name} is already defined at {where}", "a new name")
+        known[one.kind, one.name] = f"{parsed.name}:{one.node.mark.line}"
+        if isinstance(one.document, documents.PlacementPolicy):
+            yield from _owned_once(parsed.name, one, one.document.spec, owners)
+        if isinstance(one.document, documents.Model) and products:
+            yield from _known_products(parsed.name, one, one.document.spec, usable)
+
+
+def _owned_once(
+    file: str, placed: Placed, spec: documents.PlacementPolicySpec, owners: dict[str, tuple[str, str]]
+) -> Iterator[Problem]:
+    for number, model in enumerate(spec.models.match_names):
+        if model in owners:
+            policy, where = owners[model]
+            mark = placed.mark("spec", "models", "matchNames", number)
+            text = f"model {model} already obeys policy {policy} of {where}"
+            yield problem_at(file, mark, text, "one policy for a model", "take it out of one of the two")
+        owners[model] = (placed.name, file)
+
+
+def _known_products(
+    file: str, placed: Placed, spec: documents.ModelSpec, usable: Mapping[str, Product]
+) -> Iterator[Problem]:
+    for number, one in enumerate(spec.accelerators):
+        product = usable.get(one.product)
+        if product is None:
+            mark = placed.mark("spec", "accelerators", number, "product")
+            hint = did_you_mean(one.product, usable) or "name it in a Cluster document first if it is new"
+            text = f"unknown accelerator product {one.product}"
+            yield problem_at(file, mark, text, "a value of nvidia.com/gpu.product", hint)
+        elif one.mig_profile and product.mig_profiles and one.mig_profile not in product.mig_profiles:
+            mark = placed.mark("spec", "accelerators", number, "migProfile")
+            text = f"{one.product} has no MIG profile {one.mig_profile}"
+            yield problem_at(file, mark, text, "one of " + ", ".join(product.mig_profiles))

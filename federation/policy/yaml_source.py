@@ -1,0 +1,218 @@
+"""YAML as people write policies: read with positions, bounded, and without its traps.
+
+The YAML 1.2 core schema: `no`, `on` and `12:30:00` are strings. Refused with their position: anchors and aliases (an
+alias can make gigabytes of nine lines), duplicate keys, tags, merge keys, NaN and infinities, and anything over-long
+or over-deep. Events are read one by one and reading stops at the first fault, so nothing hostile takes long.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+MAX_POLICY_BYTES = 1024 * 1024
+MAX_DEPTH = 32
+MAX_NODES = 50_000
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_CONSTANTS = {
+    "": None,
+    "~": None,
+    "null": None,
+    "Null": None,
+    "NULL": None,
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "false": False,
+    "False": False,
+    "FALSE": False,
+}
+MAX_DIGITS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A place in a file; both count from 1."""
+
+    line: int
+    column: int
+
+
+class YamlProblem(Exception):
+    """Something that is refused, where it is, what was expected and what to do."""
+
+    def __init__(self, mark: Mark, message: str, *, expected: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.mark, self.message, self.expected, self.hint = mark, message, expected, hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A value with its place. Mappings hold nodes by key in `items`, with the key's own mark in `key_marks`."""
+
+    mark: Mark
+    value: Any = None
+    items: dict[str, Node] | None = None
+    key_marks: dict[str, Mark] | None = None
+    elements: tuple[Node, ...] | None = None
+
+    def plain(self) -> Any:
+        """The value as Python's own types."""
+        if self.items is not None:
+            return {key: node.plain() for key, node in self.items.items()}
+        if self.elements is not None:
+            return [node.plain() for node in self.elements]
+        return self.value
+
+
+START = Mark(line=1, column=1)
+
+
+def read(payload: bytes) -> tuple[Node, ...]:
+    """The documents of a file. Raises: YamlProblem at the first thing that is refused."""
+    return tuple(_Reader(_text(payload)).documents())
+
+
+def _text(payload: bytes) -> str:
+    if len(payload) > MAX_POLICY_BYTES:
+        raise YamlProblem(
+            START,
+            f"the file is longer than {MAX_POLICY_BYTES} bytes",
+            expected="at most 1 MiB",
+            hint="split it into several files",
+        )
+    try:
+        text = payload.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = payload[: error.start]
+        mark = Mark(line=before.count(b"\n") + 1, column=error.start - (before.rfind(b"\n") + 1) + 1)
+        raise YamlProblem(mark, "not UTF-8", expected="text in UTF-8", hint="save the file as UTF-8") from error
+    for match in re.finditer(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text):
+        lines = text[: match.start()].split("\n")
+        mark = Mark(line=len(lines), column=len(lines[-1]) + 1)
+        raise YamlProblem(
+            mark, f"control character {ord(match.group()):#04x}", expected="printable text", hint="remove it"
+        )
+    return text
+
+
+class _Reader:
+    """Builds nodes from parse events, iteratively enough that depth is bounded before Python's stack is."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._nodes = 0
+        self._events = self._parse(text)
+
+    def _parse(self, text: str) -> Iterator[Any]:
+        try:
+            yield from yaml.parse(text, Loader=_Loader)
+        except yaml.MarkedYAMLError as error:
+            place = error.problem_mark or error.context_mark
+            mark = _mark(place) if place is not None else START
+            hint = "check the indentation and the quotes around here"
+            if "\t" in _line(text, mark.line):
+                hint = "indent with spaces: YAML allows no tabs there"
+            raise YamlProblem(
+                mark, f"not YAML: {error.problem or error.context}", expected="YAML", hint=hint
+            ) from error
+        except yaml.YAMLError as error:
+            raise YamlProblem(START, f"not YAML: {error}", expected="YAML", hint="") from error
+
+    def documents(self) -> Iterator[Node]:
+        for event in self._events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                yield self._node(next(self._events), depth=1)
+
+    def _node(self, event: Any, *, depth: int) -> Node:
+        mark = _mark(event.start_mark)
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise YamlProblem(mark, f"more than {MAX_NODES} values", expected="fewer", hint="split the file")
+        if depth > MAX_DEPTH:
+            raise YamlProblem(
+                mark, f"nested deeper than {MAX_DEPTH}", expected=f"at most {MAX_DEPTH} levels", hint="flatten it"
+            )
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise YamlProblem(
+                mark,
+                "anchors and aliases are not allowed",
+                expected="a value",
+                hint="write the value out where it is used",
+            )
+        if event.tag not in (None, "!"):
+            raise YamlProblem(
+                mark, f"the tag {event.tag} is not allowed", expected="a plain value", hint="remove the tag"
+            )
+        if isinstance(event, yaml.MappingStartEvent):
+            return self._mapping(mark, depth)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self._sequence(mark, depth)
+        return Node(mark=mark, value=_scalar(event, mark))
+
+    def _sequence(self, mark: Mark, depth: int) -> Node:
+        elements = []
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            elements.append(self._node(event, depth=depth + 1))
+        return Node(mark=mark, elements=tuple(elements))
+
+    def _mapping(self, mark: Mark, depth: int) -> Node:
+        items: dict[str, Node] = {}
+        key_marks: dict[str, Mark] = {}
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            place = _mark(event.start_mark)
+            key = self._node(event, depth=depth + 1)
+            if key.items is not None or key.elements is not None:
+                raise YamlProblem(place, "a key is a mapping or a list", expected="a word as key", hint="")
+            name = event.value
+            if name == "<<":
+                raise YamlProblem(place, "merge keys are not allowed", expected="a field", hint="write the fields out")
+            if name in items:
+                first = key_marks[name].line
+                raise YamlProblem(
+                    place, f"{name} appears twice", expected="each key once", hint=f"the first is at line {first}"
+                )
+            key_marks[name] = place
+            items[name] = self._node(next(self._events), depth=depth + 1)
+        return Node(mark=mark, items=items, key_marks=key_marks)
+
+
+def _mark(place: Any) -> Mark:
+    return Mark(line=place.line + 1, column=place.column + 1)
+
+
+def _line(text: str, number: int) -> str:
+    lines = text.split("\n", number)
+    return lines[number - 1] if len(lines) >= number else ""
+
+
+def _scalar(event: Any, mark: Mark) -> Any:
+    """The value of a scalar by the YAML 1.2 core schema; quoted ones are strings."""
+    text: str = event.value
+    if event.style is not None:
+        return text
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _NOT_FINITE.fullmatch(text):
+        raise YamlProblem(mark, f"{text} is no number to plan with", expected="a finite number", hint="")
+    is_integer = _INTEGER.fullmatch(text) is not None
+    if not is_integer and not _FLOAT.fullmatch(text):
+        return text
+    if len(text) > MAX_DIGITS:
+        raise YamlProblem(
+            mark, "a number with too many digits", expected=f"at most {MAX_DIGITS}", hint="quote it if it is a word"
+        )
+    if is_integer:
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise YamlProblem(mark, f"{text} is out of range", expected="a finite number", hint="")
+    return value
