@@ -233,8 +233,8 @@ class Agent:
         """Break the connection without a goodbye, as a lost region does: the broker speaks the last will."""
         self._may_connect.clear()
         link = self._client._client.socket() if self._client is not None else None
-        if link is not None:
-            link.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+        if isinstance(link, socket.socket):
+            link.shutdown(socket.SHUT_RDWR)
 
     def heal(self) -> None:
         """Let it connect again."""

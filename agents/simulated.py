@@ -53,6 +53,11 @@ class SimulatedBackend:
     async def start(self) -> None:
         """There is nothing to watch."""
 
+    @property
+    def offered(self) -> tuple[messages.PoolReport, ...]:
+        """What the nodes offer, as last set."""
+        return self._pools
+
     def set_pools(self, pools: tuple[messages.PoolReport, ...]) -> None:
         """The nodes change: devices appear or vanish (and replicas with them, the newest first), prices move."""
         self._pools = pools

@@ -70,7 +70,7 @@ class ControllerServices:
 
     def policies(self) -> Sequence[views.PolicyFileView]:
         """The policy files in force."""
-        return self.desk.files()
+        return [msgspec.convert(one, views.PolicyFileView, from_attributes=True) for one in self.desk.files()]
 
     async def explain(self, model: str, cluster: str | None) -> views.ExplanationView:
         """Why a model is where it is. Raises: Refused."""
@@ -106,12 +106,13 @@ class ControllerServices:
             raise self._rejected(error) from error
         except StoreFull as error:
             raise Refused(507, "InsufficientStorage", str(error), "free disk space; what is accepted stays") from error
-        return accepted
+        return msgspec.convert(accepted, views.AppliedView, from_attributes=True)
 
     @staticmethod
     def _rejected(error: Rejected) -> Refused:
         hint = "correct the file; what was accepted before stays in force"
-        return Refused(422, "Invalid", str(error), hint, error.problems)
+        problems = tuple(msgspec.convert(one, views.ProblemView, from_attributes=True) for one in error.problems)
+        return Refused(422, "Invalid", str(error), hint, problems)
 
     async def cordon(self, cluster: str, reason: str, *, drain: bool) -> None:
         """Keep an operator's word, then act on it."""

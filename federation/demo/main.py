@@ -1,0 +1,174 @@
+"""`isochrone demo`: a day of the world, with the map."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import signal
+import socket
+import sys
+import time
+import webbrowser
+
+import click
+import msgspec
+
+from federation.aiokit import context
+from federation.demo.run import Demo, Progress
+from federation.demo.scoring import Summary
+from federation.logs import configure
+from federation.settings import Listen
+
+DEFAULT_DAY_S = 600.0
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Duration(click.ParamType[float]):
+    """`60s`, `10m`, `1h`."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        seconds = float(match.group(1)) * UNITS[match.group(2) or "s"] if match else 0.0
+        if not 10.0 <= seconds <= 86_400.0:
+            self.fail(f"{value!r}: expected 10s to 24h, as 60s or 10m", param, ctx)
+        return seconds
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  isochrone demo                     a day in ten minutes, again and again, with the map in the browser
+  isochrone demo --for 60s           the whole day in a minute, then a summary
+  isochrone demo --for 60s --json    the same, with the summary as one JSON line
+"""
+)
+@click.option("--for", "duration_s", type=Duration(), help="Fit one day into this time, then end with a summary.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON line.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8480,
+    show_default=True,
+    help="Port of the map; another one when it is taken.",
+)
+@click.option(
+    "--open/--no-open",
+    "open_browser",
+    default=None,
+    help="Open the map in the browser (default: at a terminal, without --json).",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of measurement noise and jitter.")
+@click.option("--verbose", is_flag=True, help="Show the controller's and the agents' logs.")
+def demo(
+    duration_s: float | None, as_json: bool, port: int, open_browser: bool | None, seed: int, verbose: bool
+) -> None:
+    """Run the whole product on a simulated world of real places, prices and latencies."""
+    configure("text" if verbose else "auto", level=logging.INFO if verbose else logging.ERROR)
+    if open_browser is None:
+        open_browser = sys.stdout.isatty() and not as_json
+    try:
+        summaries = asyncio.run(_run(duration_s, port, open_browser, seed))
+    except TimeoutError:
+        raise click.ClickException("no plan was served in time: the machine is very busy; try again") from None
+    if summaries is None:
+        return
+    click.echo(msgspec.json.encode(summaries).decode() if as_json else _table(summaries))
+
+
+async def _run(duration_s: float | None, port: int, open_browser: bool, seed: int) -> dict[str, Summary] | None:
+    click.echo("starting a controller, a broker and an agent for every cluster …", err=True)
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    demo = Demo(day_s=duration_s or DEFAULT_DAY_S, seed=seed, listen=Listen(port=_port(port)))
+    try:
+        await demo.start()
+        context.write(context.Context(server=demo.controller.url, token=demo.controller.token))
+        click.echo(f"map: {demo.controller.sign_in_url}", err=True)
+        if open_browser:
+            await asyncio.to_thread(webbrowser.open, demo.controller.sign_in_url)
+        teller = _Teller()
+        living = asyncio.ensure_future(demo.run(1.0 if duration_s else None, teller.tell))  # noqa: TID251 awaited below
+        waiting = asyncio.ensure_future(stopping.wait())  # noqa: TID251 awaited below
+        await asyncio.wait({living, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        teller.end()
+        interrupted = not living.done()
+        for task in (living, waiting):
+            task.cancel()
+        await asyncio.gather(living, waiting, return_exceptions=True)
+        if interrupted:
+            return None
+        living.result()
+    finally:
+        await demo.stop()
+    return demo.summaries()
+
+
+def _port(wanted: int) -> int:
+    """The wanted port, or 0 (any) when something else has it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return 0
+    return wanted
+
+
+class _Teller:
+    """Tells the day: one line that is written over at a terminal, a line a second elsewhere, and the story."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._told: tuple[str, ...] = ()
+        self._next_s = 0.0
+
+    def tell(self, progress: Progress) -> None:
+        for event in progress.story:
+            if event not in self._told:
+                self._say(f"{_clock(progress.day_fraction)}  {event}", lasting=True)
+        for event in self._told:
+            if event not in progress.story:
+                self._say(f"{_clock(progress.day_fraction)}  over: {event}", lasting=True)
+        self._told = progress.story
+        now_s = time.perf_counter()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + (0.2 if self._is_terminal else 2.0)
+        within = progress.within_objective_share
+        share = f"{100 * within:.1f} %" if within is not None else "unknown"
+        self._say(
+            f"{_clock(progress.day_fraction)}  {progress.usd_per_hour:8.2f} USD/h  {share} within objective  "
+            f"{100 * progress.unserved_share:.2f} % unserved  plan {progress.generation}",
+            lasting=False,
+        )
+
+    def _say(self, text: str, *, lasting: bool) -> None:
+        if self._is_terminal:
+            click.echo(f"\r\x1b[2K{text}", err=True, nl=lasting)
+        else:
+            click.echo(text, err=True)
+
+    def end(self) -> None:
+        if self._is_terminal:
+            click.echo("", err=True)
+
+
+def _clock(day_fraction: float) -> str:
+    minutes = int(day_fraction % 1.0 * 1440)
+    return f"{minutes // 60:02d}:{minutes % 60:02d} UTC"
+
+
+def _table(summaries: dict[str, Summary]) -> str:
+    rows = [f"{'':10}{'within objective':>18}{'USD per hour':>14}{'unserved':>10}{'moves':>8}  worst cell"]
+    for name, one in summaries.items():
+        worst = f"{one.worst_cell.name} ({100 * one.worst_cell.within_objective_share:.1f} %)"
+        rows.append(
+            f"{name:10}{100 * one.within_objective_share:>16.2f} %{one.usd_per_hour:>14.2f}"
+            f"{100 * one.unserved_share:>8.2f} %{one.moves:>8}  {worst}"
+        )
+    return "\n".join(rows)

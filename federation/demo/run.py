@@ -1,0 +1,220 @@
+"""The whole product in one process tree on a simulated world: controller, broker, one agent per cluster, and a day.
+
+Time runs faster than the clock, for controller and agents alike, so every period and toleration is the real one. The
+day begins when the first plan is in force and its replicas are warm; what is scored is what the agents really had ready
+and what shares the controller really had published, against the true latencies that the controller only estimates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agents.app import Agent, AgentSettings
+from agents.simulated import SimulatedBackend
+from federation.aiokit.clock import Clock
+from federation.aiokit.tasks import Tasks
+from federation.app import Controller
+from federation.demo import catalogue, naive
+from federation.demo.physics import Physics
+from federation.demo.scoring import Observed, ReplicaKey, Score, Summary
+from federation.settings import Listen, Settings
+from federation.state.world import Timing
+from federation.wire import messages
+
+DAY_S = 86_400.0
+REPORTS_PER_DAY = 120
+PLANS_PER_DAY = 96
+STEPS_PER_DAY = 240
+STARTING_S = 60.0
+"""The machine's seconds that the first plan and its warm-up may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How the day goes, for a line in the terminal."""
+
+    day_fraction: float
+    usd_per_hour: float
+    within_objective_share: float | None
+    unserved_share: float
+    generation: int
+    story: tuple[str, ...]
+    message: str
+
+
+class Demo:
+    """One demo. `day_s` is how many of the machine's seconds a day takes."""
+
+    def __init__(self, *, day_s: float, seed: int = 0, listen: Listen) -> None:
+        self.physics = Physics(catalogue.load())
+        self.clock = Clock(speed=DAY_S / day_s)
+        report_s = DAY_S / REPORTS_PER_DAY
+        timing = Timing(report_interval_s=report_s, tick_s=report_s / 2, stale_after_s=4 * report_s)
+        settings = Settings(
+            listen=listen,
+            timing=timing,
+            plan_period_s=DAY_S / PLANS_PER_DAY,
+            plan_spacing_s=DAY_S / PLANS_PER_DAY / 4,
+            seed=seed,
+        )
+        self.controller = Controller(settings, clock=self.clock)
+        self._rng = random.Random(seed)
+        self._tasks = Tasks()
+        self._agents: dict[str, Agent] = {}
+        self._backends: dict[str, SimulatedBackend] = {}
+        self._began_s: float | None = None
+        self._cut: frozenset[str] = frozenset()
+        self._doors: tuple[float, dict[str, tuple[messages.DemandSample, ...]]] = (-1.0, {})
+        self._score = Score(self.physics)
+        self._steps: list[tuple[float, float]] = []
+
+    @property
+    def day_fraction(self) -> float:
+        """How much of the day has passed; more than 1 on the second."""
+        return 0.0 if self._began_s is None else (self.clock.monotonic_s() - self._began_s) / DAY_S
+
+    async def start(self) -> None:
+        """Bring everything up and wait for the first plan to be served. Raises: TimeoutError, and what start raises."""
+        await self.controller.start()
+        folder = catalogue.folder()
+        for name in catalogue.DOCUMENT_FILES:
+            await self.controller.desk.accept(name, (folder / name).read_bytes(), actor="demo")
+        for name in sorted(self.physics.clusters):
+            self._agents[name] = self._agent(name)
+            self._tasks.start(f"agent-{name}", self._agents[name].run())
+        async with asyncio.timeout(STARTING_S):
+            while not self._is_serving():
+                await self.controller.hub.change(timeout_s=0.1)
+        self._began_s = self.clock.monotonic_s()
+
+    def _agent(self, name: str) -> Agent:
+        rng = random.Random(f"{name}/{self._rng.getrandbits(32)}")
+        backend = SimulatedBackend(
+            pools=self._pools(name, 0.0),
+            clock=self.clock,
+            rng=rng,
+            rtt_ms=lambda peer, chance: self.physics.measured_rtt_ms(name, peer, chance),
+            demand=lambda: self._demand_at(name),
+            probe=f"{name}.demo:1",
+        )
+        self._backends[name] = backend
+        settings = AgentSettings(
+            cluster=name,
+            address=self.controller.broker,
+            interval_s=self.controller.settings.timing.report_interval_s,
+            version="demo",
+        )
+        return Agent(settings, backend, clock=self.clock, rng=rng)
+
+    def _pools(self, cluster: str, day_fraction: float) -> tuple[messages.PoolReport, ...]:
+        return tuple(
+            messages.PoolReport(
+                key=pool.key,
+                vram_gib=pool.vram_gib,
+                allocatable=pool.devices,
+                free=pool.devices,
+                usd_per_device_hour=pool.usd_per_device_hour,
+            )
+            for pool in self.physics.pools(cluster, day_fraction)
+        )
+
+    def _demand_at(self, cluster: str) -> tuple[messages.DemandSample, ...]:
+        """What the front door of a cluster counts now; worked out once for all doors and moments close together."""
+        now = round(self.day_fraction * STEPS_PER_DAY * 2) / (STEPS_PER_DAY * 2)
+        if self._doors[0] != now:
+            doors: dict[str, list[messages.DemandSample]] = defaultdict(list)
+            for (model, cell), rps in sorted(self.physics.demand(now).items()):
+                doors[self.physics.front_door(cell, now)].append(
+                    messages.DemandSample(
+                        model=model, cell=self.physics.user_cell(cell), requests_per_second=round(rps, 3)
+                    )
+                )
+            self._doors = (now, {door: tuple(samples) for door, samples in doors.items()})
+        return self._doors[1].get(cluster, ())
+
+    def _is_serving(self) -> bool:
+        hub = self.controller.hub
+        target = hub.plan.target_by_key()
+        if not target or not hub.routes.routes:
+            return False
+        ready = hub.world.ready_replicas()
+        return all(ready.get(key, 0) >= count for key, count in target.items())
+
+    async def run(self, days: float | None, tell: Callable[[Progress], None]) -> None:
+        """Live through `days`, or for ever, telling how it goes at every step."""
+        step_s = DAY_S / STEPS_PER_DAY
+        last = self.day_fraction
+        while days is None or last < days:
+            await self.clock.sleep(step_s)
+            now = self.day_fraction
+            self._act(now % 1.0)
+            begun = last if days is None else min(last, days)
+            ended = now if days is None else min(now, days)
+            if ended > begun:
+                self._count(begun, (ended - begun) * 24.0)
+            last = now
+            tell(self._progress(now))
+
+    def _act(self, moment: float) -> None:
+        """Let the story happen: devices and prices change, clusters are cut off and come back."""
+        for name, backend in self._backends.items():
+            pools = self._pools(name, moment)
+            if pools != backend.offered:
+                backend.set_pools(pools)
+        down = frozenset(name for name in self._agents if not self.physics.is_alive(name, moment))
+        for name in sorted(down - self._cut):
+            self._agents[name].cut()
+        for name in sorted(self._cut - down):
+            self._agents[name].heal()
+        self._cut = down
+
+    def _count(self, moment: float, hours: float) -> None:
+        self._steps.append((moment, hours))
+        self._score.add(moment, hours, self._observed())
+
+    def _observed(self) -> Observed:
+        ready: dict[ReplicaKey, int] = {}
+        held: dict[ReplicaKey, int] = {}
+        for name, backend in self._backends.items():
+            if name in self._cut:
+                continue
+            ready |= {(model, name, pool): count for (model, pool), count in backend.ready().items()}
+            held |= {(model, name, pool): count for (model, pool), count in backend.holding().items()}
+        shares = {
+            (route.model, route.cell): {share.cluster: share.share for share in route.now}
+            for route in self.controller.hub.routes.routes
+        }
+        return Observed(ready=ready, held=held, shares=shares)
+
+    def _progress(self, moment: float) -> Progress:
+        now = Score(self.physics)
+        now.add(moment, 1.0, self._observed())
+        summary = now.summary()
+        return Progress(
+            day_fraction=moment,
+            usd_per_hour=summary.usd_per_hour,
+            within_objective_share=summary.within_objective_share,
+            unserved_share=summary.unserved_share,
+            generation=self.controller.hub.plan.generation,
+            story=tuple(event.says for event in self.physics.story(moment % 1.0)),
+            message=self.controller.hub.message,
+        )
+
+    def summaries(self) -> dict[str, Summary]:
+        """The day of ours, and the same day under the naive plans: the same steps, demand, devices and prices."""
+        found = {"ours": self._score.summary()}
+        for name, planner in (("nearest", naive.nearest), ("even", naive.even)):
+            score = Score(self.physics)
+            for moment, hours in self._steps:
+                score.add(moment, hours, planner(self.physics, moment))
+            found[name] = score.summary()
+        return found
+
+    async def stop(self) -> None:
+        """End everything."""
+        await self._tasks.stop()
+        await self.controller.stop()
