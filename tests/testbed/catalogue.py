@@ -339,7 +339,8 @@ CLUSTERS_HEAD = """\
 # Written by `python -m tests.testbed.catalogue`; how many devices this federation has is the demo's own choice.
 #
 # Locations: oaustegard aws-ping (MIT), GoogleCloudPlatform/region-picker (Apache-2.0), vmisson/azure-region-span (MIT;
-#   centroids), Netrvin/cloudflare-colo-list (MIT; edge sites by IATA code, for both edge networks).
+#   centroids of states and countries, so some lie off the city that is named), Netrvin/cloudflare-colo-list (MIT; edge
+#   sites by IATA code, for both edge networks).
 # Prices, USD per device-hour, the lowest over the instance types with the device:
 #   gcp    cloudpilot-ai/karpenter-provider-gcp, 2026-08-03: on-demand and spot, by region
 #   azure  Azure/karpenter-provider-azure, 2026-06-18: on-demand, by region
@@ -350,7 +351,7 @@ CLUSTERS_HEAD = """\
 #   us-east-1 x R (...)  us-east-1's price times the ratio of the two regions for the product in brackets
 #   on-demand x D        spot that is in none of the files: the usual discount of the provider
 #                        (aws 0.30, azure 0.40: the-full-stack/website, T4 and A10G, A100, March 2025)
-#   ... x {premium:.3f}            edge: no network lists prices of single GPUs at its sites. The nearest region's
+#   ... x {premium:.3f}          edge: no network lists prices of single GPUs at its sites. The nearest region's
 #                        price level, times what OVHcloud asks for an L4 above AWS us-east-1 (1.00 / 0.8048)
 #   ... / N instances    a MIG slice: the device's price over its slices (NVIDIA/mig-parted)"""
 
