@@ -9,6 +9,7 @@ import pytest
 
 from federation.demo import catalogue
 from federation.demo.physics import Physics
+from federation.policy.catalogue import PolicySet, accept
 
 EU_MEMBER = {"DE": True, "NL": True, "SE": True, "GB": False, "US": False, "IN": False}
 
@@ -68,6 +69,15 @@ def test_all_users_have_somewhere_permitted_within_the_objective(physics: Physic
             )
         ]
         assert hopeless == [], model
+
+
+def test_the_controller_accepts_the_documents(physics: Physics) -> None:
+    """The demo's controller would start without models, or with others than the demo scores."""
+    policies = PolicySet()
+    for name in catalogue.DOCUMENT_FILES:
+        policies, problems = accept(policies, name, (catalogue.folder() / name).read_bytes())
+        assert problems == ()
+    assert policies.documents() == physics.catalogue.documents
 
 
 BROKEN = [
