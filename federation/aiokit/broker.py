@@ -93,16 +93,13 @@ class NewestPerTopic(asyncio.Queue[aiomqtt.Message]):
     """
 
     def _init(self, maxsize: int) -> None:
-        self._newest: OrderedDict[str, aiomqtt.Message] = OrderedDict()
+        self._queue: OrderedDict[str, aiomqtt.Message] = OrderedDict()
 
     def _put(self, item: Any) -> None:
-        self._newest[getattr(getattr(item, "topic", None), "value", "")] = item
+        self._queue[getattr(getattr(item, "topic", None), "value", "")] = item
 
     def _get(self) -> aiomqtt.Message:
-        return self._newest.popitem(last=False)[1]
-
-    def qsize(self) -> int:
-        return len(self._newest)
+        return self._queue.popitem(last=False)[1]
 
 
 def client(

@@ -197,7 +197,7 @@ def _line(text: str, number: int) -> str:
 def _scalar(event: Any, mark: Mark) -> Any:
     """The value of a scalar by the YAML 1.2 core schema; quoted ones are strings."""
     text: str = event.value
-    if event.style is not None:
+    if event.style:
         return text
     if text in _CONSTANTS:
         return _CONSTANTS[text]
