@@ -8,7 +8,8 @@ import socket
 from amqtt.broker import Broker
 from amqtt.errors import BrokerError
 
-from federation.aiokit.broker import BrokerAddress, is_loopback
+from federation.aiokit.broker import BrokerAddress
+from federation.aiokit.loopback import is_loopback
 
 
 class BrokerDown(Exception):

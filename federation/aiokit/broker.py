@@ -7,7 +7,6 @@ identity (a client certificate, or a user with a password), or there is no conne
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import ssl
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import aiomqtt
+
+from federation.aiokit.loopback import is_loopback
 
 
 class InsecureAddress(ValueError):
@@ -73,16 +74,6 @@ class BrokerAddress:
         if self.cert_file is not None:
             context.load_cert_chain(self.cert_file, self.key_file)
         return context
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` can only be this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class NewestPerTopic(asyncio.Queue[aiomqtt.Message]):

@@ -1,0 +1,153 @@
+"""Commands that change something, or say what would change: diff, apply, lint, cordon, drain, uncordon."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from federation.api import views
+from federation.cli import tables
+from federation.cli.client import CliError, connect
+from federation.policy.load import Problem
+
+YAML = "application/yaml"
+FILE = click.option(
+    "-f", "--file", "files", multiple=True, required=True, help="File, directory, or - for standard input."
+)
+
+
+def _read(files: tuple[str, ...]) -> list[tuple[str, bytes]]:
+    """(name, content) of every file named, directories by their YAML."""
+    found = []
+    for text in files:
+        path = Path(text)
+        if text == "-":
+            found.append(("stdin.yaml", sys.stdin.buffer.read()))
+        elif path.is_dir():
+            found += [(one.name, one.read_bytes()) for one in sorted(path.glob("*.y*ml"))]
+        elif path.is_file():
+            found.append((path.name, path.read_bytes()))
+        else:
+            raise CliError(f"{text}: no such file", "give a YAML file, a directory, or -", exit_code=2)
+    if not found:
+        raise CliError("no YAML file there", exit_code=2)
+    return sorted(found, key=lambda one: b"kind: Cluster" not in one[1])
+
+
+@click.command(
+    epilog="""\b
+Exit code: 0 nothing would change, 1 something would, more on errors.
+\b
+Examples:
+  isochrone diff -f policies.yaml
+"""
+)
+@click.option("-f", "--file", "file", required=True, help="File, or - for standard input.")
+@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
+@click.pass_context
+def diff(ctx: click.Context, file: str, output: str) -> None:
+    """What a policy file would move, for what money, and whose latency changes. Changes nothing."""
+    name, payload = _read((file,))[0]
+    try:
+        view = connect(ctx).post("/v1/diff", payload, YAML, views.DiffView, name=name)
+    except CliError as error:
+        raise CliError(error.message, error.hint, exit_code=max(2, error.status)) from error
+    click.echo(tables.document(view, output) if output != "table" else _diff_text(view))
+    ctx.exit(1 if view.changed else 0)
+
+
+def _diff_text(view: views.DiffView) -> str:
+    if not view.changed:
+        return "nothing would change"
+    lines = []
+    for one in view.changes:
+        sign = "+" if one.after > one.before else "-"
+        lines.append(
+            f"{sign} {one.model:<18} {one.cluster:<26} {one.pool:<36} {one.before} -> {one.after}  {one.reason}"
+        )
+    lines.append(f"\nUSD per hour: {view.usd_per_hour_before:.2f} -> {view.usd_per_hour_after:.2f}")
+    lines.append(f"unserved requests per second: {view.unserved_rps_before:.2f} -> {view.unserved_rps_after:.2f}")
+    for change in view.latency[:40]:
+        before = tables.UNKNOWN if change.before_ms is None else f"{change.before_ms:.0f}"
+        after = "unserved" if change.after_ms is None else f"{change.after_ms:.0f}"
+        lines.append(f"  {change.model:<18} {change.cell:<20} {before} -> {after} ms")
+    if len(view.latency) > 40:
+        lines.append(f"  … and {len(view.latency) - 40} cells more (-o json has all)")
+    return "\n".join(lines)
+
+
+@click.command(epilog="\b\nExamples:\n  isochrone apply -f policies.yaml\n  isochrone apply -f configs/policies\n")
+@FILE
+@click.pass_context
+def apply(ctx: click.Context, files: tuple[str, ...]) -> None:
+    """Hand in policy files. What is accepted is durable when this returns; a refused file changes nothing."""
+    client = connect(ctx)
+    for name, payload in _read(files):
+        view = client.post("/v1/policies", payload, YAML, views.AppliedView, name=name)
+        for one in view.documents:
+            click.echo(f"{one.lower()} {'configured' if view.changed else 'unchanged'}")
+
+
+@click.command(epilog="\b\nExamples:\n  isochrone lint policies.yaml\n  isochrone lint -o json configs/policies\n")
+@click.argument("files", nargs=-1, required=True)
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.pass_context
+def lint(ctx: click.Context, files: tuple[str, ...], output: str) -> None:
+    """Check policy files without a controller: each alone, and all together."""
+    from federation.loops.policies import shipped_products
+    from federation.policy import catalogue
+
+    known = catalogue.PolicySet(products=shipped_products())
+    problems: list[Problem] = []
+    given = _read(files)
+    for name, payload in given:
+        known, found = catalogue.accept(known, name, payload)
+        problems += found
+    if output == "json":
+        click.echo(json.dumps([msgspec.to_builtins(one) for one in problems], indent=2))
+    else:
+        for one in problems:
+            click.echo(one.text())
+        if not problems:
+            click.echo(f"{len(given)} files are good")
+    ctx.exit(1 if problems else 0)
+
+
+def _order(ctx: click.Context, cluster: str, action: str, reason: str) -> None:
+    body = json.dumps({"reason": reason}).encode()
+    connect(ctx).post(f"/v1/clusters/{cluster}/{action}", body, "application/json", views.ClusterView)
+    click.echo(f"cluster/{cluster} {action}ed")
+
+
+REASON = click.option("--reason", required=True, help="Why: the next engineer will ask.")
+
+
+@click.command(epilog='\b\nExamples:\n  isochrone cordon aws-eu-central-1 --reason "kernel update"\n')
+@click.argument("cluster")
+@REASON
+@click.pass_context
+def cordon(ctx: click.Context, cluster: str, reason: str) -> None:
+    """Give a cluster no new load; what it has stays."""
+    _order(ctx, cluster, "cordon", reason)
+
+
+@click.command(epilog='\b\nExamples:\n  isochrone drain aws-eu-central-1 --reason "leaving the region"\n')
+@click.argument("cluster")
+@REASON
+@click.pass_context
+def drain(ctx: click.Context, cluster: str, reason: str) -> None:
+    """Move a cluster's load away, make before break."""
+    _order(ctx, cluster, "drain", reason)
+
+
+@click.command(epilog="\b\nExamples:\n  isochrone uncordon aws-eu-central-1\n")
+@click.argument("cluster")
+@click.option("--reason", default="", help="Why.")
+@click.pass_context
+def uncordon(ctx: click.Context, cluster: str, reason: str) -> None:
+    """Let a cluster take load again."""
+    _order(ctx, cluster, "uncordon", reason)

@@ -1,0 +1,208 @@
+"""Commands that only look: get, describe, explain, routes, map."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import click
+import msgspec
+
+from federation.api import views
+from federation.cli import tables
+from federation.cli.client import NOT_FOUND, Client, CliError, connect
+
+OUTPUT = click.option(
+    "-o", "--output", type=click.Choice(["table", "wide", "json", "yaml", "name"]), default="table", show_default=True
+)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  isochrone get clusters
+  isochrone get models -o wide
+  isochrone get cell Berlin -o yaml
+  isochrone get events -w
+"""
+)
+@click.argument("what", metavar="clusters|models|cells|placements|plans|events")
+@click.argument("name", required=False)
+@OUTPUT
+@click.option("-w", "--watch", is_flag=True, help="Go on and print what changes.")
+@click.option("--no-headers", is_flag=True, help="Leave the header line out.")
+@click.pass_context
+def get(ctx: click.Context, what: str, name: str | None, output: str, watch: bool, no_headers: bool) -> None:
+    """List things, or show one."""
+    plural, kind = _kind(what)
+    client = connect(ctx)
+    items: list[Any] = _one(client, plural, kind, name) if name else client.items(kind.path, kind.view)
+    _print(kind, items, output, headers=not no_headers, single=bool(name))
+    if watch:
+        _watch(client, plural, kind, name, items, output)
+
+
+def _kind(what: str) -> tuple[str, tables.Kind]:
+    found = tables.find(what)
+    if found is None:
+        close = difflib.get_close_matches(what, tables.KINDS, n=1)
+        raise CliError(
+            f"there is no kind {what!r}",
+            f"did you mean {close[0]}?" if close else "one of " + ", ".join(tables.KINDS),
+            exit_code=2,
+        )
+    return found
+
+
+def _name_of(one: Any) -> str:
+    if isinstance(one, views.PlacementView):
+        return f"{one.model}/{one.cluster}/{one.pool}"
+    if isinstance(one, views.PlanView):
+        return f"{one.epoch}.{one.generation}"
+    return str(getattr(one, "name", None) or getattr(one, "id", ""))
+
+
+def _one(client: Client, plural: str, kind: tables.Kind, name: str) -> list[Any]:
+    items = client.items(kind.path, kind.view)
+    found = [one for one in items if name in (_name_of(one), getattr(one, "model", None))]
+    if not found:
+        close = difflib.get_close_matches(name, [_name_of(one) for one in items], n=1)
+        hint = f"did you mean {close[0]}?" if close else f"`isochrone get {plural}` lists what there is"
+        raise CliError(f"{kind.singular} {name} not found (NotFound)", hint, exit_code=NOT_FOUND)
+    return found
+
+
+def _print(kind: tables.Kind, items: list[Any], output: str, *, headers: bool = True, single: bool = False) -> None:
+    if output == "name":
+        for one in items:
+            click.echo(f"{kind.singular}/{_name_of(one)}")
+    elif output in ("json", "yaml"):
+        click.echo(tables.document(items[0] if single and len(items) == 1 else items, output))
+    else:
+        click.echo(tables.table(kind, items, wide=output == "wide", headers=headers))
+
+
+def _watch(client: Client, plural: str, kind: tables.Kind, name: str | None, items: list[Any], output: str) -> None:
+    """Print rows that differ from what was printed last; ages alone are no difference."""
+    last = {_name_of(one): kind.row(one) | {"AGE": ""} for one in items}
+    for event, data in client.stream():
+        if plural == "events" and event == "event":
+            fresh = [msgspec.json.decode(data, type=views.EventView)]
+        elif event == "world" and plural in ("clusters", "models", "cells"):
+            fresh = list(getattr(msgspec.json.decode(data, type=views.OverviewView), plural))
+        elif event == "world" and plural != "events":
+            fresh = client.items(kind.path, kind.view)
+        else:
+            continue
+        for one in fresh:
+            key, row = _name_of(one), kind.row(one) | {"AGE": ""}
+            if last.get(key) != row and (name is None or name == key):
+                _print(kind, [one], output, headers=False, single=True)
+            last[key] = row
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  isochrone describe cluster aws-eu-central-1
+  isochrone describe model chat-8b
+  isochrone describe plan 12
+"""
+)
+@click.argument("what", metavar="cluster|model|cell|plan")
+@click.argument("name")
+@click.pass_context
+def describe(ctx: click.Context, what: str, name: str) -> None:
+    """Everything about one thing, with its recent events."""
+    plural, kind = _kind(what)
+    client = connect(ctx)
+    if plural == "plans":
+        found: Any = client.get(f"/v1/plans/{name}", views.PlanView)
+    else:
+        found = _one(client, plural, kind, name)[0]
+    click.echo(tables.document(found, "yaml"))
+    subject = f"{kind.singular}/{_name_of(found)}"
+    events = [one for one in client.items("/v1/events", views.EventView) if one.object == subject]
+    click.echo("events:")
+    for one in events[-10:]:
+        click.echo(f"  {one.type}  {one.reason}  {one.message}")
+    if not events:
+        click.echo("  <none>")
+
+
+@click.group(epilog="\b\nExamples:\n  isochrone explain placement chat-8b -c aws-eu-central-1\n")
+def explain() -> None:
+    """Why things are as they are."""
+
+
+@explain.command(
+    epilog="""\b
+Examples:
+  isochrone explain placement chat-8b
+  isochrone explain placement chat-8b -c aws-eu-central-1
+"""
+)
+@click.argument("model")
+@click.option("-c", "--cluster", help="Only this cluster.")
+@OUTPUT
+@click.pass_context
+def placement(ctx: click.Context, model: str, cluster: str | None, output: str) -> None:
+    """Why a model is where it is, and why it is not elsewhere."""
+    view = connect(ctx).get(f"/v1/explain/placement/{model}", views.ExplanationView, cluster=cluster)
+    if output in ("json", "yaml"):
+        click.echo(tables.document(view, output))
+        return
+    click.echo(f"{view.model}: {view.summary} (plan {view.epoch}.{view.generation})\n")
+    for one in view.filters:
+        removed = ", ".join(one.removed[:4]) + (f" and {len(one.removed) - 4} more" if len(one.removed) > 4 else "")
+        click.echo(f"  {one.name:<12} {one.survivors:>4} clusters left" + (f"; removed {removed}" if removed else ""))
+    click.echo("")
+    for verdict in view.clusters:
+        click.echo(f"  {verdict.cluster:<26} {verdict.replicas:>4}  {verdict.code:<14} {verdict.reason}")
+        for term in verdict.terms:
+            click.echo(f"  {'':<26}       {term.name:<14} {term.usd_per_hour:+.2f} USD/h")
+    for reason in view.unserved:
+        click.echo(f"  unserved: {reason}")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  isochrone routes --model chat-8b
+  isochrone routes --model chat-8b --lat 52.5 --lon 13.4
+"""
+)
+@click.option("--model", help="Only this model.")
+@click.option("--lat", type=click.FloatRange(-90, 90), help="Degrees; with --lon: which cluster for a user there.")
+@click.option("--lon", type=click.FloatRange(-180, 180))
+@OUTPUT
+@click.pass_context
+def routes(ctx: click.Context, model: str | None, lat: float | None, lon: float | None, output: str) -> None:
+    """Which cluster serves whom, by share."""
+    client = connect(ctx)
+    if (lat is None) != (lon is None) or (lat is not None and model is None):
+        raise click.UsageError("--lat and --lon go together, and with --model")
+    if lat is not None:
+        nearest = client.get("/v1/routes", views.NearestRoute, model=model, lat=str(lat), lon=str(lon))
+        if output in ("json", "yaml"):
+            click.echo(tables.document(nearest, output))
+            return
+        click.echo(f"decided for {nearest.cell}, {nearest.cell_distance_km:g} km away")
+        for one in nearest.routes:
+            click.echo(f"  {100 * one.share:5.1f} %  {one.cluster:<26} {one.latency_ms:.0f} ms ({one.latency_source})")
+        return
+    table = client.get("/v1/routes", views.RouteTable, model=model)
+    if output in ("json", "yaml"):
+        click.echo(tables.document(table, output))
+        return
+    for row in table.items:
+        parts = ", ".join(f"{one.cluster} {100 * one.share:.0f} %" for one in row.routes) or "nobody"
+        click.echo(f"{row.model:<18} {row.cell:<20} {row.rps:>9.2f}/s  {parts}")
+
+
+@click.command("map", epilog="\b\nExamples:\n  isochrone map\n")
+@click.pass_context
+def map_link(ctx: click.Context) -> None:
+    """Print the link that opens the latency map already signed in."""
+    client = connect(ctx)
+    click.echo(f"{client.server}/signin?token={client.token}")

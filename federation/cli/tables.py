@@ -1,0 +1,189 @@
+"""Views as rows, kubectl's way: upper-case headers, ages in short, `<unknown>` for what nobody has said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import yaml
+from tabulate import tabulate
+
+from federation.api import views
+
+UNKNOWN = "<unknown>"
+Row = Callable[[Any], dict[str, object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A thing that can be listed."""
+
+    singular: str
+    path: str
+    view: type
+    row: Row
+    wide: Row
+    short: tuple[str, ...]
+
+
+def age(seconds: float | None) -> str:
+    """`12s`, `5m3s`, `2h10m`, `3d`."""
+    if seconds is None:
+        return UNKNOWN
+    whole = int(seconds)
+    if whole < 120:
+        return f"{whole}s"
+    if whole < 7200:
+        return f"{whole // 60}m{whole % 60}s"
+    if whole < 172_800:
+        return f"{whole // 3600}h{whole % 3600 // 60}m"
+    return f"{whole // 86_400}d"
+
+
+def known(value: object) -> object:
+    """The value, or that it is unknown."""
+    return UNKNOWN if value is None else value
+
+
+def _cluster(one: views.ClusterView) -> dict[str, object]:
+    status = one.phase.capitalize() + (",Draining" if one.draining else ",Cordoned" if one.cordoned else "")
+    return {
+        "NAME": one.name,
+        "STATUS": status,
+        "PROVIDER": one.provider,
+        "REGION": one.region,
+        "ACCELERATORS": known(one.accelerators),
+        "REPLICAS": sum(row.desired for row in one.replicas),
+        "AGE": age(one.report_age_s),
+    }
+
+
+def _cluster_wide(one: views.ClusterView) -> dict[str, object]:
+    return {
+        "CITY": one.city,
+        "TIER": one.tier,
+        "JURISDICTIONS": ",".join(one.jurisdictions),
+        "PLAN": f"{one.ack.epoch}.{one.ack.generation}" if one.ack else UNKNOWN,
+        "STATE": one.worst_state,
+        "REASON": one.reason,
+    }
+
+
+def _model(one: views.ModelView) -> dict[str, object]:
+    return {
+        "NAME": one.name,
+        "STATE": one.state,
+        "READY": f"{one.replicas_ready}/{one.replicas_desired}",
+        "DEMAND/S": f"{one.demand_rps:.1f}",
+        "LATE/S": f"{one.late_rps:.1f}",
+        "UNSERVED/S": f"{one.unserved_rps:.1f}",
+        "USD/H": f"{one.usd_per_hour:.2f}",
+    }
+
+
+def _model_wide(one: views.ModelView) -> dict[str, object]:
+    return {
+        "RUNTIME": one.runtime,
+        "OBJECTIVE": f"{one.objective_ms:g}ms",
+        "POLICY": one.policy or "<none>",
+        "REASON": "; ".join(one.reasons),
+    }
+
+
+def _cell(one: views.CellView) -> dict[str, object]:
+    rps = sum(demand.rps for demand in one.demand)
+    worst = max((r.latency_ms for d in one.demand for r in d.routes if r.share > 0), default=None)
+    clusters = sorted({r.cluster for d in one.demand for r in d.routes if r.share > 0})
+    return {
+        "NAME": one.name,
+        "COUNTRY": one.country,
+        "DEMAND/S": f"{rps:.1f}",
+        "UNSERVED/S": f"{sum(demand.unserved_rps for demand in one.demand):.1f}",
+        "SLOWEST": UNKNOWN if worst is None else f"{worst:.0f}ms",
+        "SERVED BY": ",".join(clusters[:3]) + (f"+{len(clusters) - 3}" if len(clusters) > 3 else ""),
+    }
+
+
+def _cell_wide(one: views.CellView) -> dict[str, object]:
+    reasons = sorted({demand.reason for demand in one.demand if demand.reason})
+    return {"LAT": f"{one.lat:.2f}", "LON": f"{one.lon:.2f}", "REASON": "; ".join(reasons)}
+
+
+def _placement(one: views.PlacementView) -> dict[str, object]:
+    return {
+        "MODEL": one.model,
+        "CLUSTER": one.cluster,
+        "POOL": one.pool,
+        "READY": f"{one.ready if one.ready is not None else '?'}/{one.desired}",
+        "USD/H": f"{one.usd_per_hour:.2f}",
+    }
+
+
+def _plan(one: views.PlanView) -> dict[str, object]:
+    return {
+        "PLAN": f"{one.epoch}.{one.generation}",
+        "MOVES": one.moves,
+        "USD/H": f"{one.cost.total:.2f}",
+        "SUMMARY": one.summary,
+    }
+
+
+def _event(one: views.EventView) -> dict[str, object]:
+    return {"ID": one.id, "TYPE": one.type, "REASON": one.reason, "OBJECT": one.object, "MESSAGE": one.message}
+
+
+KINDS = {
+    "clusters": Kind(
+        singular="cluster", path="/v1/clusters", view=views.ClusterView, row=_cluster, wide=_cluster_wide, short=("cl",)
+    ),
+    "models": Kind(
+        singular="model", path="/v1/models", view=views.ModelView, row=_model, wide=_model_wide, short=("mo",)
+    ),
+    "cells": Kind(singular="cell", path="/v1/cells", view=views.CellView, row=_cell, wide=_cell_wide, short=("ce",)),
+    "placements": Kind(
+        singular="placement",
+        path="/v1/placements",
+        view=views.PlacementView,
+        row=_placement,
+        wide=lambda one: {"REGION": one.region, "REASON": one.reason},
+        short=("pl",),
+    ),
+    "plans": Kind(
+        singular="plan",
+        path="/v1/plans",
+        view=views.PlanView,
+        row=_plan,
+        wide=lambda one: {"GAP": f"{100 * one.gap:.2f}%", "CHANGES": len(one.changes), "TRIGGER": one.trigger},
+        short=("plan",),
+    ),
+    "events": Kind(
+        singular="event", path="/v1/events", view=views.EventView, row=_event, wide=lambda one: {}, short=("ev",)
+    ),
+}
+
+
+def find(word: str) -> tuple[str, Kind] | None:
+    """The kind that a word names: plural, singular or short."""
+    for name, kind in KINDS.items():
+        if word.lower() in (name, kind.singular, *kind.short):
+            return name, kind
+    return None
+
+
+def table(kind: Kind, items: Sequence[Any], *, wide: bool, headers: bool = True) -> str:
+    """Rows under headers."""
+    rows = [{**kind.row(one), **(kind.wide(one) if wide else {})} for one in items]
+    if not rows:
+        return f"no {kind.singular}s"
+    return str(tabulate(rows, headers="keys" if headers else (), tablefmt="plain", disable_numparse=True))
+
+
+def document(value: Any, output: str) -> str:
+    """A view, or a list of them, as JSON or YAML."""
+    plain = msgspec.to_builtins({"items": list(value)} if isinstance(value, list | tuple) else value)
+    if output == "json":
+        return json.dumps(plain, indent=2, ensure_ascii=False)
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)).rstrip("\n")
