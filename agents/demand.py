@@ -1,0 +1,49 @@
+"""What the cluster's front door counted, from a file that it keeps: read again at every report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+import yaml
+
+from federation.wire import messages
+
+log = structlog.get_logger("agent")
+MAX_BYTES = 4 * 1024 * 1024
+
+
+class _Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    model: str
+    cell: messages.UserCell
+    requests_per_second: float
+
+
+class DemandFile:
+    """A YAML or JSON list of {model, cell: {name, country, lat, lon}, requestsPerSecond}; None is no file."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._last: tuple[messages.DemandSample, ...] = ()
+        self._complaint = ""
+
+    def read(self) -> tuple[messages.DemandSample, ...]:
+        """The rows; a missing or broken file keeps the last good ones, and is said once."""
+        if self._path is None:
+            return ()
+        try:
+            with self._path.open("rb") as file:
+                raw: Any = yaml.load(file.read(MAX_BYTES), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            rows = msgspec.convert(raw, tuple[_Row, ...])
+            self._last = tuple(
+                messages.DemandSample(model=row.model, cell=row.cell, requests_per_second=row.requests_per_second)
+                for row in rows
+            )
+            self._complaint = ""
+        except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
+            if str(error) != self._complaint:
+                log.warning("demand file kept as last read", file=str(self._path), cause=str(error))
+            self._complaint = str(error)
+        return self._last
