@@ -87,7 +87,7 @@ def _watch(client: Client, plural: str, kind: tables.Kind, name: str | None, ite
     last = {_name_of(one): kind.row(one) | {"AGE": ""} for one in items}
     for event, data in client.stream():
         if plural == "events" and event == "event":
-            fresh = [msgspec.json.decode(data, type=views.EventView)]
+            fresh: list[Any] = [msgspec.json.decode(data, type=views.EventView)]
         elif event == "world" and plural in ("clusters", "models", "cells"):
             fresh = list(getattr(msgspec.json.decode(data, type=views.OverviewView), plural))
         elif event == "world" and plural != "events":

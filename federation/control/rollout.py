@@ -21,7 +21,8 @@ class Situation:
 
     Args: target, desired, ready: replicas per (model, cluster, pool): where to go, what agents were told, what was
         seen ready. load_rps: (model, cluster) -> requests per second routed there now. heard: clusters that can be
-        told something. problem: models, pools and clusters; a model it does not know is withdrawn.
+        told something. weighed: clusters of which a plan has been made since they were last heard anew; what runs in
+        one that has just come back is stopped by no older plan. problem: models, pools and clusters; a model it does not know is withdrawn.
     """
 
     problem: engine.Problem
@@ -30,6 +31,7 @@ class Situation:
     ready: Mapping[PlacementKey, int]
     load_rps: Mapping[tuple[str, str], float]
     heard: frozenset[str]
+    weighed: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,8 @@ class _Walk:
     def stop(self) -> None:
         """Lower counts to the target as far as what is ready allows."""
         for key in self.keys:
+            if key[1] not in self.s.weighed:
+                continue
             while self.desired.get(key, 0) > self.s.target.get(key, 0) and self._may_stop(key, spare=True):
                 self.desired[key] -= 1
 
@@ -96,7 +100,7 @@ class _Walk:
         wanted = {key[1:] for key in self.keys if self.s.target.get(key, 0) > self.desired.get(key, 0)}
         for key in self.keys:
             surplus = self.desired.get(key, 0) > self.s.target.get(key, 0)
-            if surplus and key[1:] in wanted and self._may_stop(key, spare=False):
+            if surplus and key[1] in self.s.weighed and key[1:] in wanted and self._may_stop(key, spare=False):
                 self.desired[key] -= 1
                 return
 

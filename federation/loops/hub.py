@@ -82,6 +82,8 @@ class Hub:
         self.clock = clock
         self.metrics = metrics
         self.thought: Thought | None = None
+        self.planned_s = float("-inf")
+        """The instant (monotonic) that the newest plan was made of."""
         self.message = "starting"
         self.replan = Mark()
         self.resteer = Mark()

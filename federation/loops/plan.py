@@ -58,6 +58,7 @@ class Planner:
             return f"nothing changes: {error}"
         if hub.world.braked:
             return f"nothing moves: {hub.world.braked}"
+        hub.planned_s = now_s
         hub.thought = Thought(formulated=formulated, answer=answer, at_s=hub.clock.wall_s())
         outcome = judge(world, formulated, answer, hub)
         hub.metrics.plan_duration_seconds.labels(loop="plan").observe(time.perf_counter() - started_s)

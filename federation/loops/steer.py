@@ -92,6 +92,7 @@ class Steer:
                 ready=world.ready_replicas(),
                 load_rps=routing.load_rps(routes.routes, hub.demand_rps()),
                 heard=frozenset(n for n, state in world.clusters.items() if state.phase is Phase.READY),
+                weighed=frozenset(n for n, state in world.clusters.items() if state.since_s <= hub.planned_s),
             )
         )
         self._waiting = step.waiting

@@ -46,6 +46,7 @@ def step(
     *,
     load: Mapping[tuple[str, str], float] | None = None,
     heard: tuple[str, ...] = ("fra", "iad", "nrt"),
+    weighed: tuple[str, ...] = ("fra", "iad", "nrt"),
     problem: engine.Problem | None = None,
 ) -> dict[PlacementKey, int]:
     situation = rollout.Situation(
@@ -55,6 +56,7 @@ def step(
         ready=ready,
         load_rps=load or {},
         heard=frozenset(heard),
+        weighed=frozenset(weighed),
     )
     return rollout.next_step(situation).desired
 
@@ -83,6 +85,13 @@ def test_silent_clusters_are_told_nothing_and_counted_for_nothing() -> None:
     both = {FRA: 1, IAD: 1}
     after = step({NRT: 1}, both, both | {NRT: 9}, heard=("fra", "iad"))
     assert after[FRA] + after[IAD] == 1, "what is said to be ready in nrt replaces nothing"
+
+
+def test_what_runs_in_a_cluster_that_came_back_is_stopped_by_no_older_plan() -> None:
+    """Replicas of a returned region would be deleted, and a minute later be started again."""
+    both = {FRA: 1, IAD: 1}
+    assert step({IAD: 1}, both, both, weighed=("iad", "nrt")) == both
+    assert step({IAD: 1}, both, both)[FRA] == 0
 
 
 def test_the_floor_counts_ready_replicas() -> None:

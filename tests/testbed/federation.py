@@ -1,0 +1,245 @@
+"""The product on real components: Mosquitto, real control planes, and its own commands as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import yaml
+
+from tests.testbed.cluster import MODELS_NAMESPACE, ControlPlane
+from tests.testbed.mosquitto import Mosquitto
+from tests.testbed.processes import Process, free_ports
+
+T = TypeVar("T")
+TOKEN = "a-token-for-the-testbed"
+PRODUCT = "NVIDIA-L4"
+VRAM_MIB = 23034
+PLACES = {
+    "fra": ("Frankfurt", "DE", 50.1, 8.7, 0.50, ["EU"]),
+    "mad": ("Madrid", "ES", 40.4, -3.7, 0.90, ["EU"]),
+    "iad": ("Ashburn", "US", 39.0, -77.5, 0.80, ["US"]),
+}
+"""Cluster -> city, country, latitude, longitude, USD per device-hour, jurisdictions."""
+USERS = {
+    "Berlin": ("DE", 52.5, 13.4, 30.0),
+    "Lyon": ("FR", 45.8, 4.8, 14.0),
+    "New York": ("US", 40.7, -74.0, 20.0),
+}
+"""Cell -> country, latitude, longitude, requests per second."""
+API = "isochrone.dev/v1alpha1"
+MODEL: dict[str, Any] = {
+    "apiVersion": API,
+    "kind": "Model",
+    "metadata": {"name": "chat-8b"},
+    "spec": {
+        "runtime": {"preset": "vllm", "image": "vllm/vllm-openai:v0.11.0", "args": ["--model", "chat-8b"]},
+        "resources": {"cpu": "2", "memory": "8Gi"},
+        "accelerators": [{"product": PRODUCT, "minVramGiB": 20, "requestsPerSecond": 10}],
+        "slo": {"p95LatencyMs": 250},
+        "serviceLatencyMs": 60,
+        "warmupSeconds": 5,
+    },
+}
+POLICY: dict[str, Any] = {
+    "apiVersion": API,
+    "kind": "PlacementPolicy",
+    "metadata": {"name": "chat"},
+    "spec": {
+        "models": {"matchNames": ["chat-8b"]},
+        "residency": [{"usersIn": {"countries": ["DE", "FR"]}, "clustersIn": {"jurisdictions": ["EU"]}}],
+        "availability": {"minReplicas": 3, "minRegions": 2},
+        "disruption": {"minGainPercent": 2, "dwellSeconds": 3, "maxMovesPerHour": 100},
+        "failover": {"tolerationSeconds": 6},
+        "traffic": {"stepPercent": 25, "stepSeconds": 1},
+    },
+}
+
+
+def cluster_document(name: str) -> dict[str, Any]:
+    """The catalogue entry of a cluster."""
+    city, country, lat, lon, usd, jurisdictions = PLACES[name]
+    pool = {"product": PRODUCT, "vramGiB": 22, "devices": 8, "usdPerDeviceHour": usd}
+    return {
+        "apiVersion": API,
+        "kind": "Cluster",
+        "metadata": {"name": name},
+        "spec": {
+            "provider": "kwok",
+            "region": name,
+            "location": {"lat": lat, "lon": lon, "city": city, "country": country},
+            "jurisdictions": jurisdictions,
+            "accelerators": [pool],
+        },
+    }
+
+
+def demand(cells: list[str]) -> list[dict[str, Any]]:
+    """What a front door counted."""
+    return [
+        {
+            "model": "chat-8b",
+            "cell": {"name": name, "country": USERS[name][0], "lat": USERS[name][1], "lon": USERS[name][2]},
+            "requestsPerSecond": USERS[name][3],
+        }
+        for name in cells
+    ]
+
+
+class Federation:
+    """Everything running: `planes` by name, one agent process each, one controller, one broker.
+
+    Args: names: clusters to start, of PLACES. interval_s: between reports; four of them without one is silence.
+    """
+
+    def __init__(self, names: tuple[str, ...] = tuple(PLACES), *, interval_s: float = 1.0) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="isochrone-federation-"))
+        self.policies = self.directory / "policies"
+        self.policies.mkdir()
+        self.interval_s = interval_s
+        self.planes = {name: ControlPlane(name) for name in names}
+        self.broker = Mosquitto()
+        self.agents: dict[str, Process] = {}
+        self.controller: Process | None = None
+        self.url = f"http://127.0.0.1:{free_ports(1)[0]}"
+        documents = [cluster_document(name) for name in names]
+        (self.policies / "clusters.yaml").write_text(yaml.safe_dump_all(documents), encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Broker, control planes with GPU nodes, controller, agents."""
+        self.broker.start()
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            list(pool.map(self._start_plane, self.planes))
+        self.start_controller()
+        for name in self.planes:
+            self.start_agent(name)
+
+    def _start_plane(self, name: str) -> None:
+        plane = self.planes[name]
+        plane.start()
+        for number in (1, 2):
+            plane.add_gpu_node(
+                f"{name}-gpu-{number}", product=PRODUCT, count=4, memory_mib=VRAM_MIB, zone=f"{name}-a", region=name
+            )
+        plane.wait_for_nodes()
+
+    def start_controller(self) -> None:
+        """The controller as users start it."""
+        command = [sys.executable, "-m", "federation.cli", "controller"]
+        command += ["--policies", str(self.policies), "--data", str(self.directory / "data")]
+        command += ["--listen", self.url.removeprefix("http://"), "--broker", self.broker.url]
+        command += ["--report-interval", str(self.interval_s), "--plan-period", "5", "--log-format", "json"]
+        self.controller = Process(
+            "controller", command, log_file=self.directory / "controller.log", environment=self._environment()
+        )
+        self.controller.start()
+        self.wait(lambda: self.get("/v1/overview"), "the controller's API")
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "ISOCHRONE_TOKEN": TOKEN, "ISOCHRONE_CONFIG": str(self.directory / "config.json")}
+
+    def start_agent(self, name: str) -> None:
+        """The agent of a cluster, under its own service account."""
+        cells = {"fra": ["Berlin"], "mad": ["Lyon"], "iad": ["New York"]}[name]
+        counted = self.directory / f"demand-{name}.json"
+        counted.write_text(json.dumps(demand(cells)), encoding="utf-8")
+        command = [sys.executable, "-m", "federation.cli", "agent", "kubernetes", "--cluster", name]
+        command += ["--broker", self.broker.url, "--kubeconfig", str(self.planes[name].agent_kubeconfig())]
+        command += ["--interval", str(self.interval_s), "--state", str(self.directory / f"agent-{name}.json")]
+        command += ["--demand", str(counted), "--probe-listen", "127.0.0.1:0"]
+        self.agents[name] = Process(
+            f"agent-{name}", command, log_file=self.directory / f"agent-{name}.log", environment=self._environment()
+        )
+        self.agents[name].start()
+
+    def close(self) -> None:
+        """End every process that was started, and remove the files."""
+        for process in [*self.agents.values(), *([self.controller] if self.controller else [])]:
+            process.stop()
+        for plane in self.planes.values():
+            plane.close()
+        self.broker.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    # ---- asking
+
+    def request(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> Any:
+        """The API's answer as JSON. Raises: urllib.error.URLError."""
+        asked = urllib.request.Request(self.url + path, data=body, method=method)
+        asked.add_header("Authorization", f"Bearer {TOKEN}")
+        if content_type:
+            asked.add_header("Content-Type", content_type)
+        with urllib.request.urlopen(asked, timeout=20) as response:
+            return json.load(response)
+
+    def get(self, path: str) -> Any:
+        """GET."""
+        return self.request("GET", path)
+
+    def apply(self, name: str, *documents: Mapping[str, Any]) -> Any:
+        """Hand in a policy file."""
+        body = yaml.safe_dump_all([dict(one) for one in documents]).encode()
+        return self.request("POST", f"/v1/policies?name={name}", body, "application/yaml")
+
+    def deployments(self, name: str) -> dict[str, tuple[int, int]]:
+        """Deployment -> (wanted, ready) replicas in a cluster, by its own API server."""
+        found = self.planes[name].request("GET", f"/apis/apps/v1/namespaces/{MODELS_NAMESPACE}/deployments")
+        return {
+            one["metadata"]["name"]: (one["spec"]["replicas"], one.get("status", {}).get("readyReplicas", 0))
+            for one in found["items"]
+        }
+
+    def ready(self, name: str) -> int:
+        """Ready replicas in a cluster."""
+        return sum(count for _, count in self.deployments(name).values())
+
+    def pods(self, name: str) -> dict[str, str]:
+        """Pod -> uid, of the models' namespace."""
+        found = self.planes[name].request("GET", f"/api/v1/namespaces/{MODELS_NAMESPACE}/pods")
+        return {one["metadata"]["name"]: one["metadata"]["uid"] for one in found["items"]}
+
+    def shares(self, cell: str) -> dict[str, float]:
+        """Cluster -> share of a cell's requests, in force."""
+        for row in self.get("/v1/routes")["items"]:
+            if row["cell"] == cell:
+                return {one["cluster"]: one["share"] for one in row["routes"]}
+        return {}
+
+    def wait(self, ask: Callable[[], T], what: str, *, timeout_s: float = 60.0) -> T:
+        """The first answer that is true. Raises: AssertionError with the controller's last words."""
+        deadline_s = time.monotonic() + timeout_s
+        trouble = ""
+        while time.monotonic() < deadline_s:
+            try:
+                answer = ask()
+                if answer:
+                    return answer
+                trouble = f"last answer {answer!r}"
+            except (OSError, RuntimeError) as error:
+                trouble = str(error)
+            time.sleep(0.1)
+        tail = self.controller.log_tail() if self.controller is not None else ""
+        agents = "\n".join(f"{name}: {agent.log_tail(4)}" for name, agent in self.agents.items())
+        raise AssertionError(f"no {what} after {timeout_s:g} s: {trouble}\n{tail}\n{agents}")
