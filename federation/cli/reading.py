@@ -63,7 +63,7 @@ def _name_of(one: Any) -> str:
 
 
 def _one(client: Client, plural: str, kind: tables.Kind, name: str) -> list[Any]:
-    items = client.items(kind.path, kind.view)
+    items: list[Any] = client.items(kind.path, kind.view)
     found = [one for one in items if name in (_name_of(one), getattr(one, "model", None))]
     if not found:
         close = difflib.get_close_matches(name, [_name_of(one) for one in items], n=1)

@@ -56,7 +56,7 @@ def estimate(world: World, cells: Iterable[str]) -> dict[tuple[str, str], Estima
         for cluster, km in far_km.items():
             rtt_ms = measured.get((nearest, cluster), measured.get((cluster, nearest)))
             if rtt_ms is not None and cluster != nearest:
-                value_ms = rtt_ms + RTT_MS_PER_KM * far_km[nearest]
+                value_ms = BASE_RTT_MS + RTT_MS_PER_KM * far_km[nearest] + rtt_ms
                 source = f"measured from {nearest}, {far_km[nearest]:.0f} km from the users"
             else:
                 value_ms, source = BASE_RTT_MS + RTT_MS_PER_KM * km, f"estimated over {km:.0f} km"

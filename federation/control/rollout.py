@@ -22,7 +22,8 @@ class Situation:
     Args: target, desired, ready: replicas per (model, cluster, pool): where to go, what agents were told, what was
         seen ready. load_rps: (model, cluster) -> requests per second routed there now. heard: clusters that can be
         told something. weighed: clusters of which a plan has been made since they were last heard anew; what runs in
-        one that has just come back is stopped by no older plan. problem: models, pools and clusters; a model it does not know is withdrawn.
+        one that has just come back is stopped by no older plan. problem: models, pools and
+        clusters; a model it does not know is withdrawn.
     """
 
     problem: engine.Problem
@@ -54,6 +55,22 @@ def next_step(situation: Situation) -> Step:
 
 def _order(item: tuple[PlacementKey, int]) -> tuple[str, str, PoolKey]:
     return item[0]
+
+
+def to_be_used(
+    problem: engine.Problem, target: Mapping[tuple[str, str], int], ready: Mapping[tuple[str, str], int]
+) -> dict[tuple[str, str], int]:
+    """Which ready replicas requests should go to, by (model, pool name).
+
+    Once all that a model's target wants is ready, only that: what is to go loses its requests first. Until then
+    everything that is ready serves.
+    """
+    used = dict(ready)
+    for model in problem.models:
+        wanted = {key: count for key, count in target.items() if key[0] == model.name}
+        if wanted and all(ready.get(key, 0) >= count for key, count in wanted.items()):
+            used = {key: count for key, count in used.items() if key[0] != model.name} | wanted
+    return used
 
 
 class _Walk:

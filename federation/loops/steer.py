@@ -80,10 +80,11 @@ class Steer:
         now_s = hub.clock.monotonic_s()
         world, plan = hub.world, hub.plan
         formulated = formulate(world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s)
-        ready = servable(world, formulated, plan)
-        routed = await self._solver.route(formulated.problem, ready)
-        routes = self._next_routes(world, formulated, routing.target_shares(formulated.problem, routed), ready, now_s)
         target = plan.target_by_key() if new is None else {one.key: one.replicas for one in new.target}
+        ready = servable(world, formulated, plan)
+        used = rollout.to_be_used(formulated.problem, formulated.theirs(target), ready)
+        routed = await self._solver.route(formulated.problem, used)
+        routes = self._next_routes(world, formulated, routing.target_shares(formulated.problem, routed), ready, now_s)
         step = rollout.next_step(
             rollout.Situation(
                 problem=formulated.problem,

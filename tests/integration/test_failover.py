@@ -39,12 +39,12 @@ def placed(federation: Federation) -> bool:
 
 def settled(federation: Federation) -> bool:
     """Whether every share is where the plan wants it."""
-    items = federation.get("/v1/routes")["items"]
-    return all(abs(one["share"] - one["target_share"]) < 0.001 for row in items for one in row["routes"])
+    shares = [one for row in federation.get("/v1/routes")["items"] for one in row["routes"]]
+    return bool(shares) and all(abs(one["share"] - one["target_share"]) < 0.001 for one in shares)
 
 
 def test_a_policy_becomes_ready_replicas_that_are_explained(federation: Federation) -> None:
-    """A platform team would apply a policy and nothing would run, or run in the wrong place, or nobody could say why."""
+    """A policy would be applied and nothing run, or run in the wrong place, and nobody could say why."""
     federation.apply("chat.yaml", MODEL, POLICY)
     federation.wait(lambda: placed(federation), "placement")
     assert federation.ready("fra") >= 3, "Berlin's 30 requests per second must stay in the EU, and fra is cheapest"
@@ -77,7 +77,7 @@ def test_a_lost_cluster_is_left_at_once_replaced_later_and_welcomed_back_gently(
 
     def gone() -> bool:
         phases = {one["name"]: one["phase"] for one in federation.get("/v1/clusters")["items"]}
-        return phases["fra"] != "ready"
+        return bool(phases["fra"] != "ready")
 
     federation.wait(gone, "detection", timeout_s=10.0)
     detected_s = time.monotonic()

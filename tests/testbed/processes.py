@@ -32,6 +32,8 @@ if os.getppid() != int(sys.argv[1]):
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
+_GROUP_GRACE_S = 4.0
+"""Workers of a killed program see within a second or two that their parent is gone."""
 _running: weakref.WeakSet[Process] = weakref.WeakSet()
 
 
@@ -127,10 +129,13 @@ class Process:
                 os.killpg(popen.pid, signal.SIGKILL)
                 popen.wait(grace_s)
         _running.discard(self)
-        try:
-            os.killpg(popen.pid, 0)
-        except ProcessLookupError:
-            return
+        deadline_s = time.monotonic() + _GROUP_GRACE_S
+        while time.monotonic() < deadline_s:
+            try:
+                os.killpg(popen.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.05)
         os.killpg(popen.pid, signal.SIGKILL)
         raise LeftoverProcess(f"{self.name} (pid {popen.pid}) left a process of its group behind; it is killed now")
 

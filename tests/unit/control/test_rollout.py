@@ -94,6 +94,13 @@ def test_what_runs_in_a_cluster_that_came_back_is_stopped_by_no_older_plan() -> 
     assert step({IAD: 1}, both, both)[FRA] == 0
 
 
+def test_what_is_to_go_loses_its_requests_first_and_not_before_the_rest_is_ready() -> None:
+    """An old replica that is nearer would keep its requests, and so stay for ever; or users would lose both."""
+    fra, iad = ("chat", "fra/NVIDIA-L4/on-demand"), ("chat", "iad/NVIDIA-L4/on-demand")
+    assert rollout.to_be_used(a_problem(), {iad: 1}, {fra: 1, iad: 1}) == {iad: 1}
+    assert rollout.to_be_used(a_problem(), {iad: 2}, {fra: 1, iad: 1}) == {fra: 1, iad: 1}
+
+
 def test_the_floor_counts_ready_replicas() -> None:
     """The floor would be held by replicas that serve nobody."""
     problem = a_problem(min_replicas=2)
