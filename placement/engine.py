@@ -46,14 +46,14 @@ def solve(problem: Problem) -> Solution:
     index = Index(problem)
     for with_shortfall in (False, True):
         made = formulation.formulate(index, with_shortfall=with_shortfall)
-        found = _search(made, _start(index, made))
+        found = _search(made)
         if found is not None:
             counts = {key: round(found.values[column]) for key, column in made.replicas.items()}
             return _solution(index, {key: count for key, count in sorted(counts.items()) if count > 0}, found.bound)
     raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
 
 
-def _search(made: formulation.Formulation, start: Mapping[int, float]) -> highs.Found | None:
+def _search(made: formulation.Formulation) -> highs.Found | None:
     """An answer, proven optimal when the programme is small.
 
     A large one is relaxed first; then whole numbers are searched for near the relaxed ones. Replica counts are large
@@ -61,7 +61,7 @@ def _search(made: formulation.Formulation, start: Mapping[int, float]) -> highs.
     """
     programme = made.programme
     if len(made.replicas) <= EXACT_COLUMNS:
-        return highs.solve(programme, gap=1e-9, node_limit=EXACT_NODE_LIMIT, start=start)
+        return highs.solve(programme, gap=1e-9, node_limit=EXACT_NODE_LIMIT)
     relaxed = highs.solve(programme, relaxed=True)
     if relaxed is None:
         return None
@@ -76,17 +76,8 @@ def _search(made: formulation.Formulation, start: Mapping[int, float]) -> highs.
     found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT)
     programme.lower[:], programme.upper[:] = lower, upper
     if found is None:
-        found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT, start=start)
+        found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT)
     return found and highs.Found(values=found.values, objective=found.objective, bound=relaxed.objective)
-
-
-def _start(index: Index, made: formulation.Formulation) -> dict[int, float]:
-    """What runs now, as far as it is allowed: a good place to search from."""
-    programme = made.programme
-    return {
-        column: min(max(float(index.current.get(key, 0)), programme.lower[column]), programme.upper[column])
-        for key, column in made.replicas.items()
-    }
 
 
 def _solution(index: Index, counts: Mapping[tuple[str, str], int], bound: float) -> Solution:

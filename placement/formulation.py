@@ -177,14 +177,20 @@ def _spot(made: Formulation, index: Index, model: Model, options: tuple[Option, 
     """The spot fraction. Held replicas cannot move: when they alone break it, no other may be on spot."""
     if model.spot_max_fraction >= 1.0:
         return
-    fraction, terms = model.spot_max_fraction, {}
+    terms: dict[int, float] = {}
+    free: list[int] = []
+    held = False
     for option in options:
-        spot = option.pool.market == "spot"
         column = made.replicas[model.name, option.pool.name]
-        terms[column] = (1.0 if spot else 0.0) - fraction
-        if only_held and spot and option.least == 0:
+        spot = option.pool.market == "spot"
+        terms[column] = (1.0 if spot else 0.0) - model.spot_max_fraction
+        held = held or (spot and option.least > 0)
+        if spot and option.least == 0:
+            free.append(column)
+    if only_held and held:
+        for column in free:
             made.programme.upper[column] = 0.0
-    if not only_held:
+    else:
         made.programme.row(terms, upper=0.0)
 
 

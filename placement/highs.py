@@ -64,14 +64,16 @@ def solve(
     *,
     gap: float = 0.0,
     node_limit: int = 1,
-    start: Mapping[int, float] | None = None,
     relaxed: bool = False,
 ) -> Found | None:
     """The best answer found within the relative `gap` and `node_limit`, or None when there is none.
 
-    Args: start: values of integer columns that are likely good; the rest is found for them. relaxed: let integer
-        columns take any value.
+    Args: relaxed: let integer columns take any value. There is no starting point to give: HiGHS 1.16 has returned a
+        wrong objective from a partial one (seed 382 of the random worlds in the tests).
     """
+    if not programme.cost:  # HiGHS calls a programme without variables neither feasible nor infeasible
+        holds = all(low <= 0.0 <= high for low, high in zip(programme.row_lower, programme.row_upper, strict=True))
+        return Found(values=np.zeros(0), objective=0.0, bound=0.0) if holds else None
     solver = highspy.Highs()
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", 1)
@@ -82,9 +84,6 @@ def solve(
     solver.setOptionValue("mip_max_nodes", node_limit)
     is_mip = any(programme.is_integer) and not relaxed
     solver.passModel(_lp(programme, is_mip=is_mip))
-    if start:
-        index = np.array(sorted(start), dtype=np.int32)
-        solver.setSolution(len(index), index, np.array([start[i] for i in sorted(start)], dtype=np.float64))
     solver.run()
     info = solver.getInfo()
     if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:

@@ -1,0 +1,124 @@
+"""Random small worlds for the engine, by seed: the same seed is the same world on any machine."""
+
+from __future__ import annotations
+
+import random
+
+from placement.model import (
+    Cell,
+    Cluster,
+    Demand,
+    Intake,
+    Model,
+    Path,
+    Placed,
+    Pool,
+    Problem,
+    Residency,
+    Shape,
+)
+
+PRODUCTS = ("A", "B")
+COUNTRIES = ("DE", "US")
+JURISDICTIONS = ("EU", "US")
+
+
+def a_world(seed: int, *, clusters: int = 4, models: int = 2, cells: int = 3, most_devices: int = 4) -> Problem:
+    """A world with up to this many of everything; some rules are tight, some cannot be held."""
+    rng = random.Random(seed)
+    members = tuple(_cluster(rng, number) for number in range(rng.randint(1, clusters)))
+    pools = tuple(pool for member in members for pool in _pools(rng, member, most_devices))
+    served = tuple(_model(rng, number) for number in range(rng.randint(1, models)))
+    places = tuple(Cell(name=f"cell-{n}", country=rng.choice(COUNTRIES)) for n in range(rng.randint(1, cells)))
+    return Problem(
+        clusters=members,
+        pools=pools,
+        models=served,
+        cells=places,
+        demands=tuple(
+            Demand(model=model.name, cell=cell.name, requests_per_second=round(rng.uniform(0, 25), 2))
+            for model in served
+            for cell in places
+            if rng.random() < 0.8
+        ),
+        paths=tuple(
+            Path(cell=cell.name, cluster=member.name, rtt_ms=round(rng.uniform(1, 200), 1))
+            for cell in places
+            for member in members
+            if rng.random() < 0.9
+        ),
+        current=_current(rng, served, pools),
+    )
+
+
+def _cluster(rng: random.Random, number: int) -> Cluster:
+    intake = rng.choices(list(Intake), weights=[7, 1, 1, 1])[0]
+    return Cluster(
+        name=f"cluster-{number}",
+        provider=rng.choice(("p", "q")),
+        region=f"region-{rng.randint(0, 2)}",
+        jurisdictions=(rng.choice(JURISDICTIONS),),
+        intake=intake,
+        reachable=intake is not Intake.HELD or rng.random() < 0.5,
+    )
+
+
+def _pools(rng: random.Random, member: Cluster, most_devices: int) -> list[Pool]:
+    return [
+        Pool(
+            cluster=member.name,
+            product=product,
+            market="spot" if spot else "on-demand",
+            vram_gib=rng.choice((16.0, 24.0)),
+            devices=rng.randint(0, most_devices),
+            usd_per_device_hour=round(rng.uniform(0.1, 3.0), 2),
+        )
+        for product in PRODUCTS
+        for spot in (False, True)
+        if rng.random() < 0.45
+    ]
+
+
+def _model(rng: random.Random, number: int) -> Model:
+    shapes = tuple(
+        Shape(
+            product=product,
+            devices=rng.choice((1, 1, 2)),
+            min_vram_gib=rng.choice((0.0, 20.0)),
+            requests_per_second=rng.choice((4.0, 10.0)),
+        )
+        for product in PRODUCTS
+        if rng.random() < 0.8
+    )
+    residency = (Residency(countries=("DE",), jurisdictions=("EU",)),) if rng.random() < 0.4 else ()
+    return Model(
+        name=f"model-{number}",
+        shapes=shapes or (Shape(product="A", devices=1, requests_per_second=4.0),),
+        objective_ms=rng.choice((60.0, 120.0, 250.0)),
+        service_latency_ms=20.0,
+        target_utilisation=rng.choice((0.8, 1.0)),
+        late_usd_per_1000=rng.choice((0.0, 0.2, 2.0)),
+        unserved_usd_per_1000=rng.choice((0.05, 5.0, 20.0)),
+        move_usd=rng.choice((0.0, 0.1)),
+        warmup_s=rng.choice((0.0, 300.0)),
+        min_replicas=rng.choice((0, 0, 1, 3)),
+        min_regions=rng.choice((0, 0, 1, 2)),
+        spot_max_fraction=rng.choice((1.0, 1.0, 0.5, 0.0)),
+        residency=residency,
+    )
+
+
+def _current(rng: random.Random, models: tuple[Model, ...], pools: tuple[Pool, ...]) -> tuple[Placed, ...]:
+    """What runs: never more than a pool has, as a world that came to be by plans."""
+    free = {pool.name: pool.devices for pool in pools}
+    placed = []
+    for model in models:
+        for pool in pools:
+            shape = model.shape_for(pool)
+            if shape is None or rng.random() < 0.5:
+                continue
+            count = rng.randint(0, free[pool.name] // shape.devices)
+            if count:
+                placed.append(Placed(model=model.name, pool=pool.name, replicas=count))
+                free[pool.name] -= count * shape.devices
+    return tuple(placed)
