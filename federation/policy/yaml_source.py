@@ -16,7 +16,7 @@ import yaml
 
 MAX_POLICY_BYTES = 1024 * 1024
 MAX_DEPTH = 32
-MAX_NODES = 50_000
+MAX_NODES = 20_000
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")

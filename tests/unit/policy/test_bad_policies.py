@@ -1,0 +1,143 @@
+"""Bad policies: each refused with file, line, column, what was expected and a hint, fast, and nothing lost."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+
+import pytest
+
+from federation.loops.policies import read_bounded, shipped_products
+from federation.policy import catalogue
+from federation.policy.catalogue import PolicySet
+
+MODEL = """\
+apiVersion: isochrone.dev/v1alpha1
+kind: Model
+metadata: {name: chat}
+spec:
+  runtime: {preset: vllm, image: example/vllm:1}
+  resources: {cpu: "4", memory: 16Gi}
+  accelerators:
+    - {product: NVIDIA-L4, requestsPerSecond: 4}
+  slo: {p95LatencyMs: 250}
+  warmupSeconds: 180
+"""
+POLICY = """\
+apiVersion: isochrone.dev/v1alpha1
+kind: PlacementPolicy
+metadata: {name: global}
+spec:
+  models: {matchNames: [chat]}
+  residency:
+    - {usersIn: {countries: [DE]}, clustersIn: {jurisdictions: [EU]}}
+  availability: {minReplicas: 2, minRegions: 2}
+"""
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{new}: &{new} [{','.join(['*' + old] * 9)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)
+)
+
+CASES = [
+    pytest.param("", 1, 1, "no document", id="blank"),
+    pytest.param("# nothing\n", 1, 1, "no document", id="comments-only"),
+    pytest.param("null\n", 1, 1, "no document", id="null"),
+    pytest.param("- 1\n", 1, 1, "no mapping", id="a-list"),
+    pytest.param(MODEL.replace("spec:\n", "spec: null\nold:\n"), 4, 7, "spec is empty", id="null-spec"),
+    pytest.param(MODEL.replace("180", "3m"), 10, 18, "write 180", id="wrong-unit-of-time"),
+    pytest.param(MODEL.replace("16Gi", "16GB"), 6, 33, "16Gi", id="wrong-unit-of-memory"),
+    pytest.param(MODEL.replace("warmupSeconds", "warmupSecond"), 10, 3, "warmupSeconds?", id="misspelt-field"),
+    pytest.param(MODEL + "  colour: blue\n", 11, 3, "unknown field colour", id="unknown-field"),
+    pytest.param(MODEL + "  warmupSeconds: 5\n", 11, 3, "appears twice", id="duplicate-key"),
+    pytest.param(BOMB, 1, 4, "anchors and aliases", id="alias-bomb"),
+    pytest.param("a: " + "[" * 1_000 + "]" * 1_000, 1, 35, "nested deeper", id="depth-1,000"),
+    pytest.param("a: " + "[" * 100_000, 1, 35, "nested deeper", id="depth-100,000"),
+    pytest.param("a: " + "x" * 100_000_000, 1, 1, "longer than", id="100-MB"),
+    pytest.param("a: [" + "x," * 60_000 + "]", 1, 39_999, "more than 20000", id="60,000-values"),
+    pytest.param(MODEL.replace("250", ".nan"), 9, 23, ".nan", id="nan"),
+    pytest.param(MODEL.replace("250", "-.inf"), 9, 23, "-.inf", id="infinity"),
+    pytest.param(MODEL.replace("250", "1e400"), 9, 23, "out of range", id="1e400"),
+    pytest.param(MODEL.replace("250", "-5"), 9, 23, "-5", id="negative"),
+    pytest.param(MODEL.replace("NVIDIA-L4", "NVIDIA-L5"), 8, 17, "NVIDIA-L4", id="unknown-product"),
+    pytest.param(MODEL.replace("kind: Model", "kind: Modle"), 2, 7, "did you mean Model?", id="unknown-kind"),
+    pytest.param(MODEL.replace("v1alpha1", "v9"), 1, 13, "unknown apiVersion", id="unknown-version"),
+    pytest.param(MODEL.replace("kind: Model\n", ""), 1, 1, "kind is missing", id="no-kind"),
+    pytest.param(MODEL.replace("  slo: {p95LatencyMs: 250}\n", ""), 5, 3, "slo is missing", id="missing-field"),
+    pytest.param(MODEL.replace("preset: vllm", "preset: vlm"), 5, 21, "did you mean vllm?", id="unknown-preset"),
+    pytest.param(MODEL.replace("  slo", "\tslo"), 9, 1, "no tabs", id="tab"),
+    pytest.param(MODEL.encode() + b"# \xff\n", 11, 3, "not UTF-8", id="not-utf-8"),
+    pytest.param(MODEL + "# \x00\n", 11, 3, "control character", id="nul"),
+    pytest.param(MODEL.replace("spec:\n", "spec:\n  <<: {}\n"), 5, 3, "merge keys", id="merge-key"),
+    pytest.param(MODEL.replace("250", "!!int 250"), 9, 23, "tag", id="tag"),
+    pytest.param(
+        POLICY.replace("minReplicas: 2", "minReplicas: 1"), 8, 46, "minReplicas: 2", id="regions-over-replicas"
+    ),
+    pytest.param(
+        POLICY.replace("  availability", "    - {clustersIn: {jurisdictions: [US]}}\n  availability"),
+        8,
+        7,
+        "contradicts",
+        id="contradictory-residency",
+    ),
+    pytest.param(POLICY.replace("[DE]", "[de]"), 7, 30, "DE", id="country-in-lower-case"),
+    pytest.param(POLICY.replace("[DE]", "[no]"), 7, 30, "'no'", id="norway"),
+    pytest.param(POLICY.replace("chat", "taken"), 5, 25, "already obeys", id="two-policies-for-a-model"),
+    pytest.param(MODEL.replace("chat", "other"), 3, 18, "already defined", id="two-models-of-one-name"),
+]
+
+
+def in_force() -> PolicySet:
+    """A set with two good files, that bad ones are handed in beside."""
+    known = PolicySet(products=shipped_products())
+    for name, text in (
+        ("first.yaml", MODEL.replace("chat", "other")),
+        ("second.yaml", POLICY.replace("chat", "taken").replace("global", "theirs")),
+        ("bad.yaml", MODEL),
+    ):
+        known, problems = catalogue.accept(known, name, text.encode())
+        assert problems == ()
+    return known
+
+
+@pytest.mark.parametrize(("text", "line", "column", "says"), CASES)
+def test_it_is_refused_where_it_is_wrong(text: str | bytes, line: int, column: int, says: str) -> None:
+    """A poisoned policy would be obeyed, stop the controller, or be refused without a word that helps."""
+    before = in_force()
+    payload = text.encode() if isinstance(text, str) else text
+    after, problems = catalogue.accept(before, "bad.yaml", payload)
+    assert problems, "it is refused"
+    first = problems[0]
+    assert (first.file, first.line, first.column) == ("bad.yaml", line, column), first.text()
+    assert says in first.text()
+    assert first.expected or first.hint
+    assert after is before, "the last accepted revision and the other files stay in force"
+
+
+@pytest.mark.parametrize(("text", "line", "column", "says"), CASES)
+def test_it_is_refused_at_once(text: str | bytes, line: int, column: int, says: str) -> None:
+    """One bad file would stop a controller from planning. Processor time, best of three: machines are shared."""
+    before = in_force()
+    payload = text.encode() if isinstance(text, str) else text
+    gc.collect()
+    taken_s = []
+    for _ in range(3):
+        begun_s = time.process_time()
+        catalogue.accept(before, "bad.yaml", payload)
+        taken_s.append(time.process_time() - begun_s)
+    assert min(taken_s) < 0.2
+
+
+def test_a_huge_file_is_not_even_read(tmp_path: Path) -> None:
+    """A file of gigabytes in the directory would fill the memory."""
+    path = tmp_path / "huge.yaml"
+    with path.open("wb") as file:
+        file.truncate(10_000_000_000)
+    assert len(read_bounded(path)) == 1024 * 1024 + 1
+
+
+def test_the_words_that_yaml_1_1_turned_into_others_stay_words() -> None:
+    """`args: [no]` or a version 12:30 would silently become False or 45000."""
+    text = MODEL.replace("image: example/vllm:1", "image: example/vllm:1, args: [no, on, 12:30:00, 0o17x]")
+    known, problems = catalogue.accept(PolicySet(), "m.yaml", text.encode())
+    assert problems == ()
+    assert known.documents().models[0].spec.runtime.args == ("no", "on", "12:30:00", "0o17x")
