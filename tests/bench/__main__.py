@@ -1,0 +1,31 @@
+"""`python -m tests.bench CASE|all`: one JSON line per result, baseline and ours measured in one run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+
+from tests.bench import demo_size, loading
+
+Result = dict[str, object]
+CASES: dict[str, Callable[[], Iterator[Result]]] = {
+    "solve": demo_size.solve,
+    "route": demo_size.route,
+    "policies": loading.policies,
+}
+
+
+def main() -> None:
+    """Run the case that is named, or all."""
+    wanted = sys.argv[1] if len(sys.argv) > 1 else "all"
+    if wanted != "all" and wanted not in CASES:
+        sys.exit(f"no case {wanted!r}: one of all, {', '.join(CASES)}")
+    for name, case in CASES.items():
+        if wanted in ("all", name):
+            for result in case():
+                print(json.dumps({"case": name, **result}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

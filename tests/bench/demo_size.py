@@ -1,0 +1,103 @@
+"""The engine at the demo's size: real places, prices and round trips; 49 clusters, 80 cells, five models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from federation.control.problem import formulate
+from federation.demo import catalogue, naive
+from federation.demo.physics import Physics
+from federation.demo.scoring import usd_per_hour
+from federation.state.reduce import BrokerFound, DocumentsAccepted, Heard, reduce
+from federation.state.world import Timing, World
+from federation.wire import messages
+from placement import engine
+from placement.model import Problem
+
+EVENING = 0.8
+"""Fraction of the day (UTC): demand has doubled in North America."""
+
+
+def a_problem(physics: Physics, moment: float) -> Problem:
+    """What the controller would ask at this moment, with everything reported."""
+    world = reduce(World(timing=Timing()), DocumentsAccepted(documents=physics.catalogue.documents, now_s=0.0)).world
+    world = reduce(world, BrokerFound(now_s=0.0)).world
+    for cluster in sorted(physics.clusters):
+        world = reduce(world, Heard(message=a_report(physics, cluster, moment), now_s=1.0)).world
+    return formulate(world, target={}, desired={}, now_s=1.0).problem
+
+
+def a_report(physics: Physics, cluster: str, moment: float) -> messages.Report:
+    """What the agent of a cluster would say."""
+    return messages.Report(
+        cluster=cluster,
+        boot_id="bench-0001",
+        seq=1,
+        interval_s=10.0,
+        pools=tuple(
+            messages.PoolReport(
+                key=pool.key,
+                vram_gib=pool.vram_gib,
+                allocatable=pool.devices,
+                free=pool.devices,
+                usd_per_device_hour=pool.usd_per_device_hour,
+            )
+            for pool in physics.pools(cluster, moment)
+        ),
+        demand=tuple(
+            messages.DemandSample(model=model, cell=physics.user_cell(cell), requests_per_second=rps)
+            for (model, cell), rps in sorted(physics.demand(moment).items())
+            if physics.front_door(cell, moment) == cluster
+        ),
+    )
+
+
+def solve() -> Iterator[dict[str, object]]:
+    """A cold plan: its cost and time against the naive plan, and how far from the proven bound it is."""
+    physics = Physics(catalogue.load())
+    problem = a_problem(physics, EVENING)
+    engine.solve(problem)
+    begun_s = time.perf_counter()
+    solution = engine.solve(problem)
+    ours_s = time.perf_counter() - begun_s
+    begun_s = time.perf_counter()
+    nearest = naive.nearest(physics, EVENING)
+    naive_s = time.perf_counter() - begun_s
+    yield result("time", ours_s, "s", "nearest", naive_s)
+    naive_usd = usd_per_hour(physics, physics.world_pools(EVENING), nearest.held)
+    yield result("accelerators", solution.cost.accelerators, "USD/h", "nearest", naive_usd)
+    yield result("gap", solution.cost.total, "USD/h", "proven bound", solution.bound_usd_per_hour)
+
+
+def route() -> Iterator[dict[str, object]]:
+    """Rerouting after the fullest cluster is lost, against planning again."""
+    problem = a_problem(Physics(catalogue.load()), EVENING)
+    solution = engine.solve(problem)
+    load: dict[str, float] = {}
+    for flow in solution.flows:
+        load[flow.cluster] = load.get(flow.cluster, 0.0) + flow.requests_per_second
+    lost = max(sorted(load), key=lambda name: load[name])
+    clusters = tuple(replace(one, reachable=one.name != lost) for one in problem.clusters)
+    without = replace(problem, clusters=clusters)
+    ready = {(one.model, one.pool): one.replicas for one in solution.replicas}
+    begun_s = time.perf_counter()
+    engine.route(without, ready)
+    route_s = time.perf_counter() - begun_s
+    begun_s = time.perf_counter()
+    engine.solve(without)
+    yield result("reroute", route_s, "s", "plan again", time.perf_counter() - begun_s)
+
+
+def result(name: str, value: float, unit: str, baseline: str, baseline_value: float) -> dict[str, object]:
+    """One line."""
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "baseline": baseline,
+        "baseline_value": baseline_value,
+        "ratio": value / baseline_value if baseline_value else None,
+        "seed": 0,
+    }
