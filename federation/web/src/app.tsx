@@ -41,7 +41,7 @@ export function App({ store, state, nowMs }: { store: Store; state: State; nowMs
 
 function Waiting({ state }: { state: State }) {
   return (
-    <main class="waiting" role="status">
+    <main class="waiting" aria-live="polite">
       <h1>Isochrone</h1>
       {state.signedOut ? (
         <SignedOut />

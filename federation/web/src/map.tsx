@@ -1,7 +1,6 @@
 // The map itself: land, night, users, arcs, clusters. Layers are rebuilt only when what they show changes, so that
 // panning moves one transform and a new world touches only the attributes that differ.
 
-import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Basemap, type Point } from "./basemap.ts";
 import { useShown } from "./context.tsx";
@@ -176,7 +175,7 @@ export function WorldMap() {
         </defs>
         <g
           transform={`translate(${viewport.x.toFixed(2)} ${viewport.y.toFixed(2)}) scale(${k})`}
-          style={{ "--unit": String(1 / k) } as JSX.CSSProperties}
+          style={{ "--unit": String(1 / k) }}
         >
           {land}
           {night}
