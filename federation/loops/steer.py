@@ -114,8 +114,10 @@ class Steer:
         }
         steps = {}
         for model, rules in traffic.items():
-            steps[model] = int((now_s - self._stepped_s.setdefault(model, now_s)) // rules.step_seconds)
-            self._stepped_s[model] += steps[model] * rules.step_seconds
+            passed = int((now_s - self._stepped_s.setdefault(model, now_s)) // rules.step_seconds)
+            self._stepped_s[model] += passed * rules.step_seconds
+            # A cycle that comes late makes no larger step: the point of steps is to see what each of them does.
+            steps[model] = min(passed, max(1, int(world.timing.tick_s // rules.step_seconds)))
         serving: dict[str, frozenset[str]] = {}
         for model, pool in ready:
             serving[model] = serving.get(model, frozenset()) | {formulated.keys[pool][0]}
