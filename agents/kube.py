@@ -422,8 +422,8 @@ def _replicas(deployed: Any, pods: Iterable[Any]) -> messages.ReplicaReport:
         if pod.metadata.labels.get("isochrone.dev/instance") == instance
         and pod.status.phase not in ("Succeeded", "Failed")
     ]
-    current = (deployed.status.observed_generation or 0) >= (deployed.metadata.generation or 0)
-    ready = min(deployed.status.ready_replicas or 0, deployed.spec.replicas or 0) if current else 0
+    # Not held against the observed generation: pods that serve go on serving while a new count is being carried out.
+    ready = min(deployed.status.ready_replicas or 0, deployed.spec.replicas or 0)
     return messages.ReplicaReport(
         model=deployed.metadata.labels[MODEL_LABEL],
         pool=pool,
