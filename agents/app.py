@@ -15,7 +15,7 @@ import aiomqtt
 import structlog
 
 from agents import memory, session
-from agents.backend import Backend, BackendError, Observation
+from agents.backend import Backend, BackendError
 from federation.aiokit import broker
 from federation.aiokit.backoff import Backoff
 from federation.aiokit.clock import Clock
@@ -53,7 +53,6 @@ class Agent:
         self._peers: tuple[messages.PeerEndpoint, ...] = ()
         self._rtts: tuple[messages.PeerRtt, ...] = ()
         self._client: aiomqtt.Client | None = None
-        self._observed: Observation | None = None
         self._may_connect = asyncio.Event()
         self._may_connect.set()
         self._log = log.bind(cluster=settings.cluster)

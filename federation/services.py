@@ -11,11 +11,11 @@ from federation.adapters.link import Link
 from federation.adapters.solver import Solver, SolverError
 from federation.adapters.store import Store, StoreFull
 from federation.api import render, views
-from federation.api.server import Refused
+from federation.api.server import Refused, not_found
 from federation.control.plan import Change
 from federation.control.problem import formulate
 from federation.loops.hub import Hub
-from federation.loops.policies import Desk, Rejected
+from federation.loops.policies import Desk, Kept, Rejected
 from federation.loops.steer import changes_between
 from federation.state.reduce import CordonsSet, Note
 from federation.state.world import Cordon
@@ -90,7 +90,7 @@ class ControllerServices:
             return view
         verdicts = tuple(one for one in view.clusters if one.cluster == cluster)
         if not verdicts:
-            raise Refused(404, "NotFound", f"cluster {cluster} not found", "GET /v1/clusters lists what there is")
+            raise not_found(f"cluster {cluster} not found", "clusters")
         return msgspec.structs.replace(view, clusters=verdicts)
 
     def _explanation(self, found: reasons.Explanation) -> views.ExplanationView:
@@ -107,6 +107,18 @@ class ControllerServices:
         except StoreFull as error:
             raise Refused(507, "InsufficientStorage", str(error), "free disk space; what is accepted stays") from error
         return msgspec.convert(accepted, views.AppliedView, from_attributes=True)
+
+    async def withdraw(self, name: str, actor: str) -> views.WithdrawnView:
+        """Take a policy file out of force. Raises: Refused."""
+        try:
+            names = await self.desk.withdraw(name, actor=actor)
+        except KeyError:
+            raise not_found(f"policy {name} not found", "policies") from None
+        except Kept as error:
+            raise Refused(409, "Conflict", str(error), error.hint) from error
+        except StoreFull as error:
+            raise Refused(507, "InsufficientStorage", str(error), "free disk space; the policy stays") from error
+        return views.WithdrawnView(name=name, documents=names)
 
     @staticmethod
     def _rejected(error: Rejected) -> Refused:

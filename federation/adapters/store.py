@@ -23,7 +23,7 @@ from federation.state.world import Cordon
 T = TypeVar("T")
 SCHEMA_VERSION = 1
 PLANS_KEPT = 1000
-EVENTS_KEPT = 5000
+WITHDRAWN = b""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -123,6 +123,18 @@ class Store:
             return cursor.lastrowid
 
         return await self._write(write)
+
+    async def withdraw_policy(self, name: str, *, at_s: float, actor: str) -> None:
+        """Take a policy file out of force. Its revisions are kept; an empty one, which no file can have, ends them."""
+
+        def write(db: sqlite3.Connection) -> None:
+            db.execute(
+                "INSERT INTO policies (name, payload, accepted_at_s, actor) VALUES (?, ?, ?, ?)",
+                (name, WITHDRAWN, at_s, actor),
+            )
+            self._audit(db, at_s, actor, "delete", f"policy/{name}", "")
+
+        await self._write(write)
 
     async def set_cordon(self, cluster: str, cordon: Cordon | None, *, at_s: float, actor: str) -> None:
         """Keep an operator's word on a cluster, or take it back with None."""
@@ -245,7 +257,9 @@ class Store:
         rows = db.execute(
             "SELECT max(revision), name, payload, accepted_at_s FROM policies GROUP BY name ORDER BY max(revision)"
         )
-        return tuple(PolicyRevision(revision=r, name=n, payload=p, accepted_at_s=t) for r, n, p, t in rows)
+        return tuple(
+            PolicyRevision(revision=r, name=n, payload=p, accepted_at_s=t) for r, n, p, t in rows if p != WITHDRAWN
+        )
 
     @staticmethod
     def _audit(db: sqlite3.Connection, at_s: float, actor: str, action: str, subject: str, reason: str) -> None:

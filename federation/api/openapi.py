@@ -83,6 +83,12 @@ OPERATIONS = (
         body="application/yaml",
     ),
     Operation(
+        method="delete",
+        path="/v1/policies/{name}",
+        summary="Take a policy file out of force",
+        answer=views.WithdrawnView,
+    ),
+    Operation(
         method="post",
         path="/v1/clusters/{name}/cordon",
         summary="Give it no new load",

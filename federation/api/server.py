@@ -34,6 +34,11 @@ class Refused(Exception):
         self.response = (status, code, message, hint, problems)
 
 
+def not_found(what: str, plural: str) -> Refused:
+    """The refusal for a thing that is not there; `plural` is what lists its kind."""
+    return Refused(404, "NotFound", what, f"`isochrone get {plural}` (GET /v1/{plural}) lists what there is")
+
+
 class Services(Protocol):
     """What the API asks of the controller."""
 
@@ -48,6 +53,7 @@ class Services(Protocol):
     async def explain(self, model: str, cluster: str | None) -> views.ExplanationView: ...
     async def diff(self, name: str, payload: bytes) -> views.DiffView: ...
     async def apply(self, name: str, payload: bytes, actor: str) -> views.AppliedView: ...
+    async def withdraw(self, name: str, actor: str) -> views.WithdrawnView: ...
     async def cordon(self, cluster: str, reason: str, *, drain: bool) -> None: ...
     async def uncordon(self, cluster: str) -> None: ...
 
@@ -121,6 +127,7 @@ class _Api:
             web.get("/v1/routes", self._routes),
             web.get("/v1/policies", self._policies),
             web.post("/v1/policies", self._apply),
+            web.delete("/v1/policies/{name:.+}", self._withdraw),
             web.get("/v1/explain/placement/{model}", self._explain),
             web.post("/v1/diff", self._diff),
             web.post("/v1/clusters/{name}/{action:cordon|drain|uncordon}", self._cordon),
@@ -175,7 +182,7 @@ class _Api:
         for plan in await self._services.plans(1000):
             if str(plan.generation) == wanted:
                 return answer(plan)
-        raise Refused(404, "NotFound", f"no plan {request.match_info['name']}", "GET /v1/plans lists those kept")
+        raise not_found(f"plan {request.match_info['name']} not found", "plans")
 
     async def _events(self, request: web.Request) -> web.Response:
         return answer_list(self._services.events_after(0))
@@ -196,7 +203,7 @@ class _Api:
         lat, lon = _number(request, "lat", low=-90.0, high=90.0), _number(request, "lon", low=-180.0, high=180.0)
         nearest = render.nearest_route(scene, model, lat, lon)
         if nearest is None:
-            raise Refused(404, "NotFound", f"no routes for model {model}", "GET /v1/models lists what is placed")
+            raise not_found(f"no routes for model {model}", "models")
         return answer(nearest)
 
     async def _explain(self, request: web.Request) -> web.Response:
@@ -209,6 +216,9 @@ class _Api:
 
     async def _apply(self, request: web.Request) -> web.Response:
         return answer(await self._services.apply(_file_name(request), await request.read(), "api"))
+
+    async def _withdraw(self, request: web.Request) -> web.Response:
+        return answer(await self._services.withdraw(request.match_info["name"], "api"))
 
     async def _cordon(self, request: web.Request) -> web.Response:
         name, action = request.match_info["name"], request.match_info["action"]
@@ -224,7 +234,7 @@ class _Api:
     async def _signin(self, request: web.Request) -> web.StreamResponse:
         if not access.same(request.query.get("token", ""), self._token):
             raise Refused(401, "Unauthorized", "this link is not valid", "use the one that the controller printed last")
-        response = web.HTTPSeeOther("/")
+        response = web.Response(status=303, headers={"Location": "/"})
         response.set_cookie(
             access.COOKIE, self._token, httponly=True, samesite="Strict", secure=request.secure, path="/"
         )
@@ -255,7 +265,7 @@ def _named(kind: str, name: str, items: Sequence[T]) -> T:
     for item in items:
         if getattr(item, "name", None) == name:
             return item
-    raise Refused(404, "NotFound", f"{kind} {name} not found", f"GET /v1/{kind}s lists what there is")
+    raise not_found(f"{kind} {name} not found", f"{kind}s")
 
 
 def _file_name(request: web.Request) -> str:

@@ -332,6 +332,13 @@ class AppliedView(View, frozen=True, kw_only=True):
     changed: bool
 
 
+class WithdrawnView(View, frozen=True, kw_only=True):
+    """`DELETE /v1/policies/{name}`: no longer in force when this is answered."""
+
+    name: str
+    documents: tuple[str, ...]
+
+
 class ErrorView(View, frozen=True, kw_only=True):
     """Every refusal: a constant code, the cause, and the next step."""
 

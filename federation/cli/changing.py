@@ -92,6 +92,17 @@ def apply(ctx: click.Context, files: tuple[str, ...]) -> None:
             click.echo(f"{one.lower()} {'configured' if view.changed else 'unchanged'}")
 
 
+@click.command(epilog="\b\nExamples:\n  isochrone delete policy chat.yaml\n")
+@click.argument("what", type=click.Choice(["policy"]))
+@click.argument("name")
+@click.pass_context
+def delete(ctx: click.Context, what: str, name: str) -> None:
+    """Take a policy file out of force, by the name that `isochrone get policies` shows."""
+    view = connect(ctx).delete(f"/v1/policies/{name}", views.WithdrawnView)
+    for one in view.documents:
+        click.echo(f"{one.lower()} deleted")
+
+
 @click.command(epilog="\b\nExamples:\n  isochrone lint policies.yaml\n  isochrone lint -o json configs/policies\n")
 @click.argument("files", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -113,7 +124,7 @@ def lint(ctx: click.Context, files: tuple[str, ...], output: str) -> None:
         for one in problems:
             click.echo(one.text())
         if not problems:
-            click.echo(f"{len(given)} files are good")
+            click.echo("1 file is good" if len(given) == 1 else f"{len(given)} files are good")
     ctx.exit(1 if problems else 0)
 
 

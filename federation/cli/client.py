@@ -15,6 +15,7 @@ import msgspec
 from federation.aiokit import context
 from federation.aiokit.loopback import is_loopback
 from federation.api import views
+from federation.policy.load import Problem
 
 T = TypeVar("T")
 TIMEOUT_S = 60.0
@@ -59,6 +60,10 @@ class Client:
     def post(self, path: str, body: bytes, content_type: str, kind: type[T], **query: str | None) -> T:
         """POST `body`."""
         return self._decode(self._ask("POST", _with_query(path, query), body, content_type), kind)
+
+    def delete(self, path: str, kind: type[T]) -> T:
+        """DELETE `path`."""
+        return self._decode(self._ask("DELETE", quote(path)), kind)
 
     def stream(self) -> Iterator[tuple[str, bytes]]:
         """(event type, data) of the event stream, until it breaks."""
@@ -128,10 +133,9 @@ def _refusal(status: int, body: bytes) -> CliError:
         return CliError(f"the controller answered {status}", "", exit_code=1)
     exit_code = {401: UNAUTHORISED, 404: NOT_FOUND}.get(status, 1)
     for one in error.problems:
-        expected = f" (expected {one.expected})" if one.expected else ""
-        hint = f"; {one.hint}" if one.hint else ""
-        click.echo(f"{one.file}:{one.line}:{one.column}: {one.message}{expected}{hint}", err=True)
-    return CliError(f"{error.message} ({error.code})", error.hint, exit_code=exit_code)
+        click.echo(msgspec.convert(one, Problem, from_attributes=True).text(), err=True)
+    message = f"{len(error.problems)} problems, as above" if error.problems else error.message
+    return CliError(f"{message} ({error.code})", error.hint, exit_code=exit_code)
 
 
 def connect(ctx: click.Context) -> Client:

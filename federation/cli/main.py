@@ -15,12 +15,13 @@ LAZY = {
     "controller": ("federation.cli.run_controller:controller", "Run the controller."),
     "agent": ("agents.main:agent", "Run the agent of a cluster."),
     "demo": ("federation.demo.main:demo", "A day of the world in ten minutes, with the map."),
-    "get": ("federation.cli.reading:get", "List clusters, models, cells, placements, plans or events."),
+    "get": ("federation.cli.reading:get", "List clusters, models, cells, placements, plans, policies or events."),
     "describe": ("federation.cli.reading:describe", "Everything about one cluster, model, cell or plan."),
     "explain": ("federation.cli.reading:explain", "Why here, why not there."),
     "routes": ("federation.cli.reading:routes", "Which cluster serves whom."),
     "diff": ("federation.cli.changing:diff", "What a policy file would move, and for what money."),
     "apply": ("federation.cli.changing:apply", "Hand in policy files."),
+    "delete": ("federation.cli.changing:delete", "Take a policy file out of force."),
     "lint": ("federation.cli.changing:lint", "Check policy files without a controller."),
     "cordon": ("federation.cli.changing:cordon", "Give a cluster no new load."),
     "drain": ("federation.cli.changing:drain", "Move a cluster's load away."),
@@ -90,7 +91,8 @@ def cli(ctx: click.Context, server: str | None, token: str | None, ca_file: str 
 def main() -> None:
     """The console script."""
     try:
-        cli(standalone_mode=False, prog_name="isochrone")
+        status = cli(standalone_mode=False, prog_name="isochrone")
+        sys.exit(status if isinstance(status, int) else 0)
     except CliError as error:
         error.show()
         sys.exit(error.status)

@@ -26,7 +26,7 @@ Examples:
   isochrone get events -w
 """
 )
-@click.argument("what", metavar="clusters|models|cells|placements|plans|events")
+@click.argument("what", metavar="clusters|models|cells|placements|plans|policies|events")
 @click.argument("name", required=False)
 @OUTPUT
 @click.option("-w", "--watch", is_flag=True, help="Go on and print what changes.")
@@ -109,7 +109,7 @@ Examples:
   isochrone describe plan 12
 """
 )
-@click.argument("what", metavar="cluster|model|cell|plan")
+@click.argument("what", metavar="cluster|model|cell|plan|policy")
 @click.argument("name")
 @click.pass_context
 def describe(ctx: click.Context, what: str, name: str) -> None:
@@ -120,7 +120,7 @@ def describe(ctx: click.Context, what: str, name: str) -> None:
         found: Any = client.get(f"/v1/plans/{name}", views.PlanView)
     else:
         found = _one(client, plural, kind, name)[0]
-    click.echo(tables.document(found, "yaml"))
+    click.echo(tables.document(found, "yaml", digits=3))
     subject = f"{kind.singular}/{_name_of(found)}"
     events = [one for one in client.items("/v1/events", views.EventView) if one.object == subject]
     click.echo("events:")
@@ -160,6 +160,8 @@ def placement(ctx: click.Context, model: str, cluster: str | None, output: str) 
     for verdict in view.clusters:
         click.echo(f"  {verdict.cluster:<26} {verdict.replicas:>4}  {verdict.code:<14} {verdict.reason}")
         for term in verdict.terms:
+            if abs(term.usd_per_hour) < 0.005:
+                continue
             click.echo(f"  {'':<26}       {term.name:<14} {term.usd_per_hour:+.2f} USD/h")
     for reason in view.unserved:
         click.echo(f"  unserved: {reason}")

@@ -135,6 +135,20 @@ def _event(one: views.EventView) -> dict[str, object]:
     return {"ID": one.id, "TYPE": one.type, "REASON": one.reason, "OBJECT": one.object, "MESSAGE": one.message}
 
 
+def _policy(one: views.PolicyFileView) -> dict[str, object]:
+    return {
+        "NAME": one.name,
+        "REVISION": one.revision or "<none>",
+        "DOCUMENTS": len(one.documents),
+        "PROBLEMS": len(one.problems),
+    }
+
+
+def _policy_wide(one: views.PolicyFileView) -> dict[str, object]:
+    first = f"{one.problems[0].line}:{one.problems[0].column}: {one.problems[0].message}" if one.problems else ""
+    return {"HOLDS": ",".join(one.documents), "FIRST PROBLEM": first}
+
+
 KINDS = {
     "clusters": Kind(
         singular="cluster", path="/v1/clusters", view=views.ClusterView, row=_cluster, wide=_cluster_wide, short=("cl",)
@@ -159,6 +173,14 @@ KINDS = {
         wide=lambda one: {"GAP": f"{100 * one.gap:.2f}%", "CHANGES": len(one.changes), "TRIGGER": one.trigger},
         short=("plan",),
     ),
+    "policies": Kind(
+        singular="policy",
+        path="/v1/policies",
+        view=views.PolicyFileView,
+        row=_policy,
+        wide=_policy_wide,
+        short=("po",),
+    ),
     "events": Kind(
         singular="event", path="/v1/events", view=views.EventView, row=_event, wide=lambda one: {}, short=("ev",)
     ),
@@ -175,15 +197,25 @@ def find(word: str) -> tuple[str, Kind] | None:
 
 def table(kind: Kind, items: Sequence[Any], *, wide: bool, headers: bool = True) -> str:
     """Rows under headers."""
+    plural = next(name for name, one in KINDS.items() if one is kind)
     rows = [{**kind.row(one), **(kind.wide(one) if wide else {})} for one in items]
     if not rows:
-        return f"no {kind.singular}s"
+        return f"no {plural}"
     return str(tabulate(rows, headers="keys" if headers else (), tablefmt="plain", disable_numparse=True))
 
 
-def document(value: Any, output: str) -> str:
-    """A view, or a list of them, as JSON or YAML."""
+def document(value: Any, output: str, *, digits: int | None = None) -> str:
+    """A view, or a list of them, as JSON or YAML; with `digits` numbers are rounded, for people."""
     plain = msgspec.to_builtins({"items": list(value)} if isinstance(value, list | tuple) else value)
+    plain = plain if digits is None else _rounded(plain, digits)
     if output == "json":
         return json.dumps(plain, indent=2, ensure_ascii=False)
     return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)).rstrip("\n")
+
+
+def _rounded(value: Any, digits: int) -> Any:
+    if isinstance(value, float):
+        return round(value, digits)
+    if isinstance(value, dict):
+        return {key: _rounded(one, digits) for key, one in value.items()}
+    return [_rounded(one, digits) for one in value] if isinstance(value, list) else value

@@ -7,7 +7,7 @@ commits it with the routing that goes with it.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -67,7 +67,7 @@ class Planner:
         for verdict in outcome.verdicts:
             if verdict.accepted:
                 hub.metrics.moves_total.labels(reason=verdict.code).inc(verdict.moves)
-        await self._steer.once(why, outcome.new)
+        await self._steer.once(why, replace(outcome.new, trigger=why))
         return outcome.sentence
 
 

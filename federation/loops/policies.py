@@ -7,7 +7,7 @@ gone from the directory stays in force too, which is said: missing data is never
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from federation.state.world import World
 
 log = structlog.get_logger("policies")
 SUFFIXES = (".yaml", ".yml")
+HOW_TO_WITHDRAW = "`isochrone delete policy NAME` withdraws it"
 
 
 class Rejected(Exception):
@@ -36,6 +37,14 @@ class Rejected(Exception):
         super().__init__(problems[0].text())
         self.name = name
         self.problems = problems
+
+
+class Kept(Exception):
+    """A file that stays in force, and what has to be done before it can be withdrawn."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +97,7 @@ class Desk:
         self._set = PolicySet(products=shipped_products())
         self._revisions: dict[str, PolicyRevision] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
+        self._directory: Path | None = None
         self._accepting = asyncio.Lock()
 
     def restore(self, revisions: Iterable[PolicyRevision]) -> None:
@@ -103,6 +113,7 @@ class Desk:
 
     async def read(self, directory: Path) -> None:
         """Hand in every file of the directory: catalogues first, for what others refer to."""
+        self._directory = directory
         payloads = await asyncio.to_thread(read_directory, directory)
         for name in sorted(payloads, key=lambda one: (b"kind: Cluster" not in payloads[one], one)):
             await self._hand_in(name, payloads[name])
@@ -124,7 +135,7 @@ class Desk:
 
     def _gone(self, name: str) -> None:
         if name in self._revisions:
-            text = f"{name} is gone from the directory; its last accepted revision stays in force"
+            text = f"{name} is gone from the directory; its last accepted revision stays in force: {HOW_TO_WITHDRAW}"
             self._hub.tell(Note(type="Warning", reason="PolicyFileGone", object=f"policy/{name}", message=text))
 
     async def _hand_in(self, name: str, payload: bytes) -> None:
@@ -139,6 +150,10 @@ class Desk:
         """Put a file in force. Raises: Rejected; StoreError, and then it is not in force."""
         async with self._accepting:
             following, problems = catalogue.accept(self._set, name, payload)
+            problems = problems or tuple(
+                Problem(file=name, line=1, column=1, message=text, hint=hint)
+                for text, hint in self._lost_in_use(following)
+            )
             if problems:
                 self._problems[name] = problems
                 raise Rejected(name, problems)
@@ -156,6 +171,38 @@ class Desk:
             text = f"{name}: revision {revision} is in force ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
             self._hub.tell(Note(reason="PolicyAccepted", object=f"policy/{name}", message=text))
             return Accepted(revision=revision, documents=names, changed=True)
+
+    async def withdraw(self, name: str, *, actor: str) -> tuple[str, ...]:
+        """Take a file out of force; gives its documents. Raises: KeyError; Kept; StoreError, and then it stays."""
+        async with self._accepting:
+            following = catalogue.withdraw(self._set, name)
+            if self._directory is not None and await asyncio.to_thread((self._directory / name).exists):
+                raise Kept(f"{name} lies in the policy directory", "remove it there first, or it would come back")
+            for text, hint in self._lost_in_use(following):
+                raise Kept(text, hint)
+            names = _names(self._set, name)
+            await self._store.withdraw_policy(name, at_s=self._hub.clock.wall_s(), actor=actor)
+            self._set = following
+            del self._revisions[name]
+            self._problems.pop(name, None)
+            self._believe()
+            text = f"{name} is withdrawn ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
+            self._hub.tell(Note(reason="PolicyWithdrawn", object=f"policy/{name}", message=text))
+            return names
+
+    def _lost_in_use(self, following: PolicySet) -> Iterator[tuple[str, str]]:
+        """Clusters that would leave the catalogue with replicas in them: (what is wrong, what to do)."""
+        gone = _clusters(self._set) - _clusters(following)
+        running: dict[str, int] = dict.fromkeys(gone, 0)
+        for key, count in self._hub.plan.desired_by_key().items():
+            if key[1] in gone:
+                running[key[1]] += count
+        for cluster, count in sorted(running.items()):
+            if count:
+                yield (
+                    f"cluster {cluster} would leave the catalogue with {count} replicas in it",
+                    f"`isochrone drain {cluster} --reason …` first",
+                )
 
     def what_if(self, name: str, payload: bytes) -> World:
         """The world as it would be with this file in force.
@@ -184,6 +231,10 @@ class Desk:
     def _believe(self) -> None:
         event = DocumentsAccepted(documents=self._set.documents(), now_s=self._hub.clock.monotonic_s())
         self._hub.apply(event)
+
+
+def _clusters(files: PolicySet) -> set[str]:
+    return {one.name for file in files.files.values() for one in file.documents if one.kind == "Cluster"}
 
 
 def _names(files: PolicySet, name: str) -> tuple[str, ...]:

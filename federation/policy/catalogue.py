@@ -50,6 +50,13 @@ def accept(current: PolicySet, name: str, payload: bytes) -> tuple[PolicySet, tu
     return replace(current, files={**others, name: parsed}), ()
 
 
+def withdraw(current: PolicySet, name: str) -> PolicySet:
+    """The set without this file. Raises: KeyError."""
+    if name not in current.files:
+        raise KeyError(name)
+    return replace(current, files={key: file for key, file in current.files.items() if key != name})
+
+
 def _together(
     parsed: ParsedFile, others: Mapping[str, ParsedFile], products: Mapping[str, Product]
 ) -> Iterator[Problem]:

@@ -209,12 +209,12 @@ def _literals_at(kind: type, steps: Sequence[str | int]) -> list[str]:
 
 def _describe(expected: str, kind: type, steps: Sequence[str | int]) -> str:
     """What msgspec expected, and what the field's own description says."""
-    found = _type_at(kind, steps)
-    for meta in getattr(found, "__metadata__", ()):
-        if getattr(meta, "description", None):
-            return f"{expected}: {meta.description}"
     names = {"float": "a number", "int": "a whole number", "str": "text", "array": "a list", "object": "a mapping"}
-    return names.get(expected, expected)
+    plain = names.get(expected, expected)
+    for meta in getattr(_type_at(kind, steps), "__metadata__", ()):
+        if getattr(meta, "description", None):
+            return f"{plain}: {meta.description}"
+    return plain
 
 
 def _one_of(names: Iterable[str]) -> str:

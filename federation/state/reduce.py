@@ -175,7 +175,9 @@ def _replica_notes(before: messages.Report | None, after: messages.Report) -> tu
         if replica.reason and replica.ready < replica.desired:
             text = f"{replica.desired - replica.ready} of {replica.desired} replicas of {replica.model} not ready"
             where = f"in {after.cluster} on {replica.pool.text}"
-            notes.append(_warn("ReplicasNotReady", f"model/{replica.model}", f"{text} {where}: {replica.reason}"))
+            starting = replica.scheduled is not None and replica.scheduled >= replica.desired
+            note = _warn("ReplicasNotReady", f"model/{replica.model}", f"{text} {where}: {replica.reason}")
+            notes.append(replace(note, type="Normal") if starting else note)
     return tuple(notes)
 
 

@@ -10,8 +10,9 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.testbed.federation import MODEL, POLICY, Federation
+from tests.testbed.federation import Federation
 from tests.testbed.fixtures import require_kubernetes, require_mosquitto
+from tests.testbed.small_world import MODEL, POLICY
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -17,17 +17,15 @@ from typing import Any
 import pytest
 import yaml
 
-from agents.app import Agent, AgentSettings
 from agents.simulated import SimulatedBackend
 from federation.aiokit.broker import BrokerAddress
 from federation.aiokit.clock import Clock
 from federation.aiokit.tasks import Tasks
-from federation.wire import messages
-from tests.builders import L4
-from tests.testbed.federation import MODEL, PLACES, POLICY, TOKEN, USERS, cluster_document
 from tests.testbed.fixtures import require_mosquitto
+from tests.testbed.fleet import simulated_agent
 from tests.testbed.mosquitto import Mosquitto
 from tests.testbed.processes import Process, free_ports
+from tests.testbed.small_world import MODEL, PLACES, POLICY, TOKEN, USERS, cluster_document
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(400)]
 KILLS = 20
@@ -84,26 +82,12 @@ class Controller:
 @asynccontextmanager
 async def three_agents(broker: Mosquitto) -> AsyncIterator[dict[str, SimulatedBackend]]:
     """Simulated clusters whose agents are the real ones."""
-    tasks, backends, clock = Tasks(), {}, Clock()
+    tasks, clock = Tasks(), Clock()
+    backends: dict[str, SimulatedBackend] = {}
     for name, cell in zip(sorted(PLACES), sorted(USERS), strict=True):
-        country, lat, lon, rps = USERS[cell]
-        sample = messages.DemandSample(
-            model="chat-8b",
-            cell=messages.UserCell(name=cell, country=country, lat=lat, lon=lon),
-            requests_per_second=rps,
-        )
-        rng = random.Random(name)
-        backend = SimulatedBackend(
-            pools=(messages.PoolReport(key=L4, vram_gib=22, allocatable=8, free=8),),
-            clock=clock,
-            rng=rng,
-            rtt_ms=lambda peer, chance: 30.0,
-            demand=lambda sample=sample: (sample,),  # type: ignore[misc]
-        )
-        backends[name] = backend
         address = BrokerAddress(host="127.0.0.1", port=broker.port)
-        settings = AgentSettings(cluster=name, address=address, interval_s=INTERVAL_S)
-        tasks.start(name, Agent(settings, backend, clock=clock, rng=rng).run())
+        agent, backends[name] = simulated_agent(name, [cell], address=address, clock=clock, interval_s=INTERVAL_S)
+        tasks.start(name, agent.run())
     try:
         yield backends
     finally:

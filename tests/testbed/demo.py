@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from tests.testbed.federation import MODEL, POLICY, TOKEN, Federation
+from tests.testbed.federation import Federation
+from tests.testbed.small_world import MODEL, POLICY, TOKEN
 
 
 def main(arguments: list[str]) -> None:

@@ -1,0 +1,210 @@
+"""The API over real sockets: who may ask, what comes back, and what a refusal says."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jsonschema
+import pytest
+
+from federation.api.access import COOKIE, OPEN_PATHS
+from federation.api.openapi import OPERATIONS
+from tests.testbed.fleet import Fleet
+from tests.testbed.small_world import MODEL, POLICY, TOKEN
+
+READS = sorted({one.path for one in OPERATIONS if one.method == "get"})
+NAMES = {"/v1/clusters/": "fra", "/v1/models/": "chat-8b", "/v1/cells/": "Berlin"}
+
+
+def filled(path: str, plan: int = 1) -> str:
+    """A path of the document with names that exist."""
+    path = path.replace("/v1/plans/{name}", f"/v1/plans/{plan}")
+    for prefix, name in NAMES.items():
+        if path.startswith(prefix):
+            return re.sub(r"\{\w+\}", name, path)
+    return path.replace("{model}", "chat-8b")
+
+
+@pytest.mark.parametrize("path", [*READS, "/v1/stream", "/metrics", "/openapi.json", "/v1/nothing"])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Cookie": f"{COOKIE}=wrong"}])
+def test_nothing_is_told_to_who_has_no_token(fleet: Fleet, path: str, headers: dict[str, str]) -> None:
+    status, answered, body = fleet.request("GET", filled(path), headers=headers)
+    assert status == 401
+    assert answered["WWW-Authenticate"] == 'Bearer realm="isochrone"'
+    assert json.loads(body)["code"] == "Unauthorized"
+    assert TOKEN not in body.decode()
+
+
+@pytest.mark.parametrize("operation", [one for one in OPERATIONS if one.method != "get"], ids=lambda one: one.path)
+def test_a_cookie_changes_nothing(fleet: Fleet, operation: Any) -> None:
+    """Else any page that a signed-in person opens could drain a cluster."""
+    path = filled(operation.path).replace("{name}", "chat.yaml")
+    body = b"" if operation.method == "post" else None
+    status, _, _ = fleet.request(operation.method.upper(), path, body, headers={"Cookie": f"{COOKIE}={TOKEN}"})
+    assert status == 401
+
+
+def test_a_browser_signs_in_by_the_link_and_reads_by_its_cookie(fleet: Fleet) -> None:
+    status, headers, _ = fleet.request("GET", f"/signin?token={TOKEN}", headers={})
+    assert status == 303
+    assert headers["Location"] == "/"
+    cookie = headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+    assert fleet.request("GET", "/v1/overview", headers={"Cookie": cookie.partition(";")[0]})[0] == 200
+    assert fleet.request("GET", "/signin?token=wrong", headers={})[0] == 401
+
+
+@pytest.mark.parametrize("path", sorted(OPEN_PATHS - {"/signin"}))
+def test_every_answer_carries_the_strict_headers(fleet: Fleet, path: str) -> None:
+    _, headers, _ = fleet.request("GET", path, headers={})
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_health_and_readiness_are_open(fleet: Fleet) -> None:
+    assert fleet.request("GET", "/healthz", headers={})[::2] == (200, b"ok\n")
+    assert fleet.request("GET", "/readyz", headers={})[::2] == (200, b"ok\n")
+
+
+@pytest.mark.parametrize("operation", [one for one in OPERATIONS if one.method == "get"], ids=lambda one: one.path)
+def test_the_openapi_document_says_what_is_answered(fleet: Fleet, operation: Any) -> None:
+    """A client generated from the document would fail on the answer."""
+    document = fleet.get("/openapi.json")
+    newest = fleet.get("/v1/plans?limit=1")["items"][0]["generation"]
+    answer = fleet.get(filled(operation.path, newest))
+    described = document["paths"][operation.path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema.validate(answer, {**described, "components": document["components"]})
+    if operation.listed:
+        assert answer["items"], "a list that is empty proves nothing"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "says"),
+    [
+        ("GET", "/v1/nothing", None, 404, "no such path: /v1/nothing"),
+        ("GET", "/v1/clusters/nope", None, 404, "cluster nope not found"),
+        ("GET", "/v1/plans/99999", None, 404, "plan 99999 not found"),
+        ("GET", "/v1/plans?limit=many", None, 400, "limit='many': expected a number"),
+        ("GET", "/v1/routes?model=nope", None, 200, ""),
+        ("GET", "/v1/routes?model=nope&lat=1&lon=1", None, 404, "no routes for model nope"),
+        ("GET", "/v1/routes?lat=1&lon=1", None, 400, "lat and lon need a model"),
+        ("GET", "/v1/routes?model=chat-8b&lat=91&lon=0", None, 400, "expected a number from -90 to 90"),
+        ("GET", "/v1/routes?model=chat-8b&lat=nan&lon=0", None, 400, "expected a number"),
+        ("GET", "/v1/explain/placement/nope", None, 404, "model nope is not placed"),
+        ("GET", "/v1/explain/placement/chat-8b?cluster=nope", None, 404, "cluster nope not found"),
+        ("PUT", "/v1/clusters", b"", 405, "PUT is not for /v1/clusters"),
+        ("POST", "/v1/policies?name=x.txt", b"a: 1", 400, "is no policy file name"),
+        ("POST", "/v1/policies?name=x.yaml", b"kind: Modell", 422, "x.yaml:1:1: apiVersion is missing"),
+        ("POST", "/v1/policies?name=x.yaml", b"#" * 1_100_000, 413, "longer than 1 MiB"),
+        ("POST", "/v1/diff?name=x.yaml", b"\xff\xfe", 422, "x.yaml:1:1"),
+        ("POST", "/v1/clusters/fra/cordon", b"", 400, "the body is not JSON"),
+        ("POST", "/v1/clusters/fra/cordon", b'{"reason": " "}', 400, "a reason is needed"),
+        ("POST", "/v1/clusters/fra/cordon", b"[1]", 400, "the body is not JSON"),
+        ("POST", "/v1/clusters/nope/cordon", b'{"reason": "x"}', 404, "cluster nope not found"),
+        ("DELETE", "/v1/policies/nope.yaml", None, 404, "policy nope.yaml not found"),
+        ("DELETE", "/v1/policies/../../etc/passwd", None, 404, "not found"),
+    ],
+)
+def test_a_refusal_says_the_cause(
+    fleet: Fleet, method: str, path: str, body: bytes | None, status: int, says: str
+) -> None:
+    got, _, answer = fleet.request(method, path, body)
+    assert got == status, answer
+    if status >= 400:
+        error = json.loads(answer)
+        assert says in error["message"]
+        assert error["code"]
+
+
+def test_a_user_anywhere_is_told_the_shares_of_the_nearest_cell(fleet: Fleet) -> None:
+    answer = fleet.get("/v1/routes?model=chat-8b&lat=52&lon=13")
+    assert answer["cell"] == "Berlin"
+    assert 50 < answer["cell_distance_km"] < 70
+    assert sum(one["share"] for one in answer["routes"]) == pytest.approx(1.0)
+
+
+def test_metrics_are_prometheus_text_with_the_state_of_the_world(fleet: Fleet) -> None:
+    _, headers, body = fleet.request("GET", "/metrics")
+    assert headers["Content-Type"].startswith("text/plain")
+    lines = body.decode().splitlines()
+    assert 'isochrone_clusters{state="ready"} 3.0' in lines
+    assert 'isochrone_model_replicas{model="chat-8b",state="ready"} 8.0' in lines
+    assert any(line.startswith("isochrone_plan_duration_seconds_bucket") for line in lines)
+
+
+@contextmanager
+def stream(fleet: Fleet, last_event_id: str = "") -> Iterator[Iterator[tuple[str, str, Any]]]:
+    """(event type, id, data) as the controller sends them."""
+    connection = http.client.HTTPConnection(fleet.url.removeprefix("http://"), timeout=20)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    if last_event_id:
+        headers["Last-Event-ID"] = last_event_id
+    connection.request("GET", "/v1/stream", headers=headers)
+    response = connection.getresponse()
+    assert response.status == 200
+    try:
+        yield events(response)
+    finally:
+        response.close()
+        connection.close()
+
+
+def events(response: http.client.HTTPResponse) -> Iterator[tuple[str, str, Any]]:
+    fields: dict[str, str] = {}
+    for raw in response:
+        line = raw.decode().rstrip("\r\n")
+        if line:
+            key, _, value = line.partition(": ")
+            fields[key] = value
+        elif "data" in fields:
+            yield fields.get("event", ""), fields.get("id", ""), json.loads(fields["data"])
+            fields = {}
+
+
+def until_world(told: Iterator[tuple[str, str, Any]]) -> tuple[list[int], Any]:
+    """The event ids before the first world, and that world."""
+    seen: list[int] = []
+    for kind, _, data in told:
+        if kind == "world":
+            return seen, data
+        seen.append(data["id"])
+    raise AssertionError("the stream ended")
+
+
+def test_a_stream_goes_on_where_it_broke(fleet: Fleet) -> None:
+    """A map that lost its connection would else miss the event that matters, or show all of them twice."""
+    with stream(fleet) as told:
+        first, world = until_world(told)
+    assert first == list(range(1, len(first) + 1))
+    assert len(world["clusters"]) == 3
+    with stream(fleet, str(first[-3])) as told:
+        again, _ = until_world(told)
+    assert again[:2] == first[-2:]
+    with stream(fleet, "999999") as told:
+        everything, _ = until_world(told)
+    assert everything[: len(first)] == first, "ids of another start say nothing: all is told again"
+
+
+def test_what_happens_reaches_who_watches(fleet: Fleet) -> None:
+    with stream(fleet) as told:
+        until_world(told)
+        assert fleet.request("POST", "/v1/clusters/mad/cordon", b'{"reason": "a test"}')[0] == 200
+        for kind, _, data in told:
+            if kind == "event" and data["reason"] == "Cordoned":
+                break
+        for kind, _, data in told:
+            cordoned = {one["name"] for one in data["clusters"] if one["cordoned"]} if kind == "world" else set()
+            if cordoned == {"mad"}:
+                break
+    assert fleet.request("POST", "/v1/clusters/mad/uncordon", b"{}")[0] == 200
+
+
+def test_an_unchanged_file_is_not_a_new_revision(fleet: Fleet) -> None:
+    status, answer = fleet.apply("chat.yaml", MODEL, POLICY)
+    assert (status, answer["changed"]) == (200, False)

@@ -1,0 +1,279 @@
+"""The command line as people and scripts use it: its own process, its output, its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.testbed.fleet import Fleet
+from tests.testbed.small_world import MODEL, POLICY, TOKEN
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+STRICTER = {**MODEL, "spec": {**MODEL["spec"], "slo": {"p95LatencyMs": 100}}}
+
+
+def environment(tmp_path: Path, **more: str) -> dict[str, str]:
+    """The caller's, less what it may know of a controller of its own."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("ISOCHRONE_")}
+    return {**inherited, "ISOCHRONE_CONFIG": str(tmp_path / "config.json"), **more}
+
+
+def run(*arguments: str, cwd: Path, env: dict[str, str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """One command."""
+    command = [sys.executable, "-m", "federation.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, env=env, input=stdin, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def isochrone(fleet: Fleet, tmp_path: Path) -> Run:
+    """A command against the fleet."""
+    env = environment(tmp_path, ISOCHRONE_SERVER=fleet.url, ISOCHRONE_TOKEN=TOKEN)
+    return lambda *arguments, stdin="": run(*arguments, cwd=tmp_path, env=env, stdin=stdin)
+
+
+def table(text: str) -> list[list[str]]:
+    """Cells of a table; columns are at least two spaces apart."""
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in text.splitlines()]
+
+
+def test_get_clusters_is_a_table_as_kubectl_prints(isochrone: Run) -> None:
+    done = isochrone("get", "clusters")
+    assert done.returncode == 0, done.stderr
+    rows = table(done.stdout)
+    assert rows[0] == ["NAME", "STATUS", "PROVIDER", "REGION", "ACCELERATORS", "REPLICAS", "AGE"]
+    assert [row[:6] for row in rows[1:]] == [
+        ["fra", "Ready", "kwok", "fra", "8", "7"],
+        ["iad", "Ready", "kwok", "iad", "8", "1"],
+        ["mad", "Ready", "kwok", "mad", "8", "0"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "header", "first"),
+    [
+        (("get", "models"), "NAME", ["chat-8b", "ok", "8/8", "64.0", "0.0", "0.0", "4.30"]),
+        (("get", "mo", "--no-headers"), "chat-8b", None),
+        (("get", "cells"), "NAME", ["Berlin", "DE", "30.0", "0.0"]),
+        (("get", "placements"), "MODEL", ["chat-8b", "fra", "NVIDIA-L4/on-demand", "7/7", "3.50"]),
+        (("get", "policies"), "NAME", ["chat.yaml", "2", "2", "0"]),
+        (("get", "plans"), "PLAN", None),
+        (("get", "events"), "ID", None),
+    ],
+)
+def test_every_kind_can_be_listed(
+    isochrone: Run, arguments: tuple[str, ...], header: str, first: list[str] | None
+) -> None:
+    done = isochrone(*arguments)
+    assert done.returncode == 0, done.stderr
+    rows = table(done.stdout)
+    assert rows[0][0] == header
+    if first is not None:
+        assert rows[1][: len(first)] == first
+
+
+@pytest.mark.parametrize("kind", ["clusters", "models", "cells", "placements", "plans", "events", "policies"])
+def test_json_and_yaml_say_the_same(isochrone: Run, kind: str) -> None:
+    as_json, as_yaml = (isochrone("get", kind, "-o", form) for form in ("json", "yaml"))
+    one, other = json.loads(as_json.stdout)["items"], yaml.safe_load(as_yaml.stdout)["items"]
+    assert [sorted(item) for item in one] == [sorted(item) for item in other]
+    assert one
+
+
+def test_one_thing_and_its_name(isochrone: Run) -> None:
+    assert json.loads(isochrone("get", "cluster", "fra", "-o", "json").stdout)["name"] == "fra"
+    assert isochrone("get", "cl", "-o", "name").stdout.split() == ["cluster/fra", "cluster/iad", "cluster/mad"]
+
+
+def test_describe_tells_the_events_of_a_thing(isochrone: Run) -> None:
+    done = isochrone("describe", "cluster", "fra")
+    assert done.returncode == 0, done.stderr
+    assert "worst_state: ok" in done.stdout
+    assert "Normal  ClusterReady  fra is heard" in done.stdout.partition("events:")[2]
+    newest = isochrone("get", "plans", "-o", "name").stdout.split()[0].removeprefix("plan/")
+    told = isochrone("describe", "plan", newest).stdout
+    assert "serves 56.0 requests per second" in told
+    assert "Normal  Committed" in told
+
+
+def test_explain_says_why_here_and_why_not_there(isochrone: Run) -> None:
+    done = isochrone("explain", "placement", "chat-8b")
+    assert done.returncode == 0, done.stderr
+    rows = {row[0]: row for row in table(done.stdout) if row}
+    assert rows["fra"][2] == "Placed"
+    assert rows["mad"][2] == "Dearer"
+    assert "one replica more would add 0.90 USD/h" in rows["mad"][3]
+    only = isochrone("explain", "placement", "chat-8b", "-c", "mad")
+    assert "Dearer" in only.stdout and "Placed" not in only.stdout
+
+
+def test_routes_say_who_is_served_where(isochrone: Run) -> None:
+    rows = {row[1]: row[3] for row in table(isochrone("routes").stdout)}
+    assert rows["Berlin"] == "fra 100 %"
+    nearest = isochrone("routes", "--model", "chat-8b", "--lat", "52", "--lon", "13")
+    assert nearest.stdout.startswith("decided for Berlin, ")
+    assert isochrone("routes", "--lat", "52").returncode == 2
+
+
+def test_diff_ends_with_one_when_something_would_move(isochrone: Run, tmp_path: Path) -> None:
+    """A pipeline asks by the exit code whether a change is safe to merge."""
+    same, other = tmp_path / "same" / "chat.yaml", tmp_path / "other" / "chat.yaml"
+    for path, model in ((same, MODEL), (other, STRICTER)):
+        path.parent.mkdir()
+        path.write_text(yaml.safe_dump_all([model, POLICY]), encoding="utf-8")
+    done = isochrone("diff", "-f", str(same))
+    assert (done.returncode, done.stdout) == (0, "nothing would change\n")
+    done = isochrone("diff", "-f", str(other))
+    assert done.returncode == 1, done.stderr
+    assert "USD per hour: 4.30 -> 5.40" in done.stdout
+    changes = {row[0]: row[2] for row in (line.split()[1:] for line in done.stdout.splitlines()[:2])}
+    assert set(changes) == {"chat-8b"}
+    assert "New York" in done.stdout
+    as_json = json.loads(isochrone("diff", "-f", str(other), "-o", "json").stdout)
+    assert {(one["cluster"], one["before"], one["after"]) for one in as_json["changes"]} == {
+        ("fra", 7, 6),
+        ("iad", 1, 3),
+    }
+    assert isochrone("get", "policies", "chat.yaml", "--no-headers").stdout.split()[1] == "2", "diff changes nothing"
+
+
+def test_a_bad_file_is_refused_with_its_place(isochrone: Run, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("apiVersion: isochrone.dev/v1alpha1\nkind: Model\nmetadata: {name: x}\nspec: {slo: 5s}\n")
+    where = "bad.yaml:4:13: "
+    for command, status in (("lint", 1), ("apply", 1), ("diff", 2)):
+        done = isochrone(command, *(["-f"] if command != "lint" else []), str(bad))
+        assert done.returncode == status
+        said = done.stdout if command == "lint" else done.stderr
+        assert said.count(where) == 1, said
+    assert json.loads(isochrone("lint", "-o", "json", str(bad)).stdout)[0]["line"] == 4
+
+
+def test_lint_needs_no_controller(tmp_path: Path) -> None:
+    (tmp_path / "chat.yaml").write_text(yaml.safe_dump_all([MODEL, POLICY]))
+    done = run("lint", "chat.yaml", cwd=tmp_path, env=environment(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "1 file is good\n")
+
+
+def test_apply_and_delete_a_policy(isochrone: Run, tmp_path: Path) -> None:
+    (tmp_path / "extra.yaml").write_text(yaml.safe_dump({**MODEL, "metadata": {"name": "extra"}}))
+    assert isochrone("apply", "-f", "extra.yaml").stdout == "model/extra configured\n"
+    assert isochrone("apply", "-f", "extra.yaml").stdout == "model/extra unchanged\n"
+    assert isochrone("delete", "policy", "extra.yaml").stdout == "model/extra deleted\n"
+    again = isochrone("delete", "policy", "extra.yaml")
+    assert (again.returncode, again.stdout) == (5, "")
+    piped = isochrone("apply", "-f", "-", stdin=(tmp_path / "extra.yaml").read_text())
+    assert piped.stdout == "model/extra configured\n"
+    assert isochrone("delete", "policy", "stdin.yaml").returncode == 0
+
+
+def test_cordon_drain_and_uncordon(isochrone: Run) -> None:
+    assert isochrone("cordon", "mad").returncode == 2, "the next engineer will ask why"
+    assert isochrone("cordon", "mad", "--reason", "kernel").stdout == "cluster/mad cordoned\n"
+    row = table(isochrone("get", "cluster", "mad", "--no-headers").stdout)[0]
+    assert row[1] == "Ready,Cordoned"
+    assert "cordoned: kernel" in isochrone("get", "cluster", "mad", "-o", "wide").stdout
+    assert isochrone("drain", "mad", "--reason", "leaving").stdout == "cluster/mad drained\n"
+    assert isochrone("uncordon", "mad").stdout == "cluster/mad uncordoned\n"
+
+
+def test_watch_prints_what_changes(fleet: Fleet, isochrone: Run, tmp_path: Path) -> None:
+    env = environment(tmp_path, ISOCHRONE_SERVER=fleet.url, ISOCHRONE_TOKEN=TOKEN, PYTHONUNBUFFERED="1")
+    command = [sys.executable, "-m", "federation.cli", "get", "clusters", "-w"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        try:
+            assert [watching.stdout.readline().split()[0] for _ in range(4)] == ["NAME", "fra", "iad", "mad"]
+            time.sleep(0.5)  # a world that only grows older prints nothing
+            isochrone("cordon", "iad", "--reason", "a test")
+            assert watching.stdout.readline().split()[:2] == ["iad", "Ready,Cordoned"]
+            isochrone("uncordon", "iad")
+            assert watching.stdout.readline().split()[:2] == ["iad", "Ready"]
+        finally:
+            watching.terminate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("get", "clustr"), 2, "did you mean clusters?"),
+        (("get", "cluster", "frr"), 5, "did you mean fra?"),
+        (("gte", "clusters"), 2, "Did you mean get?"),
+        (("explain", "placement", "nope"), 5, "model nope is not placed"),
+        (("cordon", "nope", "--reason", "x"), 5, "cluster nope not found"),
+        (("describe", "plan", "9999"), 5, "plan 9999 not found"),
+        (("apply", "-f", "nowhere.yaml"), 2, "nowhere.yaml: no such file"),
+        (("--token", "wrong", "get", "clusters"), 4, "no valid token"),
+        (("--server", "http://127.0.0.1:1", "get", "clusters"), 3, "cannot reach the controller"),
+        (("--server", "http://controller.example", "get", "clusters"), 2, "in the clear"),
+        (("--server", "controller", "get", "clusters"), 2, "is no URL"),
+        (("controller", "--policies", "nowhere"), 2, "no such directory"),
+        (("agent", "kubernetes", "--broker", "mqtt://127.0.0.1:1"), 2, "--cluster"),
+    ],
+)
+def test_errors_say_the_cause_and_the_next_step(
+    isochrone: Run, arguments: tuple[str, ...], status: int, says: str
+) -> None:
+    done = isochrone(*arguments)
+    assert done.returncode == status, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_controller_the_way_to_one_is_said(tmp_path: Path) -> None:
+    done = run("get", "clusters", cwd=tmp_path, env=environment(tmp_path))
+    assert done.returncode == 3
+    assert "isochrone demo" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--listen", "0.0.0.0:0"), "give --tls-cert and --tls-key"),
+        (("--broker", "mqtt://broker.example"), "use mqtts:// and an identity"),
+        (("--broker", "mqtts://broker.example"), "use mqtts:// and an identity"),
+        (("--broker", "http://127.0.0.1"), "expected mqtt://HOST"),
+    ],
+)
+def test_nothing_is_served_or_spoken_in_the_clear(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
+    """Orders that anyone can read or forge would be carried out by every cluster."""
+    (tmp_path / "policies").mkdir()
+    options = ("--policies", "policies", "--data", "data", "--broker-port", "0")
+    done = run("controller", *options, *arguments, cwd=tmp_path, env=environment(tmp_path))
+    assert done.returncode == 1
+    assert says in done.stderr
+
+
+def commands() -> list[tuple[str, ...]]:
+    from federation.cli.main import LAZY
+
+    return [(), *((name,) for name in LAZY), ("agent", "kubernetes"), ("explain", "placement")]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_help_shows_examples(tmp_path: Path, command: tuple[str, ...]) -> None:
+    done = run(*command, "--help", cwd=tmp_path, env=environment(tmp_path))
+    assert done.returncode == 0
+    assert "Examples:" in done.stdout
+    assert f"isochrone {' '.join(command)}".strip() in done.stdout.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_name_the_command(tmp_path: Path, shell: str) -> None:
+    done = run("completion", shell, cwd=tmp_path, env=environment(tmp_path))
+    assert done.returncode == 0
+    assert "_ISOCHRONE_COMPLETE" in done.stdout
+
+
+def test_completion_completes(tmp_path: Path) -> None:
+    env = environment(tmp_path, _ISOCHRONE_COMPLETE="bash_complete", COMP_WORDS="isochrone unc", COMP_CWORD="1")
+    done: Any = run(cwd=tmp_path, env=env)
+    assert done.stdout == "plain,uncordon\n", done.stderr

@@ -1,0 +1,193 @@
+"""The product in one process: the controller with its broker and API, one agent per simulated cluster, real sockets.
+
+Its own thread runs it, so that a test may ask it as anyone would: over HTTP, by the command line, in a browser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from email.message import Message
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import yaml
+
+from agents.app import Agent, AgentSettings
+from agents.simulated import SimulatedBackend
+from federation.aiokit.broker import BrokerAddress
+from federation.aiokit.clock import Clock
+from federation.aiokit.tasks import Tasks
+from federation.app import Controller
+from federation.settings import Listen, Settings
+from federation.state.world import Timing
+from federation.wire import messages
+from tests.builders import L4
+from tests.testbed.small_world import PLACES, TOKEN, USERS, cluster_document
+
+T = TypeVar("T")
+INTERVAL_S = 2.0
+SPEED = 10.0
+"""Periods and warm-ups are the small world's; a test waits a tenth of them."""
+POOL = messages.PoolReport(key=L4, vram_gib=22, allocatable=8, free=8)
+START_TIMEOUT_S = 30.0
+
+
+def simulated_agent(
+    name: str, cells: Iterable[str], *, address: BrokerAddress, clock: Clock, interval_s: float
+) -> tuple[Agent, SimulatedBackend]:
+    """The agent of a simulated cluster of eight devices, whose front door counts the users of `cells`."""
+    samples = tuple(_sample(cell) for cell in cells)
+    rng = random.Random(name)
+    backend = SimulatedBackend(
+        pools=(POOL,),
+        clock=clock,
+        rng=rng,
+        rtt_ms=lambda peer, chance: 30.0,
+        demand=lambda: samples,
+        probe=f"{name}.test:1",
+    )
+    settings = AgentSettings(cluster=name, address=address, interval_s=interval_s)
+    return Agent(settings, backend, clock=clock, rng=rng), backend
+
+
+def _sample(cell: str) -> messages.DemandSample:
+    country, lat, lon, rps = USERS[cell]
+    where = messages.UserCell(name=cell, country=country, lat=lat, lon=lon)
+    return messages.DemandSample(model="chat-8b", cell=where, requests_per_second=rps)
+
+
+class Fleet:
+    """Everything running. `silent` clusters are in the catalogue and have no agent."""
+
+    def __init__(self, directory: Path, *, silent: tuple[str, ...] = ()) -> None:
+        self.policies = directory / "policies"
+        self.policies.mkdir(parents=True)
+        documents = [cluster_document(name) for name in PLACES]
+        (self.policies / "clusters.yaml").write_text(yaml.safe_dump_all(documents), encoding="utf-8")
+        self.clock = Clock(speed=SPEED)
+        self.agents: dict[str, Agent] = {}
+        self.backends: dict[str, SimulatedBackend] = {}
+        self._silent = silent
+        self._tasks = Tasks()
+        settings = Settings(
+            policies_dir=self.policies,
+            data_dir=directory / "data",
+            listen=Listen(port=0),
+            timing=Timing(report_interval_s=INTERVAL_S, tick_s=INTERVAL_S / 2, stale_after_s=4 * INTERVAL_S),
+            plan_period_s=10.0,
+            plan_spacing_s=1.0,
+        )
+        self.controller = Controller(settings, clock=self.clock, token=TOKEN)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fleet")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self.run(self._start())
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._end()
+
+    @property
+    def url(self) -> str:
+        """Of API and map."""
+        return self.controller.url
+
+    async def _start(self) -> None:
+        await self.controller.start()
+        for name, cell in zip(PLACES, USERS, strict=True):
+            if name in self._silent:
+                continue
+            self.agents[name], self.backends[name] = simulated_agent(
+                name, [cell], address=self.controller.broker, clock=self.clock, interval_s=INTERVAL_S
+            )
+            self._tasks.start(f"agent-{name}", self.agents[name].run())
+
+    async def _stop(self) -> None:
+        await self._tasks.stop()
+        await self.controller.stop()
+
+    def _end(self) -> None:
+        try:
+            self.run(self._stop())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(START_TIMEOUT_S)
+            self._loop.close()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """What `coroutine` gives, run where the product runs."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(START_TIMEOUT_S)
+
+    def do(self, action: Callable[[], T]) -> T:
+        """What `action` gives, called where the product runs."""
+
+        async def call() -> T:
+            return action()
+
+        return self.run(call())
+
+    # ---- asking
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Message, bytes]:
+        """(status, headers, body). Without `headers` it is signed in."""
+        given = {"Authorization": f"Bearer {TOKEN}"} if headers is None else dict(headers)
+        asked = urllib.request.Request(self.url + path, data=body, method=method, headers=given)
+        try:
+            with _OPENER.open(asked, timeout=30) as response:
+                return response.status, response.headers, response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers, error.read()
+
+    def get(self, path: str) -> Any:
+        """The JSON of an answer that is no refusal."""
+        status, _, body = self.request("GET", path)
+        assert status == 200, body
+        return json.loads(body)
+
+    def apply(self, name: str, *documents: Mapping[str, Any]) -> tuple[int, Any]:
+        """(status, JSON) of handing in a policy file."""
+        body = yaml.safe_dump_all([dict(one) for one in documents]).encode()
+        status, _, answer = self.request("POST", f"/v1/policies?name={name}", body)
+        return status, json.loads(answer)
+
+    def until(self, ask: Callable[[], T], what: str, *, timeout_s: float = 20.0) -> T:
+        """The first answer that is true. Raises: AssertionError with the last answer."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            answer = ask()
+            if answer:
+                return answer
+            assert time.monotonic() < deadline_s, f"no {what} after {timeout_s:g} s; the last answer was {answer!r}"
+            time.sleep(0.05)
+
+    def is_settled(self) -> bool:
+        """Whether some replicas are wanted, all of them are ready and every user is served."""
+        view = self.get("/v1/overview")
+        wanted = sum(one["replicas_desired"] for one in view["models"])
+        ready = sum(one["replicas_ready"] for one in view["models"])
+        return bool(wanted > 0 and wanted == ready and view["demand_rps"] > 0 and view["unserved_rps"] == 0)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
