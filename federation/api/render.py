@@ -263,6 +263,8 @@ class _Drawing:
     def _worst(self, state: ClusterState, replicas: Sequence[views.ReplicasView]) -> tuple[views.WorstState, str]:
         if state.phase is Phase.UNKNOWN:
             return "unknown", "not heard since this controller started"
+        if state.report is None:
+            return "unknown", "never heard: is its agent installed, and does it reach the broker?"
         age_s = self.scene.now_s - state.since_s
         if state.phase is Phase.UNREACHABLE:
             return "bad", f"silent for {age_s:.0f} s: requests go elsewhere, replicas are expected back"
