@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -251,13 +252,15 @@ class _Api:
         last = request.headers.get("Last-Event-ID", "")
         seen = int(last) if last.isascii() and last.isdigit() else 0
         async with sse_response(request) as stream:
-            while stream.is_connected():
-                for event in self._services.events_after(seen):
-                    await stream.send(msgspec.json.encode(event).decode(), id=str(event.id), event="event")
-                    seen = event.id
-                await stream.send(msgspec.json.encode(self._drawn()).decode(), event="world")
-                await asyncio.sleep(STREAM_SPACING_S)
-                await self._services.change(timeout_s=5.0)
+            # Who closes a map while it is being written to has done nothing wrong.
+            with contextlib.suppress(ConnectionResetError):
+                while stream.is_connected():
+                    for event in self._services.events_after(seen):
+                        await stream.send(msgspec.json.encode(event).decode(), id=str(event.id), event="event")
+                        seen = event.id
+                    await stream.send(msgspec.json.encode(self._drawn()).decode(), event="world")
+                    await asyncio.sleep(STREAM_SPACING_S)
+                    await self._services.change(timeout_s=5.0)
         return stream
 
 

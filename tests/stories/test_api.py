@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from federation.api.access import COOKIE, OPEN_PATHS
 from federation.api.openapi import OPERATIONS
+from federation.api.server import STREAM_SPACING_S
 from tests.testbed.fleet import Fleet
 from tests.testbed.small_world import MODEL, POLICY, TOKEN
 
@@ -189,6 +191,15 @@ def test_a_stream_goes_on_where_it_broke(fleet: Fleet) -> None:
     with stream(fleet, "999999") as told:
         everything, _ = until_world(told)
     assert everything[: len(first)] == first, "ids of another start say nothing: all is told again"
+
+
+def test_a_reader_who_goes_away_is_no_error(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """Every closed map would else leave a stack in the log, and nobody would read the log any more."""
+    for _ in range(3):
+        with stream(fleet) as told:
+            until_world(told)
+    time.sleep(2 * STREAM_SPACING_S)
+    assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == []
 
 
 def test_what_happens_reaches_who_watches(fleet: Fleet) -> None:
