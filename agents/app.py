@@ -60,7 +60,10 @@ class Agent:
     async def run(self) -> None:
         """Serve until cancelled; then say goodbye and leave everything running."""
         self._memory = await asyncio.to_thread(memory.read, self.settings.state_path)
-        self._memory = memory.Memory(boots=self._memory.boots + 1, desired=self._memory.desired)
+        # By the clock, so that an agent that lost its file speaks over its earlier starts; by the file, if the clock
+        # went back.
+        boot_order = max(self._memory.boot_order + 1, int(self._clock.wall_s()))
+        self._memory = memory.Memory(boot_order=boot_order, desired=self._memory.desired)
         await asyncio.to_thread(memory.write, self.settings.state_path, self._memory)
         self._accepted = self._memory.accepted()
         await self._backend.start()
@@ -144,7 +147,7 @@ class Agent:
             await self._acknowledge(desired, f"{verdict.code.value}: {verdict.reason}")
             return
         if verdict.code is session.Code.ACCEPT:
-            following = memory.Memory(boots=self._memory.boots, desired=desired)
+            following = memory.Memory(boot_order=self._memory.boot_order, desired=desired)
             try:
                 await asyncio.to_thread(memory.write, self.settings.state_path, following)
             except OSError as error:
@@ -210,7 +213,7 @@ class Agent:
         report = messages.Report(
             cluster=self.settings.cluster,
             boot_id=self._boot_id,
-            boot_order=self._memory.boots,
+            boot_order=self._memory.boot_order,
             seq=self._seq,
             interval_s=self.settings.interval_s,
             pools=seen.pools,

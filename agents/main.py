@@ -3,24 +3,109 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import functools
 import random
+import re
 import secrets
 import signal
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import click
 import structlog
 
 from agents.app import Agent, AgentSettings
+from agents.backend import Backend
 from agents.demand import DemandFile
 from agents.kube import KubeBackend, KubeSettings
 from agents.probe import Probe
+from agents.simulated import SimulatedBackend
 from federation.aiokit.broker import BrokerAddress
 from federation.aiokit.clock import Clock
+from federation.wire import messages
 
+MARKETS: dict[str, messages.Market] = {"on-demand": "on-demand", "spot": "spot", "reserved": "reserved"}
+POOL = rf"([A-Za-z0-9.-]+)(?::([A-Za-z0-9.+]+))?(?:/({'|'.join(MARKETS)}))?=([0-9]{{1,5}})"
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+_LINK_OPTIONS = (
+    click.option("--cluster", required=True, envvar="ISOCHRONE_CLUSTER", help="Name of the cluster in the catalogue."),
+    click.option("--broker", required=True, envvar="ISOCHRONE_BROKER", help="mqtt:// or mqtts:// URL."),
+    click.option(
+        "--broker-ca", type=FILE, envvar="ISOCHRONE_BROKER_CA", help="Authorities that the broker is verified by, PEM."
+    ),
+    click.option("--broker-cert", type=FILE, envvar="ISOCHRONE_BROKER_CERT", help="Our certificate, PEM."),
+    click.option("--broker-key", type=FILE, envvar="ISOCHRONE_BROKER_KEY", help="Its private key, PEM."),
+    click.option(
+        "--interval", type=click.FloatRange(0.2, 3600), default=10.0, show_default=True, help="Seconds between reports."
+    ),
+    click.option(
+        "--state", type=click.Path(dir_okay=False, path_type=Path), help="File that remembers what was accepted."
+    ),
+    click.option(
+        "--demand",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="YAML list of what the front door counted; read at every report.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkOptions:
+    """What every agent is told, whatever its cluster is."""
+
+    cluster: str
+    broker: str
+    broker_ca: Path | None
+    broker_cert: Path | None
+    broker_key: Path | None
+    interval: float
+    state: Path | None
+    demand: Path | None
+
+    def run(self, backend: Backend, clock: Clock, rng: random.Random) -> None:
+        """Be the agent of `backend` until a signal ends it. Raises: click.ClickException."""
+        structlog.configure(
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.JSONRenderer(),
+            ],
+            logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        )
+        try:
+            address = BrokerAddress.parse(
+                self.broker, ca_file=self.broker_ca, cert_file=self.broker_cert, key_file=self.broker_key
+            )
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
+        settings = AgentSettings(
+            cluster=self.cluster,
+            address=address,
+            interval_s=self.interval,
+            state_path=self.state,
+            version=metadata.version("isochrone"),
+        )
+        asyncio.run(_run(Agent(settings, backend, clock=clock, rng=rng)))
+
+
+def link_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that become the first argument, a `LinkOptions`."""
+
+    @functools.wraps(command)
+    def gathered(**given: Any) -> None:
+        ours = {field.name: given.pop(field.name) for field in dataclasses.fields(LinkOptions)}
+        command(LinkOptions(**ours), **given)
+
+    wrapped: Callable[..., None] = gathered
+    for option in reversed(_LINK_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
 
 
 @click.group(epilog="\b\nExamples:\n  isochrone agent kubernetes --cluster fra-1 --broker mqtt://127.0.0.1:1883\n")
@@ -36,13 +121,7 @@ Examples:
       --broker-ca ca.crt --broker-cert agent.crt --broker-key agent.key
 """
 )
-@click.option("--cluster", required=True, envvar="ISOCHRONE_CLUSTER", help="Name of the cluster in the catalogue.")
-@click.option("--broker", required=True, envvar="ISOCHRONE_BROKER", help="mqtt:// or mqtts:// URL.")
-@click.option(
-    "--broker-ca", type=FILE, envvar="ISOCHRONE_BROKER_CA", help="Authorities that the broker is verified by, PEM."
-)
-@click.option("--broker-cert", type=FILE, envvar="ISOCHRONE_BROKER_CERT", help="Our certificate, PEM.")
-@click.option("--broker-key", type=FILE, envvar="ISOCHRONE_BROKER_KEY", help="Its private key, PEM.")
+@link_options
 @click.option(
     "--kubeconfig",
     type=FILE,
@@ -50,59 +129,65 @@ Examples:
     help="How to reach the cluster; without it the pod's service account.",
 )
 @click.option("--namespace", default="isochrone-models", show_default=True, help="Where models are deployed.")
-@click.option(
-    "--interval", type=click.FloatRange(0.2, 3600), default=10.0, show_default=True, help="Seconds between reports."
-)
-@click.option("--state", type=click.Path(dir_okay=False, path_type=Path), help="File that remembers what was accepted.")
 @click.option("--probe-listen", help="HOST:PORT that peers may measure the round trip to.")
 @click.option("--probe-advertise", default="", help="What peers are told instead, as the load balancer's HOST:PORT.")
-@click.option(
-    "--demand",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="YAML list of what the front door counted; read at every report.",
-)
 def kubernetes(
-    cluster: str,
-    broker: str,
-    broker_ca: Path | None,
-    broker_cert: Path | None,
-    broker_key: Path | None,
-    kubeconfig: Path | None,
-    namespace: str,
-    interval: float,
-    state: Path | None,
-    probe_listen: str | None,
-    probe_advertise: str,
-    demand: Path | None,
+    link: LinkOptions, kubeconfig: Path | None, namespace: str, probe_listen: str | None, probe_advertise: str
 ) -> None:
     """Report a Kubernetes cluster and carry out what the controller wants there."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-    )
-    try:
-        address = BrokerAddress.parse(broker, ca_file=broker_ca, cert_file=broker_cert, key_file=broker_key)
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
     clock = Clock()
     backend = KubeBackend(
         KubeSettings(kubeconfig=kubeconfig, namespace=namespace),
         probe=Probe(clock=clock, listen=_listen(probe_listen), advertise=probe_advertise),
-        demand=DemandFile(demand),
+        demand=DemandFile(link.demand),
     )
-    settings = AgentSettings(
-        cluster=cluster,
-        address=address,
-        interval_s=interval,
-        state_path=state,
-        version=metadata.version("isochrone"),
+    link.run(backend, clock, random.Random(secrets.randbits(64)))
+
+
+@agent.command(
+    epilog="""\b
+Examples:
+  isochrone agent simulated --cluster fra-1 --broker mqtt://127.0.0.1:1883 --pool NVIDIA-L4=8
+  isochrone agent simulated --cluster fra-1 --broker mqtt://127.0.0.1:1883 \\
+      --pool NVIDIA-L4=8 --pool NVIDIA-L4/spot=16 --demand demand.yaml
+"""
+)
+@link_options
+@click.option(
+    "--pool",
+    "pools",
+    multiple=True,
+    required=True,
+    help="PRODUCT[:MIG-PROFILE][/MARKET]=DEVICES; the market is on-demand, spot or reserved.",
+)
+@click.option(
+    "--vram-gib", type=click.FloatRange(min=1), default=24.0, show_default=True, help="Memory of each device, in GiB."
+)
+@click.option(
+    "--rtt-ms", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Round trip to every other cluster."
+)
+def simulated(link: LinkOptions, pools: tuple[str, ...], vram_gib: float, rtt_ms: float) -> None:
+    """Stand in for a cluster, to try the product without one: devices and replicas that exist only here."""
+    clock, rng = Clock(), random.Random(secrets.randbits(64))
+    demand = DemandFile(link.demand)
+    backend = SimulatedBackend(
+        pools=tuple(_pool(text, vram_gib) for text in pools),
+        clock=clock,
+        rng=rng,
+        rtt_ms=lambda peer, chance: rtt_ms,
+        demand=demand.read,
+        probe=f"{link.cluster}.simulated:1",
     )
-    rng = random.Random(secrets.randbits(64))
-    asyncio.run(_run(Agent(settings, backend, clock=clock, rng=rng)))
+    link.run(backend, clock, rng)
+
+
+def _pool(text: str, vram_gib: float) -> messages.PoolReport:
+    match = re.fullmatch(POOL, text)
+    if match is None:
+        raise click.UsageError(f"--pool {text!r}: expected PRODUCT[:MIG-PROFILE][/MARKET]=DEVICES, as NVIDIA-L4/spot=8")
+    product, mig_profile, market, count = match.groups()
+    key = messages.PoolKey(product=product, mig_profile=mig_profile or "", market=MARKETS[market or "on-demand"])
+    return messages.PoolReport(key=key, vram_gib=vram_gib, allocatable=int(count), free=int(count))
 
 
 def _listen(text: str | None) -> tuple[str, int] | None:

@@ -1,4 +1,4 @@
-"""What an agent must remember over a restart: the highest that it accepted, and how often it started.
+"""What an agent must remember over a restart: the highest that it accepted, and which start it was.
 
 Written whole to a temporary file, flushed to the disk and renamed, before anything is carried out.
 """
@@ -18,9 +18,9 @@ log = structlog.get_logger("agent")
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of the file. `boots` counts starts; `desired` is the last accepted, to be asserted while offline."""
+    """The content of the file: the order of the last start, and what was accepted last (asserted while offline)."""
 
-    boots: int = 0
+    boot_order: int = 0
     desired: messages.Desired | None = None
 
     def accepted(self) -> Accepted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 
+from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
 from amqtt.broker import Broker
 from amqtt.errors import BrokerError
 
@@ -14,6 +15,18 @@ from federation.aiokit.loopback import is_loopback
 
 class BrokerDown(Exception):
     """The embedded broker could not be started. The message says why and what to do."""
+
+
+class _Broker(Broker):  # type: ignore[misc]  # amqtt's classes come untyped
+    """amqtt's, which leaves sockets open: of clients it refuses, and of those that are gone when it says goodbye."""
+
+    async def _client_connected(
+        self, listener_name: str, reader: StreamReaderAdapter, writer: StreamWriterAdapter
+    ) -> None:
+        try:
+            await super()._client_connected(listener_name, reader, writer)
+        finally:
+            writer._writer.close()
 
 
 class EmbeddedBroker:
@@ -34,7 +47,7 @@ class EmbeddedBroker:
             "listeners": {"default": {"type": "tcp", "bind": where, "max_connections": 20_000}},
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
         }
-        self._broker = Broker(config)
+        self._broker = _Broker(config)
         try:
             await self._broker.start()
         except BrokerError as error:

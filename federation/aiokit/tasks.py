@@ -16,6 +16,7 @@ import structlog
 from federation.aiokit.backoff import Backoff
 from federation.aiokit.clock import Clock
 
+CANCEL_AGAIN_S = 1.0
 log = structlog.get_logger("tasks")
 
 
@@ -46,10 +47,10 @@ class Tasks:
     async def stop(self) -> None:
         """Cancel everything and wait for it."""
         while self._tasks:
-            pending = list(self._tasks)
-            for task in pending:
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            # Again after a while: `asyncio.wait_for` of Python 3.11 can lose a cancellation.
+            await asyncio.wait(self._tasks, timeout=CANCEL_AGAIN_S)
 
 
 async def _forever(name: str, body: Callable[[], Awaitable[None]], clock: Clock, rng: random.Random) -> None:

@@ -113,7 +113,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     boot_id: Annotated[str, Meta(min_length=8, max_length=64)]
     seq: Annotated[int, Meta(ge=1)]
     boot_order: Annotated[int, Meta(ge=0)] = 0
-    """Grows with every start of the agent (kept in its state file), so that an old boot cannot speak over a new one."""
+    """Grows with every start of the agent, so that an old start cannot speak over a new one."""
     interval_s: Annotated[float, Meta(gt=0, le=3600)]
     pools: Annotated[tuple[PoolReport, ...], Meta(max_length=512)] = ()
     nodes: Annotated[tuple[NodeReport, ...], Meta(max_length=5000)] = ()

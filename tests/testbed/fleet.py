@@ -41,7 +41,13 @@ START_TIMEOUT_S = 30.0
 
 
 def simulated_agent(
-    name: str, cells: Iterable[str], *, address: BrokerAddress, clock: Clock, interval_s: float
+    name: str,
+    cells: Iterable[str],
+    *,
+    address: BrokerAddress,
+    clock: Clock,
+    interval_s: float,
+    state_path: Path | None = None,
 ) -> tuple[Agent, SimulatedBackend]:
     """The agent of a simulated cluster of eight devices, whose front door counts the users of `cells`."""
     samples = tuple(_sample(cell) for cell in cells)
@@ -54,7 +60,7 @@ def simulated_agent(
         demand=lambda: samples,
         probe=f"{name}.test:1",
     )
-    settings = AgentSettings(cluster=name, address=address, interval_s=interval_s)
+    settings = AgentSettings(cluster=name, address=address, interval_s=interval_s, state_path=state_path)
     return Agent(settings, backend, clock=clock, rng=rng), backend
 
 
@@ -119,6 +125,7 @@ class Fleet:
     async def _stop(self) -> None:
         await self._tasks.stop()
         await self.controller.stop()
+        await asyncio.sleep(0.2)
 
     def _end(self) -> None:
         try:

@@ -1,0 +1,53 @@
+"""The broker inside the controller: what it must not do over weeks of agents that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from federation.adapters.embedded_broker import BrokerDown, EmbeddedBroker
+from federation.aiokit import broker
+
+
+def open_sockets() -> int:
+    """Sockets of this process."""
+    count = 0
+    for one in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            count += str(one.readlink()).startswith("socket:")
+    return count
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts sockets in /proc, which is Linux's")
+async def test_clients_that_come_and_go_leave_no_socket() -> None:
+    """A controller that runs out of descriptors hears no agent any more."""
+    served = EmbeddedBroker()
+    await served.start()
+    before = open_sockets()
+    for number in range(10):
+        async with broker.client(served.address, identifier="agent") as client:
+            await client.publish("isochrone/v1/x/report", b"{}", qos=1)
+        _, writer = await asyncio.open_connection(served.address.host, served.address.port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n" if number % 2 else b"")
+        writer.close()
+        await writer.wait_closed()
+    async with asyncio.timeout(10):
+        while open_sockets() > before:  # noqa: ASYNC110  descriptors have no event
+            await asyncio.sleep(0.05)
+    await served.stop()
+
+
+async def test_a_taken_port_is_said_with_a_way_out() -> None:
+    first = EmbeddedBroker()
+    await first.start()
+    with pytest.raises(BrokerDown, match="is the port taken"):
+        await EmbeddedBroker(port=first.address.port).start()
+    await first.stop()
+
+
+def test_it_is_never_open_to_other_machines() -> None:
+    with pytest.raises(ValueError, match="loopback only"):
+        EmbeddedBroker(host="0.0.0.0")
