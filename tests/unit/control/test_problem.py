@@ -1,0 +1,110 @@
+"""From belief to the engine's question: what is counted on, what may be used, and what cannot be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from federation.control.problem import Formulated, formulate
+from federation.state.reduce import CordonsSet, Heard, TimePassed
+from federation.state.world import Cordon, PlacementKey, World
+from federation.wire import messages
+from placement import model as engine
+from tests.builders import L4, L4_SPOT, a_model, a_policy, a_report, a_world, heard, replicas, some_demand, told
+
+CHAT = a_model("chat")
+FOR_CHAT = a_policy("chat")
+NOW_S = 100.0
+
+
+def world(*names: str, **report: Any) -> World:
+    """Clusters that have just been heard; `report` changes what each of them said."""
+    found = a_world(*names, models=(CHAT,), policies=(FOR_CHAT,))
+    return heard(found, *(a_report(name, **report) for name in names), now_s=NOW_S)
+
+
+def ask(belief: World, target: Mapping[PlacementKey, int] | None = None, *, now_s: float = NOW_S) -> Formulated:
+    placed = target or {}
+    return formulate(belief, target=placed, desired=placed, now_s=now_s)
+
+
+def devices(asked: Formulated) -> dict[str, int]:
+    return {pool.name: pool.devices for pool in asked.problem.pools}
+
+
+def test_devices_that_others_use_are_not_offered() -> None:
+    """A replica would wait for ever on a device that a neighbour's pod holds."""
+    pools = (messages.PoolReport(key=L4, vram_gib=24, allocatable=8, free=3),)
+    mine = (replicas("chat", 2, 2),)
+    assert devices(ask(world("fra", pools=pools)))["fra/NVIDIA-L4/on-demand"] == 3
+    assert devices(ask(world("fra", pools=pools, replicas=mine)))["fra/NVIDIA-L4/on-demand"] == 5
+
+
+def test_a_pool_that_vanished_keeps_its_name_and_offers_nothing() -> None:
+    """Replicas placed there would else drop out of the account, and nobody would replace them on purpose."""
+    asked = ask(world("fra"), {("chat", "fra", L4_SPOT): 2})
+    assert devices(asked)["fra/NVIDIA-L4/spot"] == 0
+    assert asked.present == (engine.Placed(model="chat", pool="fra/NVIDIA-L4/spot", replicas=2),)
+
+
+def test_a_silent_cluster_is_counted_on_until_the_policy_no_longer_tolerates_it() -> None:
+    """A broken uplink of a minute would move every replica of a region."""
+    target = {("chat", "fra", L4): 2}
+    silent = told(
+        world("fra", "iad"), Heard(message=a_report("iad", seq=2), now_s=NOW_S + 45), TimePassed(now_s=NOW_S + 50)
+    )
+    early, late = ask(silent, target, now_s=NOW_S + 60), ask(silent, target, now_s=NOW_S + 60 + 300)
+    assert early.present == (engine.Placed(model="chat", pool="fra/NVIDIA-L4/on-demand", replicas=2),)
+    assert late.present == ()
+    held = {cluster.name: (cluster.intake, cluster.reachable) for cluster in early.problem.clusters}
+    assert held["fra"] == (engine.Intake.HELD, False)
+    assert held["iad"] == (engine.Intake.OPEN, True)
+
+
+def test_under_the_brake_silence_proves_nothing() -> None:
+    target = {("chat", "fra", L4): 2}
+    braked = replace(world("fra", "iad"), braked="2 of 2 clusters fell silent at once")
+    assert ask(braked, target, now_s=NOW_S + 9999).present != ()
+
+
+@pytest.mark.parametrize(
+    ("drain", "intake"), [(False, engine.Intake.CORDONED), (True, engine.Intake.DRAINING)], ids=["cordon", "drain"]
+)
+def test_an_operators_word_is_heard(drain: bool, intake: engine.Intake) -> None:
+    cordoned = told(world("fra"), CordonsSet(cordons={"fra": Cordon(reason="kernel", drain=drain)}))
+    assert ask(cordoned).problem.clusters[0].intake is intake
+
+
+def test_a_price_comes_from_the_report_then_the_catalogue_and_is_never_made_up() -> None:
+    """A pool taken for free would draw every replica of the company."""
+    told_price = (messages.PoolReport(key=L4, vram_gib=24, allocatable=8, free=8, usd_per_device_hour=0.3),)
+    unpriced = messages.PoolReport(key=messages.PoolKey(product="NVIDIA-NEW"), vram_gib=24, allocatable=8, free=8)
+    assert ask(world("fra", pools=told_price)).problem.pools[0].usd_per_device_hour == 0.3
+    assert ask(world("fra")).problem.pools[0].usd_per_device_hour == 1.0
+    asked = ask(world("fra", pools=(unpriced,)))
+    assert asked.problem.pools == ()
+    assert "pool fra/NVIDIA-NEW/on-demand has no price" in asked.left_out[0]
+
+
+def test_a_model_without_a_policy_is_left_out_and_said() -> None:
+    belief = heard(a_world("fra", models=(CHAT,)), a_report("fra"), now_s=NOW_S)
+    asked = ask(belief)
+    assert asked.problem.models == ()
+    assert asked.left_out == ("model chat has no placement policy and is not placed",)
+
+
+def test_demand_of_unknown_models_is_no_demand_of_others() -> None:
+    counted = (some_demand("chat", "Berlin", 10), some_demand("ghost", "Berlin", 99))
+    asked = ask(world("fra", demand=counted))
+    assert [(one.model, one.requests_per_second) for one in asked.problem.demands] == [("chat", 10)]
+
+
+def test_names_go_there_and_back() -> None:
+    asked = ask(world("fra"), {("chat", "fra", L4): 2})
+    assert asked.ours(asked.present) == {("chat", "fra", L4): 2}
+    assert asked.theirs({("chat", "fra", L4): 2, ("ghost", "fra", L4): 1, ("chat", "fra", L4_SPOT): 0}) == {
+        ("chat", "fra/NVIDIA-L4/on-demand"): 2
+    }

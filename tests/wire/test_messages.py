@@ -1,0 +1,151 @@
+"""The wire: what was once sent is understood for ever, and what nobody should send is refused without harm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation.wire import messages, topics
+from tests.builders import L4
+
+PAYLOADS = sorted((Path(__file__).parent / "payloads").glob("*.json"))
+
+
+def raw(kind: str) -> dict[str, Any]:
+    """A payload that was once sent."""
+    found: dict[str, Any] = json.loads((Path(__file__).parent / "payloads" / f"{kind}.v1.json").read_bytes())
+    return found
+
+
+@pytest.mark.parametrize("path", PAYLOADS, ids=lambda path: path.stem)
+def test_what_an_older_peer_sends_is_understood(path: Path) -> None:
+    """Controller and agents of a large fleet are never all of one version."""
+    message = messages.decode(path.read_bytes())
+    sent = json.loads(path.read_bytes())
+    assert sent["type"] == path.name.partition(".")[0]
+    again = json.loads(messages.encode(message))
+    assert {key: again[key] for key in sent} == sent, "a field that an older peer reads is gone"
+
+
+def test_there_is_a_payload_of_every_message() -> None:
+    known = {kind.__struct_config__.tag for kind in get_args(messages.Message)}
+    assert {path.name.partition(".")[0] for path in PAYLOADS} == known
+
+
+def test_a_sealed_order_of_an_older_controller_is_intact() -> None:
+    """Agents would refuse every order after an upgrade of one side."""
+    message = messages.decode(json.dumps(raw("desired")).encode())
+    assert isinstance(message, messages.Desired)
+    assert messages.is_intact(message)
+
+
+@pytest.mark.parametrize("kind", ["report", "ack", "status", "peers"])
+def test_a_field_of_a_newer_peer_is_passed_over(kind: str) -> None:
+    messages.decode(json.dumps(raw(kind) | {"fieldOfTheFuture": {"a": [1]}}).encode())
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("report", {"version": 2}),
+        ("report", {"cluster": ""}),
+        ("report", {"cluster": "../other"}),
+        ("report", {"cluster": "a/b"}),
+        ("report", {"seq": 0}),
+        ("report", {"seq": 1.5}),
+        ("report", {"boot_id": "short"}),
+        ("report", {"interval_s": 0}),
+        ("report", {"pools": None}),
+        ("report", {"pools": [{"key": {"product": "x"}, "vram_gib": -1, "allocatable": 1, "free": 1}]}),
+        ("report", {"pools": [{"key": {"product": "x"}, "vram_gib": 1, "allocatable": -1, "free": 1}]}),
+        ("report", {"pools": [{"key": {"product": "x"}, "vram_gib": 1, "allocatable": 10**9, "free": 1}]}),
+        (
+            "report",
+            {"pools": [{"key": {"product": "x", "market": "?"}, "vram_gib": 1, "allocatable": 1, "free": 1}]},
+        ),
+        ("report", {"pools": [{}] * 513}),
+        ("report", {"demand": [{"model": "m", "cell": {"name": "c", "country": "DEU", "lat": 0, "lon": 0}}]}),
+        ("ack", {"ok": "yes"}),
+        ("status", {"online": None}),
+        ("desired", {"epoch": 0}),
+        ("desired", {"workloads": [{"model": "m"}]}),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused(kind: str, change: dict[str, Any]) -> None:
+    with pytest.raises(messages.WireError):
+        messages.decode(json.dumps(raw(kind) | change).encode())
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'{"type": "report"}',
+        b'{"type": "unheard-of"}',
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b'{"type":"status","cluster":"a","boot_id":"b","online":true' + b" " * messages.MAX_MESSAGE_BYTES + b"}",
+    ],
+    ids=["empty", "null", "list", "bare", "unknown", "binary", "deep", "long"],
+)
+def test_garbage_is_refused(payload: bytes) -> None:
+    with pytest.raises(messages.WireError):
+        messages.decode(payload)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_number_that_is_none_is_refused(number: str) -> None:
+    """One infinite price in one report would poison the cost of every plan."""
+    text = json.dumps(raw("report")).replace("0.71", number)
+    with pytest.raises(messages.WireError):
+        messages.decode(text.encode())
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_raise_anything_else(payload: bytes) -> None:
+    try:
+        messages.decode(payload)
+    except messages.WireError:
+        return
+
+
+@given(st.sampled_from(["report", "desired", "ack", "status", "peers"]), st.data())
+def test_a_damaged_message_is_refused_or_read(kind: str, data: st.DataObject) -> None:
+    """A bug in one agent must not stop the controller from hearing the others."""
+    payload = bytearray(json.dumps(raw(kind)).encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        messages.decode(bytes(payload))
+    except messages.WireError:
+        return
+
+
+def test_every_change_of_an_order_breaks_its_seal() -> None:
+    message = messages.decode(json.dumps(raw("desired")).encode())
+    assert isinstance(message, messages.Desired)
+    changed = msgspec.structs.replace(message.workloads[0], replicas=message.workloads[0].replicas + 1)
+    assert not messages.is_intact(msgspec.structs.replace(message, workloads=(changed,)))
+    assert not messages.is_intact(msgspec.structs.replace(message, epoch=message.epoch + 1))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "isochrone/v1/a", "isochrone/v2/a/report", "isochrone/v1//report", "isochrone/v1/a/else", "x/v1/a/ack"],
+)
+def test_a_foreign_topic_is_none_of_ours(text: str) -> None:
+    assert topics.parse(text) is None
+
+
+def test_a_topic_is_read_as_it_was_written() -> None:
+    assert topics.parse(topics.topic("fra-1", "report")) == ("fra-1", "report")
+    assert messages.PoolKey(product="X", mig_profile="1g.5gb", market="spot").text == "X:1g.5gb/spot"
+    assert L4.text == "NVIDIA-L4/on-demand"
