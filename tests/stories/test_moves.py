@@ -75,7 +75,7 @@ def test_devices_that_vanish_are_replaced(moving: Fleet) -> None:
 def test_a_cluster_that_was_never_heard_is_unknown_and_gets_nothing(tmp_path: Path) -> None:
     with Fleet(tmp_path, silent=("fra",)) as fleet:
         assert fleet.apply("chat.yaml", MODEL, POLICY)[0] == 200
-        fleet.until(lambda: fleet.get("/v1/placements")["items"], "placement without it")
+        fleet.until(fleet.is_settled, "placement without it")
         cluster = fleet.get("/v1/clusters/fra")
         assert cluster["worst_state"] == "unknown"
         assert cluster["accelerators"] is None, "unknown is not zero"
