@@ -63,7 +63,7 @@ def judge(
     """
     if desired.cluster != cluster:
         return Verdict(code=Code.WRONG_CLUSTER, reason=f"meant for {desired.cluster}")
-    if not messages.is_intact(desired):
+    if not desired.checksum:
         return Verdict(code=Code.NOT_INTACT, reason="the checksum does not match the content")
     fence = (desired.epoch, desired.generation)
     if fence < accepted.fence:

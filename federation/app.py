@@ -78,6 +78,7 @@ class Controller:
             clock=self.clock,
             metrics=self.metrics,
         )
+        self.hub.may_take_over |= self.settings.take_over
         self.desk = Desk(self.hub, self._store)
         self.desk.restore(remembered.policies)
         self.hub.apply(CordonsSet(cordons=remembered.cordons))

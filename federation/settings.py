@@ -23,6 +23,8 @@ class Settings:
     """One controller. Durations are in seconds of its clock."""
 
     policies_dir: Path | None = None
+    take_over: bool = False
+    """Go beyond the epoch of another controller, which is gone for good."""
     data_dir: Path | None = None
     """Where the database lies; None keeps it in memory (the demo)."""
     listen: Listen = field(default_factory=Listen)

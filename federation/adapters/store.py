@@ -105,6 +105,15 @@ class Store:
         """
         await self._run(lambda: self._commit(plan, routes))
 
+    async def take_epoch(self, epoch: int) -> None:
+        """Be this epoch from now on. It never falls."""
+
+        def write(db: sqlite3.Connection) -> None:
+            newest = max(epoch, int(self._meta(db, "epoch") or 0))
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (str(newest),))
+
+        await self._write(write)
+
     async def save_routes(self, routes: Routes) -> None:
         """Keep the shares in force, so that a restart goes on with them."""
         body = msgspec.json.encode(routes)

@@ -90,6 +90,7 @@ Examples:
     show_default=True,
     help="Seconds between the agents' reports; four of them without one is silence.",
 )
+@click.option("--take-over", is_flag=True, help="Lead although agents obey another controller, which is gone for good.")
 @click.option("--log-format", type=click.Choice(["auto", "json", "text"]), default="auto", show_default=True)
 def controller(
     policies: Path,
@@ -105,6 +106,7 @@ def controller(
     broker_key: Path | None,
     plan_period: float,
     report_interval: float,
+    take_over: bool,
     log_format: str,
 ) -> None:
     """Run the controller: hear the agents, plan, publish, serve the API and the latency map."""
@@ -119,6 +121,7 @@ def controller(
     settings = Settings(
         policies_dir=policies,
         data_dir=data,
+        take_over=take_over,
         listen=Listen(host=host.strip("[]"), port=int(port), cert_file=tls_cert, key_file=tls_key),
         broker_url=broker,
         broker_port=broker_port,

@@ -16,6 +16,7 @@ import structlog
 
 from federation.adapters.solver import Answer
 from federation.aiokit.clock import Clock
+from federation.control import leadership
 from federation.control.plan import Plan, Routes
 from federation.control.problem import Formulated
 from federation.metrics import Metrics
@@ -79,6 +80,8 @@ class Hub:
         self.plan = plan
         self.routes = routes
         self.epoch = epoch
+        self.may_take_over = plan.generation == 0
+        """Whether the next plan may go beyond the epochs of others: nothing is remembered, or an operator said so."""
         self.clock = clock
         self.metrics = metrics
         self.thought: Thought | None = None
@@ -138,6 +141,10 @@ class Hub:
                 await waiting.wait()
         except TimeoutError:
             return
+
+    def outvoted(self) -> str:
+        """Why this controller must be quiet because another leads, or nothing."""
+        return leadership.outvoted(self.world, self.epoch)
 
     def demand_rps(self) -> Mapping[tuple[str, str], float]:
         """(model, cell) -> requests per second, as last counted."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from federation.adapters.solver import Answer, Solver, SolverError
+from federation.adapters.store import StoreError
 from federation.control import decide
 from federation.control.plan import Costs, Replicas
 from federation.control.problem import Formulated, formulate
@@ -49,6 +50,14 @@ class Planner:
         refusal = why_not_now(world, now_s)
         if refusal:
             return refusal
+        if hub.may_take_over:
+            try:
+                await self._steer.take_over()
+            except StoreError as error:
+                return f"nothing changes: {error}"
+            hub.may_take_over = False
+        elif outvoted := hub.outvoted():
+            return outvoted
         plan = hub.plan
         formulated = formulate(world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s)
         try:

@@ -15,7 +15,7 @@ import structlog
 from federation.adapters import store
 from federation.adapters.solver import Solver, SolverError
 from federation.control import desired as intent
-from federation.control import rollout, routing
+from federation.control import leadership, rollout, routing
 from federation.control.plan import Change, Costs, History, Plan, Replicas, Routes
 from federation.control.problem import Formulated, formulate
 from federation.loops.hub import Hub
@@ -58,7 +58,8 @@ class Steer:
         hub = self._hub
         while True:
             why = await hub.resteer.wait(60.0)
-            if hub.world.is_settled(hub.clock.monotonic_s()):
+            quiet = hub.may_take_over or hub.outvoted()
+            if hub.world.is_settled(hub.clock.monotonic_s()) and not quiet:
                 await self.once(why)
             await hub.clock.sleep(spacing_s * hub.clock.speed)
 
@@ -74,6 +75,20 @@ class Steer:
             except store.StoreError as error:
                 hub.tell(Note(type="Warning", reason="StoreFailed", object="controller", message=str(error)))
         hub.metrics.plan_duration_seconds.labels(loop="steer").observe(time.perf_counter() - started_s)
+
+    async def take_over(self) -> None:
+        """Go beyond the epochs that agents obey, and start from what runs when nothing else is remembered."""
+        hub = self._hub
+        async with hub.committing:
+            epoch = leadership.highest_epoch(hub.world) + 1
+            if epoch > hub.epoch:
+                await self._store.take_epoch(epoch)
+                hub.epoch = epoch
+                text = f"epoch {epoch}: agents obeyed {epoch - 1} of an earlier controller"
+                hub.tell(Note(reason="TookOver", object="controller", message=text))
+            found = leadership.inherited(hub.world)
+            if found and hub.plan.generation == 0:
+                hub.plan = replace(hub.plan, target=found, desired=found)
 
     async def _step(self, why: str, new: NewTarget | None) -> None:
         hub = self._hub

@@ -155,7 +155,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired"):
     generation: Annotated[int, Meta(ge=1)]
     workloads: tuple[Workload, ...] = ()
     checksum: str = ""
-    """SHA-256 of this message with an empty checksum; see `seal` and `is_intact`."""
+    """SHA-256 of what was sent, see `seal`; empty in a decoded message that is not what was sealed."""
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
@@ -211,17 +211,20 @@ def encode(message: Message) -> bytes:
 def decode(payload: bytes) -> Message:
     """The message in `payload`.
 
+    A desired state that is not what was sealed comes back with an empty checksum, so that it can be refused by name.
+
     Raises: WireError with the cause when it is too large, not JSON, of another version, or out of bounds.
     """
     if len(payload) > MAX_MESSAGE_BYTES:
         raise WireError(f"{len(payload)} bytes, more than {MAX_MESSAGE_BYTES}")
     try:
         message = _decoder.decode(payload)
+        as_sealed = not isinstance(message, Desired) or message.checksum == _checksum(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(str(error)) from error
     if isinstance(message, Report) and not all(map(math.isfinite, _report_numbers(message))):
         raise WireError("a number is not finite")
-    return message
+    return message if as_sealed else msgspec.structs.replace(message, checksum="")
 
 
 def _report_numbers(report: Report) -> Iterable[float]:
@@ -237,13 +240,11 @@ def _report_numbers(report: Report) -> Iterable[float]:
 
 def seal(desired: Desired) -> Desired:
     """The same desired state with its checksum filled in."""
-    return msgspec.structs.replace(desired, checksum=_checksum(desired))
+    return msgspec.structs.replace(desired, checksum=_checksum(encode(desired)))
 
 
-def is_intact(desired: Desired) -> bool:
-    """Whether the checksum is that of the content."""
-    return desired.checksum == _checksum(desired)
-
-
-def _checksum(desired: Desired) -> str:
-    return hashlib.sha256(_encoder.encode(msgspec.structs.replace(desired, checksum=""))).hexdigest()
+def _checksum(payload: bytes) -> str:
+    """Over all that was sent, fields included that only a newer peer knows: else it could not be heard."""
+    sent = msgspec.json.decode(payload)
+    sent["checksum"] = ""
+    return hashlib.sha256(_encoder.encode(sent)).hexdigest()

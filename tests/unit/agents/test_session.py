@@ -38,7 +38,6 @@ HELD = Accepted(epoch=2, generation=5, checksum=desired().checksum)
         (desired(1, 99), HELD, 8, Code.STALE),
         (desired(2, 5, workload(3)), HELD, 8, Code.CONFLICT),
         (desired(cluster="iad"), Accepted(), 8, Code.WRONG_CLUSTER),
-        (msgspec.structs.replace(desired(), generation=6), Accepted(), 8, Code.NOT_INTACT),
         (msgspec.structs.replace(desired(), checksum=""), Accepted(), 8, Code.NOT_INTACT),
         (desired(2, 6, workload(9)), HELD, 8, Code.DOES_NOT_FIT),
         (desired(2, 6, workload(3, devices=4)), HELD, 8, Code.DOES_NOT_FIT),

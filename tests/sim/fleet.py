@@ -1,0 +1,359 @@
+"""A seeded fleet in simulated time: the production controller and agents' rules over a network that is not kind.
+
+Run in one thread without a real clock: hours pass in seconds, and a seed gives the same story again. What is production
+code: reduce, formulate, the engine with its verifier, decide, rollout, shares, the store, the loops' steps, the
+publisher, the agents' fencing and the simulated cluster. What is written here: time, the broker and the faults.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+
+from agents import session
+from agents.simulated import SimulatedBackend
+from federation.adapters.solver import Answer, route_and_check, solve_and_check
+from federation.adapters.store import Store
+from federation.aiokit.clock import Clock
+from federation.loops.hub import Hub
+from federation.loops.plan import Planner
+from federation.loops.publish import Publisher
+from federation.loops.steer import Steer
+from federation.metrics import Metrics
+from federation.policy import documents
+from federation.state.phases import Phase
+from federation.state.reduce import BrokerFound, DocumentsAccepted, Heard, TimePassed
+from federation.state.world import Timing, World, validate
+from federation.wire import messages, topics
+from placement import model as words
+from tests.builders import L4, a_cluster, a_model, a_policy, some_demand
+
+REPORT_S, TICK_S, PLAN_S, SPACING_S = 10.0, 5.0, 60.0, 5.0
+DEVICES = 8
+FLOOR = 3
+
+
+class SimClock(Clock):
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def wall_s(self) -> float:
+        return 1_800_000_000.0 + self.now_s
+
+
+class Engine:
+    """The engine's two doors in this process."""
+
+    async def solve(self, problem: words.Problem, present: tuple[words.Placed, ...]) -> Answer:
+        return solve_and_check(problem, present)
+
+    async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:
+        return route_and_check(problem, ready)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weather:
+    """How unkind the network is. Probabilities per message; seconds."""
+
+    loss: float = 0.0
+    repeat: float = 0.0
+    delay_s: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class SimAgent:
+    """One cluster with its agent. `forgets` makes the next start one without a state file."""
+
+    name: str
+    backend: SimulatedBackend
+    cells: tuple[messages.DemandSample, ...]
+    report_at_s: float
+    connected: bool = True
+    accepted: session.Accepted = field(default_factory=session.Accepted)
+    boot_id: str = "boot-0001"
+    boot_order: int = 1
+    seq: int = 0
+
+
+class SimFleet:
+    """Five clusters in four regions, three places with users, one model with a floor, and one controller."""
+
+    NAMES: ClassVar = ("fra-1", "fra-2", "par", "iad", "nrt")
+    USERS: ClassVar = {"fra-1": ("Berlin", "DE", 60.0), "iad": ("New York", "US", 40.0), "nrt": ("Tokyo", "JP", 30.0)}
+
+    def __init__(self, seed: int, directory: Path) -> None:
+        self.rng = random.Random(seed)
+        self.clock = SimClock()
+        self.weather = Weather()
+        self.said: list[str] = []
+        self._directory = directory
+        self._databases = itertools.count()
+        self._database = directory / "0.sqlite"
+        self._flying: list[tuple[float, int, str, bytes]] = []
+        self._order = itertools.count()
+        self._leads = True
+        self._retained: dict[str, bytes] = {}
+        policy = a_policy(
+            "chat",
+            availability=documents.Availability(min_replicas=FLOOR, min_regions=2),
+            residency=(
+                documents.ResidencyRule(
+                    users_in=documents.UsersIn(countries=("DE", "FR")),
+                    clusters_in=documents.ClustersIn(jurisdictions=("EU",)),
+                ),
+            ),
+            disruption=documents.Disruption(min_gain_percent=3, dwell_seconds=120, max_moves_per_hour=20),
+            failover=documents.Failover(toleration_seconds=120),
+            traffic=documents.Traffic(step_percent=20, step_seconds=10),
+        )
+        self.documents = documents.Documents(
+            models=(a_model("chat", rps=10, objective_ms=400),),
+            policies=(policy,),
+            clusters=tuple(sorted((a_cluster(name) for name in self.NAMES), key=lambda one: one.metadata.name)),
+        )
+        self.agents = {name: self._agent(name) for name in self.NAMES}
+
+    def _agent(self, name: str) -> SimAgent:
+        cell = self.USERS.get(name)
+        cells = (some_demand("chat", cell[0], cell[2], country=cell[1], at=name[:3]),) if cell else ()
+        backend = SimulatedBackend(
+            pools=(self.pool(DEVICES),), clock=self.clock, rng=self.rng, rtt_ms=lambda peer, chance: 40.0
+        )
+        return SimAgent(name=name, backend=backend, cells=cells, report_at_s=self.rng.uniform(0, REPORT_S))
+
+    @staticmethod
+    def pool(devices: int, usd: float | None = None) -> messages.PoolReport:
+        """The one pool of a cluster."""
+        return messages.PoolReport(key=L4, vram_gib=24, allocatable=devices, free=devices, usd_per_device_hour=usd)
+
+    # ---- the controller
+
+    async def start_controller(self) -> None:
+        """Start it on the database of before."""
+        self.store = Store(self._database)
+        remembered = await self.store.open()
+        world = World(timing=Timing(report_interval_s=REPORT_S, tick_s=TICK_S), started_s=self.clock.now_s)
+        self.hub = Hub(
+            world=world,
+            plan=remembered.plan,
+            routes=remembered.routes,
+            epoch=remembered.epoch,
+            clock=self.clock,
+            metrics=Metrics(),
+        )
+        self.hub.apply(DocumentsAccepted(documents=self.documents, now_s=self.clock.now_s))
+        self.hub.apply(BrokerFound(now_s=self.clock.now_s))
+        self.steer = Steer(self.hub, Engine(), self.store)  # type: ignore[arg-type]
+        self.planner = Planner(self.hub, Engine(), self.steer)  # type: ignore[arg-type]
+        self.publisher = Publisher(self.hub, self)  # type: ignore[arg-type]
+        self._tick_s = self._plan_s = self._publish_s = self.clock.now_s
+        for topic, payload in sorted(self._retained.items()):
+            await self._to_controller(topic, payload, retained=True)
+        await self.publisher.everything()
+
+    async def stop_controller(self, *, forget: bool = False) -> None:
+        """Kill it; with `forget` its disk is lost too."""
+        await self.store.close()
+        if forget:
+            self._database = self._directory / f"{next(self._databases) + 1}.sqlite"
+
+    async def publish(self, message: messages.Desired | messages.Peers, kind: topics.Kind) -> bool:
+        """The publisher's link."""
+        self._send(topics.topic(message.cluster, kind), messages.encode(message))
+        return True
+
+    async def _control(self) -> None:
+        now_s = self.clock.now_s
+        if now_s >= self._tick_s:
+            self._tick_s = now_s + TICK_S
+            self.hub.apply(TimePassed(now_s=now_s))
+            validate(self.hub.world)
+            quiet = self.hub.may_take_over or self.hub.outvoted()
+            if self.hub.world.is_settled(now_s) and not quiet:
+                await self.steer.once("")
+        why = await self.hub.replan.wait(0) if self.hub.replan._event.is_set() else ""
+        if now_s >= self._plan_s or (why and now_s >= self._plan_s - PLAN_S + SPACING_S):
+            self._plan_s = now_s + PLAN_S
+            sentence = await self.planner.once(why or "the planning period")
+            self.said.append(f"{now_s:7.0f} {sentence}")
+        elif why:
+            self.hub.replan.set(why)
+        if now_s >= self._publish_s or self.hub.republish._event.is_set():
+            await self.hub.republish.wait(0)
+            self._publish_s = now_s + REPORT_S
+            await self.publisher.unacknowledged()
+
+    # ---- the network
+
+    def _send(self, topic: str, payload: bytes) -> None:
+        """Publish, retained: the broker has it when it arrives."""
+        for _ in range(1 + (self.rng.random() < self.weather.repeat)):
+            if self.rng.random() >= self.weather.loss:
+                at_s = self.clock.now_s + self.rng.uniform(0, self.weather.delay_s)
+                heapq.heappush(self._flying, (at_s, next(self._order), topic, payload))
+
+    def forget_broker(self) -> None:
+        """The broker starts again, empty."""
+        self._retained.clear()
+        self._flying.clear()
+
+    async def _deliver(self) -> None:
+        while self._flying and self._flying[0][0] <= self.clock.now_s:
+            _, _, topic, payload = heapq.heappop(self._flying)
+            self._retained[topic] = payload
+            address = topics.parse(topic)
+            assert address is not None
+            if address[1] in topics.FROM_AGENTS and self._leads:
+                await self._to_controller(topic, payload)
+            elif address[1] == "desired" and self.agents[address[0]].connected:
+                await self._obey(self.agents[address[0]], payload)
+
+    async def _to_controller(self, topic: str, payload: bytes, *, retained: bool = False) -> None:
+        address = topics.parse(topic)
+        if address is not None and address[1] in topics.FROM_AGENTS:
+            message = messages.decode(payload)
+            self.hub.apply(Heard(message=message, now_s=self.clock.now_s, retained=retained))
+
+    # ---- the agents
+
+    async def _obey(self, agent: SimAgent, payload: bytes) -> None:
+        desired = messages.decode(payload)
+        assert isinstance(desired, messages.Desired)
+        seen = await agent.backend.observe()
+        before = agent.accepted.fence
+        devices = session.usable_devices(seen.pools, seen.replicas, desired)
+        verdict = session.judge(desired, cluster=agent.name, accepted=agent.accepted, devices=devices)
+        if verdict.obey:
+            fence = (desired.epoch, desired.generation)
+            assert fence >= before, f"{agent.name} obeyed {fence} after {before}"
+            agent.accepted = session.Accepted(
+                epoch=desired.epoch, generation=desired.generation, checksum=desired.checksum
+            )
+            await agent.backend.apply(desired)
+        ack = messages.Ack(
+            cluster=agent.name,
+            boot_id=agent.boot_id,
+            epoch=desired.epoch,
+            generation=desired.generation,
+            checksum=desired.checksum,
+            ok=verdict.obey,
+            error=f"{verdict.code.value}: {verdict.reason}" if not verdict.obey else "",
+            accepted_epoch=agent.accepted.epoch,
+            accepted_generation=agent.accepted.generation,
+        )
+        self._send(topics.topic(agent.name, "ack"), messages.encode(ack))
+
+    async def _report(self, agent: SimAgent) -> None:
+        seen = await agent.backend.observe()
+        agent.seq += 1
+        report = messages.Report(
+            cluster=agent.name,
+            boot_id=agent.boot_id,
+            boot_order=agent.boot_order,
+            seq=agent.seq,
+            interval_s=REPORT_S,
+            pools=seen.pools,
+            replicas=seen.replicas,
+            demand=agent.cells,
+            epoch=agent.accepted.epoch,
+            generation=agent.accepted.generation,
+        )
+        self._send(topics.topic(agent.name, "report"), messages.encode(report))
+
+    def cut(self, name: str) -> None:
+        """Its network breaks; its replicas go on."""
+        self.agents[name].connected = False
+
+    async def heal(self, name: str) -> None:
+        """Its network is back: it reports, and hears what the broker kept for it."""
+        agent = self.agents[name]
+        agent.connected = True
+        agent.report_at_s = self.clock.now_s
+        kept = self._retained.get(topics.topic(name, "desired"))
+        if kept is not None:
+            await self._obey(agent, kept)
+
+    def restart_agent(self, name: str) -> None:
+        """It starts again; what it accepted it still knows, by its file or its cluster's objects."""
+        agent = self.agents[name]
+        agent.boot_order = max(agent.boot_order + 1, int(self.clock.wall_s()))
+        agent.boot_id = f"boot-{self.rng.getrandbits(32):08x}"
+        agent.seq = 0
+        agent.report_at_s = self.clock.now_s
+
+    def resize(self, name: str, devices: int, usd: float | None = None) -> None:
+        """Its nodes change."""
+        self.agents[name].backend.set_pools((self.pool(devices, usd),))
+
+    def ask(self, name: str, rps: float) -> None:
+        """Its users ask for more or less."""
+        agent = self.agents[name]
+        agent.cells = tuple(msgspec.structs.replace(one, requests_per_second=rps) for one in agent.cells)
+
+    # ---- time
+
+    async def run_without_controller(self, seconds: float) -> None:
+        """Let time pass while nobody decides."""
+        self._leads = False
+        await self.run(seconds)
+        self._leads = True
+
+    async def run(self, seconds: float, each: Callable[[], None] = lambda: None) -> None:
+        """Let time pass, calling `each` every second."""
+        ends_s = self.clock.now_s + seconds
+        while self.clock.now_s < ends_s:
+            self.clock.now_s += 1.0
+            for agent in self.agents.values():
+                if agent.connected and self.clock.now_s >= agent.report_at_s:
+                    agent.report_at_s = self.clock.now_s + REPORT_S * self.rng.uniform(0.9, 1.0)
+                    await self._report(agent)
+            await self._deliver()
+            if self._leads:
+                await self._control()
+                each()
+
+    # ---- what is true
+
+    def ready(self) -> dict[str, int]:
+        """Cluster -> replicas that serve, as it is and not as it is believed."""
+        return {name: sum(agent.backend.ready().values()) for name, agent in self.agents.items()}
+
+    def wanted(self) -> dict[str, int]:
+        """Cluster -> replicas that the plan in force wants in the end."""
+        found = dict.fromkeys(self.NAMES, 0)
+        for (_, cluster, _), count in self.hub.plan.target_by_key().items():
+            found[cluster] += count
+        return found
+
+    def check(self) -> None:
+        """What must hold at every instant, whatever happens."""
+        for name, agent in self.agents.items():
+            held = sum(agent.backend.holding().values())
+            assert held <= agent.backend.offered[0].allocatable, f"{name} holds {held} devices"
+        phases = {name: state.phase for name, state in self.hub.world.clusters.items()}
+        countries = {cell: user.country for cell, user in self.hub.world.cells.items()}
+        for route in self.hub.routes.routes:
+            total = sum(share.share for share in route.now)
+            assert total <= 1 + 1e-4, f"{route.cell} is served {total:.3f} times"
+            for share in route.now:
+                if countries[route.cell] in ("DE", "FR"):
+                    assert share.cluster[:3] in ("fra", "par"), f"{route.cell} is served in {share.cluster}"
+        if self.hub.world.braked or self.hub.may_take_over or not self.hub.world.is_settled(self.clock.now_s):
+            return
+        lost = {name for name, phase in phases.items() if phase in (Phase.UNREACHABLE, Phase.LOST)}
+        late = {share.cluster for route in self.hub.routes.routes for share in route.now} & lost
+        since = {name: self.clock.now_s - self.hub.world.clusters[name].since_s for name in late}
+        assert all(age_s <= 2 * TICK_S for age_s in since.values()), f"shares still go to {since}"
