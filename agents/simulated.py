@@ -16,10 +16,11 @@ RttMs = Callable[[str, random.Random], float]
 
 @dataclass(slots=True)
 class _Replica:
-    """One replica; it is ready from `ready_at_s` on."""
+    """One replica; it is ready from `ready_at_s` on, and waits for devices while that is infinite."""
 
     ready_at_s: float
     devices: int
+    warmup_s: float
 
 
 class SimulatedBackend:
@@ -63,6 +64,7 @@ class SimulatedBackend:
         self._pools = pools
         for pool in pools:
             self._evict(pool.key, pool.allocatable)
+            self._start_waiting(pool.key, pool.allocatable)
         for key in {key[1] for key in self._running} - {pool.key for pool in pools}:
             self._evict(key, 0)
         self.changed.set()
@@ -78,6 +80,17 @@ class SimulatedBackend:
                 if self._holds(one):
                     one.ready_at_s = float("inf")
                     over -= one.devices
+
+    def _start_waiting(self, pool: messages.PoolKey, allocatable: int) -> None:
+        """What waited for devices takes those that are free now."""
+        keys = sorted(key for key in self._running if key[1] == pool)
+        free = allocatable - sum(one.devices for key in keys for one in self._running[key] if self._holds(one))
+        for key in keys:
+            for one in self._running[key]:
+                if not self._holds(one) and one.devices <= free:
+                    free -= one.devices
+                    one.ready_at_s = self._clock.monotonic_s() + one.warmup_s
+                    self._wake_in(one.warmup_s)
 
     @staticmethod
     def _holds(replica: _Replica) -> bool:
@@ -128,20 +141,16 @@ class SimulatedBackend:
         )
 
     async def apply(self, desired: messages.Desired) -> str:
-        now_s = self._clock.monotonic_s()
         for workload in desired.workloads:
             ones = self._running.setdefault((workload.model, workload.pool), [])
             while len(ones) > workload.replicas:
                 ones.pop()
-            if workload.replicas > len(ones):
-                ready_at_s = now_s + workload.warmup_s
-                ones += [
-                    _Replica(ready_at_s=ready_at_s, devices=workload.devices)
-                    for _ in range(workload.replicas - len(ones))
-                ]
-                self._wake_in(workload.warmup_s)
+            while len(ones) < workload.replicas:
+                ones.append(_Replica(ready_at_s=float("inf"), devices=workload.devices, warmup_s=workload.warmup_s))
             if not ones:
                 del self._running[workload.model, workload.pool]
+        for pool in self._pools:
+            self._start_waiting(pool.key, pool.allocatable)
         self._fence = max(self._fence, (desired.epoch, desired.generation))
         self.changed.set()
         return ""

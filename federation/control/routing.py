@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from federation.control.plan import Route, Share
 from federation.policy.documents import Traffic
@@ -42,15 +43,19 @@ def next_routes(
     traffic: Mapping[str, Traffic],
     steps: Mapping[str, int],
 ) -> tuple[Route, ...]:
-    """The next routing table.
+    """The next routing table. Users of whom nothing is known now keep the shares they had, where those can serve.
 
     Args: serving: model -> clusters with a ready replica that may be sent requests. traffic: model -> policy.
         steps: model -> how many whole step intervals have passed since the last step.
     """
     routes = []
-    for key in sorted(targets):
-        target, reason = targets[key]
+    for key in sorted(targets.keys() | {key for key in now if key[0] in traffic}):
         model = key[0]
+        if key not in targets:
+            kept = tuple(share for share in now[key].now if share.cluster in serving.get(model, frozenset()))
+            routes.append(replace(now[key], now=kept, target=kept))
+            continue
+        target, reason = targets[key]
         present = {share.cluster: share.share for share in now[key].now} if key in now else {}
         limit = traffic.get(model, Traffic()).step_percent / 100.0 * steps.get(model, 0)
         shares = step(present, target, serving=serving.get(model, frozenset()), limit=limit)

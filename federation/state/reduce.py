@@ -130,7 +130,8 @@ def _on_report(world: World, event: Heard) -> Reduced:
         return Reduced(world=world, result="repeated" if same else "older")
     known = replace(state, report=report)
     if event.retained:
-        return Reduced(world=_with_cluster(world, known), result="remembered")
+        remembered = _with_demand(_with_cluster(world, known), report, event.now_s, unknown_only=True)
+        return Reduced(world=remembered, result="remembered")
     heard = replace(known, heard_s=event.now_s)
     moved, notes = _move(world, heard, Sign.HEARD, event.now_s)
     following = _with_demand(_with_cluster(world, moved), report, event.now_s)
@@ -181,13 +182,19 @@ def _replica_notes(before: messages.Report | None, after: messages.Report) -> tu
     return tuple(notes)
 
 
-def _with_demand(world: World, report: messages.Report, now_s: float) -> World:
-    """The front door that counted last is believed, so users who change doors are not counted twice."""
+def _with_demand(world: World, report: messages.Report, now_s: float, *, unknown_only: bool = False) -> World:
+    """The front door that counted last is believed, so users who change doors are not counted twice.
+
+    The broker's memory is believed of users of whom nothing else is known: after a restart, those behind a front door
+    that is silent are still there.
+    """
     if not report.demand:
         return world
     cells, demand = dict(world.cells), dict(world.demand)
     for sample in report.demand:
         if sample.cell.name not in cells and len(cells) >= MAX_CELLS:
+            continue
+        if unknown_only and (sample.model, sample.cell.name) in demand:
             continue
         cells[sample.cell.name] = sample.cell
         demand[(sample.model, sample.cell.name)] = CellDemand(

@@ -344,7 +344,7 @@ class SimFleet:
             held = sum(agent.backend.holding().values())
             assert held <= agent.backend.offered[0].allocatable, f"{name} holds {held} devices"
         phases = {name: state.phase for name, state in self.hub.world.clusters.items()}
-        countries = {cell: user.country for cell, user in self.hub.world.cells.items()}
+        countries = {name: country for name, country, _ in self.USERS.values()}
         for route in self.hub.routes.routes:
             total = sum(share.share for share in route.now)
             assert total <= 1 + 1e-4, f"{route.cell} is served {total:.3f} times"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,16 +14,21 @@ CALM = Weather()
 ROUGH = Weather(loss=0.05, repeat=0.05, delay_s=12.0)
 
 
+def seeds(first: int, count: int) -> list[Any]:
+    """One seed for every day, the others for the whole run."""
+    return [pytest.param(first), *(pytest.param(first + n, marks=pytest.mark.slow) for n in range(1, count))]
+
+
 async def settle(fleet: SimFleet) -> None:
-    """Ten quiet minutes; then all that is wanted is there, everyone is served, and nothing moves any more."""
+    """A quiet hour, so that no hour's moves are used up; then all is there, and nothing moves any more."""
     fleet.weather = CALM
     for name in fleet.NAMES:
         await fleet.heal(name)
-    await fleet.run(1500, fleet.check)
+    await fleet.run(3700, fleet.check)
     story = "\n".join(fleet.said[-15:])
     assert fleet.ready() == fleet.wanted(), story
     shares = {route.cell: sum(share.share for share in route.now) for route in fleet.hub.routes.routes}
-    assert shares == pytest.approx(dict.fromkeys(("Berlin", "New York", "Tokyo"), 1.0)), story
+    assert shares == pytest.approx(dict.fromkeys(("Berlin", "New York", "Tokyo"), 1.0), abs=1e-4), story
     generation = fleet.hub.plan.generation
     for name, agent in fleet.agents.items():
         told = (fleet.hub.epoch, fleet.hub.plan.generations[name])
@@ -67,7 +73,7 @@ async def one_fault(fleet: SimFleet, rng: random.Random, *, shrink: bool) -> str
     return name
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(0, 12))
 async def test_whatever_happens_the_rules_hold_and_order_returns(seed: int, tmp_path: Path) -> None:
     """Each seed is an hour of faults that no test of a single fault has: print it, and it happens again."""
     fleet = await started(seed, tmp_path)
@@ -81,7 +87,7 @@ async def test_whatever_happens_the_rules_hold_and_order_returns(seed: int, tmp_
     await fleet.stop_controller()
 
 
-@pytest.mark.parametrize("seed", range(10, 13))
+@pytest.mark.parametrize("seed", seeds(118, 12))
 async def test_no_fault_of_the_network_takes_replicas_below_the_floor(seed: int, tmp_path: Path) -> None:
     """Users would find nobody because messages were lost, repeated, late, or because the controller died."""
     fleet = await started(seed, tmp_path)

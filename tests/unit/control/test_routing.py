@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.control.routing import step
+from federation.control.plan import Route, Share
+from federation.control.routing import next_routes, step
+from federation.policy.documents import Traffic
 
 ALL = frozenset({"fra", "iad", "nrt"})
 
@@ -55,3 +57,13 @@ def test_shares_stay_shares(
     moved = sum(max(0.0, kept.get(name, 0.0) - after.get(name, 0.0)) for name in kept)
     shed = max(0.0, sum(kept.values()) - sum(target.values()))
     assert moved <= max(limit, 0.005) + shed + 1e-6
+
+
+def test_users_of_whom_nothing_is_known_keep_their_shares() -> None:
+    """A controller that restarts while a front door is silent would turn its users away."""
+    halves = (Share(cluster="fra", share=0.5), Share(cluster="iad", share=0.5))
+    now = {
+        (model, "Berlin"): Route(model=model, cell="Berlin", now=halves, target=halves) for model in ("chat", "gone")
+    }
+    routes = next_routes(now, {}, serving={"chat": frozenset({"fra"})}, traffic={"chat": Traffic()}, steps={})
+    assert [(route.model, route.now) for route in routes] == [("chat", halves[:1])]

@@ -149,3 +149,14 @@ def test_readiness_wakes_routing_and_devices_wake_placement() -> None:
     assert fewer.replan
     same = hear(ready.world, Heard(message=a_report("fra", seq=3, replicas=(replicas("chat", 1, 1),)), now_s=2.0))
     assert (same.reroute, same.replan) == (False, False)
+
+
+def test_users_behind_a_silent_front_door_are_remembered() -> None:
+    """A restart of the controller during an outage would forget the users who need it most."""
+    counted = (some_demand("chat", "Berlin", 10),)
+    world = told(a_world("fra", "iad"), Heard(message=a_report("fra", demand=counted), now_s=1.0, retained=True))
+    assert world.demand["chat", "Berlin"].requests_per_second == 10
+    fresher = (some_demand("chat", "Berlin", 3),)
+    world = heard(world, a_report("iad", demand=fresher), now_s=2.0)
+    world = told(world, Heard(message=a_report("fra", seq=2, demand=counted), now_s=3.0, retained=True))
+    assert world.demand["chat", "Berlin"].requests_per_second == 3, "memory does not speak over what is heard"
