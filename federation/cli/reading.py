@@ -125,7 +125,7 @@ def describe(ctx: click.Context, what: str, name: str) -> None:
     events = [one for one in client.items("/v1/events", views.EventView) if one.object == subject]
     click.echo("events:")
     for one in events[-10:]:
-        click.echo(f"  {one.type}  {one.reason}  {one.message}")
+        click.echo(f"  {tables.moment(one.at_s)}  {one.type}  {one.reason}  {one.message}")
     if not events:
         click.echo("  <none>")
 

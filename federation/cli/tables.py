@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -41,6 +42,11 @@ def age(seconds: float | None) -> str:
     if whole < 172_800:
         return f"{whole // 3600}h{whole % 3600 // 60}m"
     return f"{whole // 86_400}d"
+
+
+def moment(at_s: float) -> str:
+    """An instant of the controller's clock: `2026-11-24T16:26:04Z`."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def known(value: object) -> object:
@@ -125,6 +131,7 @@ def _placement(one: views.PlacementView) -> dict[str, object]:
 def _plan(one: views.PlanView) -> dict[str, object]:
     return {
         "PLAN": f"{one.epoch}.{one.generation}",
+        "TIME": moment(one.at_s),
         "MOVES": one.moves,
         "USD/H": f"{one.cost.total:.2f}",
         "SUMMARY": one.summary,
@@ -132,7 +139,14 @@ def _plan(one: views.PlanView) -> dict[str, object]:
 
 
 def _event(one: views.EventView) -> dict[str, object]:
-    return {"ID": one.id, "TYPE": one.type, "REASON": one.reason, "OBJECT": one.object, "MESSAGE": one.message}
+    return {
+        "ID": one.id,
+        "TIME": moment(one.at_s),
+        "TYPE": one.type,
+        "REASON": one.reason,
+        "OBJECT": one.object,
+        "MESSAGE": one.message,
+    }
 
 
 def _policy(one: views.PolicyFileView) -> dict[str, object]:
@@ -218,4 +232,4 @@ def _rounded(value: Any, digits: int) -> Any:
         return round(value, digits)
     if isinstance(value, dict):
         return {key: _rounded(one, digits) for key, one in value.items()}
-    return [_rounded(one, digits) for one in value] if isinstance(value, list) else value
+    return [_rounded(one, digits) for one in value] if isinstance(value, list | tuple) else value

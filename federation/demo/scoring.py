@@ -106,7 +106,7 @@ class Score:
         return Summary(
             within_objective_share=sum(self._within.values()) / requests,
             usd_per_hour=self._usd / self._hours,
-            unserved_share=self._unserved / requests,
+            unserved_share=round(self._unserved / requests, 9),
             moves=self._moves,
             worst_cell=WorstCell(name=worst, within_objective_share=shares[worst]),
         )

@@ -157,7 +157,7 @@ def describe(decision: decide.Decision, formulated: Formulated) -> str:
         parts = [f"{verdict.model} ({verdict.reason})" for verdict in accepted[:3]]
         more = f" and {len(accepted) - 3} more" if len(accepted) > 3 else ""
         moves = sum(verdict.moves for verdict in accepted)
-        return f"placement changes for {', '.join(parts)}{more}; {moves} moves"
+        return f"placement changes for {', '.join(parts)}{more}; {moves} move{'' if moves == 1 else 's'}"
     if decision.verdicts:
         first = decision.verdicts[0]
         return f"placement stays: {first.model} {first.reason}"

@@ -275,4 +275,5 @@ def summarise(changes: tuple[Change, ...], waiting: tuple[str, ...]) -> str:
         return f"what agents are told was brought up to date{wait}"
     where = sorted({change.cluster for change in changes})
     places = ", ".join(where[:3]) + (f" and {len(where) - 3} more" if len(where) > 3 else "")
-    return f"{starts} replicas start and {stops} stop in {places}{wait}"
+    acts = [f"{count} {verb}" for count, verb in ((starts, "start"), (stops, "stop")) if count]
+    return f"replicas: {' and '.join(acts)} in {places}{wait}"

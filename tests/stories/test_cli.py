@@ -97,7 +97,7 @@ def test_describe_tells_the_events_of_a_thing(isochrone: Run) -> None:
     done = isochrone("describe", "cluster", "fra")
     assert done.returncode == 0, done.stderr
     assert "worst_state: ok" in done.stdout
-    assert "Normal  ClusterReady  fra is heard" in done.stdout.partition("events:")[2]
+    assert "Z  Normal  ClusterReady  fra is heard" in done.stdout.partition("events:")[2]
     newest = isochrone("get", "plans", "-o", "name").stdout.split()[0].removeprefix("plan/")
     told = isochrone("describe", "plan", newest).stdout
     assert "serves 56.0 requests per second" in told
