@@ -14,6 +14,7 @@ from functools import cached_property
 from federation.control.latency import distance_km
 from federation.demo.catalogue import Catalogue, Outage, Place, PriceRise, SpotGone, StoryEvent, Surge
 from federation.policy.documents import Cluster, Model
+from federation.wire import messages
 from federation.wire.messages import PoolKey, UserCell
 
 
@@ -168,6 +169,19 @@ class Physics:
         """The nearest cluster that is alive: the one whose agent counts the cell's requests."""
         alive = (name for name in self.nearest[cell] if self.is_alive(name, day_fraction))
         return next(alive, self.nearest[cell][0])
+
+    def pool_reports(self, cluster: str, day_fraction: float) -> tuple[messages.PoolReport, ...]:
+        """What the agent of an empty cluster would say of its pools."""
+        return tuple(
+            messages.PoolReport(
+                key=pool.key,
+                vram_gib=pool.vram_gib,
+                allocatable=pool.devices,
+                free=pool.devices,
+                usd_per_device_hour=pool.usd_per_device_hour,
+            )
+            for pool in self.pools(cluster, day_fraction)
+        )
 
     def user_cell(self, cell: str) -> UserCell:
         """The cell as agents report it."""

@@ -94,7 +94,7 @@ class Demo:
     def _agent(self, name: str) -> Agent:
         rng = random.Random(f"{name}/{self._rng.getrandbits(32)}")
         backend = SimulatedBackend(
-            pools=self._pools(name, 0.0),
+            pools=self.physics.pool_reports(name, 0.0),
             clock=self.clock,
             rng=rng,
             rtt_ms=lambda peer, chance: self.physics.measured_rtt_ms(name, peer, chance),
@@ -109,18 +109,6 @@ class Demo:
             version="demo",
         )
         return Agent(settings, backend, clock=self.clock, rng=rng)
-
-    def _pools(self, cluster: str, day_fraction: float) -> tuple[messages.PoolReport, ...]:
-        return tuple(
-            messages.PoolReport(
-                key=pool.key,
-                vram_gib=pool.vram_gib,
-                allocatable=pool.devices,
-                free=pool.devices,
-                usd_per_device_hour=pool.usd_per_device_hour,
-            )
-            for pool in self.physics.pools(cluster, day_fraction)
-        )
 
     def _demand_at(self, cluster: str) -> tuple[messages.DemandSample, ...]:
         """What the front door of a cluster counts now; worked out once for all doors and moments close together."""
@@ -162,7 +150,7 @@ class Demo:
     def _act(self, moment: float) -> None:
         """Let the story happen: devices and prices change, clusters are cut off and come back."""
         for name, backend in self._backends.items():
-            pools = self._pools(name, moment)
+            pools = self.physics.pool_reports(name, moment)
             if pools != backend.offered:
                 backend.set_pools(pools)
         down = frozenset(name for name in self._agents if not self.physics.is_alive(name, moment))

@@ -36,16 +36,7 @@ def a_report(physics: Physics, cluster: str, moment: float) -> messages.Report:
         boot_id="bench-0001",
         seq=1,
         interval_s=10.0,
-        pools=tuple(
-            messages.PoolReport(
-                key=pool.key,
-                vram_gib=pool.vram_gib,
-                allocatable=pool.devices,
-                free=pool.devices,
-                usd_per_device_hour=pool.usd_per_device_hour,
-            )
-            for pool in physics.pools(cluster, moment)
-        ),
+        pools=physics.pool_reports(cluster, moment),
         demand=tuple(
             messages.DemandSample(model=model, cell=physics.user_cell(cell), requests_per_second=rps)
             for (model, cell), rps in sorted(physics.demand(moment).items())

@@ -33,16 +33,7 @@ def reports(physics: Physics, day_fraction: float, rng: random.Random) -> list[m
             boot_id="boot-0001",
             seq=1,
             interval_s=10.0,
-            pools=tuple(
-                messages.PoolReport(
-                    key=pool.key,
-                    vram_gib=pool.vram_gib,
-                    allocatable=pool.devices,
-                    free=pool.devices,
-                    usd_per_device_hour=pool.usd_per_device_hour,
-                )
-                for pool in physics.pools(name, day_fraction)
-            ),
+            pools=physics.pool_reports(name, day_fraction),
             peers=tuple(
                 messages.PeerRtt(cluster=peer, rtt_ms_p50=rtt_ms, rtt_ms_p95=rtt_ms, samples=5)
                 for peer in names
