@@ -6,14 +6,19 @@ from collections import Counter
 
 from federation.loops.hub import Hub
 from federation.state.phases import Phase
-from federation.state.reduce import TimePassed
+from federation.state.reduce import Slept, TimePassed
 
 
 async def run(hub: Hub) -> None:
     """Tell the world the time, every tick, for ever."""
+    ticked_s = hub.clock.monotonic_s()
     while True:
         await hub.clock.sleep(hub.world.timing.tick_s)
-        hub.apply(TimePassed(now_s=hub.clock.monotonic_s()))
+        now_s = hub.clock.monotonic_s()
+        if now_s - ticked_s > hub.world.timing.longest_tick_s():
+            hub.apply(Slept(gap_s=now_s - ticked_s, now_s=now_s))
+        hub.apply(TimePassed(now_s=now_s))
+        ticked_s = now_s
         hub.resteer.set("")
         measure(hub)
         hub.wake()

@@ -40,6 +40,14 @@ class TimePassed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Slept:
+    """This controller did not run for `gap_s` (starved, paused): what it missed meanwhile is nobody's silence."""
+
+    gap_s: float
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerLost:
     """The controller's own connection broke: it is deaf, and no silence counts."""
 
@@ -68,7 +76,7 @@ class CordonsSet:
     cordons: Mapping[str, Cordon]
 
 
-Event = Heard | TimePassed | BrokerLost | BrokerFound | DocumentsAccepted | CordonsSet
+Event = Heard | TimePassed | Slept | BrokerLost | BrokerFound | DocumentsAccepted | CordonsSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +114,11 @@ def reduce(world: World, event: Event) -> Reduced:
             return Reduced(world=world, result="not-for-controllers")
         case TimePassed():
             return _on_time(world, event.now_s)
+        case Slept():
+            text = f"the controller did not run for {event.gap_s:.1f} s; silence counts from now"
+            return Reduced(
+                world=replace(world, started_s=event.now_s), notes=(_warn("ControllerSlept", "controller", text),)
+            )
         case BrokerLost():
             return Reduced(
                 world=replace(world, deaf=True),

@@ -24,6 +24,10 @@ class Timing:
     """Four report intervals, as Karmada's grace: one lost report is no event."""
     default_toleration_s: float = 300.0
 
+    def longest_tick_s(self) -> float:
+        """A tick that comes later than this after the one before found the controller asleep, not the clusters."""
+        return self.tick_s + self.report_interval_s
+
     def longest_toleration_s(self, policies: tuple[PlacementPolicy, ...]) -> float:
         """After this, no policy expects a silent cluster back."""
         return max((p.spec.failover.toleration_seconds for p in policies), default=self.default_toleration_s)
@@ -67,7 +71,7 @@ class Cordon:
 class World:
     """All beliefs. `clusters` has all and only the clusters of the catalogue; `braked` says why moves are frozen.
 
-    `started_s` is when this controller began to listen: silence before it proves nothing. `deaf` is true while the
+    `started_s` is when this controller last began to listen: silence before it proves nothing. `deaf` is true while the
     controller itself has no broker.
     """
 

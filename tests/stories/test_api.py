@@ -132,12 +132,20 @@ def test_a_user_anywhere_is_told_the_shares_of_the_nearest_cell(fleet: Fleet) ->
 
 
 def test_metrics_are_prometheus_text_with_the_state_of_the_world(fleet: Fleet) -> None:
-    _, headers, body = fleet.request("GET", "/metrics")
+    _, headers, _ = fleet.request("GET", "/metrics")
     assert headers["Content-Type"].startswith("text/plain")
-    lines = body.decode().splitlines()
-    assert 'isochrone_clusters{state="ready"} 3.0' in lines
-    assert 'isochrone_model_replicas{model="chat-8b",state="ready"} 8.0' in lines
+    awaited = {
+        'isochrone_clusters{state="ready"} 3.0',
+        'isochrone_model_replicas{model="chat-8b",state="ready"} 8.0',
+    }
+    lines = fleet.until(lambda: metric_lines(fleet, awaited), "gauges of a world that is well")
     assert any(line.startswith("isochrone_plan_duration_seconds_bucket") for line in lines)
+
+
+def metric_lines(fleet: Fleet, awaited: set[str]) -> list[str]:
+    """All lines, when the awaited ones are among them. Gauges follow the world at the next tick."""
+    lines = fleet.request("GET", "/metrics")[2].decode().splitlines()
+    return lines if awaited <= set(lines) else []
 
 
 @contextmanager
