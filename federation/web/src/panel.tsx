@@ -1,7 +1,7 @@
 // What was opened, and why it is so. Without a selection: what needs attention now.
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Figure, Link, StateBadge, useShown } from "./context.tsx";
 import { inflows } from "./flows.ts";
 import { age, count, milliseconds, percent, plural, rps, usd } from "./format.ts";
@@ -32,11 +32,11 @@ export function Panel() {
   );
 }
 
-/** The frame of everything that can be opened. Takes the focus when opened by hand, and Escape closes it. */
+/** The frame of everything that can be opened. Takes the focus when opened by hand; Escape closes it from anywhere. */
 function Sheet({ kind, title, children }: { kind: string; title: string; children: ComponentChildren }) {
   const { store } = useShown();
   const heading = useRef<HTMLHeadingElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const before = document.activeElement;
     if (!(before instanceof HTMLElement || before instanceof SVGElement) || before === document.body) return;
     heading.current?.focus();
@@ -44,13 +44,15 @@ function Sheet({ kind, title, children }: { kind: string; title: string; childre
       if (before.isConnected && document.activeElement === document.body) before.focus();
     };
   }, []);
+  useLayoutEffect(() => {
+    const close = (event: KeyboardEvent) => {
+      if (event.key === "Escape") location.hash = store.hashOf(null);
+    };
+    document.addEventListener("keydown", close);
+    return () => document.removeEventListener("keydown", close);
+  }, [store]);
   return (
-    <div
-      class="sheet"
-      onKeyDown={(event) => {
-        if (event.key === "Escape") location.hash = store.hashOf(null);
-      }}
-    >
+    <div class="sheet">
       <div class="sheet-head">
         <div>
           <p class="kind">{kind}</p>

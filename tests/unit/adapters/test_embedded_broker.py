@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.adapters.embedded_broker import BrokerDown, EmbeddedBroker
+from federation.adapters.embedded_broker import BrokerDown, EmbeddedBroker, _Subscriptions
 from federation.aiokit import broker
 
 
@@ -37,6 +37,36 @@ async def test_clients_that_come_and_go_leave_no_socket() -> None:
     async with asyncio.timeout(10):
         while open_sockets() > before:  # noqa: ASYNC110  descriptors have no event
             await asyncio.sleep(0.05)
+    await served.stop()
+
+
+def test_who_subscribes_while_others_connect_throws_nobody_out() -> None:
+    """After a restart of the controller all agents come at once; those thrown out would be silent for ten seconds."""
+    subscriptions = _Subscriptions({"a": [], "b": []})
+    for name in subscriptions:
+        subscriptions[f"{name}/more"] = []
+    for name, _ in subscriptions.items():
+        del subscriptions[name]
+    assert not subscriptions
+
+
+async def test_a_client_is_sent_only_what_it_subscribed_to() -> None:
+    """Every agent would be sent what all others reported and were told."""
+    served = EmbeddedBroker()
+    await served.start()
+    async with (
+        broker.client(served.address, identifier="controller") as controller,
+        broker.client(served.address, identifier="other") as other,
+    ):
+        await other.publish("isochrone/v1/other/report", b"secret", qos=1, retain=True)
+        await controller.subscribe("isochrone/v1/+/report", qos=1)
+        assert (await anext(aiter(controller.messages))).payload == b"secret"
+        async with broker.client(served.address, identifier="mine") as mine:
+            await controller.publish("isochrone/v1/mine/desired", b"for me", qos=1, retain=True)
+            await mine.subscribe("isochrone/v1/mine/desired", qos=1)
+            async with asyncio.timeout(5):
+                first = await anext(aiter(mine.messages))
+        assert (first.topic.value, first.payload) == ("isochrone/v1/mine/desired", b"for me")
     await served.stop()
 
 
