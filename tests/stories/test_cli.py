@@ -17,6 +17,7 @@ import yaml
 from tests.testbed.fleet import Fleet
 from tests.testbed.small_world import MODEL, POLICY, TOKEN
 
+pytestmark = pytest.mark.slow
 Run = Callable[..., subprocess.CompletedProcess[str]]
 STRICTER = {**MODEL, "spec": {**MODEL["spec"], "slo": {"p95LatencyMs": 100}}}
 
