@@ -7,6 +7,7 @@ import base64
 import contextlib
 import itertools
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -157,7 +158,8 @@ class Browser:
         self._directory = Path(tempfile.mkdtemp(prefix="isochrone-chromium-"))
         self._profile = self._directory / "profile"
         command = [str(program), *FLAGS, f"--user-data-dir={self._profile}", "about:blank"]
-        self._process = Process("chromium", command, log_file=self._directory / "chromium.log")
+        environment = {**os.environ, "TMPDIR": str(self._directory)}  # it leaves a directory behind in /tmp else
+        self._process = Process("chromium", command, log_file=self._directory / "chromium.log", environment=environment)
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._pages: dict[str, Page] = {}
