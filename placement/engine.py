@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+import numpy as np
 
 from placement import formulation, highs
 from placement.filters import Index
@@ -34,7 +36,13 @@ DUST_RPS = 1e-6
 ROUND = 1e-6
 DECIMALS = 6
 
+LARGE_PAIRS = 200_000
+"""Pairs of a demand and a cluster. The demo has 20,000. Below this HiGHS ends in seconds and finds the better plan where
+a region is short."""
+
 Capacity = dict[str, float]
+Routed = Callable[[Model, Capacity], tuple[list[Flow], dict[str, float]]]
+"""(model, cluster -> requests per second that plans count on) -> its flows, and cell -> what they leave unserved."""
 
 
 def solve(problem: Problem) -> Solution:
@@ -44,6 +52,8 @@ def solve(problem: Problem) -> Solution:
     Raises: RuntimeError when the solver gives no answer to a programme that has one.
     """
     index = Index(problem)
+    if is_large(index):
+        return _solve_large(index)
     for with_shortfall in (False, True):
         made = formulation.formulate(index, with_shortfall=with_shortfall)
         found = _search(made)
@@ -51,6 +61,40 @@ def solve(problem: Problem) -> Solution:
             counts = {key: round(found.values[column]) for key, column in made.replicas.items()}
             return _solution(index, {key: count for key, count in sorted(counts.items()) if count > 0}, found.bound)
     raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
+
+
+def is_large(index: Index) -> bool:
+    """Whether the programme over every pair of a cell and a cluster would take longer than a control cycle."""
+    return len(index.problem.demands) * len(index.problem.clusters) > LARGE_PAIRS
+
+
+def _solve_large(index: Index) -> Solution:
+    """Near the bound in seconds, whatever the size: see `scale`. The bound counts every pair, candidate or not."""
+    from placement import number, prices, scale  # numba takes a second to load, which small worlds need not pay
+
+    numbered = number.number(index)
+    instance = numbered.instance
+    answer = scale.solve(instance)
+    candidates = prices.served_usd(
+        instance.arc_start,
+        instance.arc_node,
+        instance.arc_usd,
+        instance.group_rps,
+        instance.group_unserved_usd,
+        answer.prices.capacity,
+    )
+    bound = answer.prices.bound - candidates + number.served_usd(index, numbered, answer.prices.capacity)
+    rates: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+    arc_group = instance.arc_group
+    for arc in np.flatnonzero(answer.flows > DUST_RPS):
+        model, cell = numbered.groups[arc_group[arc]]
+        rates[model][cell, numbered.nodes[instance.arc_node[arc]][1]] = float(answer.flows[arc])
+    return _solution(
+        index,
+        numbered.counts(answer.replicas),
+        bound,
+        lambda model, _usable: _told(index, model, rates[model.name]),
+    )
 
 
 def _search(made: formulation.Formulation) -> highs.Found | None:
@@ -80,8 +124,10 @@ def _search(made: formulation.Formulation) -> highs.Found | None:
     return found and highs.Found(values=found.values, objective=found.objective, bound=relaxed.objective)
 
 
-def _solution(index: Index, counts: Mapping[tuple[str, str], int], bound: float) -> Solution:
-    """Routing found again for the whole numbers, so that flows are exact, and everything priced from the answer."""
+def _solution(
+    index: Index, counts: Mapping[tuple[str, str], int], bound: float, routed: Routed | None = None
+) -> Solution:
+    """Everything priced from the answer. Without `routed`, routing is found again for the whole numbers, exactly."""
     flows: list[Flow] = []
     unserved: list[Unserved] = []
     shortfalls: list[Shortfall] = []
@@ -89,7 +135,7 @@ def _solution(index: Index, counts: Mapping[tuple[str, str], int], bound: float)
     for model in index.problem.models:
         usable, _ = capacity_of(index, model, counts)
         price = formulation.USD_PER_HOUR * model.unserved_usd_per_1000
-        parts, missing = _flows(index, model, usable, {}, price)
+        parts, missing = routed(model, usable) if routed else _flows(index, model, usable, {}, price)
         flows += parts
         unserved += [_why(index, model, cell, rps, counts) for cell, rps in missing.items()]
         shortfalls += _shortfalls(index, model, counts)
@@ -159,6 +205,11 @@ def _flows(
     found = highs.solve(made.programme)
     assert found is not None, "leaving everything unserved is an answer"
     rates, _ = made.read(found)
+    return _told(index, model, rates)
+
+
+def _told(index: Index, model: Model, rates: Mapping[tuple[str, str], float]) -> tuple[list[Flow], dict[str, float]]:
+    """Flows from (cell, cluster) -> requests per second, and what they leave of each cell."""
     flows = []
     left = {demand.cell: demand.requests_per_second for demand in index.demands[model.name]}
     for (cell, cluster), rps in sorted(rates.items()):

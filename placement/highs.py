@@ -74,13 +74,8 @@ def solve(
     if not programme.cost:  # HiGHS calls a programme without variables neither feasible nor infeasible
         holds = all(low <= 0.0 <= high for low, high in zip(programme.row_lower, programme.row_upper, strict=True))
         return Found(values=np.zeros(0), objective=0.0, bound=0.0) if holds else None
-    solver = highspy.Highs()
-    solver.setOptionValue("output_flag", False)
-    solver.setOptionValue("threads", 1)
-    solver.setOptionValue("parallel", "off")
-    solver.setOptionValue("random_seed", SEED)
+    solver = quiet()
     solver.setOptionValue("mip_rel_gap", gap)
-    solver.setOptionValue("mip_abs_gap", 1e-7)
     solver.setOptionValue("mip_max_nodes", node_limit)
     is_mip = any(programme.is_integer) and not relaxed
     solver.passModel(_lp(programme, is_mip=is_mip))
@@ -92,6 +87,17 @@ def solve(
     bound = float(info.mip_dual_bound) if is_mip else objective
     values = np.asarray(solver.getSolution().col_value, dtype=np.float64)
     return Found(values=values, objective=objective, bound=min(bound, objective))
+
+
+def quiet() -> highspy.Highs:
+    """A solver that says nothing and gives the same answer on every machine."""
+    solver = highspy.Highs()
+    solver.setOptionValue("output_flag", False)
+    solver.setOptionValue("threads", 1)
+    solver.setOptionValue("parallel", "off")
+    solver.setOptionValue("random_seed", SEED)
+    solver.setOptionValue("mip_abs_gap", 1e-7)
+    return solver
 
 
 def _lp(programme: Programme, *, is_mip: bool) -> highspy.HighsLp:

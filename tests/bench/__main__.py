@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from tests.bench import demo_size, loading
+from tests.bench import demo_size, loading, placement
 
 Result = dict[str, object]
 CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "solve": demo_size.solve,
     "route": demo_size.route,
     "policies": loading.policies,
+    "placement": placement.placement,
 }
 
 

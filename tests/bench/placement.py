@@ -1,0 +1,59 @@
+"""The engine on large worlds, and HiGHS's LP on the same input beside it where that ends in minutes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from placement import relax, scale
+from tests.bench.worlds import a_large_world
+
+SIZES = ((50, 500, 4), (200, 2_000, 8), (1_000, 10_000, 20))
+LP_AT_MOST = 20_000
+"""Groups: beyond that the LP alone takes longer than a person waits."""
+
+
+def placement() -> Iterator[dict[str, object]]:
+    """A cold plan, then the loss of the fullest pool; the first solve, which compiles, is not measured."""
+    scale.solve(a_large_world(0, clusters=10, cells=50, models=2))
+    for clusters, cells, models in SIZES:
+        for seed in (1, 2, 3):
+            instance = a_large_world(seed, clusters=clusters, cells=cells, models=models)
+            size = f"{clusters}x{cells}x{models}"
+            begun_s = time.perf_counter()
+            answer = scale.solve(instance)
+            ours_s = time.perf_counter() - begun_s
+            lp_s = None
+            if len(instance.group_rps) <= LP_AT_MOST:
+                begun_s = time.perf_counter()
+                relax.solve(instance)
+                lp_s = time.perf_counter() - begun_s
+            yield _line(f"{size} plan", ours_s, "s", "HiGHS LP alone", lp_s, seed)
+            yield _line(f"{size} cost", answer.usd_per_hour, "USD/h", "bound", answer.prices.bound, seed)
+            used = np.bincount(instance.option_pool, weights=answer.replicas * instance.option_devices)
+            gone = instance.option_pool == int(used.argmax())
+            without = replace(instance, option_most=np.where(gone, 0, instance.option_most))
+            begun_s = time.perf_counter()
+            mended = scale.repair(without, answer.replicas, answer.flows, answer.prices)
+            repair_s = time.perf_counter() - begun_s
+            yield _line(f"{size} fullest pool lost", repair_s, "s", "cold plan", ours_s, seed)
+            changed = float(np.abs(mended.replicas - answer.replicas)[~gone].sum())
+            yield _line(f"{size} replicas moved", changed, "replicas", "all", float(answer.replicas.sum()), seed)
+
+
+def _line(
+    name: str, value: float, unit: str, baseline: str, baseline_value: float | None, seed: int
+) -> dict[str, object]:
+    ratio = value / baseline_value if baseline_value else None
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "baseline": baseline,
+        "baseline_value": baseline_value,
+        "ratio": ratio,
+        "seed": seed,
+    }
