@@ -37,8 +37,8 @@ ROUND = 1e-6
 DECIMALS = 6
 
 LARGE_PAIRS = 200_000
-"""Pairs of a demand and a cluster. The demo has 20,000. Below this HiGHS ends in seconds and finds the better plan where
-a region is short."""
+"""Pairs of a demand and a cluster; the demo has 20,000. Below this HiGHS ends in seconds, and finds the better plan
+where a region is short of devices."""
 
 Capacity = dict[str, float]
 Routed = Callable[[Model, Capacity], tuple[list[Flow], dict[str, float]]]
