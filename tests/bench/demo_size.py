@@ -81,7 +81,9 @@ def route() -> Iterator[dict[str, object]]:
     yield result("reroute", route_s, "s", "plan again", time.perf_counter() - begun_s)
 
 
-def result(name: str, value: float, unit: str, baseline: str, baseline_value: float) -> dict[str, object]:
+def result(
+    name: str, value: float, unit: str, baseline: str, baseline_value: float | None, seed: int = 0
+) -> dict[str, object]:
     """One line."""
     return {
         "name": name,
@@ -90,5 +92,5 @@ def result(name: str, value: float, unit: str, baseline: str, baseline_value: fl
         "baseline": baseline,
         "baseline_value": baseline_value,
         "ratio": value / baseline_value if baseline_value else None,
-        "seed": 0,
+        "seed": seed,
     }

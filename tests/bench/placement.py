@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from placement import relax, scale
+from tests.bench.demo_size import result
 from tests.bench.worlds import a_large_world
 
 SIZES = ((50, 500, 4), (200, 2_000, 8), (1_000, 10_000, 20))
@@ -31,29 +32,14 @@ def placement() -> Iterator[dict[str, object]]:
                 begun_s = time.perf_counter()
                 relax.solve(instance)
                 lp_s = time.perf_counter() - begun_s
-            yield _line(f"{size} plan", ours_s, "s", "HiGHS LP alone", lp_s, seed)
-            yield _line(f"{size} cost", answer.usd_per_hour, "USD/h", "bound", answer.prices.bound, seed)
+            yield result(f"{size} plan", ours_s, "s", "HiGHS LP alone", lp_s, seed)
+            yield result(f"{size} cost", answer.usd_per_hour, "USD/h", "bound", answer.prices.bound, seed)
             used = np.bincount(instance.option_pool, weights=answer.replicas * instance.option_devices)
             gone = instance.option_pool == int(used.argmax())
             without = replace(instance, option_most=np.where(gone, 0, instance.option_most))
             begun_s = time.perf_counter()
             mended = scale.repair(without, answer.replicas, answer.flows, answer.prices)
             repair_s = time.perf_counter() - begun_s
-            yield _line(f"{size} fullest pool lost", repair_s, "s", "cold plan", ours_s, seed)
+            yield result(f"{size} fullest pool lost", repair_s, "s", "cold plan", ours_s, seed)
             changed = float(np.abs(mended.replicas - answer.replicas)[~gone].sum())
-            yield _line(f"{size} replicas moved", changed, "replicas", "all", float(answer.replicas.sum()), seed)
-
-
-def _line(
-    name: str, value: float, unit: str, baseline: str, baseline_value: float | None, seed: int
-) -> dict[str, object]:
-    ratio = value / baseline_value if baseline_value else None
-    return {
-        "name": name,
-        "value": value,
-        "unit": unit,
-        "baseline": baseline,
-        "baseline_value": baseline_value,
-        "ratio": ratio,
-        "seed": seed,
-    }
+            yield result(f"{size} replicas moved", changed, "replicas", "all", float(answer.replicas.sum()), seed)
