@@ -19,6 +19,7 @@ from agents.backend import Backend, BackendError
 from federation.aiokit import broker
 from federation.aiokit.backoff import Backoff
 from federation.aiokit.clock import Clock
+from federation.aiokit.tasks import together
 from federation.wire import messages, topics
 
 log = structlog.get_logger("agent")
@@ -71,9 +72,7 @@ class Agent:
             await self._learn_fence()
             if self._memory.desired is not None:
                 await self._backend.apply(self._memory.desired)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._stay_connected(), name=f"agent-link-{self.settings.cluster}")
-                tasks.create_task(self._keep_reporting(), name=f"agent-report-{self.settings.cluster}")
+            await together(link=self._stay_connected(), reports=self._keep_reporting())
         finally:
             await self._backend.close()
 

@@ -46,11 +46,39 @@ class Tasks:
 
     async def stop(self) -> None:
         """Cancel everything and wait for it."""
-        while self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            # Again after a while: `asyncio.wait_for` of Python 3.11 can lose a cancellation.
-            await asyncio.wait(self._tasks, timeout=CANCEL_AGAIN_S)
+        await _end(self._tasks)
+
+
+async def together(**coroutines: Coroutine[Any, Any, Any]) -> None:
+    """Run all, named, until one fails or the caller is cancelled; then the others are ended too.
+
+    As `asyncio.TaskGroup` does, which however cancels only once. Raises: what the first to fail raised.
+    """
+    loop = asyncio.get_running_loop()
+    tasks = {loop.create_task(coroutine, name=name) for name, coroutine in coroutines.items()}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        await _end({task for task in tasks if not task.done()})
+    for task in done:
+        task.result()
+
+
+async def _end(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel until all have ended, even if the caller is cancelled meanwhile: none is left running.
+
+    Again after a while: `asyncio.wait_for` of Python 3.11, which the MQTT client uses, can lose a cancellation.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while running := {task for task in tasks if not task.done()}:
+        for task in running:
+            task.cancel()
+        try:
+            await asyncio.wait(running, timeout=CANCEL_AGAIN_S)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 async def _forever(name: str, body: Callable[[], Awaitable[None]], clock: Clock, rng: random.Random) -> None:

@@ -133,7 +133,8 @@ class Fleet:
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(START_TIMEOUT_S)
-            self._loop.close()
+            # Ends what a failed stop has left: a thread waiting for it would keep the whole test run.
+            asyncio.Runner(loop_factory=lambda: self._loop).__enter__().close()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """What `coroutine` gives, run where the product runs."""
