@@ -11,8 +11,9 @@ import structlog
 
 def configure(style: str = "auto", *, level: int = logging.INFO) -> None:
     """Send our logs and the libraries' warnings to standard error, as `text`, `json`, or by what standard error is."""
-    text = style == "text" or (style == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer() if text else structlog.processors.JSONRenderer()
+    is_terminal = sys.stderr.isatty()
+    text = style == "text" or (style == "auto" and is_terminal)
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=is_terminal) if text else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -31,6 +31,8 @@ def _read(files: tuple[str, ...]) -> list[tuple[str, bytes]]:
             found += [(one.name, one.read_bytes()) for one in sorted(path.glob("*.y*ml"))]
         elif path.is_file():
             found.append((path.name, path.read_bytes()))
+        elif path.exists():
+            raise CliError(f"{text}: not a regular file", "give a YAML file, a directory, or -", exit_code=2)
         else:
             raise CliError(f"{text}: no such file", "give a YAML file, a directory, or -", exit_code=2)
     if not found:

@@ -18,6 +18,8 @@ from federation.policy import documents
 from federation.policy.yaml_source import START, Mark, Node, YamlProblem, read
 
 KINDS = {"Model": documents.Model, "PlacementPolicy": documents.PlacementPolicy, "Cluster": documents.Cluster}
+SHOWN_CHARACTERS = 60
+MESSAGE_CHARACTERS = 300
 _PATH_PART = re.compile(r"\.([A-Za-z0-9_]+)|\[(\d+|\.\.\.)\]")
 _UNITS = {"s": 1, "sec": 1, "second": 1, "seconds": 1, "m": 60, "min": 60, "minutes": 60, "h": 3600, "d": 86_400}
 
@@ -78,7 +80,7 @@ def parse(name: str, payload: bytes) -> ParsedFile:
     except YamlProblem as error:
         found = problem_at(name, error.mark, error.message, error.expected, error.hint)
         return ParsedFile(name=name, problems=(found,))
-    if not any(node.items or node.elements for node in nodes):
+    if not any(node.value is not None or node.items is not None or node.elements is not None for node in nodes):
         empty = problem_at(
             name, START, "the file has no document", "a Model, PlacementPolicy or Cluster", "see configs/policies"
         )
@@ -98,6 +100,9 @@ def parse(name: str, payload: bytes) -> ParsedFile:
 
 
 def problem_at(name: str, mark: Mark, message: str, expected: str = "", hint: str = "") -> Problem:
+    """A problem at a place. A message that quotes something over-long is cut: hint and place must stay readable."""
+    if len(message) > MESSAGE_CHARACTERS:
+        message = f"{message[:MESSAGE_CHARACTERS]}…"
     return Problem(file=name, line=mark.line, column=mark.column, message=message, expected=expected, hint=hint)
 
 
@@ -111,10 +116,10 @@ def _document(name: str, node: Node) -> Placed | Problem:
             )
     version, kind = node.items["apiVersion"], node.items["kind"]
     if version.value != documents.API_VERSION:
-        return problem_at(name, version.mark, f"unknown apiVersion {version.value!r}", documents.API_VERSION)
+        return problem_at(name, version.mark, f"unknown apiVersion {_short(version.value)}", documents.API_VERSION)
     if kind.value not in KINDS:
         hint = did_you_mean(str(kind.value), KINDS)
-        return problem_at(name, kind.mark, f"unknown kind {kind.value!r}", " or ".join(KINDS), hint)
+        return problem_at(name, kind.mark, f"unknown kind {_short(kind.value)}", " or ".join(KINDS), hint)
     try:
         document = msgspec.convert(node.plain(), KINDS[kind.value], strict=True)
     except msgspec.ValidationError as error:
@@ -142,7 +147,8 @@ def _explain(name: str, node: Node, kind: type, text: str) -> Problem:
         field = match.group(1)
         return problem_at(name, mark, f"{field} is missing in {label}", f"a field {field}", f"add {field} to {label}")
     value = found.value
-    if found.items is None and found.elements is None and value is None:
+    is_list = found.elements is not None
+    if found.items is None and not is_list and value is None:
         return problem_at(
             name,
             mark,
@@ -150,12 +156,21 @@ def _explain(name: str, node: Node, kind: type, text: str) -> Problem:
             message.partition(",")[0].removeprefix("Expected ").strip("`"),
             "give it a value, or leave the field out",
         )
-    shown = repr(value) if found.items is None and found.elements is None else "this"
+    if found.elements == ():
+        hint = "give it at least one entry, or leave the field out"
+        return problem_at(name, mark, f"{label} is an empty list", "at least one entry", hint)
+    shown = "a list" if is_list else "a mapping" if found.items is not None else _short(value)
     expected = message.removeprefix("Expected ").replace("`", "").partition(", got ")[0]
     if message.startswith("Invalid enum value"):
         allowed = _literals_at(kind, steps)
         return problem_at(name, mark, f"{label} is {shown}", _one_of(allowed), did_you_mean(str(value), allowed))
     return problem_at(name, mark, f"{label} is {shown}", _describe(expected, kind, steps), _unit_hint(label, value))
+
+
+def _short(value: object) -> str:
+    """A value as it is shown: whole, unless it would hide the rest of the line."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text)} characters)"
 
 
 def _find(node: Node, path: Iterable[str | int]) -> tuple[Mark, Node]:
@@ -244,10 +259,11 @@ def _unit_hint(label: str, value: object) -> str:
         return f"write {number * (1000 if unit.lower() == 's' else 1):g}: the unit is milliseconds"
     if unit == "%":
         return f"write {number:g}" if field.endswith("Percent") else f"write {number / 100:g}"
-    if unit in ("GB", "MB", "TB", "KB"):
-        return (
-            f"write {number:g}{unit[0]}i or {number:g}{unit[0]}" if field in ("memory", "cpu") else f"write {number:g}"
-        )
+    if field == "memory" and (size := re.fullmatch("([kmgt])(i?)b?", unit.lower())):
+        letter = size.group(1).upper()
+        if size.group(2):
+            return f"write {number:g}{letter}i"
+        return f"write {number:g}{letter}i or {number:g}{'k' if letter == 'K' else letter}"
     return f"write {number:g}"
 
 

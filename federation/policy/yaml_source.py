@@ -19,6 +19,8 @@ MAX_DEPTH = 32
 MAX_NODES = 20_000
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+_UNPRINTABLE = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
+"""Controls, and marks of direction: a line could read otherwise than it is."""
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -95,12 +97,12 @@ def _text(payload: bytes) -> str:
         before = payload[: error.start]
         mark = Mark(line=before.count(b"\n") + 1, column=error.start - (before.rfind(b"\n") + 1) + 1)
         raise YamlProblem(mark, "not UTF-8", expected="text in UTF-8", hint="save the file as UTF-8") from error
-    for match in re.finditer(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text):
+    if match := _UNPRINTABLE.search(text):
         lines = text[: match.start()].split("\n")
         mark = Mark(line=len(lines), column=len(lines[-1]) + 1)
-        raise YamlProblem(
-            mark, f"control character {ord(match.group()):#04x}", expected="printable text", hint="remove it"
-        )
+        character = ord(match.group())
+        what = f"control character {character:#04x}" if character < 0x80 else f"invisible character U+{character:04X}"
+        raise YamlProblem(mark, what, expected="printable text", hint="remove it")
     return text
 
 

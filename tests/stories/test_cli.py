@@ -212,6 +212,7 @@ def test_watch_prints_what_changes(fleet: Fleet, isochrone: Run, tmp_path: Path)
         (("cordon", "nope", "--reason", "x"), 5, "cluster nope not found"),
         (("describe", "plan", "9999"), 5, "plan 9999 not found"),
         (("apply", "-f", "nowhere.yaml"), 2, "nowhere.yaml: no such file"),
+        (("apply", "-f", "/dev/zero"), 2, "not a regular file"),
         (("--token", "wrong", "get", "clusters"), 4, "no valid token"),
         (("--server", "http://127.0.0.1:1", "get", "clusters"), 3, "cannot reach the controller"),
         (("--server", "http://controller.example", "get", "clusters"), 2, "in the clear"),

@@ -43,9 +43,24 @@ CASES = [
     pytest.param("# nothing\n", 1, 1, "no document", id="comments-only"),
     pytest.param("null\n", 1, 1, "no document", id="null"),
     pytest.param("- 1\n", 1, 1, "no mapping", id="a-list"),
+    pytest.param("hello\n", 1, 1, "no mapping", id="a-word"),
+    pytest.param("{}\n", 1, 1, "apiVersion is missing", id="an-empty-mapping"),
     pytest.param(MODEL.replace("spec:\n", "spec: null\nold:\n"), 4, 7, "spec is empty", id="null-spec"),
     pytest.param(MODEL.replace("180", "3m"), 10, 18, "write 180", id="wrong-unit-of-time"),
     pytest.param(MODEL.replace("16Gi", "16GB"), 6, 33, "16Gi", id="wrong-unit-of-memory"),
+    pytest.param(MODEL.replace("16Gi", "16GiB"), 6, 33, "write 16Gi)", id="unit-of-memory-with-its-b"),
+    pytest.param(
+        MODEL.replace("\n    - {product: NVIDIA-L4, requestsPerSecond: 4}", " []"),
+        7,
+        17,
+        "is an empty list",
+        id="no-accelerator",
+    ),
+    pytest.param(
+        MODEL.replace("250", "x" * 900_000), 9, 23, "expected a number", id="a-value-of-900-kB-leaves-the-rest-readable"
+    ),
+    pytest.param(MODEL + f"  {'x' * 300}: 1\n", 11, 3, "unknown field", id="a-long-field"),
+    pytest.param(MODEL + "# a\u202eb\n", 11, 4, "U+202E", id="text-that-reads-backwards"),
     pytest.param(MODEL.replace("warmupSeconds", "warmupSecond"), 10, 3, "warmupSeconds?", id="misspelt-field"),
     pytest.param(MODEL + "  colour: blue\n", 11, 3, "unknown field colour", id="unknown-field"),
     pytest.param(MODEL + "  warmupSeconds: 5\n", 11, 3, "appears twice", id="duplicate-key"),
@@ -110,6 +125,7 @@ def test_it_is_refused_where_it_is_wrong(text: str | bytes, line: int, column: i
     assert (first.file, first.line, first.column) == ("bad.yaml", line, column), first.text()
     assert says in first.text()
     assert first.expected or first.hint
+    assert len(first.text()) < 1_000, "who reads it would not find the place for the quotation"
     assert after is before, "the last accepted revision and the other files stay in force"
 
 
