@@ -93,7 +93,12 @@ class Fleet:
         )
         self.controller = Controller(settings, clock=self.clock, token=TOKEN)
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fleet")
+        self._thread = threading.Thread(target=self._serve, name="fleet")
+
+    def _serve(self) -> None:
+        """Until stopped; then what a failed stop has left is ended, which would else keep the whole test run."""
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.get_loop().run_forever()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -133,8 +138,6 @@ class Fleet:
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(START_TIMEOUT_S)
-            # Ends what a failed stop has left: a thread waiting for it would keep the whole test run.
-            asyncio.Runner(loop_factory=lambda: self._loop).__enter__().close()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """What `coroutine` gives, run where the product runs."""
