@@ -1,14 +1,21 @@
-"""The engine on large worlds, and HiGHS's LP on the same input beside it where that ends in minutes."""
+"""The engine on large worlds, and HiGHS's LP on the same input beside it where that ends in minutes.
+
+The bound of these lines is over the instance's candidate arcs. `python -m tests.bench.placement --instance FILE` solves
+a file of the literature.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
+import click
 import numpy as np
 
 from placement import relax, scale
+from tests.bench import literature
 from tests.bench.demo_size import result
 from tests.bench.worlds import a_large_world
 
@@ -43,3 +50,28 @@ def placement() -> Iterator[dict[str, object]]:
             yield result(f"{size} fullest pool lost", repair_s, "s", "cold plan", ours_s, seed)
             changed = float(np.abs(mended.replicas - answer.replicas)[~gone].sum())
             yield result(f"{size} replicas moved", changed, "replicas", "all", float(answer.replicas.sum()), seed)
+
+
+@click.command(
+    epilog="""\b
+Exit code: 0 solved, 1 the file cannot be read.
+\b
+Examples:
+  python -m tests.bench.placement --instance cap41.txt --format cap
+  python -m tests.bench.placement --instance capa.txt --format cap --capacity 8000 --time-limit 60
+"""
+)
+@click.option("--instance", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
+@click.option("--format", "form", type=click.Choice(["cap", "holmberg"]), required=True)
+@click.option("--capacity", type=float, help="Of every warehouse, where the file has a word in its place.")
+@click.option("--time-limit", "time_limit_s", type=float, help="Seconds; the best plan so far is given.")
+def main(path: Path, form: literature.Format, capacity: float | None, time_limit_s: float | None) -> None:
+    """Solve a file of the literature; one JSON line with value, bound, gap and seconds."""
+    try:
+        click.echo(literature.report(path, form, capacity=capacity, time_limit_s=time_limit_s))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
