@@ -31,10 +31,9 @@ def _read(files: tuple[str, ...]) -> list[tuple[str, bytes]]:
             found += [(one.name, one.read_bytes()) for one in sorted(path.glob("*.y*ml"))]
         elif path.is_file():
             found.append((path.name, path.read_bytes()))
-        elif path.exists():
-            raise CliError(f"{text}: not a regular file", "give a YAML file, a directory, or -", exit_code=2)
         else:
-            raise CliError(f"{text}: no such file", "give a YAML file, a directory, or -", exit_code=2)
+            what = "not a regular file" if path.exists() else "no such file"
+            raise CliError(f"{text}: {what}", "give a YAML file, a directory, or -", exit_code=2)
     if not found:
         raise CliError("no YAML file there", exit_code=2)
     return sorted(found, key=lambda one: b"kind: Cluster" not in one[1])

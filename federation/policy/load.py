@@ -147,8 +147,8 @@ def _explain(name: str, node: Node, kind: type, text: str) -> Problem:
         field = match.group(1)
         return problem_at(name, mark, f"{field} is missing in {label}", f"a field {field}", f"add {field} to {label}")
     value = found.value
-    is_list = found.elements is not None
-    if found.items is None and not is_list and value is None:
+    is_mapping, is_list = found.items is not None, found.elements is not None
+    if not is_mapping and not is_list and value is None:
         return problem_at(
             name,
             mark,
@@ -159,7 +159,7 @@ def _explain(name: str, node: Node, kind: type, text: str) -> Problem:
     if found.elements == ():
         hint = "give it at least one entry, or leave the field out"
         return problem_at(name, mark, f"{label} is an empty list", "at least one entry", hint)
-    shown = "a list" if is_list else "a mapping" if found.items is not None else _short(value)
+    shown = "a list" if is_list else "a mapping" if is_mapping else _short(value)
     expected = message.removeprefix("Expected ").replace("`", "").partition(", got ")[0]
     if message.startswith("Invalid enum value"):
         allowed = _literals_at(kind, steps)
