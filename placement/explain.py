@@ -128,9 +128,15 @@ class _Explainer:
             return "kept: the cluster is not heard, and what runs there is expected back"
         floors = [
             f"{what} {wanted}"
-            for what, wanted in (("minReplicas", self.model.min_replicas), ("minRegions", self.model.min_regions))
+            for what, wanted in (
+                ("minReplicas", self.model.min_replicas),
+                ("minOnDemandReplicas", self.model.min_on_demand),
+                ("minRegions", self.model.min_regions),
+                ("survive", self.model.survive),
+            )
             if wanted
         ]
+        floors += [f"the pin of {pin.replicas}" for pin in self.model.pins if pin.cluster == pool.cluster]
         if floors:
             return f"kept ready for {' and '.join(floors)} of the policy"
         return "kept: stopping it is worth less than half a percent of the plan"

@@ -41,22 +41,27 @@ class Programme:
 
     def row(
         self, terms: Mapping[int, float], *, lower: float = -highspy.kHighsInf, upper: float = highspy.kHighsInf
-    ) -> None:
-        """Add `lower <= sum(value * x[column]) <= upper`."""
+    ) -> int:
+        """Add `lower <= sum(value * x[column]) <= upper`; gives its number."""
         self.columns.extend(terms)
         self.values.extend(terms.values())
         self.starts.append(len(self.columns))
         self.row_lower.append(lower)
         self.row_upper.append(upper)
+        return len(self.row_lower) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """An answer: a value per column, the objective, and a proven lower bound of it."""
+    """An answer: a value per column, the objective, and a proven lower bound of it.
+
+    `duals` are USD per hour per unit of each row; zeros where the programme was solved in whole numbers.
+    """
 
     values: np.ndarray[tuple[int], np.dtype[np.float64]]
     objective: float
     bound: float
+    duals: np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def solve(
@@ -73,7 +78,8 @@ def solve(
     """
     if not programme.cost:  # HiGHS calls a programme without variables neither feasible nor infeasible
         holds = all(low <= 0.0 <= high for low, high in zip(programme.row_lower, programme.row_upper, strict=True))
-        return Found(values=np.zeros(0), objective=0.0, bound=0.0) if holds else None
+        nothing = Found(values=np.zeros(0), objective=0.0, bound=0.0, duals=np.zeros(len(programme.row_lower)))
+        return nothing if holds else None
     solver = quiet()
     solver.setOptionValue("mip_rel_gap", gap)
     solver.setOptionValue("mip_max_nodes", node_limit)
@@ -85,8 +91,10 @@ def solve(
         return None
     objective = float(info.objective_function_value)
     bound = float(info.mip_dual_bound) if is_mip else objective
-    values = np.asarray(solver.getSolution().col_value, dtype=np.float64)
-    return Found(values=values, objective=objective, bound=min(bound, objective))
+    answer = solver.getSolution()
+    values = np.asarray(answer.col_value, dtype=np.float64)
+    duals = np.zeros(len(programme.row_lower)) if is_mip else np.asarray(answer.row_dual, dtype=np.float64)
+    return Found(values=values, objective=objective, bound=min(bound, objective), duals=duals)
 
 
 def quiet() -> highspy.Highs:

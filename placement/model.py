@@ -1,8 +1,8 @@
 """The engine's own words: a problem in, a solution out. Plain values, no I/O, no clock, no chance.
 
 Everything is priced in US dollars per hour. A hard rule is never a price: capacity, fit by product and VRAM, residency,
-minimum replicas and regions, the spot fraction, cordons. What cannot be served within the hard rules stays unserved,
-counted and explained.
+minimum replicas and regions, surviving the loss of a domain, the spot fraction, pins, cordons. What cannot be served
+within the hard rules stays unserved, counted and explained.
 
 Order never reaches an answer: `Problem` sorts its parts by name, so that the same world gives the same bytes.
 """
@@ -15,6 +15,8 @@ from enum import Enum
 from typing import Literal
 
 Market = Literal["on-demand", "spot", "reserved"]
+Domain = Literal["region", "zone", "provider"]
+"""What may be lost at once: all clusters of one region, of one zone of it, or of one provider."""
 
 
 class Intake(Enum):
@@ -59,9 +61,23 @@ class Cluster:
     name: str
     provider: str
     region: str
+    zone: str = ""
+    """Empty where it is not known: then the region stands for it."""
     jurisdictions: tuple[str, ...] = ()
+    egress_usd_per_gib: float = 0.0
+    """Of what is answered to users, wherever they are."""
     intake: Intake = field(default=Intake.OPEN, compare=False)
     reachable: bool = True
+
+    def domain(self, kind: Domain) -> str:
+        """Which failure domain of this kind it is in."""
+        match kind:
+            case "provider":
+                return self.provider
+            case "region":
+                return self.region
+            case "zone":
+                return f"{self.region}/{self.zone}" if self.zone else self.region
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -107,8 +123,16 @@ class Residency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Pin:
+    """At least so many replicas in one cluster, whatever they cost there."""
+
+    cluster: str
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """What is served, and the rules and prices that policy puts on it."""
+    """What is served, and the rules and prices that policy puts on it. Models sort by name."""
 
     name: str
     shapes: tuple[Shape, ...]
@@ -122,10 +146,25 @@ class Model:
     move_usd: float = 0.0
     """Policy's charge for starting one replica, on top of its warm-up."""
     warmup_s: float = 0.0
+    max_starts: int | None = None
+    """The most replicas that may be started beyond those that run; None for any number."""
+    response_kib: float = 0.0
+    """What a usual answer weighs, for the price of egress."""
+    priority: int = 0
+    """In a shortage a model is served before all of lower priority, whatever its prices."""
     min_replicas: int = 0
+    min_on_demand: int = 0
+    """Replicas that cannot be taken away: on demand or reserved."""
     min_regions: int = 0
+    survive: Domain | None = None
+    """Whatever one domain of this kind is lost, what is left elsewhere can serve `survive_fraction` of all demand."""
+    survive_fraction: float = 1.0
     spot_max_fraction: float = 1.0
+    pins: tuple[Pin, ...] = ()
     residency: tuple[Residency, ...] = ()
+
+    def __lt__(self, other: Model) -> bool:
+        return self.name < other.name
 
     def shape_for(self, pool: Pool) -> Shape | None:
         """The shape that runs in `pool` (the one with the most requests per second per device), or None."""
@@ -193,6 +232,7 @@ class Problem:
         _known("demand of cell", (demand.cell for demand in self.demands), cells)
         _known("path of cell", (path.cell for path in self.paths), cells)
         _known("path to cluster", (path.cluster for path in self.paths), clusters)
+        _known("pin to cluster", (pin.cluster for model in self.models for pin in model.pins), clusters)
         _known("replicas of model", (placed.model for placed in self.current), models)
         _known("replicas in pool", (placed.pool for placed in self.current), pools)
 
@@ -256,15 +296,31 @@ class Unserved:
     reason: str
 
 
+Floor = Literal["min_replicas", "min_on_demand", "min_regions", "pin", "survive"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Shortfall:
-    """A floor that no placement within the other hard rules can meet."""
+    """A floor that no placement within the other hard rules can meet.
+
+    `subject` is the cluster of a pin, and the domain whose loss would leave too little for `survive`. Counts of
+    replicas or regions; for `survive` requests per second.
+    """
 
     model: str
-    rule: Literal["min_replicas", "min_regions"]
-    wanted: int
-    placed: int
+    rule: Floor
+    subject: str = ""
+    wanted: float
+    placed: float
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class DevicePrice:
+    """What one more device of a pool would save, at most: the dual price of the relaxation, in USD per hour."""
+
+    pool: str
+    usd_per_hour: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +328,7 @@ class Cost:
     """US dollars per hour, by cause. `proximity` is the tie-breaker that prefers the nearer of two equal answers."""
 
     accelerators: float
+    egress: float
     late: float
     unserved: float
     moves: float
@@ -280,7 +337,7 @@ class Cost:
     @property
     def total(self) -> float:
         """The objective's value."""
-        return self.accelerators + self.late + self.unserved + self.moves + self.proximity
+        return self.accelerators + self.egress + self.late + self.unserved + self.moves + self.proximity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +345,8 @@ class Solution:
     """A placement with the routing it was found with.
 
     `replicas` names only counts above zero. `bound_usd_per_hour` is a proven lower bound of the total cost, and `gap`
-    the relative distance to it.
+    the relative distance to it; `is_loose` says that the distance is more likely the bound's than the plan's, as in a
+    shortage. `scarce` are the pools of which another device would save money, the dearest first.
     """
 
     replicas: tuple[Placed, ...]
@@ -298,6 +356,8 @@ class Solution:
     cost: Cost
     bound_usd_per_hour: float
     gap: float
+    is_loose: bool = False
+    scarce: tuple[DevicePrice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,7 @@ def placed(counts: Counts) -> tuple[engine.Placed, ...]:
     return tuple(engine.Placed(model=m, pool=f"{c}/L4/on-demand", replicas=n) for (m, c), n in counts.items())
 
 
-NOTHING = engine.Cost(accelerators=0, late=0, unserved=0, moves=0, proximity=0)
+NOTHING = engine.Cost(accelerators=0, egress=0, late=0, unserved=0, moves=0, proximity=0)
 
 
 def a_question(
