@@ -87,8 +87,20 @@ def _solve_whole(index: Index, tiers: Sequence[formulation.Tier]) -> Solution:
         index,
         {key: count for key, count in sorted(counts.items()) if count > 0},
         relaxed.objective if whole.misses else whole.found.bound,
-        device_usd={pool: -float(relaxed.duals[row]) for pool, row in relaxed_made.devices.items()},
+        device_usd=_device_usd(index, relaxed_made, relaxed),
     )
+
+
+def _device_usd(index: Index, made: formulation.Formulation, relaxed: highs.Found) -> dict[str, float]:
+    """Pool -> USD per hour of one more device. Where one model fills a pool, its own limit is what binds there."""
+    usd = {pool: -float(relaxed.duals[row]) for pool, row in made.devices.items()}
+    for model in index.problem.models:
+        for option in index.options(model):
+            pool = option.pool
+            if pool.name in usd and option.most == pool.devices // option.shape.devices:
+                bound = -float(relaxed.reduced[made.replicas[model.name, pool.name]])
+                usd[pool.name] = max(usd[pool.name], bound / option.shape.devices)
+    return usd
 
 
 def _answer(index: Index, *, tiers: Sequence[formulation.Tier] = (), least: float = -math.inf) -> _Whole:

@@ -55,13 +55,15 @@ class Programme:
 class Found:
     """An answer: a value per column, the objective, and a proven lower bound of it.
 
-    `duals` are USD per hour per unit of each row; zeros where the programme was solved in whole numbers.
+    `duals` and `reduced` are USD per hour per unit of each row and of each column's bound; zeros where the programme was
+    solved in whole numbers.
     """
 
     values: np.ndarray[tuple[int], np.dtype[np.float64]]
     objective: float
     bound: float
     duals: np.ndarray[tuple[int], np.dtype[np.float64]]
+    reduced: np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def solve(
@@ -78,8 +80,8 @@ def solve(
     """
     if not programme.cost:  # HiGHS calls a programme without variables neither feasible nor infeasible
         holds = all(low <= 0.0 <= high for low, high in zip(programme.row_lower, programme.row_upper, strict=True))
-        nothing = Found(values=np.zeros(0), objective=0.0, bound=0.0, duals=np.zeros(len(programme.row_lower)))
-        return nothing if holds else None
+        rows, none = np.zeros(len(programme.row_lower)), np.zeros(0)
+        return Found(values=none, objective=0.0, bound=0.0, duals=rows, reduced=none) if holds else None
     solver = quiet()
     solver.setOptionValue("mip_rel_gap", gap)
     solver.setOptionValue("mip_max_nodes", node_limit)
@@ -93,8 +95,11 @@ def solve(
     bound = float(info.mip_dual_bound) if is_mip else objective
     answer = solver.getSolution()
     values = np.asarray(answer.col_value, dtype=np.float64)
-    duals = np.zeros(len(programme.row_lower)) if is_mip else np.asarray(answer.row_dual, dtype=np.float64)
-    return Found(values=values, objective=objective, bound=min(bound, objective), duals=duals)
+    duals, reduced = np.zeros(len(programme.row_lower)), np.zeros(len(values))
+    if not is_mip:
+        duals = np.asarray(answer.row_dual, dtype=np.float64)
+        reduced = np.asarray(answer.col_dual, dtype=np.float64)
+    return Found(values=values, objective=objective, bound=min(bound, objective), duals=duals, reduced=reduced)
 
 
 def quiet() -> highspy.Highs:

@@ -99,10 +99,11 @@ def plan_view(plan: Plan) -> views.PlanView:
         summary=plan.summary,
         cost=views.CostView(
             accelerators=costs.accelerators,
+            egress=costs.egress,
             late=costs.late,
             unserved=costs.unserved,
             moves=costs.moves,
-            total=costs.accelerators + costs.late + costs.unserved + costs.moves,
+            total=costs.accelerators + costs.egress + costs.late + costs.unserved + costs.moves,
         ),
         gap=plan.gap,
         moves=plan.moves,

@@ -178,6 +178,7 @@ class CostView(View, frozen=True, kw_only=True):
     """US dollars per hour, by cause."""
 
     accelerators: float
+    egress: float
     late: float
     unserved: float
     moves: float

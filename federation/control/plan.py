@@ -42,6 +42,7 @@ class Costs:
     """US dollars per hour, by cause."""
 
     accelerators: float = 0.0
+    egress: float = 0.0
     late: float = 0.0
     unserved: float = 0.0
     moves: float = 0.0

@@ -108,12 +108,19 @@ def _models(world: World, left_out: list[str]) -> tuple[engine.Model, ...]:
         if policy is None:
             left_out.append(f"model {document.metadata.name} has no placement policy and is not placed")
             continue
-        models.append(_model(document, policy.spec))
+        models.append(_model(document, policy.spec, world, left_out))
     return tuple(models)
 
 
-def _model(document: documents.Model, policy: documents.PlacementPolicySpec) -> engine.Model:
+def _model(
+    document: documents.Model, policy: documents.PlacementPolicySpec, world: World, left_out: list[str]
+) -> engine.Model:
     spec = document.spec
+    for pin in policy.availability.pinned:
+        if pin.cluster not in world.clusters:
+            left_out.append(
+                f"model {document.metadata.name} is pinned to {pin.cluster}, which no Cluster document names"
+            )
     return engine.Model(
         name=document.metadata.name,
         shapes=tuple(
@@ -133,9 +140,19 @@ def _model(document: documents.Model, policy: documents.PlacementPolicySpec) -> 
         unserved_usd_per_1000=policy.objective.unserved_request_usd_per_1000,
         move_usd=policy.objective.move_usd,
         warmup_s=spec.warmup_seconds,
+        response_kib=spec.response_kib,
+        priority=policy.priority,
         min_replicas=policy.availability.min_replicas,
+        min_on_demand=policy.spot.min_on_demand_replicas,
         min_regions=policy.availability.min_regions,
+        survive=policy.availability.survive,
+        survive_fraction=policy.availability.survive_fraction,
         spot_max_fraction=policy.spot.max_fraction,
+        pins=tuple(
+            engine.Pin(cluster=pin.cluster, replicas=pin.replicas)
+            for pin in policy.availability.pinned
+            if pin.cluster in world.clusters
+        ),
         residency=tuple(
             engine.Residency(
                 countries=rule.users_in.countries if rule.users_in else (),
@@ -159,6 +176,8 @@ def _cluster(world: World, document: documents.Cluster) -> engine.Cluster:
         name=name,
         provider=spec.provider,
         region=f"{spec.provider}/{spec.region}",
+        zone=spec.zone or "",
+        egress_usd_per_gib=spec.egress_usd_per_gib,
         jurisdictions=spec.jurisdictions,
         intake=intake,
         reachable=world.is_routable(name),
