@@ -77,7 +77,7 @@ class _Names:
         self.models = {model.name: model for model in problem.models}
         self.cells = {cell.name: cell for cell in problem.cells}
         self.pools = {pool.name: pool for pool in problem.pools}
-        self.rtt_ms = {(path.cell, path.cluster): path.rtt_ms for path in problem.paths}
+        self.rtt_ms = problem.rtt_ms()
 
 
 class _Check:

@@ -6,8 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from placement import formulation, highs, rules
 from placement.filters import Index
@@ -28,6 +27,9 @@ from placement.model import (
     Unserved,
     UnservedCode,
 )
+
+if TYPE_CHECKING:
+    from placement import large
 
 EXACT_COLUMNS = 64
 """Up to so many (model, pool) pairs the programme is solved to proven optimality; a larger one near its relaxation."""
@@ -53,19 +55,21 @@ Routed = Callable[[Model, Capacity], tuple[list[Flow], dict[str, float]]]
 """(model, cluster -> requests per second that plans count on) -> its flows, and cell -> what they leave unserved."""
 
 
-def solve(problem: Problem) -> Solution:
+def solve(problem: Problem, *, work: int | None = None) -> Solution:
     """The cheapest placement within the hard rules; how far from optimal it may be, the solution's `gap` says.
 
     Floors that no placement can hold are missed by as little as possible and reported as shortfalls. When not all can
     be served, models of higher priority are, whatever that costs the others.
+    Args: work: nodes of branch and bound for each programme, in place of what its size has; the best plan within them
+        is given.
     Raises: RuntimeError when the solver gives no answer to a programme that has one.
     """
     index = Index(problem)
     if is_large(index):
-        return _solve_large(index)
-    solution = _solve_whole(index, ())
-    tiers = _tiers(index, solution)
-    return _solve_whole(index, tiers) if tiers else solution
+        return _solve_large(index, work)
+    solution = _solve_whole(index, (), work)
+    tiers = _tiers(index, solution, work)
+    return _solve_whole(index, tiers, work) if tiers else solution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +81,8 @@ class _Whole:
     misses: bool
 
 
-def _solve_whole(index: Index, tiers: Sequence[formulation.Tier]) -> Solution:
-    whole = _answer(index, tiers=tiers)
+def _solve_whole(index: Index, tiers: Sequence[formulation.Tier], work: int | None) -> Solution:
+    whole = _answer(index, work, tiers=tiers)
     counts = {key: round(whole.found.values[column]) for key, column in whole.made.replicas.items()}
     relaxed_made = formulation.formulate(index, without_floors=whole.misses, tiers=tiers)
     relaxed = highs.solve(relaxed_made.programme, relaxed=True)
@@ -103,16 +107,18 @@ def _device_usd(index: Index, made: formulation.Formulation, relaxed: highs.Foun
     return usd
 
 
-def _answer(index: Index, *, tiers: Sequence[formulation.Tier] = (), least: float = -math.inf) -> _Whole:
+def _answer(
+    index: Index, work: int | None, *, tiers: Sequence[formulation.Tier] = (), least: float = -math.inf
+) -> _Whole:
     for misses in (False, True):
         made = formulation.formulate(index, with_shortfall=misses, tiers=tiers, least=least)
-        found = _search(made)
+        found = _search(made, work)
         if found is not None:
             return _Whole(made=made, found=found, misses=misses)
     raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
 
 
-def _tiers(index: Index, solution: Solution) -> list[formulation.Tier]:
+def _tiers(index: Index, solution: Solution, work: int | None) -> list[formulation.Tier]:
     """What models of each priority but the lowest must leave unserved; nothing where none of them goes short."""
     priorities = sorted({model.priority for model in index.problem.models}, reverse=True)
     short = {one.model for one in solution.unserved}
@@ -120,7 +126,7 @@ def _tiers(index: Index, solution: Solution) -> list[formulation.Tier]:
         return []
     tiers: list[formulation.Tier] = []
     for priority in priorities[:-1]:
-        whole = _answer(index, tiers=tiers, least=priority)
+        whole = _answer(index, work, tiers=tiers, least=priority)
         models = frozenset(model.name for model in index.problem.models if model.priority == priority)
         left = sum(whole.found.values[at] for (name, _), at in whole.made.unserved.items() if name in models)
         tiers.append(formulation.Tier(models=models, unserved_rps=float(left) * (1.0 + ROUND) + ROUND))
@@ -132,37 +138,24 @@ def is_large(index: Index) -> bool:
     return len(index.problem.demands) * len(index.problem.clusters) > LARGE_PAIRS
 
 
-def _solve_large(index: Index) -> Solution:
-    """Near the bound in seconds, whatever the size: see `scale`. The bound counts every pair, candidate or not."""
-    from placement import number, prices, scale  # numba takes a second to load, which small worlds need not pay
+def _solve_large(index: Index, work: int | None) -> Solution:
+    from placement import large  # numba takes a second to load, which small worlds need not pay
 
-    numbered = number.number(index)
-    instance = numbered.instance
-    answer = scale.solve(instance)
-    candidates = prices.served_usd(
-        instance.arc_start,
-        instance.arc_node,
-        instance.arc_usd,
-        instance.group_rps,
-        instance.group_unserved_usd,
-        answer.prices.capacity,
-    )
-    bound = answer.prices.bound - candidates + number.served_usd(index, numbered, answer.prices.capacity)
-    rates: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
-    arc_group = instance.arc_group
-    for arc in np.flatnonzero(answer.flows > DUST_RPS):
-        model, cell = numbered.groups[arc_group[arc]]
-        rates[model][cell, numbered.nodes[instance.arc_node[arc]][1]] = float(answer.flows[arc])
+    return solution_of(index, large.solve(index, work=large.WORK if work is None else work))
+
+
+def solution_of(index: Index, answer: large.Answer) -> Solution:
+    """A large world's answer, priced and explained."""
     return _solution(
         index,
-        numbered.counts(answer.replicas),
-        bound,
-        lambda model, _usable: _told(index, model, rates[model.name]),
-        device_usd={},
+        answer.counts,
+        answer.bound_usd_per_hour,
+        lambda model, _usable: _told(index, model, answer.rates.get(model.name, {})),
+        device_usd=answer.device_usd,
     )
 
 
-def _search(made: formulation.Formulation) -> highs.Found | None:
+def _search(made: formulation.Formulation, work: int | None) -> highs.Found | None:
     """An answer, proven optimal when the programme is small.
 
     A large one is relaxed first; then whole numbers are searched for near the relaxed ones. Replica counts are large
@@ -170,7 +163,7 @@ def _search(made: formulation.Formulation) -> highs.Found | None:
     """
     programme = made.programme
     if len(made.replicas) <= EXACT_COLUMNS:
-        return highs.solve(programme, gap=1e-9, node_limit=EXACT_NODE_LIMIT)
+        return highs.solve(programme, gap=1e-9, node_limit=EXACT_NODE_LIMIT if work is None else work)
     relaxed = highs.solve(programme, relaxed=True)
     if relaxed is None:
         return None
@@ -182,10 +175,10 @@ def _search(made: formulation.Formulation) -> highs.Found | None:
         else:
             programme.lower[column] = max(lower[column], math.floor(value + ROUND))
             programme.upper[column] = min(upper[column], math.ceil(value - ROUND) + 1.0)
-    found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT)
+    found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT if work is None else work)
     programme.lower[:], programme.upper[:] = lower, upper
     if found is None:
-        found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT)
+        found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT if work is None else work)
     return found and replace(found, bound=relaxed.objective)
 
 

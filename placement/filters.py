@@ -43,7 +43,7 @@ class Index:
         self.cells = {cell.name: cell for cell in problem.cells}
         self.pools = {pool.name: pool for pool in problem.pools}
         self.current = {(one.model, one.pool): one.replicas for one in problem.current}
-        self.rtt_ms = {(path.cell, path.cluster): path.rtt_ms for path in problem.paths}
+        self.rtt_ms = problem.rtt_ms()
         self.demands = defaultdict(list)
         for demand in problem.demands:
             if demand.requests_per_second > 0:

@@ -25,7 +25,7 @@ from math import inf
 from placement import rules
 from placement.filters import Index, Option
 from placement.highs import Found, Programme
-from placement.model import Cluster, Demand, Intake, Model, Problem
+from placement.model import Cluster, Demand, Floor, Intake, Model, Problem
 
 USD_PER_HOUR = 3.6
 """One request per second is 3,600 an hour; prices are per 1,000."""
@@ -84,6 +84,13 @@ def start_usd_per_hour(problem: Problem, model: Model, option: Option) -> float:
     return (warmup + model.move_usd) / problem.move_horizon_h
 
 
+def missed_usd_per_hour(model: Model, floor: Floor) -> float:
+    """What missing a floor by one costs, where it cannot be held."""
+    if floor == "survive":
+        return UNPROTECTED_PART * USD_PER_HOUR * model.unserved_usd_per_1000
+    return SHORTFALL_USD_PER_HOUR
+
+
 def formulate(
     index: Index,
     *,
@@ -101,11 +108,11 @@ def formulate(
     in_pool: dict[str, dict[int, float]] = defaultdict(dict)
     for model in index.problem.models:
         options = index.options(model)
-        _replicas(made, index, model, options, in_pool, with_shortfall=with_shortfall)
+        add_replicas(made, index, model, options, in_pool, with_shortfall=with_shortfall)
         _routing(made, index, model, options, is_wanted=model.priority >= least)
         if not without_floors:
-            _floors(made, index, model, options, with_shortfall=with_shortfall)
-        _spot(made, index, model, options, only_held=with_shortfall or without_floors)
+            add_floors(made, index, model, options, with_shortfall=with_shortfall)
+        add_spot(made, index, model, options, only_held=with_shortfall or without_floors)
     for name, terms in in_pool.items():
         pool = index.pools[name]
         held = index.clusters[pool.cluster].intake is Intake.HELD
@@ -117,7 +124,7 @@ def formulate(
     return made
 
 
-def _replicas(
+def add_replicas(
     made: Formulation,
     index: Index,
     model: Model,
@@ -198,17 +205,14 @@ def arcs(index: Index, model: Model, demand: Demand, unit_usd: Mapping[str, floa
     return sorted(kept)
 
 
-def _floors(
+def add_floors(
     made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, with_shortfall: bool
 ) -> None:
     programme = made.programme
     for rule in rules.floors(index, model, options):
         terms = {made.replicas[model.name, options[at].pool.name]: term for at, term in rule.terms.items()}
         if with_shortfall:
-            usd = SHORTFALL_USD_PER_HOUR
-            if rule.floor == "survive":
-                usd = UNPROTECTED_PART * USD_PER_HOUR * model.unserved_usd_per_1000
-            terms[programme.column(usd)] = 1.0
+            terms[programme.column(missed_usd_per_hour(model, rule.floor))] = 1.0
         programme.row(terms, lower=rule.lower)
     if model.min_regions > 0:
         by_region: dict[str, dict[int, float]] = defaultdict(dict)
@@ -225,7 +229,7 @@ def _floors(
         programme.row(present, lower=float(model.min_regions))
 
 
-def _spot(made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, only_held: bool) -> None:
+def add_spot(made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, only_held: bool) -> None:
     """The spot fraction. Held replicas cannot move: when they alone break it, no other may be on spot."""
     if model.spot_max_fraction >= 1.0:
         return

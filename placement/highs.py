@@ -55,8 +55,8 @@ class Programme:
 class Found:
     """An answer: a value per column, the objective, and a proven lower bound of it.
 
-    `duals` and `reduced` are USD per hour per unit of each row and of each column's bound; zeros where the programme was
-    solved in whole numbers.
+    `duals` and `reduced` are USD per hour per unit of each row and of each column's bound; zeros where the programme
+    was solved in whole numbers.
     """
 
     values: np.ndarray[tuple[int], np.dtype[np.float64]]
@@ -72,10 +72,12 @@ def solve(
     gap: float = 0.0,
     node_limit: int = 1,
     relaxed: bool = False,
+    time_limit_s: float | None = None,
 ) -> Found | None:
     """The best answer found within the relative `gap` and `node_limit`, or None when there is none.
 
-    Args: relaxed: let integer columns take any value. There is no starting point to give: HiGHS 1.16 has returned a
+    Args: relaxed: let integer columns take any value. time_limit_s: for baselines alone: answers under it are not the
+        same on every machine. There is no starting point to give: HiGHS 1.16 has returned a
         wrong objective from a partial one (seed 382 of the random worlds in the tests).
     """
     if not programme.cost:  # HiGHS calls a programme without variables neither feasible nor infeasible
@@ -85,6 +87,8 @@ def solve(
     solver = quiet()
     solver.setOptionValue("mip_rel_gap", gap)
     solver.setOptionValue("mip_max_nodes", node_limit)
+    if time_limit_s is not None:
+        solver.setOptionValue("time_limit", time_limit_s)
     is_mip = any(programme.is_integer) and not relaxed
     solver.passModel(_lp(programme, is_mip=is_mip))
     solver.run()

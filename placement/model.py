@@ -9,10 +9,14 @@ Order never reaches an answer: `Problem` sorts its parts by name, so that the sa
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+import itertools
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 Market = Literal["on-demand", "spot", "reserved"]
 Domain = Literal["region", "zone", "provider"]
@@ -190,6 +194,33 @@ class Path:
     rtt_ms: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RttMatrix(Mapping[tuple[str, str], float]):
+    """Round trips of very many pairs at once: `rtt_ms` [cells, clusters], NaN where it is not known."""
+
+    cells: tuple[str, ...]
+    clusters: tuple[str, ...]
+    rtt_ms: NDArray[np.float32]
+    _row: dict[str, int] = field(init=False, repr=False)
+    _column: dict[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_row", {name: at for at, name in enumerate(self.cells)})
+        object.__setattr__(self, "_column", {name: at for at, name in enumerate(self.clusters)})
+
+    def __getitem__(self, pair: tuple[str, str]) -> float:
+        value = float(self.rtt_ms[self._row[pair[0]], self._column[pair[1]]])
+        if value != value:
+            raise KeyError(pair)
+        return value
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return (pair for pair in itertools.product(self.cells, self.clusters) if pair in self)
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(~np.isnan(self.rtt_ms)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Placed:
     """`replicas` of a model in a pool (by the pool's name)."""
@@ -212,29 +243,41 @@ class Problem:
     models: tuple[Model, ...]
     cells: tuple[Cell, ...]
     demands: tuple[Demand, ...]
-    paths: tuple[Path, ...]
+    paths: tuple[Path, ...] | RttMatrix
     current: tuple[Placed, ...] = ()
     move_horizon_h: float = 1.0
     """The one-off cost of a start is spread over this many hours."""
 
     def __post_init__(self) -> None:
-        for part in ("clusters", "pools", "models", "cells", "demands", "paths", "current"):
+        for part in ("clusters", "pools", "models", "cells", "demands", "current"):
             object.__setattr__(self, part, tuple(sorted(getattr(self, part))))
+        if not isinstance(self.paths, RttMatrix):
+            object.__setattr__(self, "paths", tuple(sorted(self.paths)))
+            _unique("path", ((path.cell, path.cluster) for path in self.paths))
         clusters = _unique("cluster", (cluster.name for cluster in self.clusters))
         pools = _unique("pool", (pool.name for pool in self.pools))
         models = _unique("model", (model.name for model in self.models))
         cells = _unique("cell", (cell.name for cell in self.cells))
         _unique("demand", ((demand.model, demand.cell) for demand in self.demands))
-        _unique("path", ((path.cell, path.cluster) for path in self.paths))
         _unique("placement", ((placed.model, placed.pool) for placed in self.current))
         _known("pool in cluster", (pool.cluster for pool in self.pools), clusters)
         _known("demand for model", (demand.model for demand in self.demands), models)
         _known("demand of cell", (demand.cell for demand in self.demands), cells)
-        _known("path of cell", (path.cell for path in self.paths), cells)
-        _known("path to cluster", (path.cluster for path in self.paths), clusters)
+        if isinstance(self.paths, RttMatrix):
+            _known("path of cell", self.paths.cells, cells)
+            _known("path to cluster", self.paths.clusters, clusters)
+        else:
+            _known("path of cell", (path.cell for path in self.paths), cells)
+            _known("path to cluster", (path.cluster for path in self.paths), clusters)
         _known("pin to cluster", (pin.cluster for model in self.models for pin in model.pins), clusters)
         _known("replicas of model", (placed.model for placed in self.current), models)
         _known("replicas in pool", (placed.pool for placed in self.current), pools)
+
+    def rtt_ms(self) -> Mapping[tuple[str, str], float]:
+        """(cell, cluster) -> round trip, of those that are known."""
+        if isinstance(self.paths, RttMatrix):
+            return self.paths
+        return {(path.cell, path.cluster): path.rtt_ms for path in self.paths}
 
     def allows(self, model: Model, cell: Cell, cluster: Cluster) -> bool:
         """Whether residency lets `cluster` serve `model` to the users of `cell`."""

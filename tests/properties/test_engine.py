@@ -150,7 +150,7 @@ def survives(problem: Problem, model: Model, clusters: dict[str, Cluster], mine:
     if model.survive is None:
         return True
     cells = {cell.name: cell for cell in problem.cells}
-    known = {(path.cell, path.cluster) for path in problem.paths}
+    known = set(problem.rtt_ms())
     able = {pool.cluster for pool, _, _, _ in options(problem, model)}
     wanted = []
     for one in problem.demands:
@@ -178,7 +178,7 @@ def transport(problem: Problem, model: Model, capacity: dict[str, float]) -> flo
         return 0.0
     cells = {cell.name: cell for cell in problem.cells}
     clusters = {cluster.name: cluster for cluster in problem.clusters}
-    rtt = {(path.cell, path.cluster): path.rtt_ms for path in problem.paths}
+    rtt = problem.rtt_ms()
     solver = highspy.Highs()
     solver.setOptionValue("output_flag", False)
     infinity = highspy.kHighsInf
