@@ -170,6 +170,12 @@ class _Explainer:
         if not free:
             takers = sorted({m for (m, name) in self.counts if self.index.pools[name].cluster == cluster.name})
             return self._say(cluster, 0, "Full", f"its devices that fit are taken by {', '.join(takers) or 'others'}")
+        free = [option for option in free if not self._is_beyond_spot(option)]
+        if not free:
+            text = f"only spot devices are free there, and policy allows {self.model.spot_max_fraction:.0%} on spot"
+            return self._say(cluster, 0, "SpotLimit", text)
+        if self.model.max_starts is not None and self._started() >= self.model.max_starts:
+            return self._say(cluster, 0, "MovesPerHour", "no more replicas may be started this hour")
         option = min(free, key=lambda one: (one.shape.devices * one.pool.usd_per_device_hour, one.pool.name))
         device = option.shape.devices * option.pool.usd_per_device_hour
         start = formulation.start_usd_per_hour(self.index.problem, self.model, option)
@@ -205,20 +211,32 @@ class _Explainer:
             default=float("inf"),
         )
         if near > self.model.objective_ms:
-            text = f"its nearest users would wait {near:.0f} ms, the objective is {self.model.objective_ms:g} ms"
+            text = (
+                f"its nearest users would wait {near:.0f} ms, the objective is {self.model.objective_ms:g} ms: "
+                f"{near - self.model.objective_ms:.0f} ms less would bring them in"
+            )
             return "TooFar", text
         per_rps = device / option.shape.requests_per_second
         cheapest = self._cheapest_placed()
         if cheapest is not None and per_rps > cheapest[0] * 1.001:
             return "Dearer", (
                 f"a request per second costs {per_rps:.3f} USD/h there, {cheapest[0]:.3f} in {cheapest[1]} that serves "
-                f"instead; one replica more would add {total:.2f} USD/h"
+                f"instead; one replica more would add {total:.2f} USD/h{self._would_pay(option, total)}"
             )
         return "NotNeeded", (
             f"what is placed serves the same users; one replica more there would add {total:.2f} USD/h"
+            f"{self._would_pay(option, total)}"
             if total >= 0
             else f"one replica more would save {-total:.2f} USD/h, less than the half percent that a plan is solved to"
         )
+
+    def _would_pay(self, option: Option, total: float) -> str:
+        """The price of a device at which one more replica would pay, where there is one."""
+        now = option.pool.usd_per_device_hour
+        price = now - total / option.shape.devices
+        if price <= 0:
+            return ", and no price of its devices alone would make it pay"
+        return f", and would pay below {price:.2f} USD per device and hour instead of {now:.2f}"
 
     def _cheapest_placed(self) -> tuple[float, str] | None:
         placed = [
@@ -227,6 +245,23 @@ class _Explainer:
             if self.counts.get((self.model.name, one.pool.name))
         ]
         return min(placed, default=None)
+
+    def _is_beyond_spot(self, option: Option) -> bool:
+        """Whether one more replica there would be more on spot than policy allows."""
+        if option.pool.market != "spot":
+            return False
+        total = 1 + sum(self.counts.get((self.model.name, one.pool.name), 0) for one in self.options)
+        spot = 1 + sum(
+            self.counts.get((self.model.name, one.pool.name), 0) for one in self.options if one.pool.market == "spot"
+        )
+        return spot > self.model.spot_max_fraction * total + 1e-9
+
+    def _started(self) -> int:
+        names = [one.pool.name for one in self.options]
+        return sum(
+            max(0, self.counts.get((self.model.name, name), 0) - self.index.current.get((self.model.name, name), 0))
+            for name in names
+        )
 
     def _has_room(self, option: Option) -> bool:
         if self.index.clusters[option.pool.cluster].intake is not Intake.OPEN:
