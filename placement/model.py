@@ -160,6 +160,15 @@ class Placed:
     replicas: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Room:
+    """At most so many replicas of a model find a place in a pool, node by node, however many devices it has in sum."""
+
+    model: str
+    pool: str
+    replicas: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One planning question. `current` is what is desired now; it prices moves and bounds cordoned and held clusters.
@@ -177,9 +186,11 @@ class Problem:
     current: tuple[Placed, ...] = ()
     move_horizon_h: float = 1.0
     """The one-off cost of a start is spread over this many hours."""
+    room: tuple[Room, ...] = ()
+    """A (model, pool) that is not named is bounded by the pool's devices alone."""
 
     def __post_init__(self) -> None:
-        for part in ("clusters", "pools", "models", "cells", "demands", "paths", "current"):
+        for part in ("clusters", "pools", "models", "cells", "demands", "paths", "current", "room"):
             object.__setattr__(self, part, tuple(sorted(getattr(self, part))))
         clusters = _unique("cluster", (cluster.name for cluster in self.clusters))
         pools = _unique("pool", (pool.name for pool in self.pools))
@@ -195,6 +206,9 @@ class Problem:
         _known("path to cluster", (path.cluster for path in self.paths), clusters)
         _known("replicas of model", (placed.model for placed in self.current), models)
         _known("replicas in pool", (placed.pool for placed in self.current), pools)
+        _unique("room", ((room.model, room.pool) for room in self.room))
+        _known("room for model", (room.model for room in self.room), models)
+        _known("room in pool", (room.pool for room in self.room), pools)
 
     def allows(self, model: Model, cell: Cell, cluster: Cluster) -> bool:
         """Whether residency lets `cluster` serve `model` to the users of `cell`."""

@@ -206,7 +206,7 @@ function Pools({ cluster }: { cluster: ClusterView }) {
               />
             ) : null}
             <p class="muted">
-              {pool.market} · {count(pool.vram_gib)} GiB · {usd(pool.usd_per_device_hour)} per device-hour
+              {pool.market} · {pool.vram_gib === null ? "VRAM unknown" : `${count(pool.vram_gib)} GiB`} · {usd(pool.usd_per_device_hour)} per device-hour
             </p>
           </li>
         );

@@ -8,7 +8,7 @@ export interface PoolView {
   product: string;
   mig_profile: string;
   market: string;
-  vram_gib: number;
+  vram_gib: number | null;
   allocatable: number | null;
   free: number | null;
   usd_per_device_hour: number;
