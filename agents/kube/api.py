@@ -21,6 +21,8 @@ PAGE = 200
 """Objects of one answer: what is in memory at once while a large cluster is listed."""
 MAX_LINE_BYTES = 8 * 1024 * 1024
 TRIES = 4
+CLOSING_S = 0.25
+"""What aiohttp's documentation grants TLS connections to close after the session has."""
 PASSING = (429, 500, 502, 503, 504)
 
 
@@ -38,7 +40,7 @@ class _Status(msgspec.Struct):
 
 
 class Api:
-    """One API server. Args: trace: told of every request's method and path; for tests."""
+    """One API server."""
 
     def __init__(self, access: Access, *, clock: Clock) -> None:
         self._access = access
@@ -52,6 +54,7 @@ class Api:
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
+        await asyncio.sleep(CLOSING_S)
 
     async def get(self, path: str, **query: str) -> bytes:
         """One object or list. Raises: ApiError."""
