@@ -115,7 +115,7 @@ def _memory_kb(pid: int, name: str) -> int:
 
 
 def _fill(plane: ControlPlane, nodes: int, pods: int) -> None:
-    """One pod in ten holds a GPU; every node has a few of each kind."""
+    """One pod in ten holds a GPU, each on another node."""
 
     def node(number: int) -> None:
         labels = shapes.L4 | {"topology.kubernetes.io/zone": f"z{number % 3}"}
@@ -123,7 +123,8 @@ def _fill(plane: ControlPlane, nodes: int, pods: int) -> None:
 
     def pod(number: int) -> None:
         devices = {"nvidia.com/gpu": 1} if number % 10 == 0 else {}
-        shapes.occupy(plane, f"pod-{number:05}", f"gpu-{number % nodes:04}", devices)
+        where = number // 10 if devices else number
+        shapes.occupy(plane, f"pod-{number:05}", f"gpu-{where % nodes:04}", devices)
 
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         list(pool.map(node, range(nodes)))

@@ -60,7 +60,14 @@ def an_order(preset: str, **fields: Any) -> Order:
         "burst_replicas": 2,
         "vertical_scaling": "off",
     }
-    ours = {"access": ACCESS, "site": SITE, "plan": "3.17", "replicas": 2, "most": 4, "autoscaled": True}
+    ours: dict[str, Any] = {
+        "access": ACCESS,
+        "site": SITE,
+        "plan": "3.17",
+        "replicas": 2,
+        "most": 4,
+        "autoscaled": True,
+    }
     given = {key: fields.pop(key) for key in list(fields) if key in ours}
     return Order(workload=messages.Workload(**(values | fields)), **(ours | given))
 
