@@ -334,6 +334,26 @@ async def test_a_quota_is_told_in_its_own_words(plane: ControlPlane) -> None:
     plane.request("DELETE", f"/api/v1/namespaces/{MODELS_NAMESPACE}/resourcequotas/small")
 
 
+async def test_replicas_whose_devices_are_gone_are_left_as_they_are(plane: ControlPlane) -> None:
+    """A node pool that is being replaced would have its replicas deleted, or made anew for devices that are gone."""
+    labels = shapes.A100 | {"nvidia.com/gpu.product": "NVIDIA-GONE"}
+    shapes.add_node(plane, "gone-0", labels, {"nvidia.com/gpu": 1})
+    order = workload("stays", messages.PoolKey(product="NVIDIA-GONE"), 1)
+    path = f"/apis/apps/v1/namespaces/{MODELS_NAMESPACE}/deployments/{names.instance_name('stays', order.pool)}"
+    async with backend(plane.agent_kubeconfig()) as running:
+        await until(running, lambda one: order.pool in free(one), "pool")
+        assert await running.apply(desired(1, order)) == ""
+        before = plane.request("GET", path)
+        plane.delete_node("gone-0")
+        await until(running, lambda one: order.pool not in free(one), "loss")
+        trouble = await running.apply(desired(2, order))
+        assert "no node offers such devices now" in trouble
+        after = plane.request("GET", path)
+        assert (after["metadata"]["uid"], after["spec"]) == (before["metadata"]["uid"], before["spec"])
+        assert await running.apply(desired(3, workload("stays", order.pool, 0))) == "", "told to, it is deleted"
+        await until(running, lambda one: "stays" not in ready(one), "deletion")
+
+
 async def test_autoscalers_promises_are_read_with_the_shipped_rights(plane: ControlPlane) -> None:
     """Room to grow would be invisible, or the agent would need more rights than it ships with."""
     status = (
