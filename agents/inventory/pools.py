@@ -11,11 +11,13 @@ from agents.inventory.objects import Claim, Node, Slice
 from agents.inventory.offers import Access, Offer, Term, condition
 from federation.wire import messages, quantity
 
-MAX_POOLS = 256
+MAX_POOLS = 128
 MAX_CONDITIONS = 64
-MAX_UNWELL = 200
-MAX_ROOM = 128
-"""Rows of one pool; beyond them the smallest are left out, which only makes a cluster look fuller."""
+MAX_NAMED = 8
+MAX_UNWELL = 100
+MAX_ROOM = 800
+"""Rows of all pools together; beyond them the smallest are left out, which only makes a cluster look fuller. With the
+other bounds, a report stays well within what the wire carries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +121,10 @@ def inventory(
                 condition("NoNode", f"node/{one.node}", "devices are offered on a node that is not there")
             )
     pools, access, unwell = [], {}, []
+    rows = MAX_ROOM // max(1, min(len(parts), MAX_POOLS))
     for key in sorted(parts):
         chosen = _one_access(key, parts[key], conditions)
-        pools.append(_pool(key, chosen, used))
+        pools.append(_pool(key, chosen, used, rows))
         access[key] = _joined([part.offer.access for part in chosen])
         unwell += [_unwell(key, part) for part in chosen if part.node.unusable]
     if len(pools) > MAX_POOLS:
@@ -181,7 +184,7 @@ def _joined(found: list[Access]) -> Access:
     return Access(resource=first.resource, terms=terms, device_class=first.device_class, expression=first.expression)
 
 
-def _pool(key: messages.PoolKey, parts: list[_Part], used: Mapping[str, usage.Use]) -> messages.PoolReport:
+def _pool(key: messages.PoolKey, parts: list[_Part], used: Mapping[str, usage.Use], rows: int) -> messages.PoolReport:
     usable = [part for part in parts if not part.node.unusable]
     told = [part.offer.vram_gib for part in usable or parts]
     vram = [one for one in told if one is not None]
@@ -194,19 +197,23 @@ def _pool(key: messages.PoolKey, parts: list[_Part], used: Mapping[str, usage.Us
         sharing=parts[0].offer.sharing,
         allocatable=sum(part.offer.devices for part in usable),
         free=sum(part.free for part in usable),
-        room=_room(usable, used),
+        room=_room(usable, used, rows),
         region=_common({part.node.region for part in parts}),
-        zones=tuple(sorted({part.node.zone for part in parts} - {""}))[:32],
-        instance_types=tuple(sorted({part.node.instance_type for part in parts} - {""}))[:32],
-        taints=tuple(sorted({taint for part in usable for taint in part.node.taints}))[:32],
+        zones=_some({part.node.zone for part in parts}),
+        instance_types=_some({part.node.instance_type for part in parts}),
+        taints=_some({taint for part in usable for taint in part.node.taints}),
     )
+
+
+def _some(values: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(values - {""}))[:MAX_NAMED]
 
 
 def _common(values: set[str]) -> str:
     return min(values) if len(values) == 1 else ""
 
 
-def _room(parts: list[_Part], used: Mapping[str, usage.Use]) -> tuple[messages.NodeRoom, ...]:
+def _room(parts: list[_Part], used: Mapping[str, usage.Use], most: int) -> tuple[messages.NodeRoom, ...]:
     """What is free node by node. CPU is cut to whole cores and memory to whole GiB, so that alike nodes are one row."""
     rows: Counter[tuple[int, int, int]] = Counter()
     for part in parts:
@@ -216,7 +223,7 @@ def _room(parts: list[_Part], used: Mapping[str, usage.Use]) -> tuple[messages.N
         free = part.free if part.node.pods > use.pods else 0
         if free:
             rows[free, cpu, memory] += 1
-    largest = sorted(rows, reverse=True)[:MAX_ROOM]
+    largest = sorted(rows, reverse=True)[:most]
     return tuple(
         messages.NodeRoom(nodes=rows[row], devices=row[0], cpu_millis=row[1], memory_mib=row[2]) for row in largest
     )

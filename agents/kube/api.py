@@ -21,6 +21,7 @@ PAGE = 200
 """Objects of one answer: what is in memory at once while a large cluster is listed."""
 MAX_LINE_BYTES = 8 * 1024 * 1024
 TRIES = 4
+SILENCE_S = 150.0
 CLOSING_S = 0.25
 """What aiohttp's documentation grants TLS connections to close after the session has."""
 PASSING = (429, 500, 502, 503, 504)
@@ -92,8 +93,8 @@ class Api:
     async def lines(self, path: str, *, timeout_s: float, **query: str) -> AsyncIterator[bytes]:
         """The lines of a watch until the server ends it. Raises: ApiError."""
         url = _url(path, {**query, "watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(int(timeout_s))})
-        # Bookmarks come about once a minute: a connection that says nothing for longer is dead.
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_S, sock_read=timeout_s + REQUEST_S)
+        # Bookmarks come about once a minute: a connection that says nothing for much longer is taken for dead.
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_S, sock_read=SILENCE_S)
         async with self._answer("GET", url, None, "application/json", timeout) as answer:
             rest = bytearray()
             async for chunk in answer.content.iter_any():

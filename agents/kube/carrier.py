@@ -97,24 +97,29 @@ class Carrier:
     # ---- making
 
     async def _put(self, workload: messages.Workload, way: Access, most: int, plan: str) -> None:
-        for last in (False, True):
+        for yielding in (False, True):
             try:
-                for one in self._objects(workload, way, most, plan):
+                for one in self._objects(workload, way, most, plan, yielding=yielding):
                     await self._apply(one)
                 return
             except ApiError as error:
-                # An autoscaler has just set another count: the next try says the same.
-                if last or error.status != 409 or ".spec.replicas" not in error.message or not workload.burst_replicas:
+                # An autoscaler has set the count before: it is left to it, within the bounds that it is given.
+                counted = error.status == 409 and ".spec.replicas" in error.message
+                if yielding or not counted or not workload.burst_replicas:
                     raise
             await asyncio.sleep(CONFLICT_WAIT_S)
 
-    def _objects(self, workload: messages.Workload, way: Access, most: int, plan: str) -> tuple[Object, ...]:
+    def _objects(
+        self, workload: messages.Workload, way: Access, most: int, plan: str, *, yielding: bool
+    ) -> tuple[Object, ...]:
         live = self._live(names.instance_name(workload.model, workload.pool))
         # Once there, an autoscaler stays: it owns the count, and without one nobody would set it.
-        autoscaled = workload.burst_replicas > 0 or (live is not None and live.autoscaled)
+        autoscaled = workload.burst_replicas > 0 or (live is not None and live.placed is not None)
         replicas = workload.replicas
         if autoscaled and live is not None:
-            replicas = max(workload.replicas, min(live.replicas, most))
+            # What a busy cluster has added to the last plan, it keeps on top of this one.
+            added = max(0, live.replicas - (live.placed if live.placed is not None else live.replicas))
+            replicas = live.replicas if yielding else max(workload.replicas, min(workload.replicas + added, most))
         order = Order(
             workload=workload,
             access=way,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from agents.inventory import usage
 from agents.inventory.objects import ContainerStatus, Deployment, Pod
 from agents.manifests import names
-from federation.wire import messages
+from federation.wire import messages, quantity
 
 SHOWN = 300
 MOST_SHARED = 20_000
@@ -36,7 +36,8 @@ class DeploymentFacts(NamedTuple):
     plan: tuple[int, int]
     replicas: int
     ready: int
-    autoscaled: bool
+    placed: int | None
+    """By the plan, where an autoscaler may add to it; None where `replicas` is the plan's own count."""
     trouble: str
 
 
@@ -113,7 +114,7 @@ def of_deployment(one: Deployment) -> DeploymentFacts | None:
         plan=names.plan_of(one.metadata.annotations),
         replicas=one.spec.replicas,
         ready=one.status.ready_replicas,
-        autoscaled=(one.metadata.annotations or {}).get(names.AUTOSCALED_ANNOTATION) == "true",
+        placed=quantity.whole((one.metadata.annotations or {}).get(names.AUTOSCALED_ANNOTATION, ""), most=1_000_000),
         trouble=_said(failed.reason, failed.message)[:SHOWN] if failed is not None else "",
     )
 

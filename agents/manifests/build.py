@@ -172,7 +172,7 @@ def deployment(order: Order) -> Object:
     made["metadata"]["annotations"] = {
         names.POOL_ANNOTATION: order.workload.pool.text,
         names.PLAN_ANNOTATION: order.plan,
-        **({names.AUTOSCALED_ANNOTATION: "true"} if order.autoscaled else {}),
+        **({names.AUTOSCALED_ANNOTATION: str(order.workload.replicas)} if order.autoscaled else {}),
     }
     made["spec"] = {
         "replicas": order.replicas,

@@ -17,7 +17,7 @@ INSTANCE_LABEL = "isochrone.dev/instance"
 POOL_ANNOTATION = "isochrone.dev/pool"
 PLAN_ANNOTATION = "isochrone.dev/plan"
 AUTOSCALED_ANNOTATION = "isochrone.dev/autoscaled"
-"""On a Deployment whose replicas a HorizontalPodAutoscaler rules, or is about to."""
+"""On a Deployment whose replicas a HorizontalPodAutoscaler rules, or is about to: how many were placed."""
 _POOL = re.compile(r"([^:/]+)(?::([^/]+))?/(on-demand|spot|reserved)")
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 

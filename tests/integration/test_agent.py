@@ -260,7 +260,62 @@ async def test_a_busy_clusters_own_count_is_kept(plane: ControlPlane) -> None:
         await until(running, lambda one: ready(one).get("burst") == 2, "a burst")
         assert await running.apply(desired(2, order)) == ""
         assert plane.request("GET", path)["spec"]["replicas"] == 2
-        await running.apply(desired(3, workload("burst", L4, 0)))
+        # The next plan wants more: what the cluster has added stays on top of it, and its bounds move along.
+        assert await running.apply(desired(3, workload("burst", L4, 3, burst_replicas=2))) == ""
+        scalers = f"/apis/autoscaling/v2/namespaces/{MODELS_NAMESPACE}/horizontalpodautoscalers"
+        spec = plane.request("GET", f"{scalers}/{name}")["spec"]
+        assert (spec["minReplicas"], spec["maxReplicas"]) == (3, 5)
+        await running.apply(desired(4, workload("burst", L4, 0)))
+        await until(running, lambda one: "burst" not in ready(one), "deletion")
+
+
+async def test_a_smaller_plan_is_carried_out_though_an_autoscaler_watches(plane: ControlPlane) -> None:
+    """Without metrics an autoscaler never takes away: replicas that moved elsewhere would run twice for ever."""
+    path = f"/apis/apps/v1/namespaces/{MODELS_NAMESPACE}/deployments/{names.instance_name('shrinks', L4)}"
+    async with backend(plane.agent_kubeconfig()) as running:
+        assert await running.apply(desired(1, workload("shrinks", L4, 3, burst_replicas=2))) == ""
+        await until(running, lambda one: ready(one).get("shrinks") == 3, "ready replicas")
+        assert await running.apply(desired(2, workload("shrinks", L4, 1, burst_replicas=2))) == ""
+        assert plane.request("GET", path)["spec"]["replicas"] == 1
+        await running.apply(desired(3, workload("shrinks", L4, 0)))
+        await until(running, lambda one: "shrinks" not in ready(one), "deletion")
+
+
+async def test_only_what_is_ours_and_not_newer_is_deleted(plane: ControlPlane) -> None:
+    """A neighbour's Service of the same name would be gone; or an old order would delete what a newer one made."""
+    foreign = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "shared-name", "namespace": MODELS_NAMESPACE},
+        "spec": {"selector": {"app": "theirs"}, "ports": [{"name": "http", "port": 80, "targetPort": 9}]},
+    }
+    services = f"/api/v1/namespaces/{MODELS_NAMESPACE}/services"
+    theirs = plane.apply(foreign)["metadata"]["uid"]
+    path = f"/apis/apps/v1/namespaces/{MODELS_NAMESPACE}/deployments/{names.instance_name('newer', L4)}"
+    async with backend(plane.agent_kubeconfig()) as running:
+        trouble = await running.apply(desired(1, workload("shared-name", L4, 1), workload("newer", L4, 1)))
+        assert "Conflict: Service shared-name" in trouble
+        bump = {"metadata": {"annotations": {names.PLAN_ANNOTATION: "2.1"}}}
+        plane.request("PATCH", path, bump, content_type="application/merge-patch+json")
+        trouble = await running.apply(desired(9, workload("shared-name", L4, 0), workload("newer", L4, 0)))
+        assert "bears a newer plan: it is not deleted" in trouble
+        assert plane.request("GET", path)["metadata"]["annotations"][names.PLAN_ANNOTATION] == "2.1"
+        assert plane.request("GET", f"{services}/shared-name")["metadata"]["uid"] == theirs
+        later = messages.Desired(cluster="fra", epoch=2, generation=2, workloads=(workload("newer", L4, 0),))
+        assert await running.apply(messages.seal(later)) == ""
+        await until(running, lambda one: "newer" not in ready(one), "deletion")
+
+
+async def test_what_the_scheduler_misses_is_told_in_its_own_words(plane: ControlPlane) -> None:
+    async with backend(plane.agent_kubeconfig()) as running:
+        await running.apply(desired(1, workload("wide", L4, 1, cpu="500")))
+        seen = await until(
+            running, lambda one: any("Insufficient cpu" in each.reason for each in one.replicas), "the scheduler's word"
+        )
+        found = next(one for one in seen.replicas if one.model == "wide")
+        assert found.reason.startswith("Unschedulable: 0/")
+        assert (found.desired, found.scheduled, found.ready) == (1, 0, 0)
+        await running.apply(desired(2, workload("wide", L4, 0)))
 
 
 async def test_a_vertical_autoscaler_is_made_where_the_cluster_knows_them(plane: ControlPlane) -> None:

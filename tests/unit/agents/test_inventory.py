@@ -184,6 +184,32 @@ def test_a_product_name_cannot_escape_its_expression() -> None:
     assert "\n" not in access.expression
 
 
+def test_the_report_of_a_huge_and_hostile_cluster_is_still_heard() -> None:
+    """One cluster that says too much would be refused whole, and taken for silent."""
+    nodes: list[dict[str, Any]] = []
+    for number in range(1500):
+        labels = {"nvidia.com/gpu.product": f"P{'x' * 50}{number % 300}", "nvidia.com/gpu.memory": "23034"}
+        labels |= {"topology.kubernetes.io/zone": f"z{number}", "node.kubernetes.io/instance-type": f"i{number}"}
+        taints = [{"key": "nvidia.com/gpu", "value": str(number), "effect": "NoSchedule"}]
+        taints += [{"key": f"{'t' * 200}{number}", "effect": "NoSchedule"}] if number % 3 == 0 else []
+        amounts = {"cpu": str(number), "memory": f"{number}Gi", "pods": "9", "nvidia.com/gpu": str(1 + number % 7)}
+        nodes.append({"labels": labels, "taints": taints, "allocatable": amounts, "unschedulable": number % 5 == 0})
+        nodes.append({"labels": labels | {"nvidia.com/gpu.memory": "?" * 60}, "allocatable": amounts})
+    found = take_stock({"nodes": nodes})
+    report = messages.Report(
+        cluster="c",
+        boot_id="boot-0001",
+        seq=1,
+        interval_s=1,
+        pools=found.pools,
+        nodes=found.unwell,
+        conditions=found.conditions,
+    )
+    assert len(messages.encode(report)) < messages.MAX_MESSAGE_BYTES * 0.75, "demand and replicas need their part"
+    assert messages.decode(messages.encode(report)) == report
+    assert {one.type for one in found.conditions} == {"BadLabel", "TooManyPools"}
+
+
 _TEXT = st.text(max_size=70)
 _LABELS = st.sampled_from(
     [
