@@ -11,7 +11,7 @@ import base64
 import os
 import ssl
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +35,7 @@ class Access:
 
     server: str
     tls: ssl.SSLContext | None
-    token: str = ""
+    token: str = field(default="", repr=False)
     token_file: Path | None = None
     kubeconfig_with_program: Path | None = None
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from agents import session
-from agents.backend import Observation
+from agents.backend import BackendError, Observation
 from agents.demand import DemandFile
 from agents.kube.backend import KubeBackend, KubeSettings
 from agents.manifests import names, presets
@@ -428,3 +428,23 @@ async def test_autoscalers_promises_are_read_with_the_shipped_rights(plane: Cont
         (found,) = seen.growth
         assert (found.source, found.pool, found.nodes, found.devices) == ("cluster-autoscaler", L4, 2, 4)
         assert free(seen)[L4][0] == 10, "what could be added is not there"
+
+
+async def test_an_api_server_that_is_gone_is_no_quiet_one(plane: ControlPlane) -> None:
+    """The controller would go on believing what was true before, and place replicas on it."""
+    async with backend(plane.agent_kubeconfig()) as running:
+        before = free(await running.observe())
+        plane.kill_api_server()
+        with pytest.raises(BackendError):
+            await running.observe()
+        assert "API server" in await running.apply(desired(1, workload("late", L4, 1)))
+        plane.restart_api_server()
+        deadline_s = time.monotonic() + 60.0
+        while True:
+            try:
+                seen = await running.observe()
+                break
+            except BackendError:
+                assert time.monotonic() < deadline_s
+                await asyncio.sleep(0.3)
+        assert free(seen) == before

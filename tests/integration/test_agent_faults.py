@@ -249,6 +249,13 @@ def test_what_must_be_refused_is_refused_with_its_reason_and_changes_nothing(pla
     assert again.ok, "a replay of what is in force changes nothing and is acknowledged"
     assert json.loads(bench.agent.state.read_bytes())["desired"]["generation"] == 7
     assert (uids(plane), plans(plane)) == (before, {"kept": "4.7"})
+    # The owner thinks again; what runs was allowed when it was started.
+    bench.agent.limits.write_text(LIMITS.replace("[example]", "[elsewhere]"))
+    bench.agent.restart()
+    wait(lambda: "no longer allowed here; it is left as it is" in bench.agent.log_tail(), "word on the new limits")
+    refused = bench.controller.answer(desired(4, 8, workload("kept", 3)))
+    assert not refused.ok and refused.error.startswith("over-local-limit: kept: image example/server:1 is from none")
+    assert (uids(plane), plans(plane)) == (before, {"kept": "4.7"})
 
 
 def test_a_limit_that_cannot_be_read_stops_the_agent_and_says_where(bench: Bench) -> None:

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import yaml
 
-from tests.testbed.cluster import MODELS_NAMESPACE, ControlPlane
+from tests.testbed.cluster import AGENT_MANIFESTS, AGENT_NAMESPACE, MODELS_NAMESPACE, ControlPlane
 from tests.testbed.fixtures import require_kubernetes
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -67,6 +67,20 @@ async def test_what_the_agent_may_do_is_what_was_reviewed(plane: ControlPlane) -
     found = {namespace: await rights(plane, namespace) for namespace in NAMESPACES}
     assert found == yaml.safe_load(GOLDEN.read_text())
     assert "*" not in json.dumps(found)
+
+
+async def test_the_agents_own_pod_is_accepted_where_pod_security_is_restricted(plane: ControlPlane) -> None:
+    """The agent could not be installed where clusters are kept well."""
+    plane.agent_kubeconfig()
+    manifest = yaml.safe_load((AGENT_MANIFESTS / "deployment.yaml").read_text())
+    template = manifest["spec"]["template"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "agent"}, "spec": template["spec"]}
+    made = plane.request("POST", f"/api/v1/namespaces/{AGENT_NAMESPACE}/pods?dryRun=All", pod)
+    mounted = {one["name"] for one in made["spec"]["containers"][0]["volumeMounts"]}
+    assert {"state", "limits", "tls"} <= mounted
+    listing = yaml.safe_load((AGENT_MANIFESTS / "kustomization.yaml").read_text())
+    files = [*listing["resources"], *(f for one in listing["configMapGenerator"] for f in one.get("files", []))]
+    assert all((AGENT_MANIFESTS / name).exists() for name in files)
 
 
 REFUSED: list[tuple[str, str, dict[str, Any] | None]] = [
