@@ -18,7 +18,7 @@ from agents.demand import DemandFile
 from agents.inventory import growth, usage
 from agents.inventory.objects import Claim, ClaimStatus, Deployment, Node, NodePool, Pod, Slice
 from agents.inventory.offers import condition
-from agents.inventory.pools import Inventory, NodeFacts, facts, inventory
+from agents.inventory.pools import MAX_CONDITIONS, Inventory, NodeFacts, facts, inventory
 from agents.kube import credentials, replicas
 from agents.kube.api import Api, ApiError
 from agents.kube.carrier import Carrier, Trouble
@@ -182,14 +182,14 @@ class KubeBackend:
             raise BackendError(str(error)) from error
         await self._look_at_autoscalers()
         found = self._inventory()
-        conditions = [*found.conditions, *self._growth_conditions, *self._told()]
+        conditions = [*self._told(), *found.conditions, *self._growth_conditions]
         return Observation(
             pools=found.pools,
             nodes=found.unwell,
             replicas=replicas.report(self._deployments, self._pods),
             kubernetes_version=version[:60],
             growth=self._growth,
-            conditions=tuple(sorted(set(conditions))[:64]),
+            conditions=tuple(conditions[:MAX_CONDITIONS]),
         )
 
     def _inventory(self) -> Inventory:
