@@ -123,7 +123,7 @@ def agent() -> None:
 Examples:
   isochrone agent kubernetes --cluster fra-1 --broker mqtt://127.0.0.1:1883 --kubeconfig ~/.kube/config
   isochrone agent kubernetes --cluster fra-1 --broker mqtts://broker.example:8883 \\
-      --broker-ca ca.crt --broker-cert agent.crt --broker-key agent.key
+      --broker-ca ca.crt --broker-cert agent.crt --broker-key agent.key --limits limits.yaml
 """
 )
 @link_options
