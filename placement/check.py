@@ -138,6 +138,11 @@ class _Check:
             held = self.names.clusters[pool.cluster].intake is Intake.HELD
             if devices > pool.devices and not held:
                 yield Violation(rule="capacity", subject=pool_name, detail=f"{devices} of {pool.devices} devices")
+        for one in self.problem.room:
+            count = self.counts.get((one.model, one.pool), 0)
+            held = self.names.clusters[self.names.pools[one.pool].cluster].intake is Intake.HELD
+            if count > one.replicas and not held:
+                yield Violation(rule="room", subject=one.pool, detail=f"{count} {one.model}, room for {one.replicas}")
 
     def _floors(self, model: Model) -> Iterator[Violation]:
         declared = {(one.rule, one.subject): one for one in self.solution.shortfalls if one.model == model.name}

@@ -402,6 +402,7 @@ def _with_free_devices(
             if option.pool.cluster in clusters
             and index.clusters[option.pool.cluster].intake is Intake.OPEN
             and option.pool.devices - used[option.pool.name] >= option.shape.devices
+            and counts.get((model.name, option.pool.name), 0) < option.most
         }
     )
 

@@ -158,7 +158,7 @@ class _Explainer:
                 wanted = " or ".join(sorted({shape.product for shape in self.model.shapes}))
                 return f"no accelerator that {self.model.name} runs on: it needs {wanted}"
             case Filter.DEVICES:
-                return "its accelerators fit, but fewer are usable than one replica needs"
+                return "its accelerators fit, but fewer are usable, in sum or on any one node, than one replica needs"
             case Filter.INTAKE:
                 return f"{cluster.intake.value}: it is given no new replicas"
             case Filter.RESIDENCY:
@@ -265,6 +265,8 @@ class _Explainer:
 
     def _has_room(self, option: Option) -> bool:
         if self.index.clusters[option.pool.cluster].intake is not Intake.OPEN:
+            return False
+        if self.counts.get((self.model.name, option.pool.name), 0) >= option.most:
             return False
         used = 0
         for (name, pool_name), count in self.counts.items():

@@ -16,7 +16,7 @@ class Filter(Enum):
     ACCELERATOR = "accelerator"
     """No pool of the product, MIG profile and VRAM that one of the model's shapes needs."""
     DEVICES = "devices"
-    """Such a pool, with fewer devices than one replica needs."""
+    """Such a pool, with fewer devices than one replica needs, in sum or on any one node."""
     INTAKE = "intake"
     """Draining, cordoned or silent, and without replicas of the model."""
     RESIDENCY = "residency"
@@ -43,6 +43,7 @@ class Index:
         self.cells = {cell.name: cell for cell in problem.cells}
         self.pools = {pool.name: pool for pool in problem.pools}
         self.current = {(one.model, one.pool): one.replicas for one in problem.current}
+        self.room = {(one.model, one.pool): one.replicas for one in problem.room}
         self.rtt_ms = problem.rtt_ms()
         self.demands = defaultdict(list)
         for demand in problem.demands:
@@ -66,6 +67,7 @@ class Index:
 
     def _bounds(self, model: Model, pool: Pool, shape: Shape) -> tuple[int, int]:
         fitting = pool.devices // shape.devices
+        fitting = min(fitting, self.room.get((model.name, pool.name), fitting))
         now = self.current.get((model.name, pool.name), 0)
         match self.clusters[pool.cluster].intake:
             case Intake.OPEN:

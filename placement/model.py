@@ -230,6 +230,15 @@ class Placed:
     replicas: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Room:
+    """At most so many replicas of a model find a place in a pool, node by node, however many devices it has in sum."""
+
+    model: str
+    pool: str
+    replicas: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One planning question. `current` is what is desired now; it prices moves and bounds cordoned and held clusters.
@@ -247,9 +256,11 @@ class Problem:
     current: tuple[Placed, ...] = ()
     move_horizon_h: float = 1.0
     """The one-off cost of a start is spread over this many hours."""
+    room: tuple[Room, ...] = ()
+    """A (model, pool) that is not named is bounded by the pool's devices alone."""
 
     def __post_init__(self) -> None:
-        for part in ("clusters", "pools", "models", "cells", "demands", "current"):
+        for part in ("clusters", "pools", "models", "cells", "demands", "current", "room"):
             object.__setattr__(self, part, tuple(sorted(getattr(self, part))))
         if not isinstance(self.paths, RttMatrix):
             object.__setattr__(self, "paths", tuple(sorted(self.paths)))
@@ -272,6 +283,9 @@ class Problem:
         _known("pin to cluster", (pin.cluster for model in self.models for pin in model.pins), clusters)
         _known("replicas of model", (placed.model for placed in self.current), models)
         _known("replicas in pool", (placed.pool for placed in self.current), pools)
+        _unique("room", ((room.model, room.pool) for room in self.room))
+        _known("room for model", (room.model for room in self.room), models)
+        _known("room in pool", (room.pool for room in self.room), pools)
 
     def rtt_ms(self) -> Mapping[tuple[str, str], float]:
         """(cell, cluster) -> round trip, of those that are known."""

@@ -26,10 +26,34 @@ class PoolView(View, frozen=True, kw_only=True):
     product: str
     mig_profile: str
     market: str
-    vram_gib: float
+    vram_gib: float | None
+    """Of one device; null where nothing says it."""
     allocatable: int | None
     free: int | None
     usd_per_device_hour: float
+    verified: bool = True
+    """Whether the vendor's own labels say what this is."""
+    sharing: str = "none"
+    largest_free: int | None = None
+    """The most devices that are free on one node; null where the agent cannot tell."""
+
+
+class GrowthView(View, frozen=True, kw_only=True):
+    """Devices that an autoscaler could still add. They are not free, and no plan counts on them."""
+
+    group: str
+    source: str
+    pool: str | None
+    devices: int | None
+    provisioning_s: float | None
+
+
+class ConditionView(View, frozen=True, kw_only=True):
+    """Something in a cluster that its agent thinks people should know of."""
+
+    type: str
+    object: str
+    message: str
 
 
 class ReplicasView(View, frozen=True, kw_only=True):
@@ -76,6 +100,8 @@ class ClusterView(View, frozen=True, kw_only=True):
     pools: tuple[PoolView, ...]
     replicas: tuple[ReplicasView, ...]
     ack: AckView | None
+    growth: tuple[GrowthView, ...] = ()
+    conditions: tuple[ConditionView, ...] = ()
 
 
 class ModelView(View, frozen=True, kw_only=True):

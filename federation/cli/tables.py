@@ -73,6 +73,7 @@ def _cluster_wide(one: views.ClusterView) -> dict[str, object]:
         "TIER": one.tier,
         "JURISDICTIONS": ",".join(one.jurisdictions),
         "PLAN": f"{one.ack.epoch}.{one.ack.generation}" if one.ack else UNKNOWN,
+        "CONDITIONS": len(one.conditions),
         "STATE": one.worst_state,
         "REASON": one.reason,
     }

@@ -161,6 +161,9 @@ def _why_forced(
     broken = _broken_floor(index, model, before, after)
     if broken:
         return broken
+    crowded = _crowded(question.problem, model, before)
+    if crowded:
+        return crowded
     demand = sum(one.requests_per_second for one in problem.demands if one.model == model.name)
     now_rps = sum(one.requests_per_second for one in question.kept.unserved if one.model == model.name)
     now_rps += sum(overload_rps(index, model, before, question.kept.flows).values())
@@ -237,6 +240,17 @@ def overload_rps(
             load[flow.cluster] += flow.requests_per_second
     over = {cluster: rps - capacity[cluster] for cluster, rps in sorted(load.items())}
     return {cluster: rps for cluster, rps in over.items() if rps > 1e-6}
+
+
+def _crowded(problem: engine.Problem, model: engine.Model, before: Mapping[str, int]) -> str:
+    """Where fewer replicas find a place, node by node, than are placed there: the others wait for ever. Or nothing."""
+    cluster_of = {pool.name: pool.cluster for pool in problem.pools}
+    held = {cluster.name for cluster in problem.clusters if cluster.intake is engine.Intake.HELD}
+    for room in problem.room:
+        count = before.get(room.pool, 0)
+        if room.model == model.name and count > room.replicas and cluster_of[room.pool] not in held:
+            return f"{room.pool} has room for {room.replicas} of its {count} replicas"
+    return ""
 
 
 def _counts(placed: Sequence[engine.Placed]) -> dict[tuple[str, str], int]:

@@ -14,6 +14,7 @@ from msgspec import Meta
 API_VERSION = "isochrone.dev/v1alpha1"
 Preset = Literal["vllm", "triton", "torchserve", "tensorflow-serving", "nemo", "custom"]
 Market = Literal["on-demand", "spot", "reserved"]
+VerticalScaling = Literal["none", "off", "initial", "recreate"]
 Tier = Literal["edge", "cloud"]
 Domain = Literal["region", "zone", "provider"]
 
@@ -215,6 +216,18 @@ class Traffic(Base, frozen=True, kw_only=True):
     step_seconds: Annotated[float, Meta(gt=0, le=3600)] = 15.0
 
 
+class Autoscaling(Base, frozen=True, kw_only=True):
+    """What a cluster may do by itself between two plans."""
+
+    burst_replicas: Annotated[
+        int, Meta(ge=0, le=1000, description="how many more than placed a busy cluster may start by itself")
+    ] = 0
+    vertical: Annotated[
+        VerticalScaling,
+        Meta(description="update mode of a VerticalPodAutoscaler for memory; off only recommends, none makes none"),
+    ] = "none"
+
+
 class PlacementPolicySpec(Base, frozen=True, kw_only=True):
     """How the selected models are placed."""
 
@@ -229,6 +242,7 @@ class PlacementPolicySpec(Base, frozen=True, kw_only=True):
     disruption: Disruption = Disruption()
     failover: Failover = Failover()
     traffic: Traffic = Traffic()
+    autoscaling: Autoscaling = Autoscaling()
 
 
 class PlacementPolicy(Base, frozen=True, kw_only=True, tag_field="kind", tag="PlacementPolicy"):

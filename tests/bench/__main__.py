@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from tests.bench import demo_size, loading, placement, reports
+from tests.bench import agent_footprint, demo_size, loading, placement, reports
 
 Result = dict[str, object]
 CASES: dict[str, Callable[[], Iterator[Result]]] = {
@@ -16,6 +16,7 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "policies": loading.policies,
     "placement": placement.placement,
     "reports": reports.reports,
+    "agent": agent_footprint.agent,
 }
 
 

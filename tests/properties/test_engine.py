@@ -32,6 +32,10 @@ def obeys(problem: Problem, solution: Solution) -> None:
         used[one.pool] += one.replicas * shape.devices
     for name, devices in used.items():
         assert devices <= pools[name].devices or clusters[pools[name].cluster].intake is Intake.HELD
+    counts = {(one.model, one.pool): one.replicas for one in solution.replicas}
+    for room in problem.room:
+        held = clusters[pools[room.pool].cluster].intake is Intake.HELD
+        assert counts.get((room.model, room.pool), 0) <= room.replicas or held
     for flow in solution.flows:
         if models[flow.model].residency and cells[flow.cell].country == "DE":
             assert "EU" in clusters[flow.cluster].jurisdictions
@@ -62,12 +66,14 @@ def options(problem: Problem, model: Model) -> list[tuple[Pool, Shape, int, int]
     """(pool, shape, least, most) of every pool that may hold the model."""
     clusters = {cluster.name: cluster for cluster in problem.clusters}
     current = {(one.model, one.pool): one.replicas for one in problem.current}
+    room = {(one.model, one.pool): one.replicas for one in problem.room}
     found = []
     for pool in problem.pools:
         shape = model.shape_for(pool)
         if shape is None:
             continue
         now, fit = current.get((model.name, pool.name), 0), pool.devices // shape.devices
+        fit = min(fit, room.get((model.name, pool.name), fit))
         cluster: Cluster = clusters[pool.cluster]
         least, most = {
             Intake.OPEN: (0, fit),

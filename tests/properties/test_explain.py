@@ -99,6 +99,10 @@ def test_other_names_give_the_same_plan_under_other_names(seed: int) -> None:
         kind, _, number = name.partition("-")
         return f"{kind}-{9 - int(number)}"
 
+    def in_pool(name: str) -> str:
+        cluster, _, rest = name.partition("/")
+        return f"{renamed(cluster)}/{rest}"
+
     other = replace(
         problem,
         clusters=tuple(replace(one, name=renamed(one.name)) for one in problem.clusters),
@@ -108,10 +112,8 @@ def test_other_names_give_the_same_plan_under_other_names(seed: int) -> None:
             for one in problem.models
         ),
         paths=tuple(replace(one, cluster=renamed(one.cluster)) for one in problem.paths if not isinstance(one, tuple)),
-        current=tuple(
-            replace(one, pool="/".join([renamed(one.pool.split("/")[0]), *one.pool.split("/")[1:]]))
-            for one in problem.current
-        ),
+        current=tuple(replace(one, pool=in_pool(one.pool)) for one in problem.current),
+        room=tuple(replace(one, pool=in_pool(one.pool)) for one in problem.room),
     )
     first, second = engine.solve(problem), engine.solve(other)
     assert second.cost.total == pytest.approx(first.cost.total, abs=2e-4)

@@ -16,6 +16,7 @@ from placement.model import (
     Pool,
     Problem,
     Residency,
+    Room,
     Shape,
 )
 
@@ -31,6 +32,7 @@ def a_world(seed: int, *, clusters: int = 4, models: int = 2, cells: int = 3, mo
     pools = tuple(pool for member in members for pool in _pools(rng, member, most_devices))
     served = tuple(_model(rng, number, members) for number in range(rng.randint(1, models)))
     places = tuple(Cell(name=f"cell-{n}", country=rng.choice(COUNTRIES)) for n in range(rng.randint(1, cells)))
+    current = _current(rng, served, pools)
     return Problem(
         clusters=members,
         pools=pools,
@@ -48,7 +50,8 @@ def a_world(seed: int, *, clusters: int = 4, models: int = 2, cells: int = 3, mo
             for member in members
             if rng.random() < 0.9
         ),
-        current=_current(rng, served, pools),
+        current=current,
+        room=_room(random.Random(-seed - 1), served, pools, current),
     )
 
 
@@ -114,6 +117,19 @@ def _model(rng: random.Random, number: int, members: tuple[Cluster, ...]) -> Mod
         min_regions=rng.choice((0, 0, 1, 2)),
         spot_max_fraction=rng.choice((1.0, 1.0, 0.5, 0.0)),
         residency=residency,
+    )
+
+
+def _room(
+    rng: random.Random, models: tuple[Model, ...], pools: tuple[Pool, ...], current: tuple[Placed, ...]
+) -> tuple[Room, ...]:
+    """Some pools are fragmented: they take what runs there, and of what more their devices promise only a part."""
+    now = {(one.model, one.pool): one.replicas for one in current}
+    return tuple(
+        Room(model=model.name, pool=pool.name, replicas=now.get((model.name, pool.name), 0) + rng.randint(0, 2))
+        for model in models
+        for pool in pools
+        if rng.random() < 0.2
     )
 
 
