@@ -107,6 +107,7 @@ def plan_view(plan: Plan) -> views.PlanView:
             total=costs.accelerators + costs.egress + costs.late + costs.unserved + costs.moves,
         ),
         gap=plan.gap,
+        bound_is_loose=plan.bound_is_loose,
         moves=plan.moves,
         changes=tuple(
             views.MoveView(

@@ -212,7 +212,10 @@ class CostView(View, frozen=True, kw_only=True):
 
 
 class PlanView(View, frozen=True, kw_only=True):
-    """One committed plan. `moves` counts pairs of a start and a stop; `gap` is the distance to the proven bound."""
+    """One committed plan. `moves` counts pairs of a start and a stop; `gap` is the distance to the proven bound.
+
+    `bound_is_loose`: the distance is more likely the bound's than the plan's.
+    """
 
     epoch: int
     generation: int
@@ -221,6 +224,7 @@ class PlanView(View, frozen=True, kw_only=True):
     summary: str
     cost: CostView
     gap: float
+    bound_is_loose: bool
     moves: int
     changes: tuple[MoveView, ...]
 

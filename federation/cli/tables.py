@@ -185,7 +185,11 @@ KINDS = {
         path="/v1/plans",
         view=views.PlanView,
         row=_plan,
-        wide=lambda one: {"GAP": f"{100 * one.gap:.2f}%", "CHANGES": len(one.changes), "TRIGGER": one.trigger},
+        wide=lambda one: {
+            "GAP": f"{100 * one.gap:.2f}%{' loose' if one.bound_is_loose else ''}",
+            "CHANGES": len(one.changes),
+            "TRIGGER": one.trigger,
+        },
         short=("plan",),
     ),
     "policies": Kind(

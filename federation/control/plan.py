@@ -79,6 +79,8 @@ class Plan:
     costs: Costs = field(default_factory=Costs)
     bound_usd_per_hour: float = 0.0
     gap: float = 0.0
+    bound_is_loose: bool = False
+    """The distance to the bound is more likely the bound's than the plan's: in a shortage, say."""
     unserved: tuple[str, ...] = ()
     shortfalls: tuple[str, ...] = ()
     history: History = field(default_factory=History)

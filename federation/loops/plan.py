@@ -158,6 +158,7 @@ def judge(world: World, formulated: Formulated, answer: Answer, hub: Hub) -> Out
         ),
         bound_usd_per_hour=solution.bound_usd_per_hour,
         gap=solution.gap,
+        bound_is_loose=solution.is_loose,
         unserved=tuple(one.reason for one in solution.unserved),
         shortfalls=tuple(one.reason for one in solution.shortfalls),
         history=decision.history,

@@ -38,6 +38,7 @@ class NewTarget:
     costs: Costs
     bound_usd_per_hour: float
     gap: float
+    bound_is_loose: bool
     unserved: tuple[str, ...]
     shortfalls: tuple[str, ...]
     history: History
@@ -214,6 +215,7 @@ class Steer:
             costs=new.costs,
             bound_usd_per_hour=new.bound_usd_per_hour,
             gap=new.gap,
+            bound_is_loose=new.bound_is_loose,
             unserved=new.unserved,
             shortfalls=new.shortfalls,
             history=new.history,
