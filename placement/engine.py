@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from placement import formulation, highs, rules
 from placement.filters import Index
 from placement.model import (
@@ -239,16 +241,49 @@ def route(problem: Problem, ready: Ready) -> Routing:
     }
     flows: list[Flow] = []
     unserved: list[Unserved] = []
-    for model in problem.models:
+    prices = [
+        formulation.USD_PER_HOUR * (model.unserved_usd_per_1000 + 2 * model.late_usd_per_1000 + 1.0)
+        for model in problem.models
+    ]
+    rates = _routed_as_large(index, counts, prices) if is_large(index) else None
+    for model, price in zip(problem.models, prices, strict=True):
         usable, beyond = capacity_of(index, model, counts)
-        price = formulation.USD_PER_HOUR * (model.unserved_usd_per_1000 + 2 * model.late_usd_per_1000 + 1.0)
-        parts, missing = _flows(index, model, usable, beyond, price)
-        if missing:
-            parts, missing = _flows(index, model, usable, beyond, price, is_fair=True)
+        if rates is not None:
+            parts, missing = _told(index, model, rates.get(model.name, {}))
+        else:
+            parts, missing = _flows(index, model, usable, beyond, price)
+            if missing:
+                parts, missing = _flows(index, model, usable, beyond, price, is_fair=True)
         flows += parts
         unserved += [_why_not_routed(index, model, cell, rps, usable) for cell, rps in missing.items()]
     cost = _cost(index, flows, unserved, accelerators=0.0, moves=0.0)
     return Routing(flows=tuple(sorted(flows)), unserved=tuple(sorted(unserved)), cost=cost)
+
+
+def _routed_as_large(
+    index: Index, counts: Mapping[tuple[str, str], int], prices: Sequence[float]
+) -> dict[str, dict[tuple[str, str], float]]:
+    """model -> (cell, cluster) -> requests per second; the rules of placement say nothing of what already runs."""
+    from placement import large  # numba takes a second to load, which small worlds need not pay
+
+    problem = index.problem
+    devices: dict[str, int] = defaultdict(int)
+    for (name, pool), count in counts.items():
+        shape = index.models[name].shape_for(index.pools[pool]) if name in index.models else None
+        devices[pool] += count * shape.devices if shape is not None else 0
+    running = replace(
+        problem,
+        clusters=tuple(replace(cluster, intake=Intake.OPEN) for cluster in problem.clusters),
+        pools=tuple(
+            replace(pool, devices=max(pool.devices, devices[pool.name])) for pool in problem.pools if devices[pool.name]
+        ),
+        models=tuple(
+            replace(model, min_replicas=0, min_on_demand=0, survive=None, pins=()) for model in problem.models
+        ),
+        current=(),
+        room=(),
+    )
+    return large.route(Index(running), counts, np.array(prices))
 
 
 def capacity_of(index: Index, model: Model, counts: Mapping[tuple[str, str], int]) -> tuple[Capacity, Capacity]:
@@ -327,8 +362,8 @@ def _why(
 ) -> Unserved:
     """Why a placement leaves users unserved: what would have to be different, and what that would save."""
     cell = index.cells[cell_name]
-    fitting = {pool.cluster for pool in index.problem.pools if model.shape_for(pool) is not None}
-    code, reason = _why_nowhere(index, model, cell, fitting)
+    fitting = index.fitting(model)
+    code, reason = _why_nowhere(index, model, cell)
     if code is None:
         able = set(index.servers(model, cell, fitting))
         free = _with_free_devices(index, model, able, counts)
@@ -357,8 +392,7 @@ def _would_save(index: Index, model: Model, able: set[str], scarce: Sequence[Dev
 
 def _why_not_routed(index: Index, model: Model, cell_name: str, rps: float, usable: Capacity) -> Unserved:
     cell = index.cells[cell_name]
-    fitting = {pool.cluster for pool in index.problem.pools if model.shape_for(pool) is not None}
-    code, reason = _why_nowhere(index, model, cell, fitting)
+    code, reason = _why_nowhere(index, model, cell)
     if code is None:
         able = index.servers(model, cell, usable)
         code = UnservedCode.WARMING if not able else UnservedCode.CAPACITY
@@ -370,14 +404,13 @@ def _why_not_routed(index: Index, model: Model, cell_name: str, rps: float, usab
     return Unserved(model=model.name, cell=cell.name, requests_per_second=rps, code=code, reason=reason)
 
 
-def _why_nowhere(
-    index: Index, model: Model, cell: Cell, fitting: set[str]
-) -> tuple[UnservedCode, str] | tuple[None, str]:
+def _why_nowhere(index: Index, model: Model, cell: Cell) -> tuple[UnservedCode, str] | tuple[None, str]:
     """The filter that leaves no cluster at all, if one does."""
+    fitting = index.fitting(model)
     if not fitting:
         products = ", ".join(sorted({shape.product for shape in model.shapes}))
         return UnservedCode.NO_ACCELERATOR, f"no cluster has an accelerator that {model.name} runs on ({products})"
-    allowed = {name for name in fitting if index.problem.allows(model, cell, index.clusters[name])}
+    allowed = fitting & index.allowed(model, cell)
     if not allowed:
         return (
             UnservedCode.RESIDENCY,

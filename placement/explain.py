@@ -61,22 +61,28 @@ class Explanation:
 
 def explain(problem: Problem, solution: Solution, model_name: str) -> Explanation:
     """Why `model_name` is where `solution` has it, and why it is nowhere else. Raises: KeyError for another model."""
-    return _Explainer(problem, solution, model_name).explanation()
+    return _Explainer(Index(problem), solution, model_name).explanation()
 
 
-def reason_for(problem: Problem, solution: Solution, model_name: str, pool_name: str) -> str:
-    """One sentence: why replicas of the model are in this pool."""
-    return _Explainer(problem, solution, model_name).why_here(pool_name)
+def reasons(problem: Problem, solution: Solution) -> dict[tuple[str, str], str]:
+    """(model, pool) -> one sentence: why replicas of the model are in this pool."""
+    index, found = Index(problem), {}
+    for model in problem.models:
+        explainer = _Explainer(index, solution, model.name)
+        for one in solution.replicas:
+            if one.model == model.name:
+                found[one.model, one.pool] = explainer.why_here(one.pool)
+    return found
 
 
 class _Explainer:
-    def __init__(self, problem: Problem, solution: Solution, model_name: str) -> None:
-        self.index = Index(problem)
+    def __init__(self, index: Index, solution: Solution, model_name: str) -> None:
+        self.index = index
         self.solution = solution
         self.model: Model = self.index.models[model_name]
         self.counts = {(one.model, one.pool): one.replicas for one in solution.replicas}
         self.options = self.index.options(self.model)
-        self.load = {c.name: 0.0 for c in problem.clusters}
+        self.load = {cluster.name: 0.0 for cluster in index.problem.clusters}
         self.cells_of: dict[str, list[tuple[float, str]]] = defaultdict(list)
         for flow in solution.flows:
             if flow.model == model_name:

@@ -11,6 +11,7 @@ Effort is counted in nodes of branch and bound, never in seconds, so the same pr
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +34,8 @@ NEAR = 0.1
 GAP = 0.002
 WORK = 20
 DUST_RPS = 1e-6
+NEVER_USD = 1e9
+"""Of a replica that does not run, when only those that do may serve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,50 @@ def solve(index: Index, *, work: int = WORK) -> Answer:
         bound_usd_per_hour=bound,
         device_usd={pool.name: float(usd) for pool, usd in zip(index.problem.pools, pricing.device, strict=True)},
     )
+
+
+def route(
+    index: Index, ready: Mapping[tuple[str, str], int], unserved_usd: Floats
+) -> dict[str, dict[tuple[str, str], float]]:
+    """model -> (cell, cluster) -> requests per second, for replicas that are ready.
+
+    What they can take beyond the target utilisation is used at the price of a late request.
+    Args: unserved_usd: [M] USD per hour of one unserved request per second, above all that serving it may cost.
+    """
+    numbered = number(index)
+    world = numbered.world
+    count = np.array([ready.get((model.name, made.pool.name), 0) for model, made in numbered.options], dtype=np.int64)
+    target = np.array([model.target_utilisation for model, _ in numbered.options])
+    spare = count * world.option_rps * (1.0 / target - 1.0)
+    more = np.flatnonzero(spare > DUST_RPS)
+    none, models = np.zeros(len(more), np.int64), len(world.service_ms)
+    running = replace(
+        world,
+        pool_devices=np.append(world.used_devices(count).astype(np.int64), 0),
+        option_model=np.append(world.option_model, world.option_model[more]),
+        option_pool=np.append(world.option_pool, none + len(world.pool_devices)),
+        option_node=np.append(world.option_node, world.option_node[more]),
+        option_devices=np.append(world.option_devices, none),
+        option_rps=np.append(world.option_rps, spare[more]),
+        option_usd=np.append(
+            np.where(count > 0, 0.0, NEVER_USD), spare[more] * world.late_usd[world.option_model[more]]
+        ),
+        option_start_usd=np.zeros(len(count) + len(more)),
+        option_current=np.append(count, none),
+        option_least=np.append(count, none),
+        option_most=np.append(count, none + 1),
+        unserved_usd=unserved_usd,
+        max_starts=np.full(models, np.inf),
+        rule_start=np.zeros(1, np.int64),
+        rule_option=np.zeros(0, np.int64),
+        rule_term=np.zeros(0),
+        rule_lower=np.zeros(0),
+        rule_usd=np.zeros(0),
+    )
+    start = prices.none(running)
+    plan = Coarse(running, classes.whole(running, start.capacity, PLANNING))
+    plan.settle(start, first=WAYS, more=MORE_WAYS)
+    return _told(numbered, plan, plan.flows)
 
 
 def _priced(numbered: Numbered) -> tuple[prices.Prices, float]:

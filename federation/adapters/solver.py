@@ -165,10 +165,7 @@ def solve_and_check(problem: words.Problem, present: tuple[words.Placed, ...]) -
     return Answer(
         solution=solution,
         kept=engine.route(trusting, kept),
-        reasons={
-            (one.model, one.pool): explain.reason_for(problem, solution, one.model, one.pool)
-            for one in solution.replicas
-        },
+        reasons=explain.reasons(problem, solution),
     )
 
 

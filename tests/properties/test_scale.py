@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from placement import engine
-from placement.check import check
+from placement.check import check, check_routing
 from placement.model import Problem, Solution
 from tests.bench.worlds import a_large_world
 from tests.properties.worlds import a_world
@@ -41,6 +41,23 @@ def test_no_rule_is_broken_and_the_bound_is_below_the_best(monkeypatch: pytest.M
             dearer.append(large.cost.total / max(exact.cost.total, 1e-9) - 1)
     assert compared > len(WORLDS) // 4
     assert float(np.median(dearer)) < 1e-6, "most tiny worlds are solved to the optimum"
+
+
+def test_routes_are_as_good_as_those_of_small_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large fleet would send users to full or far replicas, or turn them away beside free ones."""
+    compared = 0
+    for seed in WORLDS:
+        problem = a_world(seed)
+        ready = {(one.model, one.pool): one.replicas for one in problem.current}
+        exact = engine.route(problem, ready)
+        with monkeypatch.context() as patched:
+            patched.setattr(engine, "LARGE_PAIRS", -1)
+            large = engine.route(problem, ready)
+        assert check_routing(problem, ready, large) == (), f"seed {seed}"
+        left = [sum(one.requests_per_second for one in routing.unserved) for routing in (exact, large)]
+        assert left[1] == pytest.approx(left[0], abs=1e-3), f"seed {seed}"
+        compared += bool(exact.flows)
+    assert compared > len(WORLDS) // 4
 
 
 @pytest.fixture(scope="module")
