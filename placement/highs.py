@@ -72,11 +72,13 @@ def solve(
     gap: float = 0.0,
     node_limit: int = 1,
     relaxed: bool = False,
+    plain: bool = False,
     time_limit_s: float | None = None,
 ) -> Found | None:
     """The best answer found within the relative `gap` and `node_limit`, or None when there is none.
 
-    Args: relaxed: let integer columns take any value. time_limit_s: for baselines alone: answers under it are not the
+    Args: relaxed: let integer columns take any value. plain: without the searches in neighbourhoods that find good
+        answers of hard programmes and cost most of the time of easy ones. time_limit_s: for baselines alone: answers under it are not the
         same on every machine. There is no starting point to give: HiGHS 1.16 has returned a
         wrong objective from a partial one (seed 382 of the random worlds in the tests).
     """
@@ -87,6 +89,8 @@ def solve(
     solver = quiet()
     solver.setOptionValue("mip_rel_gap", gap)
     solver.setOptionValue("mip_max_nodes", node_limit)
+    for search in ("rins", "rens", "root_reduced_cost") if plain else ():
+        solver.setOptionValue(f"mip_heuristic_run_{search}", False)
     if time_limit_s is not None:
         solver.setOptionValue("time_limit", time_limit_s)
     is_mip = any(programme.is_integer) and not relaxed

@@ -207,7 +207,7 @@ def _of_model(index: Index, plan: Coarse, at: int, mine: Ints, most: Floats, dow
             elif not all_open:
                 whole = float(np.clip(np.round(plan.replicas[mine[option]]), least, limit))
                 made.programme.lower[column] = made.programme.upper[column] = whole
-        found = highs.solve(made.programme, gap=GAP, node_limit=work)
+        found = highs.solve(made.programme, gap=GAP, node_limit=work, plain=True)
         if found is not None:
             replicas = np.round(found.values[list(made.replicas.values())])
             return _Part(replicas=replicas, ways=ways, flows=found.values[flows], misses=misses)
