@@ -15,6 +15,7 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "route": demo_size.route,
     "policies": loading.policies,
     "placement": placement.placement,
+    "survive": placement.survive,
     "reports": reports.reports,
     "agent": agent_footprint.agent,
 }

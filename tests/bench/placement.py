@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -44,6 +45,30 @@ def placement() -> Iterator[dict[str, object]]:
             missing = sum(one.requests_per_second for one in solution.unserved)
             asked = sum(one.requests_per_second for one in problem.demands)
             yield result(f"{size} unserved", missing, "requests/s", "asked", asked, seed)
+
+
+def survive() -> Iterator[dict[str, object]]:
+    """What surviving the loss of any region costs, how near the bound with that rule, and whom a loss then leaves."""
+    for clusters, cells, models in ((100, 1_000, 6), (200, 2_000, 8)):
+        for seed in (1, 2, 3):
+            problem = a_large_world(seed, clusters=clusters, cells=cells, models=models)
+            protected = replace(problem, models=tuple(replace(one, survive="region") for one in problem.models))
+            size = f"{clusters}x{cells}x{models}"
+            plain, safe = (engine.solution_of(Index(one), large.solve(Index(one))) for one in (problem, protected))
+            yield result(f"{size} surviving", safe.cost.total, "USD/h", "without", plain.cost.total, seed)
+            yield result(f"{size} surviving", safe.cost.total, "USD/h", "bound", safe.bound_usd_per_hour, seed)
+            region = {cluster.name: cluster.region for cluster in problem.clusters}
+            worst = 0.0
+            for lost in sorted(set(region.values())):
+                ready = {
+                    (one.model, one.pool): one.replicas
+                    for one in safe.replicas
+                    if region[one.pool.partition("/")[0]] != lost
+                }
+                missing = engine.route(problem, ready).unserved
+                worst = max(worst, sum(one.requests_per_second for one in missing))
+            asked = sum(one.requests_per_second for one in problem.demands)
+            yield result(f"{size} unserved by the worst loss", worst, "requests/s", "asked", asked, seed)
 
 
 def alone_s(index: Index) -> float:
