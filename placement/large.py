@@ -197,13 +197,14 @@ def _of_model(index: Index, plan: Coarse, at: int, mine: Ints, most: Floats, dow
     ways = np.flatnonzero(plan.classes.model[plan.way_class] == at)
     near = plan.reduced_usd()[mine] < NEAR * world.option_usd[mine]
     is_open = near | (plan.replicas[mine] - down > WHOLE)
+    kept = (world.option_current[mine] > 0) & (down == world.option_current[mine])
     for all_open, misses in ((False, False), (True, False), (True, True)):
         made, flows = _formulated(index, plan, at, ways, misses=misses)
         for column, option in zip(made.replicas.values(), range(len(mine)), strict=True):
             least = world.option_least[mine[option]]
             limit = made.programme.upper[column] = min(made.programme.upper[column], most[option])
             if is_open[option] and not all_open:
-                made.programme.lower[column] = max(least, min(down[option] - 1.0, limit))
+                made.programme.lower[column] = max(least, min(down[option] - (0.0 if kept[option] else 1.0), limit))
             elif not all_open:
                 whole = float(np.clip(np.round(plan.replicas[mine[option]]), least, limit))
                 made.programme.lower[column] = made.programme.upper[column] = whole
