@@ -78,9 +78,10 @@ def solve(
     """The best answer found within the relative `gap` and `node_limit`, or None when there is none.
 
     Args: relaxed: let integer columns take any value. plain: without the searches in neighbourhoods that find good
-        answers of hard programmes and cost most of the time of easy ones. time_limit_s: for baselines alone: answers under it are not the
-        same on every machine. There is no starting point to give: HiGHS 1.16 has returned a
-        wrong objective from a partial one (seed 382 of the random worlds in the tests).
+        answers of hard programmes and cost most of the time of easy ones. time_limit_s: for baselines alone: answers
+        under it are not the same on every machine.
+    There is no starting point to give: HiGHS 1.16 has returned a wrong objective from a partial one (seed 382 of the
+    random worlds in the tests).
     """
     if not programme.cost:  # HiGHS calls a programme without variables neither feasible nor infeasible
         holds = all(low <= 0.0 <= high for low, high in zip(programme.row_lower, programme.row_upper, strict=True))
