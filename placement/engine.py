@@ -39,6 +39,11 @@ EXACT_NODE_LIMIT = 100_000
 NEAR_GAP = 0.005
 NEAR_NODE_LIMIT = 500
 """Half a percent is less than policies' minimum gain, so a better answer within it would not be acted on."""
+LUMPY_GAP = 0.02
+LUMPY_FLOWS = 10_000
+LUMPY_NODE_LIMIT = 50
+"""Where replicas are few, a plan near the relaxation may be far from the best: then the whole programme is searched,
+with rows that make it tight, unless it is too large for that."""
 DUST_RPS = 1e-6
 ROUND = 1e-6
 DECIMALS = 6
@@ -115,8 +120,16 @@ def _answer(
     for misses in (False, True):
         made = formulation.formulate(index, with_shortfall=misses, tiers=tiers, least=least)
         found = _search(made, work)
-        if found is not None:
-            return _Whole(made=made, found=found, misses=misses)
+        if found is None:
+            continue
+        if found.objective - found.bound > LUMPY_GAP * abs(found.objective) and len(made.flows) <= LUMPY_FLOWS:
+            tight = formulation.formulate(index, with_shortfall=misses, tiers=tiers, least=least, tight=True)
+            better = highs.solve(tight.programme, gap=NEAR_GAP, node_limit=LUMPY_NODE_LIMIT if work is None else work)
+            bound = max(found.bound, better.bound) if better is not None else found.bound
+            if better is not None and better.objective < found.objective:
+                made, found = tight, better
+            found = replace(found, bound=min(bound, found.objective))
+        return _Whole(made=made, found=found, misses=misses)
     raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
 
 

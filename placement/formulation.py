@@ -96,20 +96,22 @@ def formulate(
     *,
     with_shortfall: bool = False,
     without_floors: bool = False,
+    tight: bool = False,
     tiers: Sequence[Tier] = (),
     least: float = -inf,
 ) -> Formulation:
     """The placement programme.
 
-    Args: with_shortfall: let floors be missed, at a price above everything. without_floors: leave them out. tiers: what
-        models of some priorities may leave unserved. least: models of lower priority are worth nothing.
+    Args: with_shortfall: let floors be missed, at a price above everything. without_floors: leave them out. tight: say
+        for each pair that it needs replicas, which the capacity rows imply in whole numbers alone. tiers: what models
+        of some priorities may leave unserved. least: models of lower priority are worth nothing.
     """
     made = Formulation()
     in_pool: dict[str, dict[int, float]] = defaultdict(dict)
     for model in index.problem.models:
         options = index.options(model)
         add_replicas(made, index, model, options, in_pool, with_shortfall=with_shortfall)
-        _routing(made, index, model, options, is_wanted=model.priority >= least)
+        _routing(made, index, model, options, is_wanted=model.priority >= least, tight=tight)
         if not without_floors:
             add_floors(made, index, model, options, with_shortfall=with_shortfall)
         add_spot(made, index, model, options, only_held=with_shortfall or without_floors)
@@ -152,7 +154,9 @@ def add_replicas(
         programme.row(budget, upper=float(model.max_starts))
 
 
-def _routing(made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, is_wanted: bool) -> None:
+def _routing(
+    made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, is_wanted: bool, tight: bool
+) -> None:
     programme = made.programme
     capacity: dict[str, dict[int, float]] = defaultdict(dict)
     for option in options:
@@ -160,6 +164,7 @@ def _routing(made: Formulation, index: Index, model: Model, options: tuple[Optio
         rps = option.shape.requests_per_second * model.target_utilisation
         capacity[option.pool.cluster][column] = -rps
     unit_usd = _unit_usd(model, options)
+    into: dict[str, dict[int, float]] = defaultdict(dict)
     for demand in index.demands[model.name]:
         usd = USD_PER_HOUR * model.unserved_usd_per_1000 if is_wanted else 0.0
         missing = programme.column(usd, upper=demand.requests_per_second)
@@ -171,10 +176,13 @@ def _routing(made: Formulation, index: Index, model: Model, options: tuple[Optio
             column = programme.column(usd, upper=demand.requests_per_second)
             made.flows[model.name, demand.cell, cluster] = column
             terms[column] = 1.0
-            capacity[cluster][column] = 1.0
+            if tight:
+                most = {n: max(rps, -demand.requests_per_second) for n, rps in capacity[cluster].items()}
+                programme.row({column: 1.0, **most}, upper=0.0)
+            into[cluster][column] = 1.0
         programme.row(terms, lower=demand.requests_per_second, upper=demand.requests_per_second)
-    for _, terms in sorted(capacity.items()):
-        programme.row(terms, upper=0.0)
+    for cluster, terms in sorted(capacity.items()):
+        programme.row({**terms, **into[cluster]}, upper=0.0)
 
 
 def _unit_usd(model: Model, options: tuple[Option, ...]) -> dict[str, float]:
