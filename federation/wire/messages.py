@@ -23,6 +23,8 @@ Market = Literal["on-demand", "spot", "reserved"]
 Sharing = Literal["none", "time-slicing", "mps"]
 VerticalScaling = Literal["none", "off", "initial", "recreate"]
 NonNegative = Annotated[float, Meta(ge=0)]
+Ordinal = Annotated[int, Meta(ge=0)]
+"""Grows for as long as a federation lives."""
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
@@ -182,8 +184,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     demand: Annotated[tuple[DemandSample, ...], Meta(max_length=5000)] = ()
     probe: Annotated[str, Meta(max_length=300)] = ""
     """`host:port` that peers may open a TCP connection to, to measure the round trip; empty when there is none."""
-    epoch: Count = 0
-    generation: Count = 0
+    epoch: Ordinal = 0
+    generation: Ordinal = 0
     kubernetes_version: Annotated[str, Meta(max_length=60)] = ""
     agent_version: Annotated[str, Meta(max_length=60)] = ""
     growth: Annotated[tuple[Growth, ...], Meta(max_length=512)] = ()
@@ -230,14 +232,14 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
     version: Literal[1] = 1
     cluster: Name
     boot_id: str
-    epoch: Count
-    generation: Count
+    epoch: Ordinal
+    generation: Ordinal
     checksum: str
     ok: bool
     error: Annotated[str, Meta(max_length=1000)] = ""
-    accepted_epoch: Count
+    accepted_epoch: Ordinal
     """With `accepted_generation`, the highest the agent holds; on a fencing refusal higher than what was sent."""
-    accepted_generation: Count
+    accepted_generation: Ordinal
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):

@@ -189,3 +189,9 @@ def test_a_topic_is_read_as_it_was_written() -> None:
     assert topics.parse(topics.topic("fra-1", "report")) == ("fra-1", "report")
     assert messages.PoolKey(product="X", mig_profile="1g.5gb", market="spot").text == "X:1g.5gb/spot"
     assert L4.text == "NVIDIA-L4/on-demand"
+
+
+@pytest.mark.parametrize("kind", ["report", "ack"])
+def test_a_generation_may_grow_for_as_long_as_a_federation_lives(kind: str) -> None:
+    """After a million changes every report would be refused, and all clusters be lost at once."""
+    messages.decode(json.dumps(raw(kind) | {"generation": 5_000_000, "epoch": 2_000_000}).encode())
