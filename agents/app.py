@@ -220,6 +220,8 @@ class Agent:
             replicas=seen.replicas,
             peers=self._rtts,
             demand=self._backend.demand(),
+            endpoints=seen.endpoints,
+            served=seen.served,
             probe=self._backend.probe(),
             epoch=self._accepted.epoch,
             generation=self._accepted.generation,

@@ -20,6 +20,8 @@ class Observation:
     pools: tuple[messages.PoolReport, ...]
     nodes: tuple[messages.NodeReport, ...] = ()
     replicas: tuple[messages.ReplicaReport, ...] = ()
+    endpoints: tuple[messages.ReplicaEndpoint, ...] = ()
+    served: tuple[messages.ServedSample, ...] = ()
     kubernetes_version: str = ""
 
 

@@ -27,6 +27,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from agents.backend import BackendError, Observation
 from agents.demand import DemandFile
+from agents.gateway.endpoints import endpoints
 from agents.probe import Probe
 from federation.wire import messages
 
@@ -289,6 +290,7 @@ class KubeBackend:
             pools=_pools(nodes, live),
             nodes=_nodes(nodes),
             replicas=tuple(_replicas(one, waiting) for one in deployments),
+            endpoints=endpoints(waiting),
             kubernetes_version=self._version,
         )
 

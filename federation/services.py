@@ -47,6 +47,7 @@ class ControllerServices:
             at_s=self.clock.wall_s(),
             speed=self.clock.speed,
             message=hub.message,
+            gateways=hub.gateways,
         )
 
     def is_ready(self) -> str:

@@ -61,6 +61,13 @@ OPERATIONS = (
     ),
     Operation(
         method="get",
+        path="/v1/gateways",
+        summary="Gateways: what they accepted, and what they refused and why",
+        answer=views.GatewayView,
+        listed=True,
+    ),
+    Operation(
+        method="get",
         path="/v1/explain/placement/{model}",
         summary="Why a model is where it is, and why not elsewhere",
         answer=views.ExplanationView,

@@ -126,6 +126,7 @@ class _Api:
             web.get("/v1/plans/{name}", self._plan),
             web.get("/v1/events", self._events),
             web.get("/v1/routes", self._routes),
+            web.get("/v1/gateways", self._gateways),
             web.get("/v1/policies", self._policies),
             web.post("/v1/policies", self._apply),
             web.delete("/v1/policies/{name:.+}", self._withdraw),
@@ -187,6 +188,9 @@ class _Api:
 
     async def _events(self, request: web.Request) -> web.Response:
         return answer_list(self._services.events_after(0))
+
+    async def _gateways(self, request: web.Request) -> web.Response:
+        return answer_list(render.gateways(self._services.scene()))
 
     async def _policies(self, request: web.Request) -> web.Response:
         return answer_list(self._services.policies())

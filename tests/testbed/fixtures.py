@@ -13,6 +13,7 @@ from typing import TypeVar
 import pytest
 
 from tests.testbed.build import Binaries, Missing, find_binaries, find_chromium, find_mosquitto, in_ci
+from tests.testbed.envoy import find_envoy
 
 _Found = TypeVar("_Found")
 
@@ -30,6 +31,11 @@ def require_mosquitto() -> Path:
 def require_chromium() -> Path:
     """The browser's program, or no test."""
     return _require(find_chromium)
+
+
+def require_envoy() -> Path:
+    """The gateway's program, or no test."""
+    return _require(find_envoy)
 
 
 def _require(find: Callable[[], _Found]) -> _Found:
