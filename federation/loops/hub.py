@@ -22,6 +22,7 @@ from federation.control.problem import Formulated
 from federation.metrics import Metrics
 from federation.state.reduce import Event, Heard, Note, reduce
 from federation.state.world import World
+from federation.traffic.snapshot import Index, RouteSnapshot
 from federation.traffic.status import GatewayStatus
 from federation.traffic.table import Tables
 
@@ -93,6 +94,8 @@ class Hub:
         """By the gateway's own name; those that are gone are kept, as what they hold still serves."""
         self.tables = Tables(by_cluster={}, missing=())
         """What gateways were last told."""
+        self.index = Index(RouteSnapshot())
+        """What the route API answers from."""
         self.message = "starting"
         self.replan = Mark()
         self.resteer = Mark()

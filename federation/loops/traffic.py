@@ -17,7 +17,8 @@ from federation.control.plan import Routes
 from federation.loops.hub import Hub
 from federation.state.reduce import Note
 from federation.state.world import CellDemand
-from federation.traffic import table, xds
+from federation.traffic import snapshot, table, xds
+from federation.traffic.snapshot import Index
 from federation.traffic.status import GatewayStatus
 from federation.traffic.table import Address, Tables
 
@@ -71,6 +72,9 @@ class TrafficLoop:
         frozen = replace(world, demand={**world.demand, **self._demand})
         tables = table.tables(frozen, routes, self._endpoints)
         hub.tables = tables
+        routed = snapshot.build(frozen, routes)
+        if routed.version != hub.index.snapshot.version:
+            hub.index = Index(routed)
         self._complain(tables)
         if self._server is not None:
             for name, one in tables.by_cluster.items():

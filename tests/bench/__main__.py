@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from tests.bench import demo_size, loading, placement
+from tests.bench import demo_size, loading, placement, routes
 
 Result = dict[str, object]
 CASES: dict[str, Callable[[], Iterator[Result]]] = {
@@ -15,6 +15,7 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "route": demo_size.route,
     "policies": loading.policies,
     "placement": placement.placement,
+    "routes": routes.routes,
 }
 
 
