@@ -10,10 +10,12 @@ inference extension; to a cell, a class and a session by headers that whoever st
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
 from envoy.config.core.v3 import (
@@ -26,8 +28,9 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
-from envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 from envoy.type.v3 import percent_pb2, token_bucket_pb2
 from google.protobuf import any_pb2, duration_pb2, message, struct_pb2, wrappers_pb2
@@ -59,6 +62,8 @@ EJECTION_S, LONGEST_EJECTION_S = 5.0, 60.0
 PANIC_PERCENT = 1.0
 """Health is only disbelieved when it says that nobody at all is healthy."""
 RETRIES = 3
+KEPT = 8192
+"""Clusters and routes that are remembered as built: a step of a shift changes endpoints alone."""
 MANY = 1_000_000
 """Rates at the receiver bound the load, not Envoy's default of 1024 requests at a time: a stream of tokens lasts."""
 CLIENT_SECRET, AUTHORITY_SECRET = "isochrone_client", "isochrone_authority"
@@ -92,24 +97,43 @@ class Snapshot:
 
 def snapshot(table: GatewayTable) -> Snapshot:
     """Everything for one gateway."""
-    made: list[tuple[str, str, message.Message]] = []
+    clusters: dict[str, Resource] = {}
+    endpoints: dict[str, Resource] = {}
+    by_tls = any(name != table.cluster and not _is_loopback(one.address) for name, one in table.gateways.items())
     for model in table.models:
-        for group in model.groups:
-            if not group.shares:
-                continue
-            name = cluster_name(model.model, group.cell)
-            made.append((CDS, name, _cluster(name, model, table)))
-            made.append((EDS, name, _assignment(name, model, group, table)))
+        made = [(cluster_name(model.model, group.cell), group, by_tls) for group in model.groups if group.shares]
         if model.local:
-            name = local_name(model.model)
-            made.append((CDS, name, _cluster(name, model, table)))
             alone = Group(cell="", shares={table.cluster: 1.0}, overflow={})
-            made.append((EDS, name, _assignment(name, model, alone, table)))
-    made.append((RDS, ROUTE_CONFIG, _routes(table)))
-    by_type: dict[str, dict[str, Resource]] = {type_url: {} for type_url in TYPES}
-    for type_url, name, body in made:
-        by_type[type_url][name] = resource(type_url, name, body)
-    return Snapshot(by_type=by_type)
+            made.append((local_name(model.model), alone, False))
+        for name, group, tls in made:
+            clusters[name] = _cluster(
+                name, model.model, table.cluster, model.health_path, model.traffic.session_header is not None, tls
+            )
+            endpoints[name] = resource(EDS, name, _assignment(name, model, group, table))
+    routes = _routes(table.cluster, tuple(_Routed.of(model) for model in table.models))
+    return Snapshot(by_type={CDS: clusters, EDS: endpoints, RDS: {ROUTE_CONFIG: routes}})
+
+
+class _Routed(NamedTuple):
+    """As much of a model's table as its routes depend on. `groups`: (cell, whether anyone serves it, unserved)."""
+
+    model: str
+    session_header: str | None
+    health_path: str
+    local: bool
+    spill_rps: float
+    groups: tuple[tuple[str, bool, float], ...]
+
+    @classmethod
+    def of(cls, table: ModelTable) -> _Routed:
+        return cls(
+            model=table.model,
+            session_header=table.traffic.session_header,
+            health_path=table.health_path,
+            local=bool(table.local),
+            spill_rps=table.spill_rps,
+            groups=tuple((one.cell, bool(one.shares), one.unserved) for one in table.groups),
+        )
 
 
 def resource(type_url: str, name: str, body: message.Message) -> Resource:
@@ -135,8 +159,8 @@ def local_name(model: str) -> str:
 # ---- clusters
 
 
-def _cluster(name: str, model: ModelTable, table: GatewayTable) -> cluster_pb2.Cluster:
-    hashed = model.traffic.session_header is not None
+@functools.lru_cache(maxsize=KEPT)
+def _cluster(name: str, model: str, gateway: str, health_path: str, sticky: bool, tls: bool) -> Resource:
     made = cluster_pb2.Cluster(
         name=name,
         type=cluster_pb2.Cluster.EDS,
@@ -146,12 +170,14 @@ def _cluster(name: str, model: ModelTable, table: GatewayTable) -> cluster_pb2.C
             )
         ),
         connect_timeout=_seconds(1.0),
-        lb_policy=cluster_pb2.Cluster.MAGLEV if hashed else cluster_pb2.Cluster.ROUND_ROBIN,
+        lb_policy=cluster_pb2.Cluster.MAGLEV if sticky else cluster_pb2.Cluster.ROUND_ROBIN,
         common_lb_config=cluster_pb2.Cluster.CommonLbConfig(
             locality_weighted_lb_config=cluster_pb2.Cluster.CommonLbConfig.LocalityWeightedLbConfig(),
             healthy_panic_threshold=percent_pb2.Percent(value=PANIC_PERCENT),
+            # Else a replica that starts takes its cluster's share away until it has been checked.
+            ignore_new_hosts_until_first_hc=True,
         ),
-        health_checks=[_health_check(model, table.cluster)],
+        health_checks=[_health_check(model, health_path, gateway)],
         outlier_detection=_outlier_detection(),
         circuit_breakers=circuit_breaker_pb2.CircuitBreakers(
             thresholds=[_threshold(base_pb2.DEFAULT), _threshold(base_pb2.HIGH)]
@@ -159,10 +185,9 @@ def _cluster(name: str, model: ModelTable, table: GatewayTable) -> cluster_pb2.C
         ignore_health_on_host_removal=True,
         # A new cluster must not keep its route waiting for the first round of health checks.
         wait_for_warm_on_init=wrappers_pb2.BoolValue(value=False),
+        transport_socket_matches=[*([_tls()] if tls else []), _plain()],
     )
-    if not name.endswith("|local"):
-        made.transport_socket_matches.extend(_sockets(table))
-    return made
+    return resource(CDS, name, made)
 
 
 def _threshold(priority: base_pb2.RoutingPriority.ValueType) -> circuit_breaker_pb2.CircuitBreakers.Thresholds:
@@ -178,7 +203,7 @@ def _threshold(priority: base_pb2.RoutingPriority.ValueType) -> circuit_breaker_
     )
 
 
-def _health_check(model: ModelTable, gateway: str) -> health_check_pb2.HealthCheck:
+def _health_check(model: str, health_path: str, gateway: str) -> health_check_pb2.HealthCheck:
     made = health_check_pb2.HealthCheck(
         timeout=_seconds(CHECK_TIMEOUT_S),
         interval=_seconds(CHECK_S),
@@ -187,13 +212,11 @@ def _health_check(model: ModelTable, gateway: str) -> health_check_pb2.HealthChe
         unhealthy_threshold=_uint(UNHEALTHY_AFTER),
         healthy_threshold=_uint(HEALTHY_AFTER),
     )
-    if model.health_path:
+    if health_path:
         # Through another cluster's gateway to a replica behind it: a gateway without one is no help.
-        headers = [_header(MODEL_HEADER, model.model), _header(FROM_HEADER, gateway)]
+        headers = [_header(MODEL_HEADER, model), _header(FROM_HEADER, gateway)]
         made.http_health_check.CopyFrom(
-            health_check_pb2.HealthCheck.HttpHealthCheck(
-                path=model.health_path, host=model.model, request_headers_to_add=headers
-            )
+            health_check_pb2.HealthCheck.HttpHealthCheck(path=health_path, host=model, request_headers_to_add=headers)
         )
     else:
         made.tcp_health_check.CopyFrom(health_check_pb2.HealthCheck.TcpHealthCheck())
@@ -216,31 +239,24 @@ def _outlier_detection() -> outlier_detection_pb2.OutlierDetection:
     )
 
 
-def _sockets(table: GatewayTable) -> list[cluster_pb2.Cluster.TransportSocketMatch]:
-    """Beyond loopback other gateways are spoken to by mTLS, and have to be who they should be."""
-    made = []
-    for name, gateway in sorted(table.gateways.items()):
-        if name == table.cluster or _is_loopback(gateway.address):
-            continue
-        context = tls_pb2.UpstreamTlsContext(
-            sni=name,
-            common_tls_context=tls_pb2.CommonTlsContext(
-                tls_certificate_sds_secret_configs=[secret_pb2.SdsSecretConfig(name=CLIENT_SECRET)],
-                combined_validation_context=tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
-                    default_validation_context=common_pb2.CertificateValidationContext(
-                        match_typed_subject_alt_names=[
-                            common_pb2.SubjectAltNameMatcher(
-                                san_type=common_pb2.SubjectAltNameMatcher.DNS,
-                                matcher=string_pb2.StringMatcher(exact=name),
-                            )
-                        ]
-                    ),
-                    validation_context_sds_secret_config=secret_pb2.SdsSecretConfig(name=AUTHORITY_SECRET),
-                ),
-            ),
-        )
-        made.append(_socket(f"{TLS}-{name}", "envoy.transport_sockets.tls", context))
-    return [*made, _socket(PLAIN, "envoy.transport_sockets.raw_buffer", raw_buffer_pb2.RawBuffer())]
+def _tls() -> cluster_pb2.Cluster.TransportSocketMatch:
+    """Beyond loopback other gateways are spoken to by mTLS, and have to be who they should be.
+
+    The name that is asked for, and that their certificate must have, is the endpoint's: the cluster's.
+    """
+    context = tls_pb2.UpstreamTlsContext(
+        auto_host_sni=True,
+        auto_sni_san_validation=True,
+        common_tls_context=tls_pb2.CommonTlsContext(
+            tls_certificate_sds_secret_configs=[secret_pb2.SdsSecretConfig(name=CLIENT_SECRET)],
+            validation_context_sds_secret_config=secret_pb2.SdsSecretConfig(name=AUTHORITY_SECRET),
+        ),
+    )
+    return _socket(TLS, "envoy.transport_sockets.tls", context)
+
+
+def _plain() -> cluster_pb2.Cluster.TransportSocketMatch:
+    return _socket(PLAIN, "envoy.transport_sockets.raw_buffer", raw_buffer_pb2.RawBuffer())
 
 
 def _socket(key: str, kind: str, config: message.Message) -> cluster_pb2.Cluster.TransportSocketMatch:
@@ -279,9 +295,8 @@ def _locality(
     table: GatewayTable, cluster: str, addresses: Iterable[Address], weight: int, priority: int
 ) -> endpoint_components_pb2.LocalityLbEndpoints:
     addresses = tuple(addresses)
-    key = PLAIN
-    if cluster != table.cluster and not _is_loopback(table.gateways[cluster].address):
-        key = f"{TLS}-{cluster}"
+    away = cluster != table.cluster
+    key = TLS if away and not _is_loopback(table.gateways[cluster].address) else PLAIN
     metadata = base_pb2.Metadata()
     metadata.filter_metadata["envoy.transport_socket_match"].update({"socket": key})
     return endpoint_components_pb2.LocalityLbEndpoints(
@@ -290,7 +305,9 @@ def _locality(
         priority=priority,
         lb_endpoints=[
             endpoint_components_pb2.LbEndpoint(
-                endpoint=endpoint_components_pb2.Endpoint(address=_address(host, port)),
+                endpoint=endpoint_components_pb2.Endpoint(
+                    address=_address(host, port), hostname=cluster if key == TLS else ""
+                ),
                 # So that a priority's health is the health of what is sent there, not of how many addresses it has.
                 load_balancing_weight=_uint(max(1, weight // len(addresses))),
                 metadata=metadata,
@@ -303,55 +320,56 @@ def _locality(
 # ---- routes
 
 
-def _routes(table: GatewayTable) -> route_pb2.RouteConfiguration:
+@functools.lru_cache(maxsize=KEPT)
+def _routes(gateway: str, models: tuple[_Routed, ...]) -> Resource:
     made = route_pb2.RouteConfiguration(name=ROUTE_CONFIG, most_specific_header_mutations_wins=True)
     rest: list[route_components_pb2.Route] = []
-    for model in table.models:
+    for model in models:
         made.virtual_hosts.append(
             route_components_pb2.VirtualHost(
-                name=model.model, domains=[model.model, f"{model.model}.*"], routes=_model_routes(model, table, ())
+                name=model.model, domains=[model.model, f"{model.model}.*"], routes=_model_routes(model, gateway, ())
             )
         )
-        rest += _model_routes(model, table, [_matcher(MODEL_HEADER, model.model)])
-    rest.append(_refusal((), 404, "no such model here", name="unknown-model"))
+        rest += _model_routes(model, gateway, [_matcher(MODEL_HEADER, model.model)])
+    rest.append(_refusal((), 404, "no such model here"))
     made.virtual_hosts.append(route_components_pb2.VirtualHost(name="by-header", domains=["*"], routes=rest))
-    return made
+    return resource(RDS, ROUTE_CONFIG, made)
 
 
 def _model_routes(
-    model: ModelTable, table: GatewayTable, also: Iterable[route_components_pb2.HeaderMatcher]
+    model: _Routed, gateway: str, also: Iterable[route_components_pb2.HeaderMatcher]
 ) -> list[route_components_pb2.Route]:
     also = list(also)
     made = []
     sent_on = [*also, _present(FROM_HEADER)]
     if model.local:
-        high = _route(model, table, local_name(model.model), [*sent_on, _matcher(PRIORITY_HEADER, "high")], high=True)
-        capped = _route(model, table, local_name(model.model), sent_on)
-        capped.typed_per_filter_config["envoy.filters.http.local_ratelimit"].CopyFrom(_any(_spill_cap(model)))
-        checks = _route(model, table, local_name(model.model), sent_on)
+        name = local_name(model.model)
         if model.health_path:
-            checks.match.ClearField("prefix")
+            checks = _route(model, gateway, name, sent_on)
             checks.match.path = model.health_path
             made.append(checks)
-        made += [high, capped]
+        made.append(_route(model, gateway, name, [*sent_on, _matcher(PRIORITY_HEADER, "high")], high=True))
+        capped = _route(model, gateway, name, sent_on)
+        capped.typed_per_filter_config["envoy.filters.http.local_ratelimit"].CopyFrom(_any(_spill_cap(model)))
+        made.append(capped)
     else:
-        made.append(_refusal(sent_on, 503, f"no replica of {model.model} in {table.cluster}"))
-    for group in sorted(model.groups, key=lambda one: (not one.cell, one.cell)):
-        matchers = [*also, *([_matcher(CELL_HEADER, group.cell)] if group.cell else [])]
-        if not group.shares:
+        made.append(_refusal(sent_on, 503, f"no replica of {model.model} in {gateway}"))
+    for cell, served, unserved in sorted(model.groups, key=lambda one: (not one[0], one[0])):
+        matchers = [*also, *([_matcher(CELL_HEADER, cell)] if cell else [])]
+        if not served:
             made.append(_refusal(matchers, 503, f"nobody can serve {model.model}"))
             continue
-        name = cluster_name(model.model, group.cell)
-        made.append(_route(model, table, name, [*matchers, _matcher(PRIORITY_HEADER, "high")], high=True))
-        if group.unserved:
-            made.append(_shed(matchers, group.unserved))
-        made.append(_route(model, table, name, matchers))
+        name = cluster_name(model.model, cell)
+        made.append(_route(model, gateway, name, [*matchers, _matcher(PRIORITY_HEADER, "high")], high=True))
+        if unserved:
+            made.append(_shed(matchers, unserved))
+        made.append(_route(model, gateway, name, matchers))
     return made
 
 
 def _route(
-    model: ModelTable,
-    table: GatewayTable,
+    model: _Routed,
+    gateway: str,
     cluster: str,
     matchers: Iterable[route_components_pb2.HeaderMatcher],
     *,
@@ -363,19 +381,13 @@ def _route(
         priority=base_pb2.HIGH if high else base_pb2.DEFAULT,
         retry_policy=_retry_policy(),
     )
-    if model.traffic.session_header is not None:
-        action.hash_policy.append(
-            route_components_pb2.RouteAction.HashPolicy(
-                header=route_components_pb2.RouteAction.HashPolicy.Header(header_name=model.traffic.session_header)
-            )
-        )
+    if model.session_header is not None:
+        header = route_components_pb2.RouteAction.HashPolicy.Header(header_name=model.session_header)
+        action.hash_policy.append(route_components_pb2.RouteAction.HashPolicy(header=header))
     return route_components_pb2.Route(
         match=route_components_pb2.RouteMatch(prefix="/", headers=list(matchers)),
         route=action,
-        request_headers_to_add=[
-            _header(FROM_HEADER, table.cluster),
-            _header(MODEL_HEADER, model.model),
-        ],
+        request_headers_to_add=[_header(FROM_HEADER, gateway), _header(MODEL_HEADER, model.model)],
     )
 
 
@@ -395,6 +407,11 @@ def _retry_policy() -> route_components_pb2.RetryPolicy:
             )
         ],
         host_selection_retry_max_attempts=8,
+        # What the plan named has failed: the next try goes to what could help besides, not to its neighbour.
+        retry_priority=route_components_pb2.RetryPolicy.RetryPriority(
+            name="envoy.retry_priorities.previous_priorities",
+            typed_config=_any(previous_priorities_config_pb2.PreviousPrioritiesConfig(update_frequency=1)),
+        ),
         retry_back_off=route_components_pb2.RetryPolicy.RetryBackOff(
             base_interval=_seconds(0.01), max_interval=_seconds(0.1)
         ),
@@ -402,10 +419,9 @@ def _retry_policy() -> route_components_pb2.RetryPolicy:
 
 
 def _refusal(
-    matchers: Iterable[route_components_pb2.HeaderMatcher], status: int, text: str, *, name: str = ""
+    matchers: Iterable[route_components_pb2.HeaderMatcher], status: int, text: str
 ) -> route_components_pb2.Route:
     return route_components_pb2.Route(
-        name=name,
         match=route_components_pb2.RouteMatch(prefix="/", headers=list(matchers)),
         direct_response=route_components_pb2.DirectResponseAction(
             status=status, body=base_pb2.DataSource(inline_string=f"{text}\n")
@@ -426,7 +442,7 @@ def _shed(matchers: Iterable[route_components_pb2.HeaderMatcher], part: float) -
     return made
 
 
-def _spill_cap(model: ModelTable) -> local_rate_limit_pb2.LocalRateLimit:
+def _spill_cap(model: _Routed) -> local_rate_limit_pb2.LocalRateLimit:
     """What other gateways may send: a receiver that is already full is not felled by who lost another one."""
     tokens = max(1, round(model.spill_rps))
     whole = base_pb2.RuntimeFractionalPercent(default_value=percent_pb2.FractionalPercent(numerator=100))
@@ -462,6 +478,7 @@ def _address(host: str, port: int) -> address_pb2.Address:
     return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=host, port_value=port))
 
 
+@functools.lru_cache(maxsize=KEPT)
 def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address).is_loopback
 

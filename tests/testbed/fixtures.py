@@ -14,6 +14,7 @@ import pytest
 
 from tests.testbed.build import Binaries, Missing, find_binaries, find_chromium, find_mosquitto, in_ci
 from tests.testbed.envoy import find_envoy
+from tests.testbed.powerdns import find_powerdns
 
 _Found = TypeVar("_Found")
 
@@ -36,6 +37,11 @@ def require_chromium() -> Path:
 def require_envoy() -> Path:
     """The gateway's program, or no test."""
     return _require(find_envoy)
+
+
+def require_powerdns() -> Path:
+    """The name server's program, or no test."""
+    return _require(find_powerdns)
 
 
 def _require(find: Callable[[], _Found]) -> _Found:

@@ -26,6 +26,7 @@ from federation.aiokit.tasks import Tasks
 from federation.app import Controller
 from federation.settings import Listen, Settings
 from federation.state.world import Timing
+from federation.traffic import xds
 from federation.wire import messages
 from tests.testbed.envoy import Envoy
 from tests.testbed.fleet import simulated_agent
@@ -41,7 +42,8 @@ DOORS = dict(zip(PLACES, USERS, strict=True))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """One request: when (monotonic seconds), from which cell, who answered, and how. Status 0 is no answer at all."""
+    """One request: when (monotonic seconds), from which cell, who answered, and how. Status 0 is no answer at all;
+    of what is no good answer, `served_by` is its text."""
 
     at_s: float
     cell: str
@@ -86,10 +88,10 @@ class Load:
         headers = {"host": f"{MODEL_NAME}.example", "x-isochrone-cell": cell}
         try:
             async with self._client.get(f"http://127.0.0.1:{self._ports[cell]}/v1", headers=headers) as answer:
-                served_by = await answer.text() if answer.status == 200 else ""
+                served_by = (await answer.text()).strip()
                 self.sent.append(Sent(at_s=at_s, cell=cell, served_by=served_by, status=answer.status))
-        except (aiohttp.ClientError, TimeoutError):
-            self.sent.append(Sent(at_s=at_s, cell=cell, served_by="", status=0))
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self.sent.append(Sent(at_s=at_s, cell=cell, served_by=repr(error), status=0))
 
     def failed(self, since_s: float = 0.0) -> list[Sent]:
         """Requests that got no good answer."""
@@ -97,15 +99,77 @@ class Load:
 
     def shares(self, cell: str, from_s: float, to_s: float) -> dict[str, float]:
         """Who answered a cell's requests between two moments."""
-        served = Counter(one.served_by for one in self.sent if one.cell == cell and from_s <= one.at_s < to_s)
+        asked = [one for one in self.sent if one.cell == cell and from_s <= one.at_s < to_s]
+        served = Counter(one.served_by for one in asked if one.status == 200)
         whole = sum(served.values())
         return {name: count / whole for name, count in sorted(served.items())} if whole else {}
+
+
+class Direct:
+    """The same users without gateways: each of `clients` asks a cluster's replicas directly, the one that it was told.
+
+    `record(cell)` says which that is; a client asks it again only every `ttl_s`, at a moment of its own. Whoever serves
+    in front of a cluster's replicas knows which of them run.
+    """
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        rps: dict[str, float],
+        record: Callable[[str], str],
+        *,
+        ttl_s: float,
+        clients: int = 20,
+    ) -> None:
+        self.sent: deque[Sent] = deque(maxlen=1_000_000)
+        self._replicas = replicas
+        self._rps = rps
+        self._record = record
+        self._ttl_s = ttl_s
+        self._clients = clients
+
+    async def __aenter__(self) -> Direct:
+        self._client = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
+        self._tasks = [
+            asyncio.create_task(self._user(cell, number)) for cell in self._rps for number in range(self._clients)
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._client.close()
+        await asyncio.sleep(0.05)
+
+    async def _user(self, cell: str, number: int) -> None:
+        spacing_s = self._clients / self._rps[cell]
+        await asyncio.sleep(spacing_s * number / self._clients)
+        known = self._record(cell)
+        asks_s = time.monotonic() + self._ttl_s * (number + 1) / self._clients
+        while True:
+            at_s = time.monotonic()
+            if at_s >= asks_s:
+                known, asks_s = self._record(cell), asks_s + self._ttl_s
+            self.sent.append(Sent(at_s=at_s, cell=cell, served_by=known, status=await self._ask(known, number)))
+            await asyncio.sleep(max(0.0, at_s + spacing_s - time.monotonic()))
+
+    async def _ask(self, cluster: str, number: int) -> int:
+        running = self._replicas.running(cluster)
+        if not running:
+            return 0
+        try:
+            async with self._client.get(f"http://127.0.0.1:{running[number % len(running)]}/v1") as answer:
+                return answer.status
+        except (aiohttp.ClientError, TimeoutError):
+            return 0
 
 
 class Lab:
     """Everything running, in the caller's loop.
 
-    Args: rps: cell -> requests per second. traffic: the policy's. health: whether Envoy is told to check health.
+    Args: rps: cell -> requests per second. traffic: the policy's. spare: two clusters have room for everyone, and
+        anyone may serve anyone; else there are no more replicas than are needed, and residency holds.
     """
 
     def __init__(
@@ -116,6 +180,8 @@ class Lab:
         traffic: dict[str, Any] | None = None,
         interval_s: float = INTERVAL_S,
         plan_period_s: float = 5.0,
+        spare: bool = False,
+        stale_s: float | None = None,
     ) -> None:
         self.directory = directory
         self.rps = rps
@@ -133,6 +199,8 @@ class Lab:
         self.broker_port = free_ports(1)[0]
         self.controller: Controller | None = None
         self.traffic = {"stepPercent": 25, "stepSeconds": 3, "drainSeconds": 2} | (traffic or {})
+        self.spare = spare
+        self.stale_s = stale_s or 4 * interval_s
         self.policies = directory / "policies"
         self.policies.mkdir(parents=True)
         self._write_policies()
@@ -147,6 +215,9 @@ class Lab:
         model["spec"]["accelerators"] = [{"product": "NVIDIA-L4", "minVramGiB": 20, "requestsPerSecond": 40}]
         policy = POLICY | {"spec": POLICY["spec"] | {"traffic": self.traffic}}
         policy["spec"]["failover"] = {"tolerationSeconds": 60}
+        if self.spare:
+            policy["spec"]["availability"] = {"minReplicas": 16, "minRegions": 2}
+            del policy["spec"]["residency"]
         (self.policies / "chat.yaml").write_text(yaml.safe_dump_all([model, policy]), encoding="utf-8")
 
     @contextlib.asynccontextmanager
@@ -182,14 +253,20 @@ class Lab:
             listen=Listen(port=0),
             xds=XdsListen(port=self.xds_port),
             broker_port=self.broker_port,
-            timing=Timing(
-                report_interval_s=self.interval_s, tick_s=self.interval_s / 2, stale_after_s=4 * self.interval_s
-            ),
+            timing=Timing(report_interval_s=self.interval_s, tick_s=self.interval_s / 2, stale_after_s=self.stale_s),
             plan_period_s=self.plan_period_s,
             plan_spacing_s=0.5,
         )
-        self.controller = Controller(settings, clock=self.clock, token=TOKEN)
-        await self.controller.start()
+        for left in reversed(range(20)):
+            self.controller = Controller(settings, clock=self.clock, token=TOKEN)
+            try:
+                await self.controller.start()
+                return
+            except OSError:  # the one before has not let go of its ports yet
+                await self.controller.stop()
+                if not left:
+                    raise
+                await asyncio.sleep(0.5)
 
     async def stop_controller(self) -> None:
         """It and its broker are gone; gateways, replicas and agents go on."""
@@ -209,9 +286,8 @@ class Lab:
             wanted = ports[: sum(ready.values())]
             for port in ports:
                 if port in wanted:
-                    if name not in self.lost:
-                        self.replicas.start(name, port)
-                else:
+                    self.replicas.start(name, port)
+                elif name not in self.replicas.dead:
                     self.replicas.kill(name, port)
             return tuple(
                 messages.ReplicaEndpoint(model=MODEL_NAME, address="127.0.0.1", port=port) for port in sorted(wanted)
@@ -231,14 +307,22 @@ class Lab:
         self.tasks[name] = Tasks()
         self.tasks[name].start(f"agent-{name}", agent.run())
 
-    lost: frozenset[str] = frozenset()
-    """Regions whose replicas do not come back."""
-
-    async def lose(self, name: str) -> None:
-        """A region is gone: its agent's link, its replicas and nothing else, at once."""
-        self.lost = self.lost | {name}
+    async def lose(self, name: str) -> float:
+        """A region is gone: its replicas and its agent's link, at once; gives when (monotonic seconds)."""
+        at_s = time.monotonic()
         self.agents[name].cut()
-        await asyncio.to_thread(self.replicas.kill_all, name)
+        await asyncio.to_thread(self.replicas.lose, name)
+        return at_s
+
+    async def post(self, path: str, body: bytes = b"") -> None:
+        """Ask the controller for something, as an operator does."""
+        assert self.controller is not None
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with (
+            aiohttp.ClientSession() as client,
+            client.post(self.controller.url + path, data=body, headers=headers) as answer,
+        ):
+            assert answer.status == 200, await answer.text()
 
     # ---- asking
 
@@ -262,8 +346,17 @@ class Lab:
         )
 
     def all_healthy(self) -> bool:
-        """Whether every gateway has its routes and believes every endpoint."""
-        return all(
+        """Whether every gateway has accepted what is offered now, and believes every endpoint."""
+        assert self.controller is not None
+        server = self.controller.xds
+        assert server is not None
+        for status in self.hub.gateways.values():
+            offered = server.snapshot_of(status.cluster)
+            if offered is None or any(
+                status.accepted.get(short) != offered.version(type_url) for type_url, short in xds.SHORT.items()
+            ):
+                return False
+        return len(self.hub.gateways) == len(self.envoys) and all(
             envoy.stat("listener_manager.total_listeners_active") > 0
             and "health_flags::/failed" not in envoy.admin("/clusters")
             and "health_flags::healthy" in envoy.admin("/clusters")
