@@ -16,6 +16,7 @@ import structlog
 
 from agents import memory, session
 from agents.backend import Backend, BackendError
+from agents.gateway.stats import GatewayStats
 from federation.aiokit import broker
 from federation.aiokit.backoff import Backoff
 from federation.aiokit.clock import Clock
@@ -36,6 +37,8 @@ class AgentSettings:
     interval_s: float = 10.0
     state_path: Path | None = None
     version: str = ""
+    gateway_admin: str | None = None
+    """URL of the gateway's admin API, by which the agent sees how its replicas answer; None measures nothing."""
 
 
 class Agent:
@@ -51,6 +54,7 @@ class Agent:
         self._memory = memory.Memory()
         self._accepted = session.Accepted()
         self._seq = 0
+        self._stats = GatewayStats(settings.gateway_admin, clock)
         self._peers: tuple[messages.PeerEndpoint, ...] = ()
         self._rtts: tuple[messages.PeerRtt, ...] = ()
         self._client: aiomqtt.Client | None = None
@@ -105,6 +109,7 @@ class Agent:
             await client.publish(topics.topic(cluster, "status"), self._status(online=True), qos=1, retain=True)
             await client.subscribe(topics.topic(cluster, "desired"), qos=1)
             await client.subscribe(topics.topic(cluster, "peers"), qos=1)
+            await client.subscribe(topics.topic(cluster, "traffic"), qos=1)
             self._client = client
             self._backoff.reset()
             self._backend.changed.set()  # report at once: the broker may have forgotten the last one
@@ -126,6 +131,8 @@ class Agent:
         if isinstance(message, messages.Peers) and message.cluster == self.settings.cluster:
             self._peers = message.peers
             self._backend.changed.set()
+        elif isinstance(message, messages.Traffic) and message.cluster == self.settings.cluster:
+            await self._backend.steer(message)
         elif isinstance(message, messages.Desired):
             await self._obey(message)
 
@@ -221,7 +228,7 @@ class Agent:
             peers=self._rtts,
             demand=self._backend.demand(),
             endpoints=seen.endpoints,
-            served=seen.served,
+            served=seen.served or await self._stats.read(),
             probe=self._backend.probe(),
             epoch=self._accepted.epoch,
             generation=self._accepted.generation,

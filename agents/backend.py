@@ -39,6 +39,9 @@ class Backend(Protocol):
     async def apply(self, desired: messages.Desired) -> str:
         """Carry out; gives why it could not, or nothing. Doing it again changes nothing."""
 
+    async def steer(self, traffic: messages.Traffic) -> None:
+        """Let the cluster's own gateway and DNS send requests so. Doing it again changes nothing."""
+
     async def fence(self) -> tuple[int, int]:
         """The highest (epoch, generation) that the cluster's own objects bear, or (0, 0)."""
 

@@ -28,6 +28,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from agents.backend import BackendError, Observation
 from agents.demand import DemandFile
 from agents.gateway.endpoints import endpoints
+from agents.gateway.writer import Writer
 from agents.probe import Probe
 from federation.wire import messages
 
@@ -300,6 +301,9 @@ class KubeBackend:
                 self._settings.namespace, label_selector="app.kubernetes.io/managed-by=isochrone", _request_timeout=10
             )
         return [one for one in found.items if _pool_of(one) is not None]
+
+    async def steer(self, traffic: messages.Traffic) -> None:
+        await Writer.of(self, self._api, self._settings.namespace).steer(traffic)
 
     async def fence(self) -> tuple[int, int]:
         highest = (0, 0)

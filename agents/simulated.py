@@ -172,6 +172,9 @@ class SimulatedBackend:
         handle = loop.call_later(self._clock.machine_s(delay_s) + 0.001, wake)
         self._wakers.add(handle)
 
+    async def steer(self, traffic: messages.Traffic) -> None:
+        """There is no gateway here."""
+
     async def fence(self) -> tuple[int, int]:
         return self._fence
 

@@ -82,6 +82,7 @@ class TrafficLoop:
                 if world.clusters[name].report is not None:
                     self._server.offer(name, xds.snapshot(one))
                 await asyncio.sleep(0)
+        hub.republish.set("traffic")
         hub.wake()
 
     def _complain(self, tables: Tables) -> None:

@@ -190,6 +190,27 @@ HeaderName = Annotated[
 ]
 
 
+Zone = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        description="a DNS zone, as models.example",
+    ),
+]
+
+
+class DnsRecords(Base, frozen=True, kw_only=True):
+    """Names that ExternalDNS publishes from each cluster: MODEL.ZONE, with the cluster's front door."""
+
+    zone: Zone
+    provider: Annotated[
+        Literal["aws", "any"], Meta(description="aws: Route 53's routing policies; any: plain records, without weights")
+    ] = "any"
+    routing: Literal["weighted", "geoproximity", "geolocation"] = "weighted"
+
+
 class Traffic(Base, frozen=True, kw_only=True):
     """How fast shares move to where the plan wants them, when they stop or go back, and what gateways are told."""
 
@@ -217,6 +238,11 @@ class Traffic(Base, frozen=True, kw_only=True):
         HeaderName | None, Meta(description="requests with the same value stay on the same replica; null: spread")
     ] = None
     dns_ttl_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 30
+    dns: Annotated[DnsRecords | None, Meta(description="DNSEndpoint objects for ExternalDNS; null: none")] = None
+    remote_backends: Annotated[
+        Literal["ServiceImport", "Service"],
+        Meta(description="how HTTPRoutes name other clusters: by the multi-cluster Services API, or by their address"),
+    ] = "ServiceImport"
 
 
 class PlacementPolicySpec(Base, frozen=True, kw_only=True):

@@ -223,7 +223,51 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True, tag="peers"):
     peers: Annotated[tuple[PeerEndpoint, ...], Meta(max_length=5000)] = ()
 
 
-Message = Report | Desired | Ack | Status | Peers
+class BackendShare(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster that serves part of a gateway's requests: `weight` in thousandths; its front door, IP and port."""
+
+    cluster: Name
+    weight: Annotated[int, Meta(ge=0, le=1000)]
+    address: str = ""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
+
+
+class DnsShare(msgspec.Struct, frozen=True, kw_only=True):
+    """What names of a model should say of this cluster. `weight` is its part of all requests, of Route 53's 255.
+
+    `countries` (ISO 3166-1 alpha-2) are those most of whose users it serves.
+    """
+
+    zone: str
+    provider: Literal["aws", "any"]
+    routing: Literal["weighted", "geoproximity", "geolocation"]
+    ttl_s: Annotated[int, Meta(ge=1)]
+    weight: Annotated[int, Meta(ge=0, le=255)]
+    countries: tuple[str, ...] = ()
+
+
+class ModelTraffic(msgspec.Struct, frozen=True, kw_only=True):
+    """One model at this cluster's gateway."""
+
+    model: Name
+    backends: tuple[BackendShare, ...]
+    remote: Literal["ServiceImport", "Service"] = "ServiceImport"
+    dns: DnsShare | None = None
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True, tag="traffic"):
+    """Where this cluster's gateway sends requests, for standards that the agent speaks. Full state."""
+
+    version: Literal[1] = 1
+    cluster: Name
+    address: str
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    lat: float
+    lon: float
+    models: tuple[ModelTraffic, ...] = ()
+
+
+Message = Report | Desired | Ack | Status | Peers | Traffic
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _encoder = msgspec.json.Encoder(order="deterministic")
 

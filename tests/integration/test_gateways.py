@@ -17,7 +17,9 @@ import pytest
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.route.v3 import route_pb2
 
+from agents.gateway.stats import GatewayStats
 from federation.adapters.xds import InsecureXds, XdsListen, XdsServer
+from federation.aiokit.clock import Clock
 from federation.policy.documents import Gateway, Traffic
 from federation.traffic import xds
 from federation.traffic.status import GatewayStatus
@@ -179,6 +181,23 @@ async def test_a_full_receiver_sheds_what_others_send_by_priority(told: Told, se
         own = await ask(envoy, 400)
         assert own["503"] / 400 == pytest.approx(0.5, abs=0.1), "what nobody has room for is turned away at the door"
         assert await ask(envoy, 100, x_isochrone_priority="high") == {"fra": 100}
+
+
+async def test_an_agent_reads_how_its_replicas_answer(told: Told, servers: Replicas) -> None:
+    """A shift would go on into a cluster that fails its users: nobody would tell the controller."""
+    told.server.offer("fra", xds.snapshot(table(servers, 1.0)))
+    with Envoy("fra", xds_port=told.server.port) as envoy:
+        await opened(envoy)
+        stats = GatewayStats(f"http://127.0.0.1:{envoy.admin_port}", Clock())
+        assert await stats.read() == (), "nothing is known of before"
+        servers.error_share["fra"] = 1.0
+        await ask(envoy, 10, x_isochrone_from="iad", x_isochrone_priority="high")
+        servers.error_share["fra"] = 0.0
+        await ask(envoy, 30, x_isochrone_from="iad", x_isochrone_priority="high")
+        (sample,) = await stats.read()
+    assert sample.model == "chat-8b"
+    assert sample.requests_per_second > 0
+    assert sample.error_share == pytest.approx(0.25, abs=0.01)
 
 
 def overflowing(snapshot: xds.Snapshot) -> xds.Snapshot:

@@ -21,30 +21,30 @@ _Found = TypeVar("_Found")
 
 def require_kubernetes() -> Binaries:
     """The binaries of a control plane, or no test."""
-    return _require(find_binaries)
+    return require(find_binaries)
 
 
 def require_mosquitto() -> Path:
     """The broker's program, or no test."""
-    return _require(find_mosquitto)
+    return require(find_mosquitto)
 
 
 def require_chromium() -> Path:
     """The browser's program, or no test."""
-    return _require(find_chromium)
+    return require(find_chromium)
 
 
 def require_envoy() -> Path:
     """The gateway's program, or no test."""
-    return _require(find_envoy)
+    return require(find_envoy)
 
 
 def require_powerdns() -> Path:
     """The name server's program, or no test."""
-    return _require(find_powerdns)
+    return require(find_powerdns)
 
 
-def _require(find: Callable[[], _Found]) -> _Found:
+def require(find: Callable[[], _Found]) -> _Found:
     try:
         return find()
     except Missing as missing:
