@@ -23,7 +23,8 @@ class Situation:
         seen ready. load_rps: (model, cluster) -> requests per second routed there now. heard: clusters that can be
         told something. weighed: clusters of which a plan has been made since they were last heard anew; what runs in
         one that has just come back is stopped by no older plan. problem: models, pools and
-        clusters; a model it does not know is withdrawn.
+        clusters; a model it does not know is withdrawn. shifting: models whose requests are still on their way: what
+        they come from is kept until they have arrived, so that there is something to go back to.
     """
 
     problem: engine.Problem
@@ -33,6 +34,7 @@ class Situation:
     load_rps: Mapping[tuple[str, str], float]
     heard: frozenset[str]
     weighed: frozenset[str]
+    shifting: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +147,8 @@ class _Walk:
             return True  # withdrawn: nobody may be served by it any more
         if self.desired[key] > self.s.ready.get(key, 0):
             return self._floor_of_desired(model, key)  # one that never became ready serves nobody
+        if spare and key[0] in self.s.shifting:
+            return False
         left = self._surely_ready(key)
         if not self._floors_hold(model, left):
             return False

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from tests.bench import demo_size, loading, placement, routes
+from tests.bench import demo_size, loading, placement, routes, traffic
 
 Result = dict[str, object]
 CASES: dict[str, Callable[[], Iterator[Result]]] = {
@@ -16,6 +16,7 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "policies": loading.policies,
     "placement": placement.placement,
     "routes": routes.routes,
+    "traffic": traffic.traffic,
 }
 
 

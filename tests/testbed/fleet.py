@@ -48,6 +48,7 @@ def simulated_agent(
     clock: Clock,
     interval_s: float,
     state_path: Path | None = None,
+    gateway_admin: str | None = None,
     **backend_fields: Any,
 ) -> tuple[Agent, SimulatedBackend]:
     """The agent of a simulated cluster of eight devices, whose front door counts the users of `cells`."""
@@ -61,7 +62,9 @@ def simulated_agent(
         probe=f"{name}.test:1",
         **({"demand": lambda: samples} | backend_fields),
     )
-    settings = AgentSettings(cluster=name, address=address, interval_s=interval_s, state_path=state_path)
+    settings = AgentSettings(
+        cluster=name, address=address, interval_s=interval_s, state_path=state_path, gateway_admin=gateway_admin
+    )
     return Agent(settings, backend, clock=clock, rng=rng), backend
 
 

@@ -192,7 +192,6 @@ class Lab:
         self.agents: dict[str, Agent] = {}
         self.backends: dict[str, SimulatedBackend] = {}
         self.replicas = Replicas(tuple(PLACES), per_cluster=8)
-        self.served: dict[str, tuple[messages.ServedSample, ...]] = {}
         self.xds_port, *ports = free_ports(1 + len(PLACES))
         self.gateway_ports = dict(zip(PLACES, ports, strict=True))
         self.envoys: dict[str, Envoy] = {}
@@ -227,9 +226,8 @@ class Lab:
             try:
                 await self.start_controller()
                 for name in PLACES:
-                    self._start_agent(name)
-                for name in PLACES:
                     self.envoys[name] = Envoy(name, xds_port=self.xds_port, port=self.gateway_ports[name])
+                    self._start_agent(name)
                     await asyncio.to_thread(self.envoys[name].start)
                 await self.until(self.is_settled, "placement")
                 for name, envoy in self.envoys.items():
@@ -301,7 +299,7 @@ class Lab:
             interval_s=self.interval_s,
             demand=lambda: (sample,),
             endpoints=endpoints,
-            served=lambda: self.served.get(name, ()),
+            gateway_admin=f"http://127.0.0.1:{self.envoys[name].admin_port}",
         )
         self.agents[name], self.backends[name] = agent, backend
         self.tasks[name] = Tasks()

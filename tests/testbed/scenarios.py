@@ -214,3 +214,37 @@ async def away(directory: Path, *, away_s: float, tell: Callable[[str], None] = 
             failures=[(round(one.at_s - gone_s, 2), one) for one in users.failed()],
             shares=seen,
         )
+
+
+@dataclass(slots=True)
+class Degraded:
+    """A shift into a cluster whose replicas begin to fail. `shares`: the receiver's share of Berlin, as it changed."""
+
+    shares: list[float]
+    said: list[str]
+    back_s: float
+    """From the first failure to the commit that takes the receiver's requests back."""
+    failed_of_receiver: int
+
+
+async def degrade(directory: Path) -> Degraded:
+    """Move Berlin's users to a dearer cluster by draining theirs, and let the receiver fail half of what it gets."""
+    lab = Lab(directory, rps=RPS, traffic={"stepPercent": 20, "stepSeconds": 3, "retrySeconds": 60})
+    async with lab.running(), load(lab) as users:
+        await asyncio.sleep(1.0)
+        await lab.post("/v1/clusters/fra/drain", b'{"reason": "leaving"}')
+        await lab.until(lambda: lab.plan_of("Berlin").get("mad", 0.0) >= 0.35, "middle of the shift")
+        lab.replicas.error_share["mad"] = 0.5
+        failing_s = time.monotonic()
+        shares = [lab.plan_of("Berlin").get("mad", 0.0)]
+        back_s = None
+        while time.monotonic() < failing_s + 20.0:
+            now = lab.plan_of("Berlin").get("mad", 0.0)
+            if now != shares[-1]:
+                shares.append(now)
+            if back_s is None and now < shares[0] - 0.1:
+                back_s = time.monotonic() - failing_s
+            await asyncio.sleep(0.02)
+        said = [event.reason for event in lab.hub.events if event.reason.startswith("Shift")]
+        failed = [one for one in users.failed(failing_s) if one.status == 500]
+        return Degraded(shares=shares, said=said, back_s=back_s or -1.0, failed_of_receiver=len(failed))

@@ -47,6 +47,7 @@ def step(
     load: Mapping[tuple[str, str], float] | None = None,
     heard: tuple[str, ...] = ("fra", "iad", "nrt"),
     weighed: tuple[str, ...] = ("fra", "iad", "nrt"),
+    shifting: tuple[str, ...] = (),
     problem: engine.Problem | None = None,
 ) -> dict[PlacementKey, int]:
     situation = rollout.Situation(
@@ -57,6 +58,7 @@ def step(
         load_rps=load or {},
         heard=frozenset(heard),
         weighed=frozenset(weighed),
+        shifting=frozenset(shifting),
     )
     return rollout.next_step(situation).desired
 
@@ -72,6 +74,13 @@ def test_a_replica_that_still_gets_requests_stays() -> None:
     """Requests in flight would be cut while their share is still on its way."""
     ready = {FRA: 1, IAD: 1}
     assert step({IAD: 1}, ready, ready, load={("chat", "fra"): 0.5})[FRA] == 1
+
+
+def test_what_a_shift_comes_from_is_kept_until_it_has_arrived() -> None:
+    """There would be nothing to go back to when the receiver fails its users."""
+    ready = {FRA: 1, IAD: 1}
+    assert step({IAD: 1}, ready, ready, shifting=("chat",)) == ready
+    assert step({IAD: 1}, ready, ready, shifting=("other",)) == {FRA: 0, IAD: 1}
 
 
 def test_one_that_never_became_ready_goes_at_once() -> None:
