@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiomqtt
+import msgspec
 import structlog
 
-from agents import memory, session
-from agents.backend import Backend, BackendError
+from agents import limits, memory, session
+from agents.backend import Backend, BackendError, Observation
 from agents.gateway.stats import GatewayStats
 from federation.aiokit import broker
 from federation.aiokit.backoff import Backoff
@@ -53,6 +55,8 @@ class Agent:
         self._backoff = Backoff(rng, base_s=0.5, cap_s=30.0)
         self._memory = memory.Memory()
         self._accepted = session.Accepted()
+        self._knows_fence = False
+        self._resumed = False
         self._seq = 0
         self._stats = GatewayStats(settings.gateway_admin, clock)
         self._peers: tuple[messages.PeerEndpoint, ...] = ()
@@ -68,27 +72,64 @@ class Agent:
         # By the clock, so that an agent that lost its file speaks over its earlier starts; by the file, if the clock
         # went back.
         boot_order = max(self._memory.boot_order + 1, int(self._clock.wall_s()))
-        self._memory = memory.Memory(boot_order=boot_order, desired=self._memory.desired)
+        self._memory = msgspec.structs.replace(self._memory, boot_order=boot_order)
         await asyncio.to_thread(memory.write, self.settings.state_path, self._memory)
         self._accepted = self._memory.accepted()
         await self._backend.start()
         try:
             await self._learn_fence()
-            if self._memory.desired is not None:
-                await self._backend.apply(self._memory.desired)
+            await self._resume()
             await together(link=self._stay_connected(), reports=self._keep_reporting())
         finally:
             await self._backend.close()
 
-    async def _learn_fence(self) -> None:
-        """A lost or damaged state file must not let an older plan in: the cluster's objects bear their fence."""
+    async def _learn_fence(self) -> str:
+        """A lost or damaged state file must not let an older plan in: the cluster's objects bear their fence.
+
+        Returns: why it could not be learned yet, or nothing.
+        """
+        if self._knows_fence:
+            return ""
         try:
             epoch, generation = await self._backend.fence()
         except BackendError as error:
             self._log.warning("the cluster cannot be asked yet", cause=str(error))
-            return
+            return str(error)
         if (epoch, generation) > self._accepted.fence:
-            self._accepted = session.Accepted(epoch=epoch, generation=generation)
+            following = msgspec.structs.replace(self._memory, epoch=epoch, generation=generation)
+            await asyncio.to_thread(memory.write, self.settings.state_path, following)
+            self._memory, self._accepted = following, following.accepted()
+            self._log.info("known from the cluster's own objects", accepted=f"{epoch}.{generation}")
+        self._knows_fence = True
+        return ""
+
+    async def _resume(self) -> None:
+        """Complete what was accepted before, as far as the owner still allows it; what he does not stays as it is."""
+        desired = self._memory.desired
+        if desired is None or self._accepted.checksum != desired.checksum:
+            self._resumed = True
+            return
+        try:
+            seen = await self._backend.observe()
+        except BackendError as error:
+            self._log.warning("what was accepted is completed later", cause=str(error))
+            return
+        self._resumed = True
+        beyond = "; ".join(self._beyond(desired, seen))
+        if beyond:
+            self._log.warning("what was accepted is no longer allowed here; it is left as it is", cause=beyond)
+            return
+        trouble = await self._backend.apply(desired)
+        self._log.info("resumed", generation=f"{desired.epoch}.{desired.generation}", trouble=trouble)
+
+    def _beyond(self, desired: messages.Desired, seen: Observation) -> Iterable[str]:
+        return limits.violations(
+            self._backend.limits,
+            desired,
+            namespace=self._backend.namespace,
+            pools=seen.pools,
+            replicas=seen.replicas,
+        )
 
     # ---- the link
 
@@ -137,6 +178,10 @@ class Agent:
             await self._obey(message)
 
     async def _obey(self, desired: messages.Desired) -> None:
+        unknown = await self._learn_fence()
+        if unknown:
+            await self._acknowledge(desired, f"what was accepted here before is not known yet: {unknown}")
+            return
         try:
             seen = await self._backend.observe()
         except BackendError as error:
@@ -147,13 +192,15 @@ class Agent:
             cluster=self.settings.cluster,
             accepted=self._accepted,
             devices=session.usable_devices(seen.pools, seen.replicas, desired),
+            beyond=self._beyond(desired, seen),
+            no_place=session.why_no_place(desired, seen.pools, seen.replicas),
         )
         if not verdict.obey:
             self._log.warning("desired state refused", code=verdict.code.value, cause=verdict.reason)
             await self._acknowledge(desired, f"{verdict.code.value}: {verdict.reason}")
             return
         if verdict.code is session.Code.ACCEPT:
-            following = memory.Memory(boot_order=self._memory.boot_order, desired=desired)
+            following = msgspec.structs.replace(self._memory, desired=desired)
             try:
                 await asyncio.to_thread(memory.write, self.settings.state_path, following)
             except OSError as error:
@@ -198,6 +245,9 @@ class Agent:
             except TimeoutError:
                 await self._measure()
             self._backend.changed.clear()
+            if not self._resumed:
+                await self._learn_fence()
+                await self._resume()
             await self._report()
             await self._clock.sleep(interval_s * SOONEST_REPORT)
 
@@ -233,6 +283,8 @@ class Agent:
             epoch=self._accepted.epoch,
             generation=self._accepted.generation,
             kubernetes_version=seen.kubernetes_version,
+            growth=seen.growth,
+            conditions=seen.conditions,
             agent_version=self.settings.version,
         )
         await self._publish("report", messages.encode(report))

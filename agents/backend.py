@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+from agents.limits import Limits
 from federation.wire import messages
 
 
@@ -23,15 +24,21 @@ class Observation:
     endpoints: tuple[messages.ReplicaEndpoint, ...] = ()
     served: tuple[messages.ServedSample, ...] = ()
     kubernetes_version: str = ""
+    growth: tuple[messages.Growth, ...] = ()
+    conditions: tuple[messages.Condition, ...] = ()
 
 
 class Backend(Protocol):
     """A cluster. `changed` is set when something is worth reporting before the interval ends."""
 
     changed: asyncio.Event
+    limits: Limits
+    """What the cluster's owner allows."""
+    namespace: str
+    """Where models run."""
 
     async def start(self) -> None:
-        """Begin to watch."""
+        """Begin to watch. Raises: BackendError when there is no way to reach the cluster at all."""
 
     async def observe(self) -> Observation:
         """The cluster now. Raises: BackendError."""

@@ -19,10 +19,12 @@ from typing import Any
 import click
 import structlog
 
+from agents import limits
 from agents.app import Agent, AgentSettings
-from agents.backend import Backend
+from agents.backend import Backend, BackendError
 from agents.demand import DemandFile
-from agents.kube import KubeBackend, KubeSettings
+from agents.kube.backend import KubeBackend, KubeSettings
+from agents.limits import Limits
 from agents.probe import Probe
 from agents.simulated import SimulatedBackend
 from federation.aiokit.broker import BrokerAddress
@@ -94,7 +96,10 @@ class LinkOptions:
             version=metadata.version("isochrone"),
             gateway_admin=self.gateway_admin,
         )
-        asyncio.run(_run(Agent(settings, backend, clock=clock, rng=rng)))
+        try:
+            asyncio.run(_run(Agent(settings, backend, clock=clock, rng=rng)))
+        except BackendError as error:
+            raise click.ClickException(str(error)) from error
 
 
 def link_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -121,7 +126,7 @@ def agent() -> None:
 Examples:
   isochrone agent kubernetes --cluster fra-1 --broker mqtt://127.0.0.1:1883 --kubeconfig ~/.kube/config
   isochrone agent kubernetes --cluster fra-1 --broker mqtts://broker.example:8883 \\
-      --broker-ca ca.crt --broker-cert agent.crt --broker-key agent.key
+      --broker-ca ca.crt --broker-cert agent.crt --broker-key agent.key --limits limits.yaml
 """
 )
 @link_options
@@ -132,19 +137,45 @@ Examples:
     help="How to reach the cluster; without it the pod's service account.",
 )
 @click.option("--namespace", default="isochrone-models", show_default=True, help="Where models are deployed.")
+@click.option(
+    "--limits",
+    "limits_file",
+    type=FILE,
+    envvar="ISOCHRONE_LIMITS",
+    help="What the cluster's owner allows, YAML; stronger than the controller.",
+)
 @click.option("--probe-listen", help="HOST:PORT that peers may measure the round trip to.")
 @click.option("--probe-advertise", default="", help="What peers are told instead, as the load balancer's HOST:PORT.")
 def kubernetes(
-    link: LinkOptions, kubeconfig: Path | None, namespace: str, probe_listen: str | None, probe_advertise: str
+    link: LinkOptions,
+    kubeconfig: Path | None,
+    namespace: str,
+    limits_file: Path | None,
+    probe_listen: str | None,
+    probe_advertise: str,
 ) -> None:
     """Report a Kubernetes cluster and carry out what the controller wants there."""
-    clock = Clock()
+    clock, rng = Clock(), random.Random(secrets.randbits(64))
     backend = KubeBackend(
-        KubeSettings(kubeconfig=kubeconfig, namespace=namespace),
+        KubeSettings(kubeconfig=kubeconfig, namespace=namespace, limits=_limits(limits_file)),
         probe=Probe(clock=clock, listen=_listen(probe_listen), advertise=probe_advertise),
         demand=DemandFile(link.demand),
+        clock=clock,
+        rng=rng,
     )
-    link.run(backend, clock, random.Random(secrets.randbits(64)))
+    link.run(backend, clock, rng)
+
+
+def _limits(path: Path | None) -> Limits:
+    if path is None:
+        return limits.NONE
+    try:
+        found = limits.parse(path.name, path.read_bytes())
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error}") from error
+    if not isinstance(found, Limits):
+        raise click.ClickException(found.text())
+    return found
 
 
 @agent.command(

@@ -22,11 +22,14 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
     boot_order: int = 0
     desired: messages.Desired | None = None
+    epoch: int = 0
+    """With `generation`, what the cluster's own objects bore when the desired state was not known."""
+    generation: int = 0
 
     def accepted(self) -> Accepted:
-        """The fence that the desired state sets."""
-        if self.desired is None:
-            return Accepted()
+        """The highest that is known to have been accepted; with its checksum only where its content is known."""
+        if self.desired is None or (self.desired.epoch, self.desired.generation) < (self.epoch, self.generation):
+            return Accepted(epoch=self.epoch, generation=self.generation)
         return Accepted(epoch=self.desired.epoch, generation=self.desired.generation, checksum=self.desired.checksum)
 
 

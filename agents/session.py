@@ -6,11 +6,12 @@ deletes only what it is told to delete by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from federation.wire import messages
+from agents.manifests.names import is_name
+from federation.wire import messages, quantity
 
 
 class Code(Enum):
@@ -25,6 +26,10 @@ class Code(Enum):
     CONFLICT = "conflict"
     """The accepted (epoch, generation) with another content: two who think they lead."""
     DOES_NOT_FIT = "does-not-fit"
+    OVER_LOCAL_LIMIT = "over-local-limit"
+    """Beyond what the cluster's owner allows."""
+    NOT_VALID = "not-valid"
+    """It names something that no object can be made of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +60,18 @@ class Verdict:
 
 
 def judge(
-    desired: messages.Desired, *, cluster: str, accepted: Accepted, devices: Mapping[messages.PoolKey, int]
+    desired: messages.Desired,
+    *,
+    cluster: str,
+    accepted: Accepted,
+    devices: Mapping[messages.PoolKey, int],
+    beyond: Iterable[str] = (),
+    no_place: str = "",
 ) -> Verdict:
     """What to do with a desired state.
 
-    Args: devices: pool -> devices that are there and not taken by others.
+    Args: devices: pool -> devices that are there and not taken by others. beyond: what the cluster's owner does
+        not allow. no_place: what finds none, node by node.
     """
     if desired.cluster != cluster:
         return Verdict(code=Code.WRONG_CLUSTER, reason=f"meant for {desired.cluster}")
@@ -73,11 +85,50 @@ def judge(
         if desired.checksum == accepted.checksum:
             return Verdict(code=Code.REPEAT)
         return Verdict(code=Code.CONFLICT, reason=f"{desired.epoch}.{desired.generation} came with another content")
+    unfit = next((one.model for one in desired.workloads if not is_name(one.model)), None)
+    if unfit is not None:
+        return Verdict(code=Code.NOT_VALID, reason=f"model {unfit!r}: no object can be named so")
+    over = "; ".join(beyond)
+    if over:
+        return Verdict(code=Code.OVER_LOCAL_LIMIT, reason=over)
     for pool, wanted in sorted(_devices_wanted(desired).items()):
         if wanted > devices.get(pool, 0):
             text = f"{pool.text}: {wanted} devices wanted, {devices.get(pool, 0)} there"
             return Verdict(code=Code.DOES_NOT_FIT, reason=text)
+    if no_place:
+        return Verdict(code=Code.DOES_NOT_FIT, reason=no_place)
     return Verdict(code=Code.ACCEPT)
+
+
+def why_no_place(
+    desired: messages.Desired, pools: tuple[messages.PoolReport, ...], replicas: tuple[messages.ReplicaReport, ...]
+) -> str:
+    """Which workload is to grow by more replicas than find a place node by node, or nothing.
+
+    Only growth is held against the nodes: what was told before waits for its place, and refusing it would stop nothing.
+    Replicas of one device may take the places of others of ours that are to go.
+    """
+    rooms = {pool.key: pool.room for pool in pools}
+    now = {(one.model, one.pool): one for one in replicas}
+    for workload in desired.workloads:
+        room = rooms.get(workload.pool)
+        have = now.get((workload.model, workload.pool))
+        told = max(have.desired, have.scheduled or 0) if have is not None else 0
+        more = workload.replicas - told
+        if room is None or more <= 0:
+            continue
+        fit = messages.replicas_that_fit(
+            room,
+            devices=workload.devices,
+            cpu_millis=quantity.millis(workload.cpu) or 0,
+            memory_mib=quantity.mib(workload.memory, up=True) or 0,
+        )
+        if workload.devices == 1:
+            fit += sum((one.scheduled or 0) for one in replicas if one.pool == workload.pool and one is not have)
+        if more > fit:
+            where = f"{workload.devices} devices, {workload.cpu} CPU and {workload.memory} of one node"
+            return f"{workload.model} on {workload.pool.text}: {more} more replicas of {where}; {fit} find a place"
+    return ""
 
 
 def _devices_wanted(desired: messages.Desired) -> dict[messages.PoolKey, int]:

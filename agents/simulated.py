@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agents.backend import Observation
+from agents.limits import Limits
 from federation.aiokit.clock import Clock
 from federation.wire import messages
 
@@ -44,6 +45,8 @@ class SimulatedBackend:
         served: Callable[[], tuple[messages.ServedSample, ...]] = tuple,
     ) -> None:
         self.changed = asyncio.Event()
+        self.limits = Limits()
+        self.namespace = "simulated"
         self._pools = pools
         self._clock = clock
         self._rng = rng

@@ -5,12 +5,27 @@ Nothing is committed that this finds fault with.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from placement.model import Cluster, Flow, Intake, Model, Pool, Problem, Ready, Routing, Shape, Solution, Unserved
+from placement.model import (
+    Cell,
+    Cluster,
+    Floor,
+    Flow,
+    Intake,
+    Model,
+    Pool,
+    Problem,
+    Ready,
+    Routing,
+    Shape,
+    Solution,
+    Unserved,
+)
 
 TOLERANCE_RPS = 1e-3
 TOLERANCE_USD = 1e-3
@@ -62,7 +77,7 @@ class _Names:
         self.models = {model.name: model for model in problem.models}
         self.cells = {cell.name: cell for cell in problem.cells}
         self.pools = {pool.name: pool for pool in problem.pools}
-        self.rtt_ms = {(path.cell, path.cluster): path.rtt_ms for path in problem.paths}
+        self.rtt_ms = problem.rtt_ms()
 
 
 class _Check:
@@ -123,18 +138,76 @@ class _Check:
             held = self.names.clusters[pool.cluster].intake is Intake.HELD
             if devices > pool.devices and not held:
                 yield Violation(rule="capacity", subject=pool_name, detail=f"{devices} of {pool.devices} devices")
+        for one in self.problem.room:
+            count = self.counts.get((one.model, one.pool), 0)
+            held = self.names.clusters[self.names.pools[one.pool].cluster].intake is Intake.HELD
+            if count > one.replicas and not held:
+                yield Violation(rule="room", subject=one.pool, detail=f"{count} {one.model}, room for {one.replicas}")
 
     def _floors(self, model: Model) -> Iterator[Violation]:
-        declared = {one.rule: one for one in self.solution.shortfalls if one.model == model.name}
-        total = sum(count for _, count in self.by_model[model.name])
-        regions = len({self.names.clusters[pool.cluster].region for pool, _ in self.by_model[model.name]})
-        for rule, wanted, placed in (
-            ("min_replicas", model.min_replicas, total),
-            ("min_regions", model.min_regions, regions),
-        ):
-            told = declared.get(rule)  # type: ignore[call-overload]
+        declared = {(one.rule, one.subject): one for one in self.solution.shortfalls if one.model == model.name}
+        mine = self.by_model[model.name]
+        regions = len({self.names.clusters[pool.cluster].region for pool, _ in mine})
+        steady = sum(count for pool, count in mine if pool.market != "spot")
+        floors: list[tuple[Floor, str, float, float]] = [
+            ("min_replicas", "", model.min_replicas, sum(count for _, count in mine)),
+            ("min_on_demand", "", model.min_on_demand, steady),
+            ("min_regions", "", model.min_regions, regions),
+        ]
+        for pin in model.pins:
+            there = sum(count for pool, count in mine if pool.cluster == pin.cluster)
+            floors.append(("pin", pin.cluster, pin.replicas, there))
+        for rule, subject, wanted, placed in floors:
+            told = declared.get((rule, subject))
             if placed < wanted and (told is None or told.placed != placed):
                 yield Violation(rule=rule, subject=model.name, detail=f"{placed} of {wanted}")
+        yield from self._survival(model, {subject for rule, subject in declared if rule == "survive"})
+
+    def _survival(self, model: Model, missed: set[str]) -> Iterator[Violation]:
+        """Lose each domain in turn, and see how much of the protected demand the rest can take."""
+        if model.survive is None:
+            return
+        here = {pool.cluster for pool, _ in self.by_model[model.name]}
+        lost = sorted({self.names.clusters[name].domain(model.survive) for name in here})
+        capacity = {name: rps for (owner, name), rps in self._capacity().items() if owner == model.name}
+        fitting = self._fitting(model)
+        wanted: dict[str, float] = defaultdict(float)
+        able: dict[str, list[str]] = {}
+        for one in self.problem.demands:
+            if one.model != model.name or one.requests_per_second <= 0:
+                continue
+            places = [name for name in fitting if self._may_serve(model, self.names.cells[one.cell], name)]
+            if places:
+                able[" ".join(places)] = places
+                wanted[" ".join(places)] += one.requests_per_second * model.survive_fraction
+        for domain in lost:
+            left = {n: rps for n, rps in capacity.items() if self.names.clusters[n].domain(model.survive) != domain}
+            short = sum(wanted.values()) - _most_served(wanted, left, able)
+            if short > TOLERANCE_RPS * max(1, len(wanted)) and domain not in missed:
+                detail = f"{short} requests per second would be left without {domain}"
+                yield Violation(rule="survive", subject=model.name, detail=detail)
+
+    def _fitting(self, model: Model) -> list[str]:
+        """Clusters where the model may have replicas."""
+        able = set()
+        for pool in self.problem.pools:
+            shape, cluster = _shape(model, pool), self.names.clusters[pool.cluster]
+            now = self.current.get((model.name, pool.name), 0)
+            if shape is None or cluster.intake is Intake.DRAINING:
+                continue
+            if now > 0 or (cluster.intake is Intake.OPEN and pool.devices >= shape.devices):
+                able.add(pool.cluster)
+        return sorted(able)
+
+    def _may_serve(self, model: Model, cell: Cell, name: str) -> bool:
+        cluster = self.names.clusters[name]
+        if (cell.name, name) not in self.names.rtt_ms:
+            return False
+        return all(
+            any(one in cluster.jurisdictions for one in rule.jurisdictions)
+            for rule in model.residency
+            if not rule.countries or cell.country in rule.countries
+        )
 
     def _spot(self, model: Model) -> Iterator[Violation]:
         total = sum(count for _, count in self.by_model[model.name])
@@ -172,8 +245,18 @@ class _Check:
             for one in self.solution.flows
             if one.latency_ms > self.names.models[one.model].objective_ms
         )
+        egress = sum(
+            3600
+            * one.requests_per_second
+            * self.names.models[one.model].response_kib
+            / 1024
+            / 1024
+            * self.names.clusters[one.cluster].egress_usd_per_gib
+            for one in self.solution.flows
+        )
         for what, said, is_so in (
             ("accelerators", stated.accelerators, accelerators),
+            ("egress", stated.egress, egress),
             ("unserved", stated.unserved, lost),
             ("late", stated.late, late),
         ):
@@ -182,6 +265,45 @@ class _Check:
         if self.solution.bound_usd_per_hour > stated.total + TOLERANCE_USD:
             detail = f"{self.solution.bound_usd_per_hour} above {stated.total}"
             yield Violation(rule="bound", subject="solution", detail=detail)
+
+
+def _most_served(wanted: Mapping[str, float], capacity: Mapping[str, float], able: Mapping[str, list[str]]) -> float:
+    """How much of what cells want the clusters can take: a maximum flow, by shortest ways that still have room."""
+    flow: dict[tuple[str, str], float] = defaultdict(float)
+    left, room = dict(wanted), dict(capacity)
+    while True:
+        before: dict[str, str] = {f"u {cell}": "" for cell, rps in sorted(left.items()) if rps > TOLERANCE_RPS / 10}
+        queue, end = list(before), ""
+        for at in queue:
+            kind, name = at[0], at[2:]
+            if kind == "u":
+                steps = [f"c {one}" for one in able[name] if one in room]
+            elif room[name] > TOLERANCE_RPS / 10:
+                end = at
+                break
+            else:
+                steps = [f"u {cell}" for (cell, to), rps in sorted(flow.items()) if to == name and rps > 0]
+            for step in steps:
+                if step not in before:
+                    before[step] = at
+                    queue.append(step)
+        if not end:
+            return sum(flow.values())
+        way = [end]
+        while before[way[-1]]:
+            way.append(before[way[-1]])
+        way.reverse()
+        most = min(left[way[0][2:]], room[end[2:]])
+        for come, go in itertools.pairwise(way):
+            if come[0] == "c":
+                most = min(most, flow[go[2:], come[2:]])
+        for come, go in itertools.pairwise(way):
+            if come[0] == "u":
+                flow[come[2:], go[2:]] += most
+            else:
+                flow[go[2:], come[2:]] -= most
+        left[way[0][2:]] -= most
+        room[end[2:]] -= most
 
 
 def _flows(names: _Names, flows: Iterable[Flow], unserved: Iterable[Unserved]) -> Iterator[Violation]:

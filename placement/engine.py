@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from placement import formulation, highs
+from placement import formulation, highs, rules
 from placement.filters import Index
 from placement.model import (
     Cell,
     Cost,
+    DevicePrice,
+    Floor,
     Flow,
     Intake,
     Model,
@@ -25,6 +29,9 @@ from placement.model import (
     Unserved,
     UnservedCode,
 )
+
+if TYPE_CHECKING:
+    from placement import large
 
 EXACT_COLUMNS = 64
 """Up to so many (model, pool) pairs the programme is solved to proven optimality; a larger one near its relaxation."""
@@ -40,27 +47,92 @@ LARGE_PAIRS = 200_000
 """Pairs of a demand and a cluster; the demo has 20,000. Below this HiGHS ends in seconds, and finds the better plan
 where a region is short of devices."""
 
+LOOSE_GAP = 0.05
+"""A plan this far from its bound is more likely near the best than the bound is: whole replicas, or a shortage."""
+WORTH_SAYING_USD = 0.005
+MOST_SCARCE = 20
+
 Capacity = dict[str, float]
 Routed = Callable[[Model, Capacity], tuple[list[Flow], dict[str, float]]]
 """(model, cluster -> requests per second that plans count on) -> its flows, and cell -> what they leave unserved."""
 
 
-def solve(problem: Problem) -> Solution:
+def solve(problem: Problem, *, work: int | None = None) -> Solution:
     """The cheapest placement within the hard rules; how far from optimal it may be, the solution's `gap` says.
 
-    Floors that no placement can hold are missed by as little as possible and reported as shortfalls.
+    Floors that no placement can hold are missed by as little as possible and reported as shortfalls. When not all can
+    be served, models of higher priority are, whatever that costs the others.
+    Args: work: nodes of branch and bound for each programme, in place of what its size has; the best plan within them
+        is given.
     Raises: RuntimeError when the solver gives no answer to a programme that has one.
     """
     index = Index(problem)
     if is_large(index):
-        return _solve_large(index)
-    for with_shortfall in (False, True):
-        made = formulation.formulate(index, with_shortfall=with_shortfall)
-        found = _search(made)
+        return _solve_large(index, work)
+    solution = _solve_whole(index, (), work)
+    tiers = _tiers(index, solution, work)
+    return _solve_whole(index, tiers, work) if tiers else solution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Whole:
+    """A programme with its answer in whole replicas; `misses` says that some floor cannot be held."""
+
+    made: formulation.Formulation
+    found: highs.Found
+    misses: bool
+
+
+def _solve_whole(index: Index, tiers: Sequence[formulation.Tier], work: int | None) -> Solution:
+    whole = _answer(index, work, tiers=tiers)
+    counts = {key: round(whole.found.values[column]) for key, column in whole.made.replicas.items()}
+    relaxed_made = formulation.formulate(index, without_floors=whole.misses, tiers=tiers)
+    relaxed = highs.solve(relaxed_made.programme, relaxed=True)
+    assert relaxed is not None, "what has an answer in whole numbers has one in fractions"
+    return _solution(
+        index,
+        {key: count for key, count in sorted(counts.items()) if count > 0},
+        relaxed.objective if whole.misses else whole.found.bound,
+        device_usd=_device_usd(index, relaxed_made, relaxed),
+    )
+
+
+def _device_usd(index: Index, made: formulation.Formulation, relaxed: highs.Found) -> dict[str, float]:
+    """Pool -> USD per hour of one more device. Where one model fills a pool, its own limit is what binds there."""
+    usd = {pool: -float(relaxed.duals[row]) for pool, row in made.devices.items()}
+    for model in index.problem.models:
+        for option in index.options(model):
+            pool = option.pool
+            if pool.name in usd and option.most == pool.devices // option.shape.devices:
+                bound = -float(relaxed.reduced[made.replicas[model.name, pool.name]])
+                usd[pool.name] = max(usd[pool.name], bound / option.shape.devices)
+    return usd
+
+
+def _answer(
+    index: Index, work: int | None, *, tiers: Sequence[formulation.Tier] = (), least: float = -math.inf
+) -> _Whole:
+    for misses in (False, True):
+        made = formulation.formulate(index, with_shortfall=misses, tiers=tiers, least=least)
+        found = _search(made, work)
         if found is not None:
-            counts = {key: round(found.values[column]) for key, column in made.replicas.items()}
-            return _solution(index, {key: count for key, count in sorted(counts.items()) if count > 0}, found.bound)
+            return _Whole(made=made, found=found, misses=misses)
     raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
+
+
+def _tiers(index: Index, solution: Solution, work: int | None) -> list[formulation.Tier]:
+    """What models of each priority but the lowest must leave unserved; nothing where none of them goes short."""
+    priorities = sorted({model.priority for model in index.problem.models}, reverse=True)
+    short = {one.model for one in solution.unserved}
+    if not any(model.name in short and model.priority > priorities[-1] for model in index.problem.models):
+        return []
+    tiers: list[formulation.Tier] = []
+    for priority in priorities[:-1]:
+        whole = _answer(index, work, tiers=tiers, least=priority)
+        models = frozenset(model.name for model in index.problem.models if model.priority == priority)
+        left = sum(whole.found.values[at] for (name, _), at in whole.made.unserved.items() if name in models)
+        tiers.append(formulation.Tier(models=models, unserved_rps=float(left) * (1.0 + ROUND) + ROUND))
+    return tiers
 
 
 def is_large(index: Index) -> bool:
@@ -68,36 +140,24 @@ def is_large(index: Index) -> bool:
     return len(index.problem.demands) * len(index.problem.clusters) > LARGE_PAIRS
 
 
-def _solve_large(index: Index) -> Solution:
-    """Near the bound in seconds, whatever the size: see `scale`. The bound counts every pair, candidate or not."""
-    from placement import number, prices, scale  # numba takes a second to load, which small worlds need not pay
+def _solve_large(index: Index, work: int | None) -> Solution:
+    from placement import large  # numba takes a second to load, which small worlds need not pay
 
-    numbered = number.number(index)
-    instance = numbered.instance
-    answer = scale.solve(instance)
-    candidates = prices.served_usd(
-        instance.arc_start,
-        instance.arc_node,
-        instance.arc_usd,
-        instance.group_rps,
-        instance.group_unserved_usd,
-        answer.prices.capacity,
-    )
-    bound = answer.prices.bound - candidates + number.served_usd(index, numbered, answer.prices.capacity)
-    rates: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
-    arc_group = instance.arc_group
-    for arc in np.flatnonzero(answer.flows > DUST_RPS):
-        model, cell = numbered.groups[arc_group[arc]]
-        rates[model][cell, numbered.nodes[instance.arc_node[arc]][1]] = float(answer.flows[arc])
+    return solution_of(index, large.solve(index, work=large.WORK if work is None else work))
+
+
+def solution_of(index: Index, answer: large.Answer) -> Solution:
+    """A large world's answer, priced and explained."""
     return _solution(
         index,
-        numbered.counts(answer.replicas),
-        bound,
-        lambda model, _usable: _told(index, model, rates[model.name]),
+        answer.counts,
+        answer.bound_usd_per_hour,
+        lambda model, _usable: _told(index, model, answer.rates.get(model.name, {})),
+        device_usd=answer.device_usd,
     )
 
 
-def _search(made: formulation.Formulation) -> highs.Found | None:
+def _search(made: formulation.Formulation, work: int | None) -> highs.Found | None:
     """An answer, proven optimal when the programme is small.
 
     A large one is relaxed first; then whole numbers are searched for near the relaxed ones. Replica counts are large
@@ -105,7 +165,7 @@ def _search(made: formulation.Formulation) -> highs.Found | None:
     """
     programme = made.programme
     if len(made.replicas) <= EXACT_COLUMNS:
-        return highs.solve(programme, gap=1e-9, node_limit=EXACT_NODE_LIMIT)
+        return highs.solve(programme, gap=1e-9, node_limit=EXACT_NODE_LIMIT if work is None else work)
     relaxed = highs.solve(programme, relaxed=True)
     if relaxed is None:
         return None
@@ -117,27 +177,34 @@ def _search(made: formulation.Formulation) -> highs.Found | None:
         else:
             programme.lower[column] = max(lower[column], math.floor(value + ROUND))
             programme.upper[column] = min(upper[column], math.ceil(value - ROUND) + 1.0)
-    found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT)
+    found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT if work is None else work)
     programme.lower[:], programme.upper[:] = lower, upper
     if found is None:
-        found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT)
-    return found and highs.Found(values=found.values, objective=found.objective, bound=relaxed.objective)
+        found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT if work is None else work)
+    return found and replace(found, bound=relaxed.objective)
 
 
 def _solution(
-    index: Index, counts: Mapping[tuple[str, str], int], bound: float, routed: Routed | None = None
+    index: Index,
+    counts: Mapping[tuple[str, str], int],
+    bound: float,
+    routed: Routed | None = None,
+    *,
+    device_usd: Mapping[str, float],
 ) -> Solution:
     """Everything priced from the answer. Without `routed`, routing is found again for the whole numbers, exactly."""
     flows: list[Flow] = []
     unserved: list[Unserved] = []
     shortfalls: list[Shortfall] = []
     accelerators = moves = 0.0
+    scarce = [DevicePrice(pool=pool, usd_per_hour=usd) for pool, usd in device_usd.items() if usd > WORTH_SAYING_USD]
+    scarce.sort(key=lambda one: (-one.usd_per_hour, one.pool))
     for model in index.problem.models:
         usable, _ = capacity_of(index, model, counts)
         price = formulation.USD_PER_HOUR * model.unserved_usd_per_1000
         parts, missing = routed(model, usable) if routed else _flows(index, model, usable, {}, price)
         flows += parts
-        unserved += [_why(index, model, cell, rps, counts) for cell, rps in missing.items()]
+        unserved += [_why(index, model, cell, rps, counts, scarce) for cell, rps in missing.items()]
         shortfalls += _shortfalls(index, model, counts)
         for option in index.options(model):
             count = counts.get((model.name, option.pool.name), 0)
@@ -145,7 +212,8 @@ def _solution(
             started = max(0, count - index.current.get((model.name, option.pool.name), 0))
             moves += started * formulation.start_usd_per_hour(index.problem, model, option)
     cost = _cost(index, flows, unserved, accelerators=accelerators, moves=moves)
-    bound = cost.total if shortfalls else min(bound, cost.total)
+    bound = min(bound, cost.total)
+    gap = (cost.total - bound) / cost.total if cost.total > 0 else 0.0
     return Solution(
         replicas=tuple(Placed(model=m, pool=p, replicas=n) for (m, p), n in sorted(counts.items())),
         flows=tuple(sorted(flows)),
@@ -153,7 +221,9 @@ def _solution(
         shortfalls=tuple(shortfalls),
         cost=cost,
         bound_usd_per_hour=bound,
-        gap=(cost.total - bound) / cost.total if cost.total > 0 else 0.0,
+        gap=gap,
+        is_loose=gap > LOOSE_GAP,
+        scarce=tuple(scarce[:MOST_SCARCE]),
     )
 
 
@@ -161,7 +231,7 @@ def route(problem: Problem, ready: Ready) -> Routing:
     """The best routing over `ready` replicas in reachable clusters.
 
     Serving comes before price: what the replicas can carry is carried, beyond the target utilisation too, which is
-    priced as if it were late.
+    priced as if it were late. Where they cannot carry all, the cell that is served least is served as much as can be.
     """
     index = Index(problem)
     counts = {
@@ -171,14 +241,49 @@ def route(problem: Problem, ready: Ready) -> Routing:
     }
     flows: list[Flow] = []
     unserved: list[Unserved] = []
-    for model in problem.models:
+    prices = [
+        formulation.USD_PER_HOUR * (model.unserved_usd_per_1000 + 2 * model.late_usd_per_1000 + 1.0)
+        for model in problem.models
+    ]
+    rates = _routed_as_large(index, counts, prices) if is_large(index) else None
+    for model, price in zip(problem.models, prices, strict=True):
         usable, beyond = capacity_of(index, model, counts)
-        price = formulation.USD_PER_HOUR * (model.unserved_usd_per_1000 + 2 * model.late_usd_per_1000 + 1.0)
-        parts, missing = _flows(index, model, usable, beyond, price)
+        if rates is not None:
+            parts, missing = _told(index, model, rates.get(model.name, {}))
+        else:
+            parts, missing = _flows(index, model, usable, beyond, price)
+            if missing:
+                parts, missing = _flows(index, model, usable, beyond, price, is_fair=True)
         flows += parts
         unserved += [_why_not_routed(index, model, cell, rps, usable) for cell, rps in missing.items()]
     cost = _cost(index, flows, unserved, accelerators=0.0, moves=0.0)
     return Routing(flows=tuple(sorted(flows)), unserved=tuple(sorted(unserved)), cost=cost)
+
+
+def _routed_as_large(
+    index: Index, counts: Mapping[tuple[str, str], int], prices: Sequence[float]
+) -> dict[str, dict[tuple[str, str], float]]:
+    """model -> (cell, cluster) -> requests per second; the rules of placement say nothing of what already runs."""
+    from placement import large  # numba takes a second to load, which small worlds need not pay
+
+    problem = index.problem
+    devices: dict[str, int] = defaultdict(int)
+    for (name, pool), count in counts.items():
+        shape = index.models[name].shape_for(index.pools[pool]) if name in index.models else None
+        devices[pool] += count * shape.devices if shape is not None else 0
+    running = replace(
+        problem,
+        clusters=tuple(replace(cluster, intake=Intake.OPEN) for cluster in problem.clusters),
+        pools=tuple(
+            replace(pool, devices=max(pool.devices, devices[pool.name])) for pool in problem.pools if devices[pool.name]
+        ),
+        models=tuple(
+            replace(model, min_replicas=0, min_on_demand=0, survive=None, pins=()) for model in problem.models
+        ),
+        current=(),
+        room=(),
+    )
+    return large.route(Index(running), counts, np.array(prices))
 
 
 def capacity_of(index: Index, model: Model, counts: Mapping[tuple[str, str], int]) -> tuple[Capacity, Capacity]:
@@ -196,12 +301,14 @@ def capacity_of(index: Index, model: Model, counts: Mapping[tuple[str, str], int
 
 
 def _flows(
-    index: Index, model: Model, usable: Capacity, beyond: Capacity, unserved_usd: float
+    index: Index, model: Model, usable: Capacity, beyond: Capacity, unserved_usd: float, *, is_fair: bool = False
 ) -> tuple[list[Flow], dict[str, float]]:
     """The flows of one model, and cell -> unserved requests per second."""
     if not index.demands[model.name]:
         return [], {}
-    made = formulation.formulate_flows(index, model, usable, overload=beyond, unserved_usd=unserved_usd)
+    made = formulation.formulate_flows(
+        index, model, usable, overload=beyond, unserved_usd=unserved_usd, is_fair=is_fair
+    )
     found = highs.solve(made.programme)
     assert found is not None, "leaving everything unserved is an answer"
     rates, _ = made.read(found)
@@ -232,23 +339,31 @@ def _told(index: Index, model: Model, rates: Mapping[tuple[str, str], float]) ->
 
 
 def _cost(index: Index, flows: list[Flow], unserved: list[Unserved], *, accelerators: float, moves: float) -> Cost:
-    late = proximity = lost = 0.0
+    late = proximity = lost = egress = 0.0
     for flow in flows:
         model = index.models[flow.model]
+        egress += flow.requests_per_second * formulation.egress_usd_per_rps(model, index.clusters[flow.cluster])
         rps = formulation.USD_PER_HOUR * flow.requests_per_second
         late += 0.0 if flow.within_objective else rps * model.late_usd_per_1000
         proximity += rps * formulation.PROXIMITY_USD_PER_1000_PER_MS * flow.latency_ms
     for one in unserved:
         price = index.models[one.model].unserved_usd_per_1000
         lost += formulation.USD_PER_HOUR * one.requests_per_second * price
-    return Cost(accelerators=accelerators, late=late, unserved=lost, moves=moves, proximity=proximity)
+    return Cost(accelerators=accelerators, egress=egress, late=late, unserved=lost, moves=moves, proximity=proximity)
 
 
-def _why(index: Index, model: Model, cell_name: str, rps: float, counts: Mapping[tuple[str, str], int]) -> Unserved:
-    """Why a placement leaves users unserved: what would have to be different."""
+def _why(
+    index: Index,
+    model: Model,
+    cell_name: str,
+    rps: float,
+    counts: Mapping[tuple[str, str], int],
+    scarce: Sequence[DevicePrice],
+) -> Unserved:
+    """Why a placement leaves users unserved: what would have to be different, and what that would save."""
     cell = index.cells[cell_name]
-    fitting = {pool.cluster for pool in index.problem.pools if model.shape_for(pool) is not None}
-    code, reason = _why_nowhere(index, model, cell, fitting)
+    fitting = index.fitting(model)
+    code, reason = _why_nowhere(index, model, cell)
     if code is None:
         able = set(index.servers(model, cell, fitting))
         free = _with_free_devices(index, model, able, counts)
@@ -262,14 +377,22 @@ def _why(index: Index, model: Model, cell_name: str, rps: float, counts: Mapping
             code = UnservedCode.CAPACITY
             reason = (
                 f"every device that fits {model.name} in the {len(able)} clusters that may serve {cell.name} is taken"
+                f"{_would_save(index, model, able, scarce)}"
             )
     return Unserved(model=model.name, cell=cell.name, requests_per_second=rps, code=code, reason=reason)
 
 
+def _would_save(index: Index, model: Model, able: set[str], scarce: Sequence[DevicePrice]) -> str:
+    for one in scarce:
+        pool = index.pools[one.pool]
+        if pool.cluster in able and model.shape_for(pool) is not None:
+            return f"; one more {pool.product} in {pool.cluster} would save up to {one.usd_per_hour:.2f} USD an hour"
+    return ""
+
+
 def _why_not_routed(index: Index, model: Model, cell_name: str, rps: float, usable: Capacity) -> Unserved:
     cell = index.cells[cell_name]
-    fitting = {pool.cluster for pool in index.problem.pools if model.shape_for(pool) is not None}
-    code, reason = _why_nowhere(index, model, cell, fitting)
+    code, reason = _why_nowhere(index, model, cell)
     if code is None:
         able = index.servers(model, cell, usable)
         code = UnservedCode.WARMING if not able else UnservedCode.CAPACITY
@@ -281,14 +404,13 @@ def _why_not_routed(index: Index, model: Model, cell_name: str, rps: float, usab
     return Unserved(model=model.name, cell=cell.name, requests_per_second=rps, code=code, reason=reason)
 
 
-def _why_nowhere(
-    index: Index, model: Model, cell: Cell, fitting: set[str]
-) -> tuple[UnservedCode, str] | tuple[None, str]:
+def _why_nowhere(index: Index, model: Model, cell: Cell) -> tuple[UnservedCode, str] | tuple[None, str]:
     """The filter that leaves no cluster at all, if one does."""
+    fitting = index.fitting(model)
     if not fitting:
         products = ", ".join(sorted({shape.product for shape in model.shapes}))
         return UnservedCode.NO_ACCELERATOR, f"no cluster has an accelerator that {model.name} runs on ({products})"
-    allowed = {name for name in fitting if index.problem.allows(model, cell, index.clusters[name])}
+    allowed = fitting & index.allowed(model, cell)
     if not allowed:
         return (
             UnservedCode.RESIDENCY,
@@ -313,23 +435,42 @@ def _with_free_devices(
             if option.pool.cluster in clusters
             and index.clusters[option.pool.cluster].intake is Intake.OPEN
             and option.pool.devices - used[option.pool.name] >= option.shape.devices
+            and counts.get((model.name, option.pool.name), 0) < option.most
         }
     )
 
 
 def _shortfalls(index: Index, model: Model, counts: Mapping[tuple[str, str], int]) -> list[Shortfall]:
-    mine = {pool: count for (name, pool), count in counts.items() if name == model.name}
-    total = sum(mine.values())
-    regions = {index.clusters[index.pools[pool].cluster].region for pool in mine}
-    missed = []
-    if total < model.min_replicas:
-        text = f"{model.name}: only {total} of {model.min_replicas} replicas that policy asks have devices that fit"
-        missed.append(
-            Shortfall(model=model.name, rule="min_replicas", wanted=model.min_replicas, placed=total, reason=text)
-        )
+    options = index.options(model)
+    mine = [counts.get((model.name, option.pool.name), 0) for option in options]
+    missed: dict[tuple[Floor, str], Shortfall] = {}
+    for rule in rules.floors(index, model, options):
+        placed = sum(term * mine[at] for at, term in rule.terms.items())
+        known = missed.get((rule.floor, rule.subject))
+        if placed < rule.lower - ROUND and (known is None or rule.lower - placed > known.wanted - known.placed):
+            missed[rule.floor, rule.subject] = Shortfall(
+                model=model.name,
+                rule=rule.floor,
+                subject=rule.subject,
+                wanted=rule.lower,
+                placed=placed,
+                reason=_why_missed(model, rule, placed),
+            )
+    regions = {index.clusters[option.pool.cluster].region for at, option in enumerate(options) if mine[at]}
     if len(regions) < model.min_regions:
         text = f"{model.name}: in {len(regions)} of {model.min_regions} regions that policy asks; no other has devices"
-        missed.append(
-            Shortfall(model=model.name, rule="min_regions", wanted=model.min_regions, placed=len(regions), reason=text)
+        missed["min_regions", ""] = Shortfall(
+            model=model.name, rule="min_regions", wanted=model.min_regions, placed=len(regions), reason=text
         )
-    return missed
+    return [missed[key] for key in sorted(missed)]
+
+
+def _why_missed(model: Model, rule: rules.Rule, placed: float) -> str:
+    if rule.floor == "survive":
+        return (
+            f"{model.name}: without {rule.subject} only {placed:.1f} of {rule.lower:.1f} requests per second that "
+            "policy protects could be served; nowhere else are there devices for the rest"
+        )
+    whose = {"pin": f"pinned to {rule.subject}", "min_on_demand": "that policy asks off spot"}
+    asked = whose.get(rule.floor, "that policy asks")
+    return f"{model.name}: only {placed:.0f} of {rule.lower:.0f} replicas {asked} have devices that fit"

@@ -61,22 +61,28 @@ class Explanation:
 
 def explain(problem: Problem, solution: Solution, model_name: str) -> Explanation:
     """Why `model_name` is where `solution` has it, and why it is nowhere else. Raises: KeyError for another model."""
-    return _Explainer(problem, solution, model_name).explanation()
+    return _Explainer(Index(problem), solution, model_name).explanation()
 
 
-def reason_for(problem: Problem, solution: Solution, model_name: str, pool_name: str) -> str:
-    """One sentence: why replicas of the model are in this pool."""
-    return _Explainer(problem, solution, model_name).why_here(pool_name)
+def reasons(problem: Problem, solution: Solution) -> dict[tuple[str, str], str]:
+    """(model, pool) -> one sentence: why replicas of the model are in this pool."""
+    index, found = Index(problem), {}
+    for model in problem.models:
+        explainer = _Explainer(index, solution, model.name)
+        for one in solution.replicas:
+            if one.model == model.name:
+                found[one.model, one.pool] = explainer.why_here(one.pool)
+    return found
 
 
 class _Explainer:
-    def __init__(self, problem: Problem, solution: Solution, model_name: str) -> None:
-        self.index = Index(problem)
+    def __init__(self, index: Index, solution: Solution, model_name: str) -> None:
+        self.index = index
         self.solution = solution
         self.model: Model = self.index.models[model_name]
         self.counts = {(one.model, one.pool): one.replicas for one in solution.replicas}
         self.options = self.index.options(self.model)
-        self.load = {c.name: 0.0 for c in problem.clusters}
+        self.load = {cluster.name: 0.0 for cluster in index.problem.clusters}
         self.cells_of: dict[str, list[tuple[float, str]]] = defaultdict(list)
         for flow in solution.flows:
             if flow.model == model_name:
@@ -128,9 +134,15 @@ class _Explainer:
             return "kept: the cluster is not heard, and what runs there is expected back"
         floors = [
             f"{what} {wanted}"
-            for what, wanted in (("minReplicas", self.model.min_replicas), ("minRegions", self.model.min_regions))
+            for what, wanted in (
+                ("minReplicas", self.model.min_replicas),
+                ("minOnDemandReplicas", self.model.min_on_demand),
+                ("minRegions", self.model.min_regions),
+                ("survive", self.model.survive),
+            )
             if wanted
         ]
+        floors += [f"the pin of {pin.replicas}" for pin in self.model.pins if pin.cluster == pool.cluster]
         if floors:
             return f"kept ready for {' and '.join(floors)} of the policy"
         return "kept: stopping it is worth less than half a percent of the plan"
@@ -152,7 +164,7 @@ class _Explainer:
                 wanted = " or ".join(sorted({shape.product for shape in self.model.shapes}))
                 return f"no accelerator that {self.model.name} runs on: it needs {wanted}"
             case Filter.DEVICES:
-                return "its accelerators fit, but fewer are usable than one replica needs"
+                return "its accelerators fit, but fewer are usable, in sum or on any one node, than one replica needs"
             case Filter.INTAKE:
                 return f"{cluster.intake.value}: it is given no new replicas"
             case Filter.RESIDENCY:
@@ -164,6 +176,12 @@ class _Explainer:
         if not free:
             takers = sorted({m for (m, name) in self.counts if self.index.pools[name].cluster == cluster.name})
             return self._say(cluster, 0, "Full", f"its devices that fit are taken by {', '.join(takers) or 'others'}")
+        free = [option for option in free if not self._is_beyond_spot(option)]
+        if not free:
+            text = f"only spot devices are free there, and policy allows {self.model.spot_max_fraction:.0%} on spot"
+            return self._say(cluster, 0, "SpotLimit", text)
+        if self.model.max_starts is not None and self._started() >= self.model.max_starts:
+            return self._say(cluster, 0, "MovesPerHour", "no more replicas may be started this hour")
         option = min(free, key=lambda one: (one.shape.devices * one.pool.usd_per_device_hour, one.pool.name))
         device = option.shape.devices * option.pool.usd_per_device_hour
         start = formulation.start_usd_per_hour(self.index.problem, self.model, option)
@@ -199,20 +217,32 @@ class _Explainer:
             default=float("inf"),
         )
         if near > self.model.objective_ms:
-            text = f"its nearest users would wait {near:.0f} ms, the objective is {self.model.objective_ms:g} ms"
+            text = (
+                f"its nearest users would wait {near:.0f} ms, the objective is {self.model.objective_ms:g} ms: "
+                f"{near - self.model.objective_ms:.0f} ms less would bring them in"
+            )
             return "TooFar", text
         per_rps = device / option.shape.requests_per_second
         cheapest = self._cheapest_placed()
         if cheapest is not None and per_rps > cheapest[0] * 1.001:
             return "Dearer", (
                 f"a request per second costs {per_rps:.3f} USD/h there, {cheapest[0]:.3f} in {cheapest[1]} that serves "
-                f"instead; one replica more would add {total:.2f} USD/h"
+                f"instead; one replica more would add {total:.2f} USD/h{self._would_pay(option, total)}"
             )
         return "NotNeeded", (
             f"what is placed serves the same users; one replica more there would add {total:.2f} USD/h"
+            f"{self._would_pay(option, total)}"
             if total >= 0
             else f"one replica more would save {-total:.2f} USD/h, less than the half percent that a plan is solved to"
         )
+
+    def _would_pay(self, option: Option, total: float) -> str:
+        """The price of a device at which one more replica would pay, where there is one."""
+        now = option.pool.usd_per_device_hour
+        price = now - total / option.shape.devices
+        if price <= 0:
+            return ", and no price of its devices alone would make it pay"
+        return f", and would pay below {price:.2f} USD per device and hour instead of {now:.2f}"
 
     def _cheapest_placed(self) -> tuple[float, str] | None:
         placed = [
@@ -222,8 +252,27 @@ class _Explainer:
         ]
         return min(placed, default=None)
 
+    def _is_beyond_spot(self, option: Option) -> bool:
+        """Whether one more replica there would be more on spot than policy allows."""
+        if option.pool.market != "spot":
+            return False
+        total = 1 + sum(self.counts.get((self.model.name, one.pool.name), 0) for one in self.options)
+        spot = 1 + sum(
+            self.counts.get((self.model.name, one.pool.name), 0) for one in self.options if one.pool.market == "spot"
+        )
+        return spot > self.model.spot_max_fraction * total + 1e-9
+
+    def _started(self) -> int:
+        names = [one.pool.name for one in self.options]
+        return sum(
+            max(0, self.counts.get((self.model.name, name), 0) - self.index.current.get((self.model.name, name), 0))
+            for name in names
+        )
+
     def _has_room(self, option: Option) -> bool:
         if self.index.clusters[option.pool.cluster].intake is not Intake.OPEN:
+            return False
+        if self.counts.get((self.model.name, option.pool.name), 0) >= option.most:
             return False
         used = 0
         for (name, pool_name), count in self.counts.items():

@@ -16,7 +16,7 @@ class Filter(Enum):
     ACCELERATOR = "accelerator"
     """No pool of the product, MIG profile and VRAM that one of the model's shapes needs."""
     DEVICES = "devices"
-    """Such a pool, with fewer devices than one replica needs."""
+    """Such a pool, with fewer devices than one replica needs, in sum or on any one node."""
     INTAKE = "intake"
     """Draining, cordoned or silent, and without replicas of the model."""
     RESIDENCY = "residency"
@@ -43,11 +43,14 @@ class Index:
         self.cells = {cell.name: cell for cell in problem.cells}
         self.pools = {pool.name: pool for pool in problem.pools}
         self.current = {(one.model, one.pool): one.replicas for one in problem.current}
-        self.rtt_ms = {(path.cell, path.cluster): path.rtt_ms for path in problem.paths}
+        self.room = {(one.model, one.pool): one.replicas for one in problem.room}
+        self.rtt_ms = problem.rtt_ms()
         self.demands = defaultdict(list)
         for demand in problem.demands:
             if demand.requests_per_second > 0:
                 self.demands[demand.model].append(demand)
+        self._fitting: dict[str, frozenset[str]] = {}
+        self._allowed: dict[tuple[str, str], frozenset[str]] = {}
         self._pools_of = defaultdict(list)
         for pool in problem.pools:
             self._pools_of[pool.cluster].append(pool)
@@ -66,6 +69,7 @@ class Index:
 
     def _bounds(self, model: Model, pool: Pool, shape: Shape) -> tuple[int, int]:
         fitting = pool.devices // shape.devices
+        fitting = min(fitting, self.room.get((model.name, pool.name), fitting))
         now = self.current.get((model.name, pool.name), 0)
         match self.clusters[pool.cluster].intake:
             case Intake.OPEN:
@@ -89,13 +93,25 @@ class Index:
             return Filter.RESIDENCY
         return None
 
+    def fitting(self, model: Model) -> frozenset[str]:
+        """Clusters with a pool that the model runs on, full or not."""
+        if model.name not in self._fitting:
+            pools = [pool.cluster for pool in self.problem.pools if model.shape_for(pool) is not None]
+            self._fitting[model.name] = frozenset(pools)
+        return self._fitting[model.name]
+
+    def allowed(self, model: Model, cell: Cell) -> frozenset[str]:
+        """Clusters where residency lets users of the cell be served."""
+        key = (model.name, cell.country)
+        if key not in self._allowed:
+            names = [one.name for one in self.problem.clusters if self.problem.allows(model, cell, one)]
+            self._allowed[key] = frozenset(names)
+        return self._allowed[key]
+
     def servers(self, model: Model, cell: Cell, clusters: Iterable[str]) -> list[str]:
         """Those of `clusters` that may serve `cell` by residency and to which a latency is known."""
-        return [
-            name
-            for name in sorted(clusters)
-            if (cell.name, name) in self.rtt_ms and self.problem.allows(model, cell, self.clusters[name])
-        ]
+        allowed = self.allowed(model, cell)
+        return [name for name in sorted(clusters) if name in allowed and (cell.name, name) in self.rtt_ms]
 
     def latency_ms(self, model: Model, cell: str, cluster: str) -> float:
         """What a user waits: round trip and service."""

@@ -8,21 +8,24 @@ Rows:
   served     sum_c x + z = demand                             per (m, u)
   capacity   sum_u x <= sum_p target_utilisation * rps * n     per (m, c)
   devices    sum_m devices * n <= devices of the pool          per p
-  starts     n - a <= current                                  per (m, p) with a price
-  floors     sum_p n >= min_replicas; sum_r y >= min_regions, y <= sum_{p in r} n
+  starts     n - a <= current; sum a <= max_starts             per (m, p) with a price or a budget
+  floors     those of `rules`; sum_r y >= min_regions, y <= sum_{p in r} n
   spot       sum over spot n <= fraction * sum n               per m
+  tiers      sum z <= what their priority must leave           per priority that is short
 Requests go to a cluster, not to a pool of it: which pool serves them is the cluster's own business.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
+from placement import rules
 from placement.filters import Index, Option
 from placement.highs import Found, Programme
-from placement.model import Demand, Intake, Model, Problem
+from placement.model import Cluster, Demand, Floor, Intake, Model, Problem
 
 USD_PER_HOUR = 3.6
 """One request per second is 3,600 an hour; prices are per 1,000."""
@@ -31,6 +34,10 @@ PROXIMITY_USD_PER_1000_PER_MS = 1e-6
 USD an hour, less than the cheapest device."""
 SHORTFALL_USD_PER_HOUR = 1e6
 """Only in the second try, when the floors cannot be held: missing one costs more than anything else."""
+OVER_BUDGET_USD_PER_HOUR = 1e3
+"""Only in the second try: a start beyond the budget, which a floor is worth and nothing else."""
+UNPROTECTED_PART = 0.5
+"""Only in the second try: to leave users unprotected against a loss costs this part of leaving them unserved now."""
 NEAREST = 10
 CHEAPEST = 6
 OTHER_REGIONS = 4
@@ -46,12 +53,29 @@ class Formulation:
     replicas: dict[tuple[str, str], int] = field(default_factory=dict)
     flows: dict[tuple[str, str, str], int] = field(default_factory=dict)
     unserved: dict[tuple[str, str], int] = field(default_factory=dict)
+    devices: dict[str, int] = field(default_factory=dict)
+    """Pool -> its row."""
 
 
-def latency_usd_per_rps(model: Model, latency_ms: float) -> float:
-    """USD per hour of one request per second at this latency: late or not, and how far."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """Models of one priority, and the requests per second that they leave unserved when none of lower priority is in
+    their way."""
+
+    models: frozenset[str]
+    unserved_rps: float
+
+
+def served_usd_per_rps(model: Model, cluster: Cluster, latency_ms: float) -> float:
+    """USD per hour of one request per second served at this latency: late or not, how far, and what egress costs."""
     late = model.late_usd_per_1000 if latency_ms > model.objective_ms else 0.0
-    return USD_PER_HOUR * (late + PROXIMITY_USD_PER_1000_PER_MS * latency_ms)
+    near = USD_PER_HOUR * (late + PROXIMITY_USD_PER_1000_PER_MS * latency_ms)
+    return near + egress_usd_per_rps(model, cluster)
+
+
+def egress_usd_per_rps(model: Model, cluster: Cluster) -> float:
+    """USD per hour that the answers to one request per second cost on their way out of `cluster`."""
+    return 3600.0 * model.response_kib / 2**20 * cluster.egress_usd_per_gib
 
 
 def start_usd_per_hour(problem: Problem, model: Model, option: Option) -> float:
@@ -60,32 +84,57 @@ def start_usd_per_hour(problem: Problem, model: Model, option: Option) -> float:
     return (warmup + model.move_usd) / problem.move_horizon_h
 
 
-def formulate(index: Index, *, with_shortfall: bool) -> Formulation:
-    """The placement programme. `with_shortfall` lets floors be missed, at a price above everything."""
+def missed_usd_per_hour(model: Model, floor: Floor) -> float:
+    """What missing a floor by one costs, where it cannot be held."""
+    if floor == "survive":
+        return UNPROTECTED_PART * USD_PER_HOUR * model.unserved_usd_per_1000
+    return SHORTFALL_USD_PER_HOUR
+
+
+def formulate(
+    index: Index,
+    *,
+    with_shortfall: bool = False,
+    without_floors: bool = False,
+    tiers: Sequence[Tier] = (),
+    least: float = -inf,
+) -> Formulation:
+    """The placement programme.
+
+    Args: with_shortfall: let floors be missed, at a price above everything. without_floors: leave them out. tiers: what
+        models of some priorities may leave unserved. least: models of lower priority are worth nothing.
+    """
     made = Formulation()
     in_pool: dict[str, dict[int, float]] = defaultdict(dict)
     for model in index.problem.models:
         options = index.options(model)
-        _replicas(made, index, model, options, in_pool)
-        _routing(made, index, model, options)
-        _floors(made, index, model, options, with_shortfall=with_shortfall)
-        _spot(made, index, model, options, only_held=with_shortfall)
+        add_replicas(made, index, model, options, in_pool, with_shortfall=with_shortfall)
+        _routing(made, index, model, options, is_wanted=model.priority >= least)
+        if not without_floors:
+            add_floors(made, index, model, options, with_shortfall=with_shortfall)
+        add_spot(made, index, model, options, only_held=with_shortfall or without_floors)
     for name, terms in in_pool.items():
         pool = index.pools[name]
         held = index.clusters[pool.cluster].intake is Intake.HELD
         if not held:
-            made.programme.row(terms, upper=float(pool.devices))
+            made.devices[name] = made.programme.row(terms, upper=float(pool.devices))
+    for tier in tiers:
+        columns = {column: 1.0 for (model, _), column in made.unserved.items() if model in tier.models}
+        made.programme.row(columns, upper=tier.unserved_rps)
     return made
 
 
-def _replicas(
+def add_replicas(
     made: Formulation,
     index: Index,
     model: Model,
     options: tuple[Option, ...],
     in_pool: dict[str, dict[int, float]],
+    *,
+    with_shortfall: bool,
 ) -> None:
     programme = made.programme
+    budget: dict[int, float] = {}
     for option in options:
         usd = option.shape.devices * option.pool.usd_per_device_hour
         column = programme.column(usd, lower=float(option.least), upper=float(option.most), integer=True)
@@ -93,12 +142,17 @@ def _replicas(
         in_pool[option.pool.name][column] = float(option.shape.devices)
         price = start_usd_per_hour(index.problem, model, option)
         now = index.current.get((model.name, option.pool.name), 0)
-        if price > 0 and option.most > now:
+        if (price > 0 or model.max_starts is not None) and option.most > now:
             start = programme.column(price)
             programme.row({column: 1.0, start: -1.0}, upper=float(now))
+            budget[start] = 1.0
+    if model.max_starts is not None and budget:
+        if with_shortfall:
+            budget[programme.column(OVER_BUDGET_USD_PER_HOUR)] = -1.0
+        programme.row(budget, upper=float(model.max_starts))
 
 
-def _routing(made: Formulation, index: Index, model: Model, options: tuple[Option, ...]) -> None:
+def _routing(made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, is_wanted: bool) -> None:
     programme = made.programme
     capacity: dict[str, dict[int, float]] = defaultdict(dict)
     for option in options:
@@ -107,12 +161,14 @@ def _routing(made: Formulation, index: Index, model: Model, options: tuple[Optio
         capacity[option.pool.cluster][column] = -rps
     unit_usd = _unit_usd(model, options)
     for demand in index.demands[model.name]:
-        missing = programme.column(USD_PER_HOUR * model.unserved_usd_per_1000, upper=demand.requests_per_second)
+        usd = USD_PER_HOUR * model.unserved_usd_per_1000 if is_wanted else 0.0
+        missing = programme.column(usd, upper=demand.requests_per_second)
         made.unserved[model.name, demand.cell] = missing
         terms = {missing: 1.0}
         for cluster in arcs(index, model, demand, unit_usd):
             latency_ms = index.latency_ms(model, demand.cell, cluster)
-            column = programme.column(latency_usd_per_rps(model, latency_ms), upper=demand.requests_per_second)
+            usd = served_usd_per_rps(model, index.clusters[cluster], latency_ms)
+            column = programme.column(usd, upper=demand.requests_per_second)
             made.flows[model.name, demand.cell, cluster] = column
             terms[column] = 1.0
             capacity[cluster][column] = 1.0
@@ -139,7 +195,8 @@ def arcs(index: Index, model: Model, demand: Demand, unit_usd: Mapping[str, floa
     near = sorted(able, key=lambda name: (index.rtt_ms[cell.name, name], name))
     kept = set(near[:NEAREST])
     dear = {
-        name: unit_usd[name] + latency_usd_per_rps(model, index.latency_ms(model, cell.name, name)) for name in able
+        name: unit_usd[name] + served_usd_per_rps(model, index.clusters[name], index.latency_ms(model, cell.name, name))
+        for name in able
     }
     kept |= set(sorted(able, key=lambda name: (dear[name], name))[:CHEAPEST])
     regions = {index.clusters[name].region for name in kept}
@@ -148,16 +205,15 @@ def arcs(index: Index, model: Model, demand: Demand, unit_usd: Mapping[str, floa
     return sorted(kept)
 
 
-def _floors(
+def add_floors(
     made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, with_shortfall: bool
 ) -> None:
     programme = made.programme
-    columns = {made.replicas[model.name, option.pool.name]: 1.0 for option in options}
-    if model.min_replicas > 0:
-        terms = dict(columns)
+    for rule in rules.floors(index, model, options):
+        terms = {made.replicas[model.name, options[at].pool.name]: term for at, term in rule.terms.items()}
         if with_shortfall:
-            terms[programme.column(SHORTFALL_USD_PER_HOUR)] = 1.0
-        programme.row(terms, lower=float(model.min_replicas))
+            terms[programme.column(missed_usd_per_hour(model, rule.floor))] = 1.0
+        programme.row(terms, lower=rule.lower)
     if model.min_regions > 0:
         by_region: dict[str, dict[int, float]] = defaultdict(dict)
         for option in options:
@@ -173,7 +229,7 @@ def _floors(
         programme.row(present, lower=float(model.min_regions))
 
 
-def _spot(made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, only_held: bool) -> None:
+def add_spot(made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, only_held: bool) -> None:
     """The spot fraction. Held replicas cannot move: when they alone break it, no other may be on spot."""
     if model.spot_max_fraction >= 1.0:
         return
@@ -209,27 +265,38 @@ class FlowProgramme:
 
 
 def formulate_flows(
-    index: Index, model: Model, capacity: Mapping[str, float], *, overload: Mapping[str, float], unserved_usd: float
+    index: Index,
+    model: Model,
+    capacity: Mapping[str, float],
+    *,
+    overload: Mapping[str, float],
+    unserved_usd: float,
+    is_fair: bool = False,
 ) -> FlowProgramme:
     """Routing of `model` for fixed replicas.
 
     Args: capacity: cluster -> requests per second that plans count on. overload: cluster -> what it can take beyond
-        that, at the price of a late request. unserved_usd: USD per hour of one unserved request per second.
+        that, at the price of a late request. unserved_usd: USD per hour of one unserved request per second. is_fair:
+        make the largest unserved part of any cell that can be served as small as it can be.
     """
     programme = Programme()
+    demands = index.demands[model.name]
+    part = programme.column(unserved_usd * sum(one.requests_per_second for one in demands)) if is_fair else -1
     into: dict[str, dict[int, float]] = {cluster: {} for cluster in sorted(capacity)}
     flows: dict[tuple[str, str], int] = {}
     unserved: dict[str, int] = {}
-    for demand in index.demands[model.name]:
+    for demand in demands:
         unserved[demand.cell] = programme.column(unserved_usd)
         terms = {unserved[demand.cell]: 1.0}
         for cluster in index.servers(model, index.cells[demand.cell], capacity):
             latency_ms = index.latency_ms(model, demand.cell, cluster)
-            column = programme.column(latency_usd_per_rps(model, latency_ms))
+            column = programme.column(served_usd_per_rps(model, index.clusters[cluster], latency_ms))
             flows[demand.cell, cluster] = column
             terms[column] = 1.0
             into[cluster][column] = 1.0
         programme.row(terms, lower=demand.requests_per_second, upper=demand.requests_per_second)
+        if is_fair and len(terms) > 1:
+            programme.row({unserved[demand.cell]: 1.0, part: -demand.requests_per_second}, upper=0.0)
     for cluster, terms in into.items():
         if overload.get(cluster, 0.0) > 0:
             slack = programme.column(USD_PER_HOUR * model.late_usd_per_1000, upper=overload[cluster])

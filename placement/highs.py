@@ -41,22 +41,29 @@ class Programme:
 
     def row(
         self, terms: Mapping[int, float], *, lower: float = -highspy.kHighsInf, upper: float = highspy.kHighsInf
-    ) -> None:
-        """Add `lower <= sum(value * x[column]) <= upper`."""
+    ) -> int:
+        """Add `lower <= sum(value * x[column]) <= upper`; gives its number."""
         self.columns.extend(terms)
         self.values.extend(terms.values())
         self.starts.append(len(self.columns))
         self.row_lower.append(lower)
         self.row_upper.append(upper)
+        return len(self.row_lower) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """An answer: a value per column, the objective, and a proven lower bound of it."""
+    """An answer: a value per column, the objective, and a proven lower bound of it.
+
+    `duals` and `reduced` are USD per hour per unit of each row and of each column's bound; zeros where the programme
+    was solved in whole numbers.
+    """
 
     values: np.ndarray[tuple[int], np.dtype[np.float64]]
     objective: float
     bound: float
+    duals: np.ndarray[tuple[int], np.dtype[np.float64]]
+    reduced: np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def solve(
@@ -65,18 +72,23 @@ def solve(
     gap: float = 0.0,
     node_limit: int = 1,
     relaxed: bool = False,
+    time_limit_s: float | None = None,
 ) -> Found | None:
     """The best answer found within the relative `gap` and `node_limit`, or None when there is none.
 
-    Args: relaxed: let integer columns take any value. There is no starting point to give: HiGHS 1.16 has returned a
+    Args: relaxed: let integer columns take any value. time_limit_s: for baselines alone: answers under it are not the
+        same on every machine. There is no starting point to give: HiGHS 1.16 has returned a
         wrong objective from a partial one (seed 382 of the random worlds in the tests).
     """
     if not programme.cost:  # HiGHS calls a programme without variables neither feasible nor infeasible
         holds = all(low <= 0.0 <= high for low, high in zip(programme.row_lower, programme.row_upper, strict=True))
-        return Found(values=np.zeros(0), objective=0.0, bound=0.0) if holds else None
+        rows, none = np.zeros(len(programme.row_lower)), np.zeros(0)
+        return Found(values=none, objective=0.0, bound=0.0, duals=rows, reduced=none) if holds else None
     solver = quiet()
     solver.setOptionValue("mip_rel_gap", gap)
     solver.setOptionValue("mip_max_nodes", node_limit)
+    if time_limit_s is not None:
+        solver.setOptionValue("time_limit", time_limit_s)
     is_mip = any(programme.is_integer) and not relaxed
     solver.passModel(_lp(programme, is_mip=is_mip))
     solver.run()
@@ -85,8 +97,13 @@ def solve(
         return None
     objective = float(info.objective_function_value)
     bound = float(info.mip_dual_bound) if is_mip else objective
-    values = np.asarray(solver.getSolution().col_value, dtype=np.float64)
-    return Found(values=values, objective=objective, bound=min(bound, objective))
+    answer = solver.getSolution()
+    values = np.asarray(answer.col_value, dtype=np.float64)
+    duals, reduced = np.zeros(len(programme.row_lower)), np.zeros(len(values))
+    if not is_mip:
+        duals = np.asarray(answer.row_dual, dtype=np.float64)
+        reduced = np.asarray(answer.col_dual, dtype=np.float64)
+    return Found(values=values, objective=objective, bound=min(bound, objective), duals=duals, reduced=reduced)
 
 
 def quiet() -> highspy.Highs:

@@ -1,20 +1,26 @@
 """The engine's own words: a problem in, a solution out. Plain values, no I/O, no clock, no chance.
 
 Everything is priced in US dollars per hour. A hard rule is never a price: capacity, fit by product and VRAM, residency,
-minimum replicas and regions, the spot fraction, cordons. What cannot be served within the hard rules stays unserved,
-counted and explained.
+minimum replicas and regions, surviving the loss of a domain, the spot fraction, pins, cordons. What cannot be served
+within the hard rules stays unserved, counted and explained.
 
 Order never reaches an answer: `Problem` sorts its parts by name, so that the same world gives the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+import itertools
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 Market = Literal["on-demand", "spot", "reserved"]
+Domain = Literal["region", "zone", "provider"]
+"""What may be lost at once: all clusters of one region, of one zone of it, or of one provider."""
 
 
 class Intake(Enum):
@@ -59,9 +65,23 @@ class Cluster:
     name: str
     provider: str
     region: str
+    zone: str = ""
+    """Empty where it is not known: then the region stands for it."""
     jurisdictions: tuple[str, ...] = ()
+    egress_usd_per_gib: float = 0.0
+    """Of what is answered to users, wherever they are."""
     intake: Intake = field(default=Intake.OPEN, compare=False)
     reachable: bool = True
+
+    def domain(self, kind: Domain) -> str:
+        """Which failure domain of this kind it is in."""
+        match kind:
+            case "provider":
+                return self.provider
+            case "region":
+                return self.region
+            case "zone":
+                return f"{self.region}/{self.zone}" if self.zone else self.region
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -107,8 +127,16 @@ class Residency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Pin:
+    """At least so many replicas in one cluster, whatever they cost there."""
+
+    cluster: str
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """What is served, and the rules and prices that policy puts on it."""
+    """What is served, and the rules and prices that policy puts on it. Models sort by name."""
 
     name: str
     shapes: tuple[Shape, ...]
@@ -122,10 +150,25 @@ class Model:
     move_usd: float = 0.0
     """Policy's charge for starting one replica, on top of its warm-up."""
     warmup_s: float = 0.0
+    max_starts: int | None = None
+    """The most replicas that may be started beyond those that run; None for any number."""
+    response_kib: float = 0.0
+    """What a usual answer weighs, for the price of egress."""
+    priority: int = 0
+    """In a shortage a model is served before all of lower priority, whatever its prices."""
     min_replicas: int = 0
+    min_on_demand: int = 0
+    """Replicas that cannot be taken away: on demand or reserved."""
     min_regions: int = 0
+    survive: Domain | None = None
+    """Whatever one domain of this kind is lost, what is left elsewhere can serve `survive_fraction` of all demand."""
+    survive_fraction: float = 1.0
     spot_max_fraction: float = 1.0
+    pins: tuple[Pin, ...] = ()
     residency: tuple[Residency, ...] = ()
+
+    def __lt__(self, other: Model) -> bool:
+        return self.name < other.name
 
     def shape_for(self, pool: Pool) -> Shape | None:
         """The shape that runs in `pool` (the one with the most requests per second per device), or None."""
@@ -151,9 +194,45 @@ class Path:
     rtt_ms: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RttMatrix(Mapping[tuple[str, str], float]):
+    """Round trips of very many pairs at once: `rtt_ms` [cells, clusters], NaN where it is not known."""
+
+    cells: tuple[str, ...]
+    clusters: tuple[str, ...]
+    rtt_ms: NDArray[np.float32]
+    _row: dict[str, int] = field(init=False, repr=False)
+    _column: dict[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_row", {name: at for at, name in enumerate(self.cells)})
+        object.__setattr__(self, "_column", {name: at for at, name in enumerate(self.clusters)})
+
+    def __getitem__(self, pair: tuple[str, str]) -> float:
+        value = float(self.rtt_ms[self._row[pair[0]], self._column[pair[1]]])
+        if value != value:
+            raise KeyError(pair)
+        return value
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return (pair for pair in itertools.product(self.cells, self.clusters) if pair in self)
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(~np.isnan(self.rtt_ms)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Placed:
     """`replicas` of a model in a pool (by the pool's name)."""
+
+    model: str
+    pool: str
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Room:
+    """At most so many replicas of a model find a place in a pool, node by node, however many devices it has in sum."""
 
     model: str
     pool: str
@@ -173,28 +252,46 @@ class Problem:
     models: tuple[Model, ...]
     cells: tuple[Cell, ...]
     demands: tuple[Demand, ...]
-    paths: tuple[Path, ...]
+    paths: tuple[Path, ...] | RttMatrix
     current: tuple[Placed, ...] = ()
     move_horizon_h: float = 1.0
     """The one-off cost of a start is spread over this many hours."""
+    room: tuple[Room, ...] = ()
+    """A (model, pool) that is not named is bounded by the pool's devices alone."""
 
     def __post_init__(self) -> None:
-        for part in ("clusters", "pools", "models", "cells", "demands", "paths", "current"):
+        for part in ("clusters", "pools", "models", "cells", "demands", "current", "room"):
             object.__setattr__(self, part, tuple(sorted(getattr(self, part))))
+        if not isinstance(self.paths, RttMatrix):
+            object.__setattr__(self, "paths", tuple(sorted(self.paths)))
+            _unique("path", ((path.cell, path.cluster) for path in self.paths))
         clusters = _unique("cluster", (cluster.name for cluster in self.clusters))
         pools = _unique("pool", (pool.name for pool in self.pools))
         models = _unique("model", (model.name for model in self.models))
         cells = _unique("cell", (cell.name for cell in self.cells))
         _unique("demand", ((demand.model, demand.cell) for demand in self.demands))
-        _unique("path", ((path.cell, path.cluster) for path in self.paths))
         _unique("placement", ((placed.model, placed.pool) for placed in self.current))
         _known("pool in cluster", (pool.cluster for pool in self.pools), clusters)
         _known("demand for model", (demand.model for demand in self.demands), models)
         _known("demand of cell", (demand.cell for demand in self.demands), cells)
-        _known("path of cell", (path.cell for path in self.paths), cells)
-        _known("path to cluster", (path.cluster for path in self.paths), clusters)
+        if isinstance(self.paths, RttMatrix):
+            _known("path of cell", self.paths.cells, cells)
+            _known("path to cluster", self.paths.clusters, clusters)
+        else:
+            _known("path of cell", (path.cell for path in self.paths), cells)
+            _known("path to cluster", (path.cluster for path in self.paths), clusters)
+        _known("pin to cluster", (pin.cluster for model in self.models for pin in model.pins), clusters)
         _known("replicas of model", (placed.model for placed in self.current), models)
         _known("replicas in pool", (placed.pool for placed in self.current), pools)
+        _unique("room", ((room.model, room.pool) for room in self.room))
+        _known("room for model", (room.model for room in self.room), models)
+        _known("room in pool", (room.pool for room in self.room), pools)
+
+    def rtt_ms(self) -> Mapping[tuple[str, str], float]:
+        """(cell, cluster) -> round trip, of those that are known."""
+        if isinstance(self.paths, RttMatrix):
+            return self.paths
+        return {(path.cell, path.cluster): path.rtt_ms for path in self.paths}
 
     def allows(self, model: Model, cell: Cell, cluster: Cluster) -> bool:
         """Whether residency lets `cluster` serve `model` to the users of `cell`."""
@@ -256,15 +353,31 @@ class Unserved:
     reason: str
 
 
+Floor = Literal["min_replicas", "min_on_demand", "min_regions", "pin", "survive"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Shortfall:
-    """A floor that no placement within the other hard rules can meet."""
+    """A floor that no placement within the other hard rules can meet.
+
+    `subject` is the cluster of a pin, and the domain whose loss would leave too little for `survive`. Counts of
+    replicas or regions; for `survive` requests per second.
+    """
 
     model: str
-    rule: Literal["min_replicas", "min_regions"]
-    wanted: int
-    placed: int
+    rule: Floor
+    subject: str = ""
+    wanted: float
+    placed: float
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class DevicePrice:
+    """What one more device of a pool would save, at most: the dual price of the relaxation, in USD per hour."""
+
+    pool: str
+    usd_per_hour: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +385,7 @@ class Cost:
     """US dollars per hour, by cause. `proximity` is the tie-breaker that prefers the nearer of two equal answers."""
 
     accelerators: float
+    egress: float
     late: float
     unserved: float
     moves: float
@@ -280,7 +394,7 @@ class Cost:
     @property
     def total(self) -> float:
         """The objective's value."""
-        return self.accelerators + self.late + self.unserved + self.moves + self.proximity
+        return self.accelerators + self.egress + self.late + self.unserved + self.moves + self.proximity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +402,8 @@ class Solution:
     """A placement with the routing it was found with.
 
     `replicas` names only counts above zero. `bound_usd_per_hour` is a proven lower bound of the total cost, and `gap`
-    the relative distance to it.
+    the relative distance to it; `is_loose` says that the distance is more likely the bound's than the plan's, as in a
+    shortage. `scarce` are the pools of which another device would save money, the dearest first.
     """
 
     replicas: tuple[Placed, ...]
@@ -298,6 +413,8 @@ class Solution:
     cost: Cost
     bound_usd_per_hour: float
     gap: float
+    is_loose: bool = False
+    scarce: tuple[DevicePrice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,84 +1,51 @@
-"""From names to numbers: a `Problem` as an `Instance`, and what each position means."""
+"""From names to numbers: a `Problem` as a `World`, and what each position means."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from placement import arcs, formulation
+from placement import formulation, rules
 from placement.filters import Index, Option
-from placement.instance import Floats, Instance, Ints
-from placement.model import Intake, Model
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pairs:
-    """All that may serve whom of one model, candidates or not.
-
-    Shapes: `nodes` [K] positions in the instance; `usd` and `allowed` [cells, K]; `rps` [cells].
-    """
-
-    model: Model
-    cells: tuple[str, ...]
-    clusters: tuple[str, ...]
-    nodes: Ints
-    rps: Floats
-    usd: NDArray[np.float32]
-    allowed: NDArray[np.bool_]
+from placement.model import Intake, Model, RttMatrix
+from placement.world import Bools, Floats, Ints, Singles, World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbered:
-    """An instance with the names of its options (model, pool), nodes (model, cluster) and groups (model, cell)."""
+    """A world with the meaning of its options, groups (model, cell) and clusters."""
 
-    instance: Instance
-    options: tuple[tuple[str, str], ...]
-    nodes: tuple[tuple[str, str], ...]
+    world: World
+    options: tuple[tuple[Model, Option], ...]
     groups: tuple[tuple[str, str], ...]
-
-    def counts(self, replicas: Ints) -> dict[tuple[str, str], int]:
-        """(model, pool) -> replicas, without zeros."""
-        return {self.options[one]: int(replicas[one]) for one in np.flatnonzero(replicas)}
+    clusters: tuple[str, ...]
 
 
 def number(index: Index) -> Numbered:
-    """The instance of a problem."""
+    """The world of a problem."""
     problem = index.problem
-    regions = {name: at for at, name in enumerate(sorted({one.region for one in problem.clusters}))}
+    models, clusters = problem.models, tuple(cluster.name for cluster in problem.clusters)
+    model_at = {model.name: at for at, model in enumerate(models)}
     pool_at = {pool.name: at for at, pool in enumerate(problem.pools)}
-    options = [(model, option) for model in problem.models for option in index.options(model)]
-    names = sorted({(model.name, option.pool.cluster) for model, option in options})
-    node_at = {name: at for at, name in enumerate(names)}
-    model_at = {model.name: at for at, model in enumerate(problem.models)}
-    groups: list[tuple[str, str]] = []
-    degrees, arc_nodes, arc_usd, rps, kinds = [], [], [], [], []
-    for pairs in every_pair(index, node_at):
-        unit_usd = _unit_usd(pairs, index.options(pairs.model))
-        region = np.array([regions[index.clusters[name].region] for name in pairs.clusters], dtype=np.int64)
-        degree, picked = arcs.of_model(pairs.usd, unit_usd, pairs.allowed, region)
-        degrees.append(degree)
-        arc_nodes.append(pairs.nodes[picked] if len(picked) else np.zeros(0, np.int64))
-        row = np.repeat(np.arange(len(degree)), degree)
-        arc_usd.append(pairs.usd[row, picked].astype(np.float64))
-        rps.append(pairs.rps)
-        kinds.append(_kinds(pairs.allowed))
-        groups += [(pairs.model.name, cell) for cell in pairs.cells]
-    arc_start = np.concatenate([[0], np.cumsum(_joined(degrees))]).astype(np.int64)
-    group_rps = _joined(rps).astype(np.float64)
-    models = problem.models
-    instance = Instance(
+    cluster_at = {name: at for at, name in enumerate(clusters)}
+    cell_at = {cell.name: at for at, cell in enumerate(problem.cells)}
+    options = [(model, option) for model in models for option in index.options(model)]
+    nodes = sorted({(model_at[model.name], cluster_at[option.pool.cluster]) for model, option in options})
+    node_at = {node: at for at, node in enumerate(nodes)}
+    groups = [(model.name, demand.cell) for model in models for demand in index.demands[model.name]]
+    rtt_ms = _rtt_ms(index, cell_at, cluster_at)
+    permitted, group_permit = _permitted(index, groups, cell_at, rtt_ms)
+    made = _rules(index, models)
+    world = World(
         pool_devices=_ints(
             pool.devices if index.clusters[pool.cluster].intake is not Intake.HELD else _held(index, pool.name)
             for pool in problem.pools
         ),
         option_model=_ints(model_at[model.name] for model, _ in options),
         option_pool=_ints(pool_at[option.pool.name] for _, option in options),
-        option_node=_ints(node_at[model.name, option.pool.cluster] for model, option in options),
-        option_region=_ints(regions[index.clusters[option.pool.cluster].region] for _, option in options),
-        option_spot=_ints(option.pool.market == "spot" for _, option in options),
+        option_node=_ints(node_at[model_at[model.name], cluster_at[option.pool.cluster]] for model, option in options),
         option_devices=_ints(option.shape.devices for _, option in options),
         option_rps=_floats(option.shape.requests_per_second * model.target_utilisation for model, option in options),
         option_usd=_floats(option.shape.devices * option.pool.usd_per_device_hour for _, option in options),
@@ -86,99 +53,83 @@ def number(index: Index) -> Numbered:
         option_current=_ints(index.current.get((model.name, option.pool.name), 0) for model, option in options),
         option_least=_ints(option.least for _, option in options),
         option_most=_ints(option.most for _, option in options),
-        node_model=_ints(model_at[model] for model, _ in names),
-        node_region=_ints(regions[index.clusters[cluster].region] for _, cluster in names),
-        group_model=_ints(model_at[model] for model, _ in groups),
-        group_class=_joined(kinds).astype(np.int64),
-        group_rps=group_rps,
-        group_unserved_usd=_floats(
-            formulation.USD_PER_HOUR * index.models[model].unserved_usd_per_1000 for model, _ in groups
+        node_model=_ints(model for model, _ in nodes),
+        node_cluster=_ints(cluster for _, cluster in nodes),
+        node_usd=_floats(
+            formulation.egress_usd_per_rps(models[model], problem.clusters[cluster]) for model, cluster in nodes
         ),
-        arc_start=arc_start,
-        arc_node=_joined(arc_nodes).astype(np.int64),
-        arc_usd=_joined(arc_usd).astype(np.float64),
-        arc_most=np.repeat(group_rps, np.diff(arc_start)),
-        model_min_replicas=_ints(model.min_replicas for model in models),
-        model_min_regions=_ints(model.min_regions for model in models),
-        model_spot_fraction=_floats(model.spot_max_fraction for model in models),
+        rtt_ms=rtt_ms,
+        permitted=permitted,
+        group_model=_ints(model_at[model] for model, _ in groups),
+        group_cell=_ints(cell_at[cell] for _, cell in groups),
+        group_permit=group_permit,
+        group_rps=_floats(demand.requests_per_second for model in models for demand in index.demands[model.name]),
+        service_ms=_floats(model.service_latency_ms for model in models),
+        objective_ms=_floats(model.objective_ms for model in models),
+        late_usd=_floats(formulation.USD_PER_HOUR * model.late_usd_per_1000 for model in models),
+        unserved_usd=_floats(formulation.USD_PER_HOUR * model.unserved_usd_per_1000 for model in models),
+        max_starts=_floats(np.inf if model.max_starts is None else model.max_starts for model in models),
+        near_usd=formulation.USD_PER_HOUR * formulation.PROXIMITY_USD_PER_1000_PER_MS,
+        rule_start=np.cumsum([0, *(len(terms) for terms, _, _ in made)]).astype(np.int64),
+        rule_option=_ints(at for terms, _, _ in made for at in terms),
+        rule_term=_floats(term for terms, _, _ in made for term in terms.values()),
+        rule_lower=_floats(lower for _, lower, _ in made),
+        rule_usd=_floats(usd for _, _, usd in made),
     )
-    return Numbered(
-        instance=instance,
-        options=tuple((model.name, option.pool.name) for model, option in options),
-        nodes=tuple(names),
-        groups=tuple(groups),
-    )
+    return Numbered(world=world, options=tuple(options), groups=tuple(groups), clusters=clusters)
 
 
-def every_pair(index: Index, node_at: dict[tuple[str, str], int]) -> Iterator[Pairs]:
-    """Model by model, every pair of a cell that asks and a cluster that could answer, with its price."""
-    problem = index.problem
-    row = {cell.name: at for at, cell in enumerate(problem.cells)}
-    column = {cluster.name: at for at, cluster in enumerate(problem.clusters)}
-    rtt_ms = np.full((len(row), len(column)), np.nan, dtype=np.float64)
-    for path in problem.paths:
-        rtt_ms[row[path.cell], column[path.cluster]] = path.rtt_ms
-    for model in problem.models:
-        demands = index.demands[model.name]
-        clusters = tuple(cluster for name, cluster in node_at if name == model.name)
-        if not demands:
-            continue
-        cells = tuple(demand.cell for demand in demands)
-        rtt = rtt_ms[np.ix_([row[cell] for cell in cells], [column[name] for name in clusters])]
-        latency_ms = rtt + model.service_latency_ms
-        usd = formulation.USD_PER_HOUR * (
-            model.late_usd_per_1000 * (latency_ms > model.objective_ms)
-            + formulation.PROXIMITY_USD_PER_1000_PER_MS * latency_ms
-        )
-        by_country: dict[str, NDArray[np.bool_]] = {}
-        for cell in cells:
-            place = index.cells[cell]
-            if place.country not in by_country:
-                by_country[place.country] = np.array(
-                    [problem.allows(model, place, index.clusters[name]) for name in clusters], dtype=bool
-                )
-        residency = np.array([by_country[index.cells[cell].country] for cell in cells]).reshape(rtt.shape)
-        yield Pairs(
-            model=model,
-            cells=cells,
-            clusters=clusters,
-            nodes=_ints(node_at[model.name, name] for name in clusters),
-            rps=_floats(demand.requests_per_second for demand in demands),
-            usd=usd.astype(np.float32),
-            allowed=residency & ~np.isnan(rtt),
-        )
+def _rtt_ms(index: Index, cell_at: dict[str, int], cluster_at: dict[str, int]) -> Singles:
+    """[cells, clusters], NaN where it is not known."""
+    rtt_ms = np.full((len(cell_at), len(cluster_at)), np.nan, dtype=np.float32)
+    paths = index.problem.paths
+    if isinstance(paths, RttMatrix):
+        rows, columns = [cell_at[name] for name in paths.cells], [cluster_at[name] for name in paths.clusters]
+        rtt_ms[np.ix_(rows, columns)] = paths.rtt_ms
+    else:
+        for path in paths:
+            rtt_ms[cell_at[path.cell], cluster_at[path.cluster]] = path.rtt_ms
+    return rtt_ms
 
 
-def served_usd(index: Index, numbered: Numbered, capacity: Floats) -> float:
-    """What everyone pays when each takes what is cheapest at these prices [N], candidate or not.
+def _permitted(
+    index: Index, groups: list[tuple[str, str]], cell_at: dict[str, int], rtt_ms: Singles
+) -> tuple[Bools, Ints]:
+    """The different sets of clusters that groups may be served in, and which of them is each group's."""
+    known = ~np.isnan(rtt_ms)
+    by_rule: dict[tuple[object, str], Bools] = {}
+    rows = np.empty((len(groups), rtt_ms.shape[1]), dtype=bool)
+    for at, (model_name, cell_name) in enumerate(groups):
+        model, cell = index.models[model_name], index.cells[cell_name]
+        key = (model.residency, cell.country)
+        if key not in by_rule:
+            allowed = [index.problem.allows(model, cell, cluster) for cluster in index.problem.clusters]
+            by_rule[key] = np.array(allowed, dtype=bool)
+        rows[at] = by_rule[key] & known[cell_at[cell_name]]
+    if not len(groups):
+        return np.ones((1, rtt_ms.shape[1]), dtype=bool), np.zeros(0, np.int64)
+    packed = np.packbits(rows, axis=1)
+    _, first, which = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+    return rows[first], which.reshape(-1).astype(np.int64)
 
-    A bound that counts this holds for the whole problem and not only for its candidate arcs.
-    """
-    node_at = {name: at for at, name in enumerate(numbered.nodes)}
-    total = 0.0
-    for pairs in every_pair(index, node_at):
-        usd = np.where(pairs.allowed, pairs.usd + capacity[pairs.nodes], np.inf)
-        unserved = formulation.USD_PER_HOUR * pairs.model.unserved_usd_per_1000
-        total += float((pairs.rps * np.minimum(unserved, usd.min(axis=1, initial=np.inf))).sum())
-    return total
 
-
-def _kinds(allowed: NDArray[np.bool_]) -> Ints:
-    """[cells] a number for each set of clusters that may serve."""
-    if not allowed.shape[1]:
-        return np.zeros(len(allowed), np.int64)
-    packed = np.packbits(allowed, axis=1)
-    return np.unique(packed, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-
-def _unit_usd(pairs: Pairs, options: tuple[Option, ...]) -> Floats:
-    """[K] of one request per second on the cheapest device of each cluster."""
-    unit: dict[str, float] = {}
-    for option in options:
-        served = option.shape.requests_per_second * pairs.model.target_utilisation
-        usd = option.shape.devices * option.pool.usd_per_device_hour / served
-        unit[option.pool.cluster] = min(usd, unit.get(option.pool.cluster, usd))
-    return _floats(unit[name] for name in pairs.clusters)
+def _rules(index: Index, models: tuple[Model, ...]) -> list[tuple[dict[int, float], float, float]]:
+    """(option -> term, least, USD per hour of each that is missed) of every floor, and of the spot fraction."""
+    made: list[tuple[dict[int, float], float, float]] = []
+    first = 0
+    for model in models:
+        options = index.options(model)
+        for rule in rules.floors(index, model, options):
+            usd = formulation.missed_usd_per_hour(model, rule.floor)
+            made.append(({first + at: term for at, term in rule.terms.items()}, rule.lower, usd))
+        if model.spot_max_fraction < 1.0:
+            terms = {
+                first + at: model.spot_max_fraction - (1.0 if option.pool.market == "spot" else 0.0)
+                for at, option in enumerate(options)
+            }
+            made.append((terms, 0.0, formulation.SHORTFALL_USD_PER_HOUR))
+        first += len(options)
+    return made
 
 
 def _held(index: Index, pool: str) -> int:
@@ -196,7 +147,3 @@ def _ints(values: Iterable[int]) -> Ints:
 
 def _floats(values: Iterable[float]) -> Floats:
     return np.fromiter(values, dtype=np.float64)
-
-
-def _joined(parts: list[NDArray[np.float64]] | list[Ints]) -> NDArray[np.float64]:
-    return np.concatenate(parts) if parts else np.zeros(0)

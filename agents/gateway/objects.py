@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from agents.manifests.names import MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, TRAFFIC_LABEL
+from agents.manifests.names import service_name as name_of_model
 from federation.wire import messages
 
-MODEL_LABEL = "isochrone.dev/model"
-TRAFFIC_LABEL = "isochrone.dev/traffic"
 GATEWAY = "isochrone"
 """The Gateway, in the models' namespace, that HTTPRoutes attach to: the platform team's, who choose its class."""
 FROM_HEADER = "x-isochrone-from"
@@ -68,7 +68,7 @@ def wanted(traffic: messages.Traffic, namespace: str, installed: Iterable[Kind])
 
 def service_name(model: str, cluster: str) -> str:
     """Of a model's replicas in one cluster, the same in every cluster."""
-    return f"{model}-{cluster}"[:63].rstrip("-.")
+    return f"{name_of_model(model)}-{cluster}"[:63].rstrip("-.")
 
 
 class _Walk:
@@ -88,7 +88,7 @@ class _Walk:
 
     def add(self, kind: Kind, name: str, model: str, **fields: Any) -> None:
         """One object with our labels."""
-        labels = {"app.kubernetes.io/managed-by": "isochrone", MODEL_LABEL: model, TRAFFIC_LABEL: "true"}
+        labels = {MANAGED_BY_LABEL: MANAGED_BY, MODEL_LABEL: model, TRAFFIC_LABEL: "true"}
         metadata = {"name": name, "namespace": self.namespace, "labels": labels} | fields.pop("metadata", {})
         self.made.append((kind, {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, **fields}))
 
@@ -142,7 +142,7 @@ class _Walk:
             model.model,
             metadata={
                 "labels": {
-                    "app.kubernetes.io/managed-by": "isochrone",
+                    MANAGED_BY_LABEL: MANAGED_BY,
                     "endpointslice.kubernetes.io/managed-by": "isochrone",
                     "kubernetes.io/service-name": name,
                     MODEL_LABEL: model.model,

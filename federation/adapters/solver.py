@@ -7,17 +7,19 @@ being solved. Every answer is checked by the engine's independent verifier befor
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from federation.adapters import parcel
 from placement import check, engine, explain
 from placement import model as words
 
@@ -38,49 +40,120 @@ class Answer:
 
 
 class Solver:
-    """The engine's two doors, asynchronous."""
+    """The engine's two doors, asynchronous.
 
-    def __init__(self) -> None:
-        self._plans = _pool()
-        self._routes = _pool()
+    Args: plans: where placements are solved; a process of its own when None. Any `concurrent.futures.Executor` does:
+        what is sent there are functions of this module and frozen values. It is the caller's to shut down.
+    """
+
+    def __init__(self, plans: Executor | None = None) -> None:
+        self._plans = _Worker() if plans is None else _Lent(plans)
+        self._routes = _Worker()
 
     async def warm(self) -> None:
-        """Start both processes and load the solver, so that the first plan is not late."""
-        await asyncio.gather(self._call(True, os.getpid), self._call(False, os.getpid))
+        """Start both and load the solver, so that the first plan is not late."""
+        await asyncio.gather(self._plans.call(os.getpid), self._routes.call(os.getpid))
 
     async def solve(self, problem: words.Problem, present: tuple[words.Placed, ...]) -> Answer:
-        """The best placement, and what `present` would do instead.
+        """The best placement, and what `present` would do instead. A solve that is cancelled ends with its process.
 
         Raises: SolverError with the first violated rule, or when the process died.
         """
-        return await self._call(True, solve_and_check, problem, present)
+        try:
+            packed = await self._plans.hand_over(await parcel.pack_gently(problem))
+            answer: Answer = await parcel.unpack_gently(await self._plans.call(_solve_packed, packed, present))
+            return answer
+        except asyncio.CancelledError:
+            self._plans.stop()
+            raise
 
     async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:
         """The best routing over the replicas that are ready. Raises: SolverError."""
-        return await self._call(False, route_and_check, problem, dict(ready))
+        return await self._routes.call(route_and_check, problem, dict(ready))
 
     async def explain(self, problem: words.Problem, solution: words.Solution, model: str) -> explain.Explanation:
         """Why a model is where it is, and why it is not elsewhere. Raises: SolverError."""
-        return await self._call(False, explain.explain, problem, solution, model)
+        return await self._routes.call(explain.explain, problem, solution, model)
 
     async def close(self) -> None:
-        """End the processes."""
-        await asyncio.to_thread(self._shutdown)
+        """End the processes, whatever they are at."""
+        self._plans.stop()
+        self._routes.stop()
 
-    def _shutdown(self) -> None:
-        for pool in (self._plans, self._routes):
-            pool.shutdown(wait=True, cancel_futures=True)
 
-    async def _call(self, plans: bool, work: Callable[..., T], *args: object) -> T:
-        pool = self._plans if plans else self._routes
+class _Worker:
+    """A process of our own, started at the first call and again after it died or was stopped."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+        self._pid: Future[int] | None = None
+
+    async def call(self, work: Callable[..., T], *args: object) -> T:
+        if self._pool is None:
+            self._pool = _pool()
+            self._pid = self._pool.submit(os.getpid)
+        pool = self._pool
         try:
             return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
         except BrokenProcessPool as error:
-            if plans:
-                self._plans = _pool()
-            else:
-                self._routes = _pool()
-            raise SolverError("the solver's process died; it was started again") from error
+            if self._pool is pool:
+                self._pool = None
+            pool.shutdown(wait=False)
+            raise SolverError("the solver's process died; another is started at the next call") from error
+
+    async def hand_over(self, packed: parcel.Parcel) -> parcel.Parcel:
+        """Send the pieces one by one, which holds up nobody; gives what is left to send."""
+        await self.call(_receive, None)
+        for piece in packed.pieces:
+            await self.call(_receive, piece)
+        return parcel.Parcel(packed.shape, ())
+
+    def stop(self) -> None:
+        """End the process now; a call that it was at gets a SolverError."""
+        pool, self._pool = self._pool, None
+        if pool is None or self._pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError, BrokenProcessPool, CancelledError):
+            os.kill(self._pid.result(), signal.SIGKILL)
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Lent:
+    """An executor that somebody lends: what was begun there goes on there, and its answer is not waited for."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    async def call(self, work: Callable[..., T], *args: object) -> T:
+        try:
+            return await asyncio.wrap_future(self._executor.submit(work, *args))
+        except (BrokenExecutor, OSError) as error:
+            raise SolverError(f"the executor that solves placements failed: {error}") from error
+
+    async def hand_over(self, packed: parcel.Parcel) -> parcel.Parcel:
+        """All of it goes with the call: who knows which process gets it."""
+        return packed
+
+    def stop(self) -> None:
+        """Nothing: it is not ours."""
+
+
+_received: list[bytes] = []
+"""In the worker: what `hand_over` sent since the last solve."""
+
+
+def _receive(piece: bytes | None) -> None:
+    """Keep a piece; None begins anew."""
+    if piece is None:
+        _received.clear()
+    else:
+        _received.append(piece)
+
+
+def _solve_packed(problem: parcel.Parcel, present: tuple[words.Placed, ...]) -> parcel.Parcel:
+    whole = problem if problem.pieces else parcel.Parcel(problem.shape, tuple(_received))
+    _received.clear()
+    return parcel.pack(solve_and_check(parcel.unpack(whole), present))
 
 
 def solve_and_check(problem: words.Problem, present: tuple[words.Placed, ...]) -> Answer:
@@ -92,10 +165,7 @@ def solve_and_check(problem: words.Problem, present: tuple[words.Placed, ...]) -
     return Answer(
         solution=solution,
         kept=engine.route(trusting, kept),
-        reasons={
-            (one.model, one.pool): explain.reason_for(problem, solution, one.model, one.pool)
-            for one in solution.replicas
-        },
+        reasons=explain.reasons(problem, solution),
     )
 
 

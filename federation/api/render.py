@@ -16,6 +16,7 @@ from federation.policy import documents
 from federation.state.phases import Phase
 from federation.state.world import ClusterState, PlacementKey, World
 from federation.traffic.status import GatewayStatus
+from federation.wire import messages
 from federation.wire.messages import PoolKey
 
 
@@ -116,12 +117,14 @@ def plan_view(plan: Plan) -> views.PlanView:
         summary=plan.summary,
         cost=views.CostView(
             accelerators=costs.accelerators,
+            egress=costs.egress,
             late=costs.late,
             unserved=costs.unserved,
             moves=costs.moves,
-            total=costs.accelerators + costs.late + costs.unserved + costs.moves,
+            total=costs.accelerators + costs.egress + costs.late + costs.unserved + costs.moves,
         ),
         gap=plan.gap,
+        bound_is_loose=plan.bound_is_loose,
         moves=plan.moves,
         changes=tuple(
             views.MoveView(
@@ -232,6 +235,8 @@ class _Drawing:
             replicas=replicas,
             ack=self._ack(state),
             gateways=mine,
+            growth=self._growth(state),
+            conditions=self._conditions(state),
         )
 
     def _pools(self, document: documents.Cluster, state: ClusterState) -> tuple[views.PoolView, ...]:
@@ -241,25 +246,45 @@ class _Drawing:
                 (PoolKey(product=one.product, mig_profile=one.mig_profile or "", market=one.market), one.vram_gib)
                 for one in document.spec.accelerators
             ]
-            return tuple(self._pool(name, key, vram_gib, None, None) for key, vram_gib in sorted(expected))
+            return tuple(self._pool(name, key, vram_gib, None) for key, vram_gib in sorted(expected))
         return tuple(
-            self._pool(name, pool.key, pool.vram_gib, pool.allocatable, pool.free)
+            self._pool(name, pool.key, pool.vram_gib if pool.vram_known else None, pool)
             for pool in sorted(state.report.pools, key=lambda pool: pool.key)
         )
 
     def _pool(
-        self, cluster: str, key: PoolKey, vram_gib: float, allocatable: int | None, free: int | None
+        self, cluster: str, key: PoolKey, vram_gib: float | None, told: messages.PoolReport | None
     ) -> views.PoolView:
+        room = told.room if told is not None else None
         return views.PoolView(
             name=key.text,
             product=key.product,
             mig_profile=key.mig_profile,
             market=key.market,
             vram_gib=vram_gib,
-            allocatable=allocatable,
-            free=free,
+            allocatable=told.allocatable if told is not None else None,
+            free=told.free if told is not None else None,
             usd_per_device_hour=self.prices.get((cluster, key), 0.0),
+            verified=told.verified if told is not None else True,
+            sharing=told.sharing if told is not None else "none",
+            largest_free=max((one.devices for one in room), default=0) if room is not None else None,
         )
+
+    def _growth(self, state: ClusterState) -> tuple[views.GrowthView, ...]:
+        return tuple(
+            views.GrowthView(
+                group=one.group,
+                source=one.source,
+                pool=one.pool.text if one.pool is not None else None,
+                devices=one.devices,
+                provisioning_s=one.provisioning_s,
+            )
+            for one in (state.report.growth if state.report is not None else ())
+        )
+
+    def _conditions(self, state: ClusterState) -> tuple[views.ConditionView, ...]:
+        told = state.report.conditions if state.report is not None else ()
+        return tuple(views.ConditionView(type=one.type, object=one.object, message=one.message) for one in told)
 
     def _replicas(self, cluster: str) -> tuple[views.ReplicasView, ...]:
         keys = {key for key in [*self.desired, *self.ready] if key[1] == cluster}

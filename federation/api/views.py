@@ -26,10 +26,34 @@ class PoolView(View, frozen=True, kw_only=True):
     product: str
     mig_profile: str
     market: str
-    vram_gib: float
+    vram_gib: float | None
+    """Of one device; null where nothing says it."""
     allocatable: int | None
     free: int | None
     usd_per_device_hour: float
+    verified: bool = True
+    """Whether the vendor's own labels say what this is."""
+    sharing: str = "none"
+    largest_free: int | None = None
+    """The most devices that are free on one node; null where the agent cannot tell."""
+
+
+class GrowthView(View, frozen=True, kw_only=True):
+    """Devices that an autoscaler could still add. They are not free, and no plan counts on them."""
+
+    group: str
+    source: str
+    pool: str | None
+    devices: int | None
+    provisioning_s: float | None
+
+
+class ConditionView(View, frozen=True, kw_only=True):
+    """Something in a cluster that its agent thinks people should know of."""
+
+    type: str
+    object: str
+    message: str
 
 
 class ReplicasView(View, frozen=True, kw_only=True):
@@ -89,6 +113,8 @@ class ClusterView(View, frozen=True, kw_only=True):
     replicas: tuple[ReplicasView, ...]
     ack: AckView | None
     gateways: tuple[GatewayView, ...] = ()
+    growth: tuple[GrowthView, ...] = ()
+    conditions: tuple[ConditionView, ...] = ()
 
 
 class ModelView(View, frozen=True, kw_only=True):
@@ -191,6 +217,7 @@ class CostView(View, frozen=True, kw_only=True):
     """US dollars per hour, by cause."""
 
     accelerators: float
+    egress: float
     late: float
     unserved: float
     moves: float
@@ -198,7 +225,10 @@ class CostView(View, frozen=True, kw_only=True):
 
 
 class PlanView(View, frozen=True, kw_only=True):
-    """One committed plan. `moves` counts pairs of a start and a stop; `gap` is the distance to the proven bound."""
+    """One committed plan. `moves` counts pairs of a start and a stop; `gap` is the distance to the proven bound.
+
+    `bound_is_loose`: the distance is more likely the bound's than the plan's.
+    """
 
     epoch: int
     generation: int
@@ -207,6 +237,7 @@ class PlanView(View, frozen=True, kw_only=True):
     summary: str
     cost: CostView
     gap: float
+    bound_is_loose: bool
     moves: int
     changes: tuple[MoveView, ...]
 

@@ -12,7 +12,7 @@ import msgspec
 from federation.api import views
 from federation.cli import tables
 from federation.cli.client import CliError, connect
-from federation.policy.load import Problem
+from federation.yamlkit.explain import Problem
 
 YAML = "application/yaml"
 FILE = click.option(

@@ -15,7 +15,7 @@ import msgspec
 from federation.aiokit import context
 from federation.aiokit.loopback import is_loopback
 from federation.api import views
-from federation.policy.load import Problem
+from federation.yamlkit.explain import Problem
 
 T = TypeVar("T")
 TIMEOUT_S = 60.0

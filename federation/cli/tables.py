@@ -73,6 +73,7 @@ def _cluster_wide(one: views.ClusterView) -> dict[str, object]:
         "TIER": one.tier,
         "JURISDICTIONS": ",".join(one.jurisdictions),
         "PLAN": f"{one.ack.epoch}.{one.ack.generation}" if one.ack else UNKNOWN,
+        "CONDITIONS": len(one.conditions),
         "STATE": one.worst_state,
         "REASON": one.reason,
     }
@@ -198,7 +199,11 @@ KINDS = {
         path="/v1/plans",
         view=views.PlanView,
         row=_plan,
-        wide=lambda one: {"GAP": f"{100 * one.gap:.2f}%", "CHANGES": len(one.changes), "TRIGGER": one.trigger},
+        wide=lambda one: {
+            "GAP": f"{100 * one.gap:.2f}%{' loose' if one.bound_is_loose else ''}",
+            "CHANGES": len(one.changes),
+            "TRIGGER": one.trigger,
+        },
         short=("plan",),
     ),
     "policies": Kind(

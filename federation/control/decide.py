@@ -1,7 +1,8 @@
 """Whether a better placement is worth the move: hysteresis, per model, in the policy's own terms.
 
-A model whose placement breaks a hard rule, or leaves users unserved that the new one would serve, changes at once. Any
-other change has to gain enough, to have waited out the dwell, and to fit in the moves of this hour. Models share
+A model whose placement breaks a hard rule that the new one keeps better, or leaves users unserved that the new one
+would serve, changes at once. Any other change has to gain enough, to have waited out the dwell, and to fit in the moves
+of this hour; where it does not fit, the engine is asked again with what is left (`Decision.budgets`). Models share
 devices, so a model that may not change can be in the way of one that must: then it changes too.
 """
 
@@ -14,6 +15,9 @@ from dataclasses import dataclass
 from federation.control.plan import History
 from federation.policy.documents import Disruption
 from placement import model as engine
+from placement import rules
+from placement.filters import Index
+from placement.formulation import egress_usd_per_rps
 
 HOUR_S = 3600.0
 UNSERVED_TOLERANCE = 0.01
@@ -36,11 +40,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The placement to go to, and a verdict for every model that could have changed."""
+    """The placement to go to, and a verdict for every model that could have changed.
+
+    `budgets`: model -> the most replicas that a change worth making may start, where this one moves more than the hour
+    has left.
+    """
 
     target: dict[tuple[str, str], int]
     verdicts: tuple[Verdict, ...]
     history: History
+    budgets: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,20 +74,23 @@ def decide(question: Question) -> Decision:
     now = _counts(question.present)
     new = _counts(question.solution.replicas)
     verdicts: dict[str, Verdict] = {}
-    wanted: dict[str, dict[str, int]] = {}
+    budgets: dict[str, int] = {}
+    index = Index(question.problem)
     for model in question.problem.models:
         before, after = _of(now, model.name), _of(new, model.name)
         if before == after:
             continue
-        verdict, wanted[model.name] = _judge(question, model, before, after)
-        verdicts[model.name] = verdict
+        verdicts[model.name] = verdict = _judge(question, index, model, before, after)
+        left = moves_left(question, model)
+        if verdict.code == "MovesPerHour" and left > 0:
+            budgets[model.name] = left + max(0, sum(after.values()) - sum(before.values()))
     accepted = {name for name, verdict in verdicts.items() if verdict.accepted}
-    accepted, target = _settle(question.problem, now, new, wanted, accepted)
+    accepted, target = _settle(question.problem, now, new, accepted)
     final = tuple(
         verdict if verdict.accepted == (name in accepted) else _swept_along(verdict, now, new)
         for name, verdict in sorted(verdicts.items())
     )
-    return Decision(target=target, verdicts=final, history=_remember(question, final))
+    return Decision(target=target, verdicts=final, history=_remember(question, final), budgets=budgets)
 
 
 def _of(counts: Counts, model: str) -> dict[str, int]:
@@ -93,117 +105,132 @@ def count_moves(before: Mapping[str, int], after: Mapping[str, int]) -> int:
     return min(starts, stops)
 
 
+def moves_left(question: Question, model: engine.Model) -> int:
+    """How many moves of this model the hour has left."""
+    rules_of = question.disruption.get(model.name, Disruption())
+    return rules_of.max_moves_per_hour - len(_recent(question.history, model.name, question.now_s))
+
+
 def _judge(
-    question: Question, model: engine.Model, before: dict[str, int], after: dict[str, int]
-) -> tuple[Verdict, dict[str, int]]:
-    """The verdict on one model's change, and the change it is about (trimmed to the moves that this hour has left)."""
+    question: Question, index: Index, model: engine.Model, before: dict[str, int], after: dict[str, int]
+) -> Verdict:
     moves = count_moves(before, after)
 
-    def verdict(accepted: bool, code: str, reason: str, count: int = moves) -> Verdict:
-        return Verdict(model=model.name, accepted=accepted, code=code, reason=reason, moves=count)
+    def verdict(accepted: bool, code: str, reason: str) -> Verdict:
+        return Verdict(model=model.name, accepted=accepted, code=code, reason=reason, moves=moves)
 
-    forced = _why_forced(question, model, before)
+    forced = _why_forced(question, index, model, before, after)
     if forced:
-        return verdict(True, "HardRule", forced), after
-    rules = question.disruption.get(model.name, Disruption())
-    cost_now = cost_usd_per_hour(question.problem, model, before, question.kept.flows, question.kept.unserved, {})
-    cost_new = cost_usd_per_hour(
-        question.problem, model, after, question.solution.flows, question.solution.unserved, before
-    )
+        return verdict(True, "HardRule", forced)
+    hysteresis = question.disruption.get(model.name, Disruption())
+    cost_now = cost_usd_per_hour(index, model, before, question.kept.flows, question.kept.unserved, {})
+    cost_new = cost_usd_per_hour(index, model, after, question.solution.flows, question.solution.unserved, before)
     gain_percent = 100.0 * (cost_now - cost_new) / cost_now if cost_now > 0 else 0.0
     saved = f"{cost_now - cost_new:.2f} USD/h ({gain_percent:.1f} %)"
-    if gain_percent < rules.min_gain_percent or cost_new >= cost_now:
-        return verdict(False, "GainTooSmall", f"would save {saved}; policy asks {rules.min_gain_percent:g} %"), after
+    if gain_percent < hysteresis.min_gain_percent or cost_new >= cost_now:
+        text = f"would save {saved}; policy asks {hysteresis.min_gain_percent:g} %"
+        return verdict(False, "GainTooSmall", text)
     since_s = question.now_s - question.history.changed_s.get(model.name, float("-inf"))
-    if since_s < rules.dwell_seconds:
-        text = f"would save {saved}; changed {since_s:.0f} s ago, policy asks {rules.dwell_seconds:g} s"
-        return verdict(False, "Dwell", text), after
-    recent = _recent(question.history, model.name, question.now_s)
-    left = rules.max_moves_per_hour - len(recent)
+    if since_s < hysteresis.dwell_seconds:
+        text = f"would save {saved}; changed {since_s:.0f} s ago, policy asks {hysteresis.dwell_seconds:g} s"
+        return verdict(False, "Dwell", text)
+    left = moves_left(question, model)
     if moves > left:
-        if left <= 0:
-            text = f"would save {saved}; {len(recent)} moves in the last hour, policy allows {rules.max_moves_per_hour}"
-            return verdict(False, "MovesPerHour", text), after
-        after, moves = _trim(question.problem, before, after, left), left
-    return verdict(True, "Gain", f"saves {saved}", moves), after
+        made = hysteresis.max_moves_per_hour - left
+        text = f"would save {saved} by {moves} moves; {made} made in the last hour, policy allows "
+        return verdict(False, "MovesPerHour", f"{text}{hysteresis.max_moves_per_hour}")
+    return verdict(True, "Gain", f"saves {saved}")
 
 
-def _why_forced(question: Question, model: engine.Model, before: dict[str, int]) -> str:
+def _why_forced(
+    question: Question, index: Index, model: engine.Model, before: dict[str, int], after: dict[str, int]
+) -> str:
     """Why the present placement of `model` cannot stay, or nothing."""
     if not before:
         return "not placed yet"
     problem = question.problem
-    pools = {pool.name: pool for pool in problem.pools}
-    clusters = {cluster.name: cluster for cluster in problem.clusters}
     for name in sorted(before):
-        pool = pools[name]
+        pool = index.pools[name]
         if model.shape_for(pool) is None:
             return f"{name} no longer fits"
-        if clusters[pool.cluster].intake is engine.Intake.DRAINING:
+        if index.clusters[pool.cluster].intake is engine.Intake.DRAINING:
             return f"{pool.cluster} is draining"
         overfull = _devices_used(problem, name, _counts(question.present)) > pool.devices
-        if overfull and clusters[pool.cluster].intake is not engine.Intake.HELD:
+        if overfull and index.clusters[pool.cluster].intake is not engine.Intake.HELD:
             return f"{name} has {pool.devices} devices left, fewer than are in use"
-    broken = _broken_floor(model, before, pools, clusters)
+    broken = _broken_floor(index, model, before, after)
     if broken:
         return broken
+    crowded = _crowded(question.problem, model, before)
+    if crowded:
+        return crowded
     demand = sum(one.requests_per_second for one in problem.demands if one.model == model.name)
     now_rps = sum(one.requests_per_second for one in question.kept.unserved if one.model == model.name)
-    now_rps += sum(overload_rps(problem, model, before, question.kept.flows).values())
+    now_rps += sum(overload_rps(index, model, before, question.kept.flows).values())
     new_rps = sum(one.requests_per_second for one in question.solution.unserved if one.model == model.name)
     if now_rps - new_rps > UNSERVED_TOLERANCE * demand:
         return f"{now_rps:.1f} requests per second are unserved or overload it, {new_rps:.1f} after"
     return ""
 
 
-def _broken_floor(
-    model: engine.Model,
-    before: dict[str, int],
-    pools: Mapping[str, engine.Pool],
-    clusters: Mapping[str, engine.Cluster],
-) -> str:
+def _broken_floor(index: Index, model: engine.Model, before: dict[str, int], after: dict[str, int]) -> str:
+    """The floor that the present placement misses by more than the new one does."""
+    options = index.options(model)
+    for rule in rules.floors(index, model, options):
+        now = sum(term * before.get(options[at].pool.name, 0) for at, term in rule.terms.items())
+        new = sum(term * after.get(options[at].pool.name, 0) for at, term in rule.terms.items())
+        if now < rule.lower - 1e-6 and new > now + 1e-6:
+            return _WHY[rule.floor].format(now=now, wanted=rule.lower, subject=rule.subject)
+    regions, more = (len({index.clusters[index.pools[name].cluster].region for name in one}) for one in (before, after))
+    if regions < model.min_regions and more > regions:
+        return f"in {regions} regions, policy asks {model.min_regions}"
     total = sum(before.values())
-    if total < model.min_replicas:
-        return f"{total} replicas, policy asks {model.min_replicas}"
-    regions = {clusters[pools[name].cluster].region for name in before}
-    if len(regions) < model.min_regions:
-        return f"in {len(regions)} regions, policy asks {model.min_regions}"
-    spot = sum(count for name, count in before.items() if pools[name].market == "spot")
+    spot = sum(count for name, count in before.items() if index.pools[name].market == "spot")
     if spot > model.spot_max_fraction * total + 1e-9:
         return f"{spot} of {total} replicas on spot, policy allows {model.spot_max_fraction:.0%}"
     return ""
 
 
+_WHY: dict[engine.Floor, str] = {
+    "min_replicas": "{now:.0f} replicas, policy asks {wanted:.0f}",
+    "min_on_demand": "{now:.0f} replicas off spot, policy asks {wanted:.0f}",
+    "pin": "{now:.0f} replicas in {subject}, policy pins {wanted:.0f} there",
+    "survive": "without {subject} only {now:.1f} of {wanted:.1f} requests per second could be served",
+}
+
+
 def cost_usd_per_hour(
-    problem: engine.Problem,
+    index: Index,
     model: engine.Model,
     replicas: Mapping[str, int],
     flows: Sequence[engine.Flow],
     unserved: Sequence[engine.Unserved],
     started_from: Mapping[str, int],
 ) -> float:
-    """What one model costs: devices, late and unserved requests, and starts when `started_from` is given."""
-    pools = {pool.name: pool for pool in problem.pools}
+    """What one model costs: devices, egress, late and unserved requests, and starts when `started_from` is given."""
     total = 0.0
     for name, count in replicas.items():
-        shape = model.shape_for(pools[name])
-        usd = (shape.devices if shape else 1) * pools[name].usd_per_device_hour
+        shape = model.shape_for(index.pools[name])
+        usd = (shape.devices if shape else 1) * index.pools[name].usd_per_device_hour
         total += count * usd
         if started_from:
             starts = max(0, count - started_from.get(name, 0))
-            total += starts * (model.warmup_s / HOUR_S * usd + model.move_usd) / problem.move_horizon_h
-    late = sum(f.requests_per_second for f in flows if f.model == model.name and not f.within_objective)
-    late += sum(overload_rps(problem, model, replicas, flows).values())
+            total += starts * (model.warmup_s / HOUR_S * usd + model.move_usd) / index.problem.move_horizon_h
+    mine = [flow for flow in flows if flow.model == model.name]
+    for flow in mine:
+        total += flow.requests_per_second * egress_usd_per_rps(model, index.clusters[flow.cluster])
+    late = sum(flow.requests_per_second for flow in mine if not flow.within_objective)
+    late += sum(overload_rps(index, model, replicas, flows).values())
     lost = sum(u.requests_per_second for u in unserved if u.model == model.name)
     return total + 3.6 * (late * model.late_usd_per_1000 + lost * model.unserved_usd_per_1000)
 
 
 def overload_rps(
-    problem: engine.Problem, model: engine.Model, replicas: Mapping[str, int], flows: Sequence[engine.Flow]
+    index: Index, model: engine.Model, replicas: Mapping[str, int], flows: Sequence[engine.Flow]
 ) -> dict[str, float]:
     """Cluster -> requests per second above what plans count on there."""
     capacity: dict[str, float] = defaultdict(float)
-    for pool in problem.pools:
+    for pool in index.problem.pools:
         shape = model.shape_for(pool) if replicas.get(pool.name) else None
         if shape is not None:
             capacity[pool.cluster] += replicas[pool.name] * shape.requests_per_second * model.target_utilisation
@@ -213,6 +240,17 @@ def overload_rps(
             load[flow.cluster] += flow.requests_per_second
     over = {cluster: rps - capacity[cluster] for cluster, rps in sorted(load.items())}
     return {cluster: rps for cluster, rps in over.items() if rps > 1e-6}
+
+
+def _crowded(problem: engine.Problem, model: engine.Model, before: Mapping[str, int]) -> str:
+    """Where fewer replicas find a place, node by node, than are placed there: the others wait for ever. Or nothing."""
+    cluster_of = {pool.name: pool.cluster for pool in problem.pools}
+    held = {cluster.name for cluster in problem.clusters if cluster.intake is engine.Intake.HELD}
+    for room in problem.room:
+        count = before.get(room.pool, 0)
+        if room.model == model.name and count > room.replicas and cluster_of[room.pool] not in held:
+            return f"{room.pool} has room for {room.replicas} of its {count} replicas"
+    return ""
 
 
 def _counts(placed: Sequence[engine.Placed]) -> dict[tuple[str, str], int]:
@@ -228,58 +266,32 @@ def _devices_used(problem: engine.Problem, pool_name: str, counts: Counts) -> in
     return used
 
 
-def _trim(problem: engine.Problem, before: dict[str, int], after: dict[str, int], moves: int) -> dict[str, int]:
-    """The same change with only `moves` moves: starts in the cheapest pools first, stops in the dearest first."""
-    price = {pool.name: pool.usd_per_device_hour for pool in problem.pools}
-    excess = count_moves(before, after) - moves
-    trimmed = dict(after)
-    names = sorted(before.keys() | after.keys(), key=lambda name: (price[name], name))
-    give_up = [name for name in reversed(names) for _ in range(max(0, after.get(name, 0) - before.get(name, 0)))]
-    keep = [name for name in names for _ in range(max(0, before.get(name, 0) - after.get(name, 0)))]
-    for started, stopped in zip(give_up[:excess], keep[:excess], strict=True):
-        trimmed[started] -= 1
-        trimmed[stopped] = trimmed.get(stopped, 0) + 1
-    return {name: count for name, count in trimmed.items() if count > 0}
-
-
 def _settle(
-    problem: engine.Problem, now: Counts, new: Counts, wanted: Mapping[str, dict[str, int]], accepted: set[str]
+    problem: engine.Problem, now: Counts, new: Counts, accepted: set[str]
 ) -> tuple[set[str], dict[tuple[str, str], int]]:
     """A placement that fits: whoever stands where an accepted change needs the devices changes too."""
     accepted = set(accepted)
-    whole: set[str] = set()
     while True:
         mixed: dict[tuple[str, str], int] = {}
         for model in problem.models:
-            if model.name not in accepted:
-                chosen = _of(now, model.name)
-            else:
-                chosen = _of(new, model.name) if model.name in whole else wanted[model.name]
+            chosen = _of(new if model.name in accepted else now, model.name)
             mixed |= {(model.name, pool): count for pool, count in chosen.items()}
-        blocking = _blocking(problem, now, new, mixed, wanted)
+        blocking = _blocking(problem, now, new, mixed)
         if not blocking:
             return accepted, mixed
         accepted |= blocking
-        whole |= blocking
 
 
-def _blocking(
-    problem: engine.Problem,
-    now: Counts,
-    new: Counts,
-    mixed: Counts,
-    wanted: Mapping[str, dict[str, int]],
-) -> set[str]:
+def _blocking(problem: engine.Problem, now: Counts, new: Counts, mixed: Counts) -> set[str]:
     """Models whose part of `mixed` differs from the engine's answer in a pool that `mixed` overfills."""
     blocking: set[str] = set()
     for pool in problem.pools:
         used = _devices_used(problem, pool.name, mixed)
         if used <= max(pool.devices, _devices_used(problem, pool.name, now)):
             continue
-        for name in wanted:
-            differs = mixed.get((name, pool.name), 0) != new.get((name, pool.name), 0)
-            if differs:
-                blocking.add(name)
+        for model in problem.models:
+            if mixed.get((model.name, pool.name), 0) != new.get((model.name, pool.name), 0):
+                blocking.add(model.name)
     return blocking
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from federation.policy.documents import Documents, Model
+from federation.policy.documents import Autoscaling, Documents, Model
 from federation.state.world import PlacementKey
 from federation.wire.messages import PoolKey, Workload
 
@@ -25,7 +25,9 @@ def workloads(documents: Documents, desired: Mapping[PlacementKey, int]) -> dict
             if replicas == 0:
                 told.setdefault(cluster, []).append(_farewell(model, pool))
             continue
-        told.setdefault(cluster, []).append(_workload(document, pool, replicas))
+        policy = documents.policy_of(model)
+        scaling = policy.spec.autoscaling if policy is not None else Autoscaling()
+        told.setdefault(cluster, []).append(_workload(document, scaling, pool, replicas))
     return {cluster: tuple(items) for cluster, items in told.items()}
 
 
@@ -34,7 +36,7 @@ def digest(items: tuple[Workload, ...]) -> str:
     return hashlib.sha256(msgspec.json.encode(items, order="deterministic")).hexdigest()
 
 
-def _workload(document: Model, pool: PoolKey, replicas: int) -> Workload:
+def _workload(document: Model, scaling: Autoscaling, pool: PoolKey, replicas: int) -> Workload:
     spec = document.spec
     fitting = [
         one for one in spec.accelerators if one.product == pool.product and (one.mig_profile or "") == pool.mig_profile
@@ -53,6 +55,8 @@ def _workload(document: Model, pool: PoolKey, replicas: int) -> Workload:
         memory=spec.resources.memory,
         min_vram_gib=shape.min_vram_gib,
         warmup_s=spec.warmup_seconds,
+        burst_replicas=scaling.burst_replicas,
+        vertical_scaling=scaling.vertical,
     )
 
 

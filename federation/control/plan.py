@@ -42,6 +42,7 @@ class Costs:
     """US dollars per hour, by cause."""
 
     accelerators: float = 0.0
+    egress: float = 0.0
     late: float = 0.0
     unserved: float = 0.0
     moves: float = 0.0
@@ -78,6 +79,8 @@ class Plan:
     costs: Costs = field(default_factory=Costs)
     bound_usd_per_hour: float = 0.0
     gap: float = 0.0
+    bound_is_loose: bool = False
+    """The distance to the bound is more likely the bound's than the plan's: in a shortage, say."""
     unserved: tuple[str, ...] = ()
     shortfalls: tuple[str, ...] = ()
     history: History = field(default_factory=History)

@@ -9,7 +9,8 @@ from federation.control import latency
 from federation.policy import documents
 from federation.state.phases import Phase
 from federation.state.world import PlacementKey, World
-from federation.wire.messages import PoolKey, PoolReport
+from federation.wire import quantity
+from federation.wire.messages import PoolKey, PoolReport, ReplicaReport, replicas_that_fit
 from placement import model as engine
 
 FLAPS = 3
@@ -67,6 +68,7 @@ def formulate(
     }
     present = {key: target[key] for key in counted if target.get(key, 0) > 0}
     pools, keys = _pools(world, by_name, counted, left_out)
+    room = _room(world, models, {(keys[pool.name][0], keys[pool.name][1]): pool for pool in pools})
     demands = tuple(
         engine.Demand(model=model, cell=cell, requests_per_second=demand.requests_per_second)
         for (model, cell), demand in sorted(world.demand.items())
@@ -82,6 +84,7 @@ def formulate(
         demands=demands,
         paths=tuple(engine.Path(cell=one.cell, cluster=one.cluster, rtt_ms=one.rtt_ms) for one in estimates.values()),
         current=_placed(counted),
+        room=room,
     )
     return Formulated(
         problem=problem, present=_placed(present), keys=keys, estimates=estimates, left_out=tuple(left_out)
@@ -114,12 +117,19 @@ def _models(world: World, left_out: list[str]) -> tuple[engine.Model, ...]:
         if policy is None:
             left_out.append(f"model {document.metadata.name} has no placement policy and is not placed")
             continue
-        models.append(_model(document, policy.spec))
+        models.append(_model(document, policy.spec, world, left_out))
     return tuple(models)
 
 
-def _model(document: documents.Model, policy: documents.PlacementPolicySpec) -> engine.Model:
+def _model(
+    document: documents.Model, policy: documents.PlacementPolicySpec, world: World, left_out: list[str]
+) -> engine.Model:
     spec = document.spec
+    for pin in policy.availability.pinned:
+        if pin.cluster not in world.clusters:
+            left_out.append(
+                f"model {document.metadata.name} is pinned to {pin.cluster}, which no Cluster document names"
+            )
     return engine.Model(
         name=document.metadata.name,
         shapes=tuple(
@@ -139,9 +149,19 @@ def _model(document: documents.Model, policy: documents.PlacementPolicySpec) -> 
         unserved_usd_per_1000=policy.objective.unserved_request_usd_per_1000,
         move_usd=policy.objective.move_usd,
         warmup_s=spec.warmup_seconds,
+        response_kib=spec.response_kib,
+        priority=policy.priority,
         min_replicas=policy.availability.min_replicas,
+        min_on_demand=policy.spot.min_on_demand_replicas,
         min_regions=policy.availability.min_regions,
+        survive=policy.availability.survive,
+        survive_fraction=policy.availability.survive_fraction,
         spot_max_fraction=policy.spot.max_fraction,
+        pins=tuple(
+            engine.Pin(cluster=pin.cluster, replicas=pin.replicas)
+            for pin in policy.availability.pinned
+            if pin.cluster in world.clusters
+        ),
         residency=tuple(
             engine.Residency(
                 countries=rule.users_in.countries if rule.users_in else (),
@@ -165,6 +185,8 @@ def _cluster(world: World, document: documents.Cluster) -> engine.Cluster:
         name=name,
         provider=spec.provider,
         region=f"{spec.provider}/{spec.region}",
+        zone=spec.zone or "",
+        egress_usd_per_gib=spec.egress_usd_per_gib,
         jurisdictions=spec.jurisdictions,
         intake=intake,
         reachable=world.is_routable(name),
@@ -201,7 +223,7 @@ def _pools(
                 product=key.product,
                 mig_profile=key.mig_profile,
                 market=key.market,
-                vram_gib=pool.vram_gib,
+                vram_gib=_vram_gib(pool, prices.get(key)),
                 devices=0,
                 usd_per_device_hour=price,
             )
@@ -220,9 +242,61 @@ def usable_devices(
     for replica in report.replicas if report is not None else ():
         shape = models[replica.model].shape_for(made) if replica.model in models else None
         if replica.pool == pool.key and shape is not None:
-            holding = replica.scheduled if replica.scheduled is not None else max(replica.desired, replica.ready)
-            ours += holding * shape.devices
+            ours += _holding(replica) * shape.devices
     return pool.allocatable - max(0, pool.allocatable - pool.free - ours)
+
+
+def _vram_gib(pool: PoolReport, expected: documents.AcceleratorPool | None) -> float:
+    """What a model's minimum is held against: nothing where nobody vouches for it.
+
+    The catalogue's word counts for a product that the vendor's labels name without its memory, not for one that they do
+    not name.
+    """
+    if pool.vram_known:
+        return pool.vram_gib
+    return expected.vram_gib if pool.verified and expected is not None else 0.0
+
+
+def _room(
+    world: World, models: tuple[engine.Model, ...], pools: Mapping[tuple[str, PoolKey], engine.Pool]
+) -> tuple[engine.Room, ...]:
+    """What finds a place node by node: what has one, and what still fits.
+
+    A replica of one device fits where any other replica of ours goes, so those may be exchanged; one of several devices
+    may not count on that, for those that go need not have been neighbours. Pools of agents that cannot tell are left
+    out, and so are those of clusters that are not heard.
+    """
+    needs = {document.metadata.name: document.spec.resources for document in world.documents.models}
+    found = []
+    for document in world.documents.clusters:
+        cluster = document.metadata.name
+        report = world.clusters[cluster].report
+        for pool in report.pools if report is not None else ():
+            made = pools.get((cluster, pool.key))
+            if made is None or pool.room is None or report is None:
+                continue
+            held = {one.model: _holding(one) for one in report.replicas if one.pool == pool.key}
+            shapes = {model.name: shape for model in models if (shape := model.shape_for(made)) is not None}
+            for model, shape in ((model, shapes[model.name]) for model in models if model.name in shapes):
+                fit = replicas_that_fit(
+                    pool.room,
+                    devices=shape.devices,
+                    cpu_millis=quantity.millis(needs[model.name].cpu) or 0,
+                    memory_mib=quantity.mib(needs[model.name].memory, up=True) or 0,
+                )
+                others = sum(
+                    count * shapes[name].devices if name in shapes else 0
+                    for name, count in held.items()
+                    if name != model.name
+                )
+                replicas = held.get(model.name, 0) + fit + (others if shape.devices == 1 else 0)
+                if replicas < made.devices // shape.devices:
+                    found.append(engine.Room(model=model.name, pool=made.name, replicas=replicas))
+    return tuple(found)
+
+
+def _holding(replica: ReplicaReport) -> int:
+    return replica.scheduled if replica.scheduled is not None else max(replica.desired, replica.ready)
 
 
 def _with_devices(pool: engine.Pool, devices: int) -> engine.Pool:

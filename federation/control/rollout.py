@@ -83,6 +83,7 @@ class _Walk:
         self.models = {model.name: model for model in situation.problem.models}
         self.pools = {(pool.cluster, _key(pool)): pool for pool in situation.problem.pools}
         self.regions = {cluster.name: cluster.region for cluster in situation.problem.clusters}
+        self.room = {(one.model, one.pool): one.replicas for one in situation.problem.room}
         self.before = dict(situation.desired)
         self.desired = dict(situation.desired)
         keys = situation.target.keys() | situation.desired.keys()
@@ -100,6 +101,8 @@ class _Walk:
             room = 0
             if pool is not None and shape is not None:
                 room = max(0, (pool.devices - self._devices_taken(cluster, pool_key)) // shape.devices)
+                most = self.room.get((model, pool.name))
+                room = room if most is None else max(0, min(room, most - self.desired.get(key, 0)))
             if room:
                 self.desired[key] = self.desired.get(key, 0) + min(room, missing)
             if room < missing:

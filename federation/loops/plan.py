@@ -7,6 +7,7 @@ commits it with the routing that goes with it.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -62,6 +63,11 @@ class Planner:
         formulated = formulate(world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s)
         try:
             answer = await self._solver.solve(formulated.problem, formulated.present)
+            outcome = judge(world, formulated, answer, hub)
+            if outcome.budgets:
+                formulated = within_budgets(formulated, outcome.budgets)
+                answer = await self._solver.solve(formulated.problem, formulated.present)
+                outcome = judge(world, formulated, answer, hub)
         except SolverError as error:
             hub.metrics.solver_failures_total.inc()
             return f"nothing changes: {error}"
@@ -69,7 +75,6 @@ class Planner:
             return f"nothing moves: {hub.world.braked}"
         hub.planned_s = now_s
         hub.thought = Thought(formulated=formulated, answer=answer, at_s=hub.clock.wall_s())
-        outcome = judge(world, formulated, answer, hub)
         hub.metrics.plan_duration_seconds.labels(loop="plan").observe(time.perf_counter() - started_s)
         if outcome.new is None:
             return outcome.sentence
@@ -82,11 +87,20 @@ class Planner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a cycle came to: a new target or none, and the sentence about it."""
+    """What a cycle came to: a new target or none, the sentence about it, and the budgets to ask again with."""
 
     new: NewTarget | None
     verdicts: tuple[decide.Verdict, ...]
     sentence: str
+    budgets: dict[str, int]
+
+
+def within_budgets(formulated: Formulated, budgets: Mapping[str, int]) -> Formulated:
+    """The same question, with at most so many starts of each of these models."""
+    models = tuple(
+        replace(model, max_starts=budgets.get(model.name, model.max_starts)) for model in formulated.problem.models
+    )
+    return replace(formulated, problem=replace(formulated.problem, models=models))
 
 
 def why_not_now(world: World, now_s: float) -> str:
@@ -129,7 +143,7 @@ def judge(world: World, formulated: Formulated, answer: Answer, hub: Hub) -> Out
         target.append(Replicas(model=model, cluster=key[1], pool=key[2], replicas=count, reason=reason))
     sentence = describe(decision, formulated)
     if {one.key: one.replicas for one in target} == hub.plan.target_by_key():
-        return Outcome(new=None, verdicts=decision.verdicts, sentence=sentence)
+        return Outcome(new=None, verdicts=decision.verdicts, sentence=sentence, budgets=decision.budgets)
     new = NewTarget(
         target=tuple(target),
         trigger="",
@@ -137,17 +151,19 @@ def judge(world: World, formulated: Formulated, answer: Answer, hub: Hub) -> Out
         moves=sum(verdict.moves for verdict in decision.verdicts if verdict.accepted),
         costs=Costs(
             accelerators=solution.cost.accelerators,
+            egress=solution.cost.egress,
             late=solution.cost.late,
             unserved=solution.cost.unserved,
             moves=solution.cost.moves,
         ),
         bound_usd_per_hour=solution.bound_usd_per_hour,
         gap=solution.gap,
+        bound_is_loose=solution.is_loose,
         unserved=tuple(one.reason for one in solution.unserved),
         shortfalls=tuple(one.reason for one in solution.shortfalls),
         history=decision.history,
     )
-    return Outcome(new=new, verdicts=decision.verdicts, sentence=sentence)
+    return Outcome(new=new, verdicts=decision.verdicts, sentence=sentence, budgets=decision.budgets)
 
 
 def describe(decision: decide.Decision, formulated: Formulated) -> str:

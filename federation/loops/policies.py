@@ -20,10 +20,10 @@ from federation.adapters.store import PolicyRevision, Store
 from federation.loops.hub import Hub
 from federation.policy import catalogue
 from federation.policy.catalogue import PolicySet, Product
-from federation.policy.load import Problem
-from federation.policy.yaml_source import MAX_POLICY_BYTES
 from federation.state.reduce import DocumentsAccepted, Note, reduce
 from federation.state.world import World
+from federation.yamlkit.explain import Problem
+from federation.yamlkit.source import MAX_BYTES
 
 log = structlog.get_logger("policies")
 SUFFIXES = (".yaml", ".yml")
@@ -79,7 +79,7 @@ def shipped_products() -> dict[str, Product]:
 def read_bounded(path: Path) -> bytes:
     """The file, or as much of it as shows that it is too long."""
     with path.open("rb") as file:
-        return file.read(MAX_POLICY_BYTES + 1)
+        return file.read(MAX_BYTES + 1)
 
 
 def read_directory(directory: Path) -> dict[str, bytes]:

@@ -40,6 +40,7 @@ class NewTarget:
     costs: Costs
     bound_usd_per_hour: float
     gap: float
+    bound_is_loose: bool
     unserved: tuple[str, ...]
     shortfalls: tuple[str, ...]
     history: History
@@ -246,6 +247,7 @@ class Steer:
             costs=new.costs,
             bound_usd_per_hour=new.bound_usd_per_hour,
             gap=new.gap,
+            bound_is_loose=new.bound_is_loose,
             unserved=new.unserved,
             shortfalls=new.shortfalls,
             history=new.history,

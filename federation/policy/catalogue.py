@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from federation.policy import documents
-from federation.policy.load import ParsedFile, Placed, Problem, did_you_mean, parse, problem_at
+from federation.policy.load import ParsedFile, Placed, parse
+from federation.yamlkit.explain import Problem, did_you_mean, problem_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

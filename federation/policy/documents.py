@@ -14,7 +14,9 @@ from msgspec import Meta
 API_VERSION = "isochrone.dev/v1alpha1"
 Preset = Literal["vllm", "triton", "torchserve", "tensorflow-serving", "nemo", "custom"]
 Market = Literal["on-demand", "spot", "reserved"]
+VerticalScaling = Literal["none", "off", "initial", "recreate"]
 Tier = Literal["edge", "cloud"]
+Domain = Literal["region", "zone", "provider"]
 
 Name = Annotated[
     str,
@@ -107,6 +109,9 @@ class ModelSpec(Base, frozen=True, kw_only=True):
         float, Meta(ge=0, le=3_600_000, description="p95 inside the replica, to the first token for text")
     ] = 0.0
     warmup_seconds: Annotated[float, Meta(ge=0, le=86_400, description="from start to ready")] = 0.0
+    response_kib: Annotated[
+        float, Meta(ge=0, le=1e9, description="what a usual answer weighs, for the price of egress")
+    ] = 0.0
     target_utilisation: Annotated[
         float, Meta(gt=0, le=1, description="share of requestsPerSecond that plans count on")
     ] = 0.8
@@ -156,17 +161,36 @@ class ResidencyRule(Base, frozen=True, kw_only=True):
     clusters_in: ClustersIn
 
 
+class Pinned(Base, frozen=True, kw_only=True):
+    """At least so many replicas in one cluster, whatever they cost there."""
+
+    cluster: Name
+    replicas: Annotated[int, Meta(ge=1, le=100_000)]
+
+
 class Availability(Base, frozen=True, kw_only=True):
     """Floors that hold whatever the demand."""
 
     min_replicas: Annotated[int, Meta(ge=0, le=100_000)] = 0
     min_regions: Annotated[int, Meta(ge=0, le=1000)] = 0
+    survive: (
+        Annotated[
+            Domain,
+            Meta(description="whatever one of these is lost, the rest can serve surviveFraction of all demand"),
+        ]
+        | None
+    ) = None
+    survive_fraction: Annotated[float, Meta(gt=0, le=1, description="part of all demand that survive protects")] = 1.0
+    pinned: Annotated[tuple[Pinned, ...], Meta(max_length=1000)] = ()
 
 
 class Spot(Base, frozen=True, kw_only=True):
     """How much of a model may run on devices that can be taken away."""
 
     max_fraction: Fraction = 1.0
+    min_on_demand_replicas: Annotated[
+        int, Meta(ge=0, le=100_000, description="replicas on devices that cannot be taken away")
+    ] = 0
 
 
 class Disruption(Base, frozen=True, kw_only=True):
@@ -245,10 +269,25 @@ class Traffic(Base, frozen=True, kw_only=True):
     ] = "ServiceImport"
 
 
+class Autoscaling(Base, frozen=True, kw_only=True):
+    """What a cluster may do by itself between two plans."""
+
+    burst_replicas: Annotated[
+        int, Meta(ge=0, le=1000, description="how many more than placed a busy cluster may start by itself")
+    ] = 0
+    vertical: Annotated[
+        VerticalScaling,
+        Meta(description="update mode of a VerticalPodAutoscaler for memory; off only recommends, none makes none"),
+    ] = "none"
+
+
 class PlacementPolicySpec(Base, frozen=True, kw_only=True):
     """How the selected models are placed."""
 
     models: ModelSelector
+    priority: Annotated[
+        int, Meta(ge=-1000, le=1000, description="in a shortage, models of higher priority are served first")
+    ] = 0
     objective: Objective = Objective()
     residency: Annotated[tuple[ResidencyRule, ...], Meta(max_length=1000)] = ()
     availability: Availability = Availability()
@@ -256,6 +295,7 @@ class PlacementPolicySpec(Base, frozen=True, kw_only=True):
     disruption: Disruption = Disruption()
     failover: Failover = Failover()
     traffic: Traffic = Traffic()
+    autoscaling: Autoscaling = Autoscaling()
 
 
 class PlacementPolicy(Base, frozen=True, kw_only=True, tag_field="kind", tag="PlacementPolicy"):
@@ -313,6 +353,7 @@ class ClusterSpec(Base, frozen=True, kw_only=True):
     tier: Tier = "cloud"
     location: Location
     jurisdictions: Annotated[tuple[Jurisdiction, ...], Meta(max_length=100)] = ()
+    egress_usd_per_gib: Annotated[NonNegative, Meta(description="price of what is sent to users from here")] = 0.0
     accelerators: Annotated[tuple[AcceleratorPool, ...], Meta(max_length=512)] = ()
     gateway: Annotated[
         Gateway | None, Meta(description="its front door; without one other clusters' gateways send nothing there")

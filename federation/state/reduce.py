@@ -152,7 +152,7 @@ def _on_report(world: World, event: Heard) -> Reduced:
     returned = moved.phase is not state.phase
     return Reduced(
         world=following,
-        notes=notes + _replica_notes(state.report, report),
+        notes=notes + _replica_notes(state.report, report) + _condition_notes(state.report, report),
         reroute=returned or _readiness(report) != _readiness(state.report),
         replan=returned or changed,
     )
@@ -170,7 +170,9 @@ def _inventory(report: messages.Report | None) -> object:
     """What placement depends on: a change is worth a new plan before the period ends."""
     if report is None:
         return None
-    return tuple((pool.key, pool.vram_gib, pool.allocatable, pool.usd_per_device_hour) for pool in report.pools)
+    return tuple(
+        (pool.key, pool.vram_gib, pool.vram_known, pool.allocatable, pool.usd_per_device_hour) for pool in report.pools
+    )
 
 
 def _readiness(report: messages.Report | None) -> object:
@@ -194,6 +196,16 @@ def _replica_notes(before: messages.Report | None, after: messages.Report) -> tu
             note = _warn("ReplicasNotReady", f"model/{replica.model}", f"{text} {where}: {replica.reason}")
             notes.append(replace(note, type="Normal") if starting else note)
     return tuple(notes)
+
+
+def _condition_notes(before: messages.Report | None, after: messages.Report) -> tuple[Note, ...]:
+    """What an agent says is wrong in its cluster, once per change of it."""
+    known = set(before.conditions) if before is not None else set()
+    return tuple(
+        _warn(one.type, f"cluster/{after.cluster}", f"{one.object} in {after.cluster}: {one.message}")
+        for one in after.conditions
+        if one not in known
+    )
 
 
 def _with_demand(world: World, report: messages.Report, now_s: float, *, unknown_only: bool = False) -> World:

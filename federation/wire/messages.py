@@ -20,6 +20,8 @@ MAX_MESSAGE_BYTES = 256 * 1024
 
 Name = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
 Market = Literal["on-demand", "spot", "reserved"]
+Sharing = Literal["none", "time-slicing", "mps"]
+VerticalScaling = Literal["none", "off", "initial", "recreate"]
 NonNegative = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 
@@ -42,20 +44,78 @@ class PoolKey(msgspec.Struct, frozen=True, order=True, kw_only=True):
         return f"{self.product}{mig}/{self.market}"
 
 
+class NodeRoom(msgspec.Struct, frozen=True, order=True, kw_only=True):
+    """What is free on each of `nodes` nodes: the most that one replica, or several, can get without another node."""
+
+    nodes: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    devices: Count
+    cpu_millis: Annotated[int, Meta(ge=0, le=10_000_000_000)]
+    memory_mib: Annotated[int, Meta(ge=0, le=10_000_000_000)]
+
+
 class PoolReport(msgspec.Struct, frozen=True, kw_only=True):
     """One accelerator pool as the agent sees it. A price is null where the cluster does not know its own."""
 
     key: PoolKey
     vram_gib: NonNegative
+    """Of one device; 0 with `vram_known` false."""
     allocatable: Count
     """Devices that ready, schedulable nodes offer."""
     free: Count
     """Of those, how many no pod requests."""
     usd_per_device_hour: NonNegative | None = None
+    vram_known: bool = True
+    verified: bool = True
+    """Whether the vendor's own labels say what this is; false when only a PCI class or a bare resource does."""
+    sharing: Sharing = "none"
+    room: Annotated[tuple[NodeRoom, ...], Meta(max_length=512)] | None = None
+    """What is free node by node, alike nodes together; null where the agent cannot tell. See `replicas_that_fit`."""
+    region: Annotated[str, Meta(max_length=63)] = ""
+    zones: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+    instance_types: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+    taints: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+    """Of its nodes, as `key:effect`; the agent's replicas tolerate them."""
+
+
+class Growth(msgspec.Struct, frozen=True, kw_only=True):
+    """Devices that an autoscaler could still add: never free, and never counted with what is.
+
+    `pool` is null where nothing says what devices the node group would bring.
+    """
+
+    group: Annotated[str, Meta(max_length=253)]
+    source: Literal["cluster-autoscaler", "karpenter"]
+    pool: PoolKey | None = None
+    nodes: Count | None = None
+    devices: Count | None = None
+    provisioning_s: NonNegative | None = None
+    """From asking for a node to its being ready, as this group's nodes took; null where none was seen."""
+
+
+class Condition(msgspec.Struct, frozen=True, order=True, kw_only=True):
+    """Something in the cluster that people should know of: `type` is a constant in CamelCase, `message` a sentence."""
+
+    type: Annotated[str, Meta(max_length=60)]
+    object: Annotated[str, Meta(max_length=300)]
+    """`node/gpu-1`, `nodepool/gpu-spot`."""
+    message: Annotated[str, Meta(max_length=300)]
+
+
+def replicas_that_fit(room: Iterable[NodeRoom], *, devices: int, cpu_millis: int, memory_mib: int) -> int:
+    """How many replicas that each need so much of one node find a place. A replica never spans nodes."""
+    return sum(
+        one.nodes
+        * min(
+            one.devices // devices,
+            one.cpu_millis // cpu_millis if cpu_millis else one.devices,
+            one.memory_mib // memory_mib if memory_mib else one.devices,
+        )
+        for one in room
+    )
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One node with accelerators."""
+    """One node with accelerators that is not well, or is about to go; nodes that are well are in their pool's room."""
 
     name: Annotated[str, Meta(max_length=253)]
     pool: PoolKey
@@ -151,6 +211,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     generation: Count = 0
     kubernetes_version: Annotated[str, Meta(max_length=60)] = ""
     agent_version: Annotated[str, Meta(max_length=60)] = ""
+    growth: Annotated[tuple[Growth, ...], Meta(max_length=512)] = ()
+    conditions: Annotated[tuple[Condition, ...], Meta(max_length=64)] = ()
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +231,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     memory: Annotated[str, Meta(max_length=20)]
     min_vram_gib: NonNegative = 0.0
     warmup_s: NonNegative = 0.0
+    burst_replicas: Annotated[int, Meta(ge=0, le=1000)] = 0
+    """How many more the cluster may start by itself when it is busy."""
+    vertical_scaling: VerticalScaling = "none"
+    """What a VerticalPodAutoscaler may do, in its own words; `none` makes none."""
 
 
 class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired"):
@@ -300,6 +366,8 @@ def _report_numbers(report: Report) -> Iterable[float]:
     for pool in report.pools:
         yield pool.vram_gib
         yield pool.usd_per_device_hour or 0.0
+    for growth in report.growth:
+        yield growth.provisioning_s or 0.0
     for peer in report.peers:
         yield peer.rtt_ms_p50
         yield peer.rtt_ms_p95

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from tests.bench import demo_size, loading, placement, routes, traffic
+from tests.bench import agent_footprint, demo_size, loading, placement, reports, routes, traffic
 
 Result = dict[str, object]
 CASES: dict[str, Callable[[], Iterator[Result]]] = {
@@ -17,6 +17,8 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "placement": placement.placement,
     "routes": routes.routes,
     "traffic": traffic.traffic,
+    "reports": reports.reports,
+    "agent": agent_footprint.agent,
 }
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from kubernetes.aio import client, config
 
 from agents.gateway import objects
 from agents.gateway.writer import Writer
+from agents.kube import credentials
+from agents.kube.api import Api
+from federation.aiokit.clock import Clock
 from federation.wire import messages
 from tests.testbed.cluster import MODELS_NAMESPACE, ApiError, ControlPlane
 from tests.testbed.crds import find_crds, stand_in_pools
@@ -57,10 +59,11 @@ def install(plane: ControlPlane, definitions: list[dict[str, Any]]) -> None:
 @asynccontextmanager
 async def writer(plane: ControlPlane) -> AsyncIterator[Writer]:
     """One with the rights of the agent, as it is installed."""
-    configuration = client.Configuration()
-    await config.load_kube_config(config_file=str(plane.agent_kubeconfig()), client_configuration=configuration)
-    async with client.ApiClient(configuration) as api:
+    api = Api(await credentials.load(plane.agent_kubeconfig()), clock=Clock())
+    try:
         yield Writer(api, MODELS_NAMESPACE)
+    finally:
+        await api.close()
 
 
 def traffic(fra: int, *, model: str = "chat-8b", remote: Any = "ServiceImport", dns: Any = None) -> messages.Traffic:

@@ -62,7 +62,18 @@ def deployment(name: str, *, product: str, replica_count: int, resource: str = "
                 "metadata": {"labels": {"app": name}},
                 "spec": {
                     "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}},
-                    "containers": [{"name": "server", "image": "server", "resources": {"limits": {resource: "1"}}}],
+                    "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+                    "containers": [
+                        {
+                            "name": "server",
+                            "image": "server",
+                            "resources": {"limits": {resource: "1"}},
+                            "securityContext": {
+                                "allowPrivilegeEscalation": False,
+                                "capabilities": {"drop": ["ALL"]},
+                            },
+                        }
+                    ],
                 },
             },
         },
@@ -92,7 +103,11 @@ async def ready_replicas(api: Any, name: str, *, wanted: int, timeout_s: float =
     """How many are ready once it is the wanted number, or at the end of the wait."""
     deadline_s = time.monotonic() + timeout_s
     while True:
-        found = await client.AppsV1Api(api).read_namespaced_deployment(name, MODELS_NAMESPACE)
+        (found,) = (
+            await client.AppsV1Api(api).list_namespaced_deployment(
+                MODELS_NAMESPACE, field_selector=f"metadata.name={name}"
+            )
+        ).items
         ready = int(found.status.ready_replicas or 0)
         if ready == wanted or time.monotonic() > deadline_s:
             return ready

@@ -11,10 +11,12 @@ from placement.model import (
     Intake,
     Model,
     Path,
+    Pin,
     Placed,
     Pool,
     Problem,
     Residency,
+    Room,
     Shape,
 )
 
@@ -28,8 +30,9 @@ def a_world(seed: int, *, clusters: int = 4, models: int = 2, cells: int = 3, mo
     rng = random.Random(seed)
     members = tuple(_cluster(rng, number) for number in range(rng.randint(1, clusters)))
     pools = tuple(pool for member in members for pool in _pools(rng, member, most_devices))
-    served = tuple(_model(rng, number) for number in range(rng.randint(1, models)))
+    served = tuple(_model(rng, number, members) for number in range(rng.randint(1, models)))
     places = tuple(Cell(name=f"cell-{n}", country=rng.choice(COUNTRIES)) for n in range(rng.randint(1, cells)))
+    current = _current(rng, served, pools)
     return Problem(
         clusters=members,
         pools=pools,
@@ -47,7 +50,8 @@ def a_world(seed: int, *, clusters: int = 4, models: int = 2, cells: int = 3, mo
             for member in members
             if rng.random() < 0.9
         ),
-        current=_current(rng, served, pools),
+        current=current,
+        room=_room(random.Random(-seed - 1), served, pools, current),
     )
 
 
@@ -57,6 +61,8 @@ def _cluster(rng: random.Random, number: int) -> Cluster:
         name=f"cluster-{number}",
         provider=rng.choice(("p", "q")),
         region=f"region-{rng.randint(0, 2)}",
+        zone=rng.choice(("", "a", "b")),
+        egress_usd_per_gib=rng.choice((0.0, 0.05, 0.12)),
         jurisdictions=(rng.choice(JURISDICTIONS),),
         intake=intake,
         reachable=intake is not Intake.HELD or rng.random() < 0.5,
@@ -79,7 +85,7 @@ def _pools(rng: random.Random, member: Cluster, most_devices: int) -> list[Pool]
     ]
 
 
-def _model(rng: random.Random, number: int) -> Model:
+def _model(rng: random.Random, number: int, members: tuple[Cluster, ...]) -> Model:
     shapes = tuple(
         Shape(
             product=product,
@@ -101,10 +107,29 @@ def _model(rng: random.Random, number: int) -> Model:
         unserved_usd_per_1000=rng.choice((0.05, 5.0, 20.0)),
         move_usd=rng.choice((0.0, 0.1)),
         warmup_s=rng.choice((0.0, 300.0)),
+        max_starts=rng.choice((None, None, None, 1, 3)),
+        response_kib=rng.choice((0.0, 4.0, 2000.0)),
         min_replicas=rng.choice((0, 0, 1, 3)),
+        min_on_demand=rng.choice((0, 0, 0, 1)),
+        survive=rng.choice((None,) * 9 + ("region", "zone", "provider")),
+        survive_fraction=rng.choice((1.0, 0.5, 0.1)),
+        pins=(Pin(cluster=rng.choice(members).name, replicas=1),) if rng.random() < 0.1 else (),
         min_regions=rng.choice((0, 0, 1, 2)),
         spot_max_fraction=rng.choice((1.0, 1.0, 0.5, 0.0)),
         residency=residency,
+    )
+
+
+def _room(
+    rng: random.Random, models: tuple[Model, ...], pools: tuple[Pool, ...], current: tuple[Placed, ...]
+) -> tuple[Room, ...]:
+    """Some pools are fragmented: they take what runs there, and of what more their devices promise only a part."""
+    now = {(one.model, one.pool): one.replicas for one in current}
+    return tuple(
+        Room(model=model.name, pool=pool.name, replicas=now.get((model.name, pool.name), 0) + rng.randint(0, 2))
+        for model in models
+        for pool in pools
+        if rng.random() < 0.2
     )
 
 

@@ -137,6 +137,8 @@ _NAME_SERVER: dict[str, Callable[[], Path]] = {
 
 def build() -> list[Missing]:
     """Get what is not here yet, telling of progress on standard output; what could not be had is returned."""
+    from tests.testbed.crds import find_crds
+
     missing: list[Missing] = []
     try:
         find_binaries()
@@ -146,6 +148,10 @@ def build() -> list[Missing]:
             find_binaries()
         except Missing as error:
             missing.append(error)
+    try:
+        find_crds()
+    except Missing as error:
+        missing.append(error)
     wanted = {"mosquitto": find_mosquitto, "chromium": find_chromium, **_NAME_SERVER}
     packages = [package for package, find in wanted.items() if not _is_found(find)]
     if packages:

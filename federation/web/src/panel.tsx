@@ -132,6 +132,29 @@ function ClusterPanel({ cluster }: { cluster: ClusterView }) {
       <Section title="Accelerator pools" aside={`reported ${age(grown(cluster.report_age_s, fresh))}`}>
         <Pools cluster={cluster} />
       </Section>
+      {cluster.growth.length > 0 && (
+        <Section title="Could be added" aside="not counted as free">
+          <ul class="rows">
+            {cluster.growth.map((one) => (
+              <li key={`${one.source}/${one.group}`}>
+                {one.devices ?? "?"} × {one.pool ?? "unknown devices"} by {one.group}
+                {one.provisioning_s !== null && `, in about ${count(one.provisioning_s)} s`}
+              </li>
+            ))}
+          </ul>
+        </Section>
+      )}
+      {cluster.conditions.length > 0 && (
+        <Section title="The agent says" aside={String(cluster.conditions.length)}>
+          <ul class="rows">
+            {cluster.conditions.map((one) => (
+              <li key={`${one.type}/${one.object}/${one.message}`}>
+                <strong>{one.type}</strong> {one.object}: {one.message}
+              </li>
+            ))}
+          </ul>
+        </Section>
+      )}
       <Section title="Replicas" aside="ready / desired">
         <ReplicaList cluster={cluster} />
       </Section>
@@ -206,7 +229,7 @@ function Pools({ cluster }: { cluster: ClusterView }) {
               />
             ) : null}
             <p class="muted">
-              {pool.market} · {count(pool.vram_gib)} GiB · {usd(pool.usd_per_device_hour)} per device-hour
+              {pool.market} · {pool.vram_gib === null ? "VRAM unknown" : `${count(pool.vram_gib)} GiB`} · {usd(pool.usd_per_device_hour)} per device-hour
             </p>
           </li>
         );

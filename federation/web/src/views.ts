@@ -8,10 +8,27 @@ export interface PoolView {
   product: string;
   mig_profile: string;
   market: string;
-  vram_gib: number;
+  vram_gib: number | null;
   allocatable: number | null;
   free: number | null;
   usd_per_device_hour: number;
+  verified: boolean;
+  sharing: string;
+  largest_free: number | null;
+}
+
+export interface GrowthView {
+  group: string;
+  source: string;
+  pool: string | null;
+  devices: number | null;
+  provisioning_s: number | null;
+}
+
+export interface ConditionView {
+  type: string;
+  object: string;
+  message: string;
 }
 
 export interface ReplicasView {
@@ -51,6 +68,8 @@ export interface ClusterView {
   pools: PoolView[];
   replicas: ReplicasView[];
   ack: AckView | null;
+  growth: GrowthView[];
+  conditions: ConditionView[];
 }
 
 export interface ModelView {

@@ -1,29 +1,124 @@
-"""What the agent reads from Kubernetes objects."""
+"""What the agent reads from Kubernetes objects, and the names that it gives."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace as Object
+from typing import Any
 
-from agents import kube
+import msgspec
+import pytest
+
+from agents.inventory import usage
+from agents.inventory.objects import Deployment, Pod
+from agents.kube import replicas
+from agents.kube.replicas import PodFacts
+from agents.manifests import names
 from tests.builders import L4, L4_SPOT
+
+
+def deployment(**status: Any) -> replicas.DeploymentFacts:
+    """One of our Deployments, of five replicas."""
+    raw = {
+        "metadata": {
+            "name": "chat-x",
+            "labels": {names.MODEL_LABEL: "chat"},
+            "annotations": {names.POOL_ANNOTATION: L4.text, names.PLAN_ANNOTATION: "3.17"},
+        },
+        "spec": {"replicas": 5},
+        "status": status,
+    }
+    found = replicas.of_deployment(msgspec.convert(raw, Deployment))
+    assert found is not None
+    return found
 
 
 def test_replicas_go_on_serving_while_a_new_count_is_carried_out() -> None:
     """Each change of a count would take all requests off the cluster for a moment, and put them elsewhere at once."""
-    deployed = Object(
-        metadata=Object(
-            generation=3,
-            labels={kube.MODEL_LABEL: "chat", "isochrone.dev/instance": "chat-x"},
-            annotations={kube.POOL_ANNOTATION: L4.text},
-        ),
-        spec=Object(replicas=5),
-        status=Object(observed_generation=2, ready_replicas=6),
-    )
-    assert kube._replicas(deployed, []).ready == 5
+    (found,) = replicas.report([deployment(readyReplicas=6, observedGeneration=2)], [])
+    assert (found.ready, found.desired) == (5, 5)
 
 
 def test_names_are_dns_labels_and_differ_by_pool() -> None:
     """Two pools of a model would overwrite each other's Deployment."""
-    names = {kube.object_name("a-model-with-a-long-name-" * 3, pool) for pool in (L4, L4_SPOT)}
-    assert len(names) == 2
-    assert all(len(name) <= 63 and name.strip("-") == name for name in names)
+    found = {names.instance_name("a-model-with-a-long-name-" * 3, pool) for pool in (L4, L4_SPOT)}
+    assert len(found) == 2
+    assert all(len(name) <= 63 and name.strip("-") == name for name in found)
+
+
+@pytest.mark.parametrize(("model", "service"), [("chat-8b", "chat-8b"), ("8b", "m-8b"), ("9" * 63, "m-" + "9" * 61)])
+def test_a_service_has_a_name_that_kubernetes_takes(model: str, service: str) -> None:
+    assert names.service_name(model) == service
+
+
+@pytest.mark.parametrize("text", ["", "3", "3.", ".4", "a.b", "3.-1", "3.4.5x", "٣.٤", f"{10**9}.1", "3." + "9" * 30])
+def test_a_plan_that_cannot_be_read_is_none(text: str) -> None:
+    """A label that someone has changed must not count as a newer plan, nor stop the agent."""
+    assert names.plan_of({names.PLAN_ANNOTATION: text}) == (0, 0)
+    assert names.plan_of({names.PLAN_ANNOTATION: "3.17"}) == (3, 17)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (
+            {"containerStatuses": [{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}}]},
+            "ImagePullBackOff: no such tag",
+        ),
+        (
+            {
+                "containerStatuses": [
+                    {
+                        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s"}},
+                        "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}},
+                        "restartCount": 7,
+                    }
+                ]
+            },
+            "CrashLoopBackOff: back-off 5m0s; last exit 137 (OOMKilled), 7 restarts",
+        ),
+        (
+            {
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
+                    }
+                ]
+            },
+            "Unschedulable: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
+        ),
+        ({"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}, "ContainerCreating"),
+        ({"conditions": [{"type": "Ready", "status": "True"}]}, ""),
+        ({"conditions": [{"type": "Ready", "status": "False", "reason": "ContainersNotReady"}]}, "ContainersNotReady"),
+        ({}, "Pending"),
+    ],
+    ids=["image", "crash", "unschedulable", "creating", "ready", "not-ready", "new"],
+)
+def test_what_is_not_well_is_said_in_the_pods_own_words(status: dict[str, Any], words: str) -> None:
+    """On-call would have to log in to the cluster to learn why a replica does not start."""
+    pod = msgspec.convert({"metadata": {"uid": "u"}, "spec": {}, "status": status}, Pod)
+    assert replicas.why_not_ready(pod) == words
+
+
+def test_a_quota_is_said_though_no_pod_is_there_to_say_it() -> None:
+    quota = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: gpus"}
+    pods = [PodFacts("node-1", usage.NOTHING, "chat-x", "")] * 2
+    (found,) = replicas.report([deployment(readyReplicas=2, conditions=[quota])], pods)
+    assert (found.ready, found.scheduled, found.reason) == (2, 2, "FailedCreate: exceeded quota: gpus")
+
+
+def test_of_a_pod_that_is_none_of_ours_only_what_it_holds_is_kept() -> None:
+    """Five thousand pods must fit in the memory that a cluster's owner grants an agent."""
+    shared: dict[PodFacts, PodFacts] = {}
+    raw: dict[str, Any] = {
+        "metadata": {"uid": "1", "namespace": "other", "labels": {names.INSTANCE_LABEL: "chat-x"}},
+        "spec": {"nodeName": "n", "containers": [{"resources": {"limits": {"nvidia.com/gpu": "2"}}}]},
+    }
+    one, two = (replicas.of_pod(msgspec.convert(raw, Pod), "models", shared) for _ in range(2))
+    assert one is two, "alike pods are one object"
+    assert one == PodFacts("n", usage.Use(0, 0, 1, (("nvidia.com/gpu", 2),)), "", "")
+    ended = raw | {"status": {"phase": "Succeeded"}}
+    waiting = raw | {"spec": {}}
+    assert replicas.of_pod(msgspec.convert(ended, Pod), "models", shared) is None
+    assert replicas.of_pod(msgspec.convert(waiting, Pod), "models", shared) is None

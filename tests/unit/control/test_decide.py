@@ -42,7 +42,7 @@ def placed(counts: Counts) -> tuple[engine.Placed, ...]:
     return tuple(engine.Placed(model=m, pool=f"{c}/L4/on-demand", replicas=n) for (m, c), n in counts.items())
 
 
-NOTHING = engine.Cost(accelerators=0, late=0, unserved=0, moves=0, proximity=0)
+NOTHING = engine.Cost(accelerators=0, egress=0, late=0, unserved=0, moves=0, proximity=0)
 
 
 def a_question(
@@ -137,17 +137,18 @@ def test_users_left_unserved_wait_for_no_hysteresis() -> None:
 def test_a_broken_hard_rule_waits_for_nothing(present: Counts, kwargs: dict[str, Any], reason: str) -> None:
     """A rule of the policy would stay broken as long as the new placement is dearer."""
     pools = (pool("fra"), pool("par", usd=9.0))
-    decision = decide.decide(a_question(present, {("chat", "par"): 2}, pools=pools, **kwargs))
+    decision = decide.decide(a_question(present, {("chat", "fra"): 1, ("chat", "par"): 2}, pools=pools, **kwargs))
     assert decision.verdicts[0].accepted
     assert reason in decision.verdicts[0].reason
 
 
-def test_more_moves_than_the_hour_allows_are_made_in_part() -> None:
+def test_more_moves_than_the_hour_allows_are_asked_for_again_within_it() -> None:
     """A large gain would wait for ever behind a small limit."""
     pools = (pool("fra"), pool("par", 0.5))
-    decision = decide.decide(a_question({("chat", "fra"): 5}, {("chat", "par"): 5}, pools=pools))
-    assert decision.target == {("chat", "fra/L4/on-demand"): 3, ("chat", "par/L4/on-demand"): 2}
-    assert decision.history.moved_s["chat"] == (10_000.0, 10_000.0)
+    decision = decide.decide(a_question({("chat", "fra"): 5}, {("chat", "par"): 6}, pools=pools))
+    assert [(verdict.code, verdict.accepted) for verdict in decision.verdicts] == [("MovesPerHour", False)]
+    assert decision.budgets == {"chat": 3}, "two moves, and one start that no stop pays for"
+    assert decision.target == {("chat", "fra/L4/on-demand"): 5}
 
 
 def test_who_stands_in_the_way_of_a_must_makes_room() -> None:

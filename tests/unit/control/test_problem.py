@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from federation.control.problem import Formulated, formulate
+from federation.policy import documents
 from federation.state.reduce import CordonsSet, Heard, TimePassed
 from federation.state.world import Cordon, PlacementKey, World
 from federation.wire import messages
@@ -41,6 +43,80 @@ def test_devices_that_others_use_are_not_offered() -> None:
     mine = (replicas("chat", 2, 2),)
     assert devices(ask(world("fra", pools=pools)))["fra/NVIDIA-L4/on-demand"] == 3
     assert devices(ask(world("fra", pools=pools, replicas=mine)))["fra/NVIDIA-L4/on-demand"] == 5
+
+
+BIG = a_model("big")
+BIG = msgspec.structs.replace(
+    BIG,
+    spec=msgspec.structs.replace(
+        BIG.spec, accelerators=(documents.Accelerator(product="NVIDIA-L4", count=4, requests_per_second=40),)
+    ),
+)
+
+
+def rooms(asked: Formulated) -> dict[str, int]:
+    return {one.model: one.replicas for one in asked.problem.room}
+
+
+@pytest.mark.parametrize(
+    ("room", "running", "expected"),
+    [
+        (None, (), {}),
+        ([(2, 2)], (), {"big": 0}),  # four free in sum, two on each node
+        ([(1, 4)], (), {}),
+        ([(2, 2)], (replicas("big", 1, 1),), {"big": 1}),
+        ([], (replicas("chat", 4, 4),), {"big": 0}),
+        ([(4, 1)], (replicas("chat", 2, 2),), {"big": 0}),
+    ],
+    ids=["cannot-tell", "fragmented", "whole", "runs-already", "full-of-ours", "full-of-singles"],
+)
+def test_a_fragmented_pool_is_not_given_what_no_node_can_run(
+    room: list[tuple[int, int]] | None, running: tuple[messages.ReplicaReport, ...], expected: dict[str, int]
+) -> None:
+    """A replica of four devices would wait for ever in a cluster that has four free, one on each of four nodes."""
+    free = sum(nodes * devices for nodes, devices in ([(1, 4)] if room is None else room))
+    held = sum(one.ready * (4 if one.model == "big" else 1) for one in running)
+    rows = tuple(
+        messages.NodeRoom(nodes=nodes, devices=each, cpu_millis=64_000, memory_mib=512_000)
+        for nodes, each in room or ()
+    )
+    pool = messages.PoolReport(
+        key=L4, vram_gib=24, allocatable=free + held, free=free, room=None if room is None else rows
+    )
+    belief = a_world("fra", models=(BIG, CHAT), policies=(a_policy("big", "chat"),))
+    asked = ask(heard(belief, a_report("fra", pools=(pool,), replicas=running), now_s=NOW_S))
+    assert rooms(asked) == expected
+
+
+def test_room_is_also_cpu_and_memory() -> None:
+    """Free devices on a node whose memory is full run nothing."""
+    row = messages.NodeRoom(nodes=1, devices=8, cpu_millis=64_000, memory_mib=33 * 1024)
+    pools = (messages.PoolReport(key=L4, vram_gib=24, allocatable=8, free=8, room=(row,)),)
+    assert rooms(ask(world("fra", pools=pools))) == {"chat": 2}, "each asks for 16 GiB"
+
+
+def test_what_nobody_vouches_for_runs_no_model_that_names_a_minimum() -> None:
+    """A model of 40 GB would be started on a card of unknown size, and crash there until someone looks."""
+    needs = msgspec.structs.replace(
+        CHAT,
+        spec=msgspec.structs.replace(
+            CHAT.spec,
+            accelerators=(documents.Accelerator(product="NVIDIA-L4", min_vram_gib=20, requests_per_second=10),),
+        ),
+    )
+    for verified, usable in ((False, False), (True, True)):
+        pool = messages.PoolReport(key=L4, vram_gib=0, vram_known=False, verified=verified, allocatable=8, free=8)
+        belief = heard(
+            a_world("fra", models=(needs,), policies=(FOR_CHAT,)), a_report("fra", pools=(pool,)), now_s=NOW_S
+        )
+        problem = ask(belief).problem
+        assert (problem.models[0].shape_for(problem.pools[0]) is not None) is usable
+
+
+def test_what_could_be_added_is_not_counted_as_there() -> None:
+    """Replicas would be placed on nodes that nobody has started."""
+    grown = (messages.Growth(group="gpu", source="karpenter", pool=L4, devices=64, provisioning_s=90),)
+    assert devices(ask(world("fra", growth=grown))) == devices(ask(world("fra")))
 
 
 def test_a_pool_that_vanished_keeps_its_name_and_offers_nothing() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-MAX_POLICY_BYTES = 1024 * 1024
+MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 MAX_NODES = 20_000
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -84,10 +84,10 @@ def read(payload: bytes) -> tuple[Node, ...]:
 
 
 def _text(payload: bytes) -> str:
-    if len(payload) > MAX_POLICY_BYTES:
+    if len(payload) > MAX_BYTES:
         raise YamlProblem(
             START,
-            f"the file is longer than {MAX_POLICY_BYTES} bytes",
+            f"the file is longer than {MAX_BYTES} bytes",
             expected="at most 1 MiB",
             hint="split it into several files",
         )

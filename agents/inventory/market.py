@@ -1,0 +1,95 @@
+"""On what terms a node is had, whether it takes pods, and whether it is about to go: from labels, taints, conditions.
+
+Sources, by the title of their documentation: Karpenter "Well-known labels" and "Disruption"; EKS "Managed node groups"
+(capacityType); GKE "Spot VMs" and "Graceful node shutdown"; AKS "Add a spot node pool" and "Node problem detector";
+AWS Node Termination Handler (taints); Kubernetes "Well-Known Labels, Annotations and Taints"; NVIDIA "DRA driver for
+GPUs" (health taints).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from agents.inventory.objects import Node, Taint
+from federation.wire import messages
+
+CAPACITY_LABELS: dict[str, dict[str, messages.Market]] = {
+    "karpenter.sh/capacity-type": {"spot": "spot", "reserved": "reserved"},
+    "eks.amazonaws.com/capacityType": {"SPOT": "spot", "CAPACITY_BLOCK": "reserved"},
+    "cloud.google.com/gke-spot": {"true": "spot"},
+    "cloud.google.com/gke-preemptible": {"true": "spot"},
+    "kubernetes.azure.com/scalesetpriority": {"spot": "spot"},
+}
+"""Node label -> value -> market; anything else is on-demand."""
+VENDOR_TAINTS = (
+    "nvidia.com/gpu",
+    "amd.com/gpu",
+    "gpu.intel.com/i915",
+    "gpu.intel.com/xe",
+    "habana.ai/gaudi",
+    "google.com/tpu",
+)
+"""Keys by which clusters keep other pods off their accelerators; ours tolerate them."""
+SPOT_TAINTS = ("cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority", "karpenter.sh/capacity-type")
+"""Keys by which clusters keep pods off spot nodes; replicas that were placed on spot tolerate them."""
+NOTICES = {
+    "aws-node-termination-handler/spot-itn": "a notice of interruption",
+    "aws-node-termination-handler/rebalance-recommendation": "a recommendation to rebalance",
+    "aws-node-termination-handler/asg-lifecycle-termination": "the end of its instance",
+    "aws-node-termination-handler/scheduled-maintenance": "a maintenance",
+    "karpenter.sh/disrupted": "its replacement by Karpenter",
+    "karpenter.sh/disruption": "its replacement by Karpenter",
+    "cloud.google.com/impending-node-termination": "its termination",
+    "node.cloudprovider.kubernetes.io/shutdown": "its shutdown",
+    "ToBeDeletedByClusterAutoscaler": "its removal by the cluster autoscaler",
+    "gpu.nvidia.com/xid": "an XID error of a GPU",
+    "gpu.nvidia.com/gpu-lost": "a GPU that is lost",
+    "gpu.nvidia.com/unmonitored": "a GPU that is not monitored",
+    "PreemptScheduled": "its preemption",
+    "TerminateScheduled": "its termination",
+    "VMEventScheduled": "an event of its virtual machine",
+}
+"""Taint keys and condition types that say a node or a device is about to go."""
+BARRING = ("NoSchedule", "NoExecute")
+
+
+def of(labels: Mapping[str, str]) -> messages.Market:
+    """On what terms a node is had."""
+    for label, values in CAPACITY_LABELS.items():
+        found = values.get(labels.get(label, ""))
+        if found is not None:
+            return found
+    return "on-demand"
+
+
+def notice(node: Node) -> str:
+    """What is said to be about to happen to a node or its devices, or nothing."""
+    for taint in node.spec.taints or ():
+        if taint.key in NOTICES:
+            return f"taint {taint.key} announces {NOTICES[taint.key]}"
+    for one in node.status.conditions or ():
+        if one.type in NOTICES and one.status == "True":
+            return f"condition {one.type} announces {NOTICES[one.type]}"
+    return ""
+
+
+def why_unusable(node: Node, tolerated: Collection[str] = ()) -> str:
+    """Why a node takes none of our pods, or nothing. Args: tolerated: further taint keys that our pods tolerate."""
+    if node.spec.unschedulable:
+        return "cordoned"
+    ready = next((one for one in node.status.conditions or () if one.type == "Ready"), None)
+    if ready is None or ready.status != "True":
+        return f"not ready: {ready.message if ready is not None and ready.message else 'no heartbeat'}"[:300]
+    announced = notice(node)
+    if announced:
+        return announced
+    spot = of(node.metadata.labels or {}) == "spot"
+    for taint in node.spec.taints or ():
+        if taint.effect in BARRING and not tolerates(taint, spot=spot, tolerated=tolerated):
+            return f"taint {taint.key}:{taint.effect} is not tolerated"
+    return ""
+
+
+def tolerates(taint: Taint, *, spot: bool, tolerated: Collection[str] = ()) -> bool:
+    """Whether our replicas tolerate a taint of a node."""
+    return taint.key in VENDOR_TAINTS or (spot and taint.key in SPOT_TAINTS) or taint.key in tolerated

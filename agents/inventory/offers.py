@@ -1,0 +1,371 @@
+"""What one node offers: devices by product, MIG profile and market, how a pod asks for them, and what is wrong.
+
+Sources, by the title of their documentation: NVIDIA "Kubernetes Device Plugin" and "GPU Feature Discovery" (labels,
+MIG strategies, time-slicing, MPS); AMD "Kubernetes Device Plugin" and "Node Labeller"; Intel "GPU device plugin for
+Kubernetes" and its Node Feature Discovery rules; Habana "Device Plugin for Kubernetes"; GKE "About TPUs in GKE" and
+"About GPUs in GKE"; Node Feature Discovery "Feature discovery" (PCI labels).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from agents.inventory import market
+from agents.inventory.objects import Node
+from federation.wire import messages, quantity
+
+GPU_PRODUCT = "nvidia.com/gpu.product"
+GPU_MEMORY = "nvidia.com/gpu.memory"
+NVIDIA_GPU = "nvidia.com/gpu"
+NVIDIA_MIG = "nvidia.com/mig-"
+INTEL_PRODUCT = "gpu.intel.com/product"
+GKE_GPU = "cloud.google.com/gke-accelerator"
+TPU_TYPE = "cloud.google.com/gke-tpu-accelerator"
+TPU_TOPOLOGY = "cloud.google.com/gke-tpu-topology"
+AMD_PRODUCTS = ("amd.com/gpu.product-name", "beta.amd.com/gpu.product-name")
+
+_MIG_SUFFIX = re.compile(r"-MIG-([1-7]g\.[0-9]{1,4}gb(?:[.+]me(?:\.all)?)?)$")
+_MIG_PROFILE = re.compile(r"([1-7])g\.([0-9]{1,4})gb(?:[.+]me(?:\.all)?)?")
+_AMD_VRAM = re.compile(r"([0-9]{1,5})G")
+_AMD_VRAM_KEY = re.compile(r"beta\.amd\.com/gpu\.vram\.([0-9]{1,5})G")
+_AMD_PARTITION = re.compile(r"amd\.com/([a-z]{3}_nps[0-9])")
+_PCI = re.compile(r"feature\.node\.kubernetes\.io/pci-(?:([0-9a-f]{4})_)?([0-9a-f]{4})(?:_[0-9a-f_]*)?\.present")
+_PCI_VENDORS = {"10de": "nvidia", "1002": "amd", "8086": "intel", "1da3": "habana", "1ae0": "google"}
+_PCI_ACCELERATORS = ("0300", "0302", "0380", "1200", "0b40")
+"""PCI classes: VGA and 3D controllers, other display, processing accelerators, co-processors."""
+_INTEL_GIB = {"Max_1550": 128.0, "Max_1100": 48.0, "Flex_170": 16.0, "Flex_140": 6.0}
+"""VRAM that Intel's data sheets give for one GPU (a Flex 140 card has two): its labels carry none."""
+_TPU_GIB = {
+    "tpu-v3-device": 32.0,
+    "tpu-v3-slice": 32.0,
+    "tpu-v4-podslice": 32.0,
+    "tpu-v5-lite-device": 16.0,
+    "tpu-v5-lite-podslice": 16.0,
+    "tpu-v5p-slice": 95.0,
+    "tpu-v6e-slice": 32.0,
+}
+"""HBM of one chip by Google's "TPU system architecture" pages: GKE's labels carry none."""
+VENDOR_RESOURCES = re.compile(
+    r"nvidia\.com/(gpu|gpu\.shared|mig-[^/]+)|amd\.com/(gpu|[a-z]{3}_nps[0-9])|gpu\.intel\.com/(i915|xe)|"
+    r"habana\.ai/gaudi|google\.com/tpu"
+)
+"""Extended resources that are accelerators."""
+MOST_VRAM_GIB = quantity.MAX_VRAM_MIB / 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """One requirement of a node selector."""
+
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How a pod gets a device: an extended resource on nodes with these labels, or a device class and an expression.
+
+    `device_class` is set where devices are offered through Dynamic Resource Allocation; `expression` is CEL then.
+    """
+
+    resource: str = ""
+    terms: tuple[Term, ...] = ()
+    device_class: str = ""
+    expression: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """Devices of one kind on one node. `vram_gib` None is unknown."""
+
+    key: messages.PoolKey
+    access: Access
+    devices: int
+    vram_gib: float | None
+    verified: bool = True
+    sharing: messages.Sharing = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOffers:
+    """What a node offers, and what people should know of it."""
+
+    offers: tuple[Offer, ...] = ()
+    conditions: tuple[messages.Condition, ...] = ()
+
+
+class _Bad(Exception):
+    """A label or a quantity that cannot be true."""
+
+
+def of_node(node: Node) -> NodeOffers:
+    """The devices that a node's labels and allocatable resources describe. Doubt gives a condition and no device."""
+    labels = node.metadata.labels or {}
+    allocatable = node.status.allocatable or {}
+    found: list[Offer] = []
+    conditions: list[messages.Condition] = []
+    for resource, text in sorted(allocatable.items()):
+        if not VENDOR_RESOURCES.fullmatch(resource):
+            continue
+        count = quantity.devices(text)
+        if count is None:
+            conditions.append(_condition("BadQuantity", node, f"{resource} is {text!r}: no number of devices"))
+            continue
+        if count == 0:
+            continue
+        try:
+            offer = _offer(resource, count, labels)
+        except _Bad as bad:
+            conditions.append(_condition("BadLabel", node, f"{bad}; its {count} {resource} are not counted"))
+            continue
+        if not offer.verified:
+            text = f"no label of the vendor says what its {count} {resource} are: VRAM is unknown"
+            conditions.append(_condition("Unverified", node, text))
+        found.append(offer)
+    if not found and not conditions:
+        conditions += _unoffered(node, labels, allocatable)
+    return NodeOffers(offers=_one_of_a_kind(found), conditions=tuple(conditions))
+
+
+def _one_of_a_kind(offers: list[Offer]) -> tuple[Offer, ...]:
+    """A node that offers one kind in two ways (MIG strategies in transition) is believed where it offers more."""
+    best: dict[messages.PoolKey, Offer] = {}
+    for offer in offers:
+        if offer.key not in best or offer.devices > best[offer.key].devices:
+            best[offer.key] = offer
+    return tuple(best[key] for key in sorted(best))
+
+
+def _condition(kind: str, node: Node, message: str) -> messages.Condition:
+    return condition(kind, f"node/{node.metadata.name}", message)
+
+
+def condition(kind: str, subject: str, message: str) -> messages.Condition:
+    """A condition whose text is cut to what the wire carries and holds nothing unprintable."""
+    clean = "".join(one if one.isprintable() else "?" for one in message)
+    return messages.Condition(type=kind, object=subject[:300], message=clean[:300])
+
+
+def _offer(resource: str, count: int, labels: Mapping[str, str]) -> Offer:
+    terms = market.of(labels)
+    if resource.startswith("nvidia.com/"):
+        return _nvidia(resource, count, labels, terms)
+    if resource.startswith("amd.com/"):
+        return _amd(resource, count, labels, terms)
+    if resource.startswith("gpu.intel.com/"):
+        return _intel(resource, count, labels, terms)
+    if resource == "google.com/tpu":
+        return _tpu(resource, count, labels, terms)
+    key = messages.PoolKey(product="Intel-Gaudi", market=terms)
+    # Habana's plugin names one resource for every generation, and no label tells them apart.
+    return Offer(key=key, access=Access(resource=resource), devices=count, vram_gib=None, verified=False)
+
+
+def _unverified(vendor: str, resource: str, count: int, terms: messages.Market, absent: str) -> Offer:
+    key = messages.PoolKey(product=f"{vendor}-unverified", market=terms)
+    access = Access(resource=resource, terms=(Term(key=absent, operator="DoesNotExist"),))
+    return Offer(key=key, access=access, devices=count, vram_gib=None, verified=False)
+
+
+# ---- NVIDIA
+
+
+def _nvidia(resource: str, count: int, labels: Mapping[str, str], terms: messages.Market) -> Offer:
+    product = labels.get(GPU_PRODUCT, "")
+    if not product:
+        return _nvidia_of_gke(resource, count, labels, terms)
+    product = _product(GPU_PRODUCT, product)
+    access = Access(resource=resource, terms=(Term(key=GPU_PRODUCT, operator="In", values=(product,)),))
+    kind = resource.removeprefix("nvidia.com/")
+    replicas = _replicas(labels, kind)
+    sharing = _sharing(labels, product, kind, replicas)
+    base, shared = product.removesuffix("-SHARED"), "-SHARED" if sharing != "none" else ""
+    if kind.startswith("mig-"):
+        profile = kind.removeprefix("mig-").removesuffix(".shared")
+        if not _MIG_PROFILE.fullmatch(profile):
+            raise _Bad(f"{resource} names no MIG profile")
+        base = _MIG_SUFFIX.sub("", base)
+        vram_gib = _nvidia_vram(labels, f"nvidia.com/mig-{profile}.memory")
+        vram_gib = _profile_vram(profile) if vram_gib is None else vram_gib
+    elif single := _MIG_SUFFIX.search(base):
+        # Strategy `single`: whole-GPU names throughout, and the memory is the slice's.
+        profile, base = single[1], base[: single.start()]
+        vram_gib = _nvidia_vram(labels, GPU_MEMORY)
+        vram_gib = _profile_vram(profile) if vram_gib is None else vram_gib
+    else:
+        profile = ""
+        vram_gib = _nvidia_vram(labels, GPU_MEMORY)
+    if vram_gib is not None and sharing != "none":
+        vram_gib = round(vram_gib / replicas, 1)
+    key = messages.PoolKey(product=base + shared, mig_profile=profile, market=terms)
+    return Offer(key=key, access=access, devices=count, vram_gib=vram_gib, sharing=sharing)
+
+
+def _nvidia_of_gke(resource: str, count: int, labels: Mapping[str, str], terms: messages.Market) -> Offer:
+    """GKE's own plugin labels the product in its own words, and no memory."""
+    product = labels.get(GKE_GPU, "")
+    if not product:
+        return _unverified("nvidia", resource, count, terms, GPU_PRODUCT)
+    product = _product(GKE_GPU, product)
+    profile = labels.get("cloud.google.com/gke-gpu-partition-size", "")
+    if profile and not _MIG_PROFILE.fullmatch(profile):
+        raise _Bad(f"cloud.google.com/gke-gpu-partition-size is {profile!r}: no MIG profile")
+    strategy = labels.get("cloud.google.com/gke-gpu-sharing-strategy", "")
+    sharing: messages.Sharing = "time-slicing" if strategy == "time-sharing" else "mps" if strategy == "mps" else "none"
+    shared = "-SHARED" if sharing != "none" else ""
+    keys = {GKE_GPU: product}
+    keys |= {"cloud.google.com/gke-gpu-partition-size": profile} if profile else {}
+    keys |= {"cloud.google.com/gke-gpu-sharing-strategy": strategy} if strategy else {}
+    access = Access(
+        resource=resource, terms=tuple(Term(key=k, operator="In", values=(v,)) for k, v in sorted(keys.items()))
+    )
+    return Offer(
+        key=messages.PoolKey(product=product + shared, mig_profile=profile, market=terms),
+        access=access,
+        devices=count,
+        vram_gib=_profile_vram(profile) if profile and sharing == "none" else None,
+        sharing=sharing,
+    )
+
+
+def _sharing(labels: Mapping[str, str], product: str, kind: str, replicas: int) -> messages.Sharing:
+    strategy = labels.get("nvidia.com/gpu.sharing-strategy", "")
+    if strategy == "mps":
+        return "mps"
+    shared = product.endswith("-SHARED") or kind.endswith(".shared") or replicas > 1
+    return "time-slicing" if strategy == "time-slicing" or shared else "none"
+
+
+def _replicas(labels: Mapping[str, str], kind: str) -> int:
+    """Between how many pods a device is shared; the mixed strategy says it per profile."""
+    own = f"nvidia.com/{kind.removesuffix('.shared')}.replicas"
+    label = own if own in labels else "nvidia.com/gpu.replicas"
+    text = labels.get(label)
+    if text is None:
+        return 1
+    value = quantity.whole(text, least=1, most=quantity.MAX_DEVICES)
+    if value is None:
+        raise _Bad(f"{label} is {text!r}: no number of replicas")
+    return value
+
+
+def _nvidia_vram(labels: Mapping[str, str], label: str) -> float | None:
+    text = labels.get(label)
+    if text is None:
+        return None
+    value = quantity.whole(text, least=256, most=quantity.MAX_VRAM_MIB)
+    if value is None:
+        raise _Bad(f"{label} is {text!r}: not MiB")
+    return round(value / 1024, 1)
+
+
+def _profile_vram(profile: str) -> float:
+    """A slice's memory is in its profile's name, in GB."""
+    match = _MIG_PROFILE.fullmatch(profile)
+    assert match is not None, "checked where the profile was read"
+    return float(match[2])
+
+
+# ---- others
+
+
+def _amd(resource: str, count: int, labels: Mapping[str, str], terms: messages.Market) -> Offer:
+    label = next((one for one in AMD_PRODUCTS if labels.get(one)), "amd.com/gpu.device-id")
+    value = labels.get(label, "")
+    if not value:
+        return _unverified("amd", resource, count, terms, AMD_PRODUCTS[0])
+    value = _product(label, value)
+    partition = _AMD_PARTITION.fullmatch(resource)
+    profile = partition[1] if partition else labels.get("amd.com/compute-memory-partition", "")
+    whole = profile in ("", "spx_nps1")
+    if not whole and not re.fullmatch(r"[a-z]{3}_nps[0-9]", profile):
+        raise _Bad(f"amd.com/compute-memory-partition is {profile!r}")
+    product = value if label in AMD_PRODUCTS else f"AMD-{value}"
+    keys = {label: value} | ({} if whole or partition else {"amd.com/compute-memory-partition": profile})
+    return Offer(
+        key=messages.PoolKey(product=product, mig_profile="" if whole else profile, market=terms),
+        access=Access(
+            resource=resource, terms=tuple(Term(key=k, operator="In", values=(v,)) for k, v in sorted(keys.items()))
+        ),
+        devices=count,
+        # A partition's share of the memory is in no label.
+        vram_gib=_amd_vram(labels) if whole else None,
+    )
+
+
+def _amd_vram(labels: Mapping[str, str]) -> float | None:
+    for label in ("amd.com/gpu.vram", "beta.amd.com/gpu.vram"):
+        if text := labels.get(label):
+            match = _AMD_VRAM.fullmatch(text)
+            if match is None or not 0 < int(match[1]) <= MOST_VRAM_GIB:
+                raise _Bad(f"{label} is {text!r}: not as 64G")
+            return float(match[1])
+    sizes = {int(match[1]) for label in labels if (match := _AMD_VRAM_KEY.fullmatch(label))}
+    if sizes and not all(0 < size <= MOST_VRAM_GIB for size in sizes):
+        raise _Bad("beta.amd.com/gpu.vram is out of bounds")
+    return float(min(sizes)) if sizes else None
+
+
+def _intel(resource: str, count: int, labels: Mapping[str, str], terms: messages.Market) -> Offer:
+    value = labels.get(INTEL_PRODUCT, "")
+    if not value:
+        return _unverified("intel", resource, count, terms, INTEL_PRODUCT)
+    value = _product(INTEL_PRODUCT, value)
+    cards = labels.get("gpu.intel.com/device.count")
+    physical = quantity.whole(cards, least=1, most=64) if cards is not None else count
+    if physical is None:
+        raise _Bad(f"gpu.intel.com/device.count is {cards!r}: no number of devices")
+    # The plugin's `-shared-dev-num` offers every card several times and says so nowhere else.
+    shared = count > physical
+    vram_gib = _INTEL_GIB.get(value)
+    if vram_gib is not None and shared:
+        vram_gib = round(vram_gib / -(-count // physical), 1)
+    return Offer(
+        key=messages.PoolKey(product=f"Intel-{value}" + ("-SHARED" if shared else ""), market=terms),
+        access=Access(resource=resource, terms=(Term(key=INTEL_PRODUCT, operator="In", values=(value,)),)),
+        devices=count,
+        vram_gib=vram_gib,
+        sharing="time-slicing" if shared else "none",
+    )
+
+
+def _tpu(resource: str, count: int, labels: Mapping[str, str], terms: messages.Market) -> Offer:
+    """A TPU slice is what its type and topology say together, so both are in the product's name."""
+    kind, topology = labels.get(TPU_TYPE, ""), labels.get(TPU_TOPOLOGY, "")
+    if not kind:
+        return _unverified("google-tpu", resource, count, terms, TPU_TYPE)
+    kind = _product(TPU_TYPE, kind)
+    if topology and not re.fullmatch(r"[0-9]{1,3}(x[0-9]{1,3}){1,2}", topology):
+        raise _Bad(f"{TPU_TOPOLOGY} is {topology!r}: not as 2x4")
+    keys = {TPU_TYPE: kind} | ({TPU_TOPOLOGY: topology} if topology else {})
+    return Offer(
+        key=messages.PoolKey(product=f"{kind}-{topology}" if topology else kind, market=terms),
+        access=Access(
+            resource=resource, terms=tuple(Term(key=k, operator="In", values=(v,)) for k, v in sorted(keys.items()))
+        ),
+        devices=count,
+        vram_gib=_TPU_GIB.get(kind),
+    )
+
+
+def _product(label: str, value: str) -> str:
+    """A label's value as a product's name. Kubernetes admits nothing else; what is recorded elsewhere may hold more."""
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", value):
+        raise _Bad(f"{label} is {value[:80]!r}: no product's name")
+    return value
+
+
+def _unoffered(node: Node, labels: Mapping[str, str], allocatable: Mapping[str, str]) -> Iterator[messages.Condition]:
+    """Accelerators that the PCI bus shows and no device plugin offers: nothing can run on them yet."""
+    for label in sorted(labels):
+        match = _PCI.fullmatch(label)
+        if match is None or labels[label] != "true" or match[2] not in _PCI_VENDORS:
+            continue
+        if (match[1] or "") not in _PCI_ACCELERATORS or (match[2] == "8086" and match[1] != "0380"):
+            continue  # every Intel server has a VGA controller of Intel's
+        text = f"a PCI device of {_PCI_VENDORS[match[2]]} (class {match[1]}) that no device plugin offers"
+        yield _condition("NoDevicePlugin", node, text)

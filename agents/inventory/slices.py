@@ -1,0 +1,185 @@
+"""Devices that are offered through Dynamic Resource Allocation: ResourceSlices in, offers per node out.
+
+Sources, by the title of their documentation: Kubernetes "Dynamic Resource Allocation" (resource.k8s.io/v1: only the
+slices of the highest generation of a pool count, and only once all of them are there; device taints; claims) and
+"NVIDIA DRA driver for GPUs" (attributes `type`, `productName`, `profile`; capacity `memory`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from agents.inventory import market
+from agents.inventory.objects import Claim, Device, Slice
+from agents.inventory.offers import Access, Offer, condition
+from federation.wire import messages, quantity
+
+DRIVERS = {
+    "gpu.nvidia.com": "nvidia",
+    "gpu.amd.com": "amd",
+    "gpu.intel.com": "intel",
+    "gaudi.intel.com": "gaudi",
+    "tpu.google.com": "google-tpu",
+}
+"""Drivers of accelerators. Others (network cards, CPUs) publish devices too, which are none of ours."""
+_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+_PROFILE = re.compile(r"[1-7]g\.[0-9]{1,4}gb(?:[.+]me(?:\.all)?)?")
+
+DeviceId = tuple[str, str, str]
+"""(driver, pool, device)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """One kind of devices on one node; `free` are those that no claim holds."""
+
+    node: str
+    offer: Offer
+    free: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dynamic:
+    """All that slices and claims say."""
+
+    offered: tuple[Offered, ...] = ()
+    conditions: tuple[messages.Condition, ...] = ()
+
+
+def allocated(claims: Iterable[Claim]) -> frozenset[DeviceId]:
+    """Devices that claims hold; administrators' access holds nothing."""
+    return frozenset(
+        (one.driver, one.pool, one.device)
+        for claim in claims
+        if claim.status.allocation is not None
+        for one in claim.status.allocation.devices.results or ()
+        if not one.admin_access
+    )
+
+
+def read(slices: Iterable[Slice], held: Collection[DeviceId], markets: Mapping[str, messages.Market]) -> Dynamic:
+    """What the slices offer on each node. Args: held: devices that claims hold. markets: node -> its market."""
+    pools: dict[tuple[str, str], list[Slice]] = defaultdict(list)
+    for one in slices:
+        if one.spec.driver in DRIVERS:
+            pools[one.spec.driver, one.spec.pool.name].append(one)
+    conditions: list[messages.Condition] = []
+    counts: dict[tuple[str, messages.PoolKey], list[tuple[Offer, bool]]] = defaultdict(list)
+    for (driver, pool), found in sorted(pools.items()):
+        for node, device, offer in _devices(driver, pool, found, markets, conditions):
+            counts[node, offer.key].append((offer, (driver, pool, device) in held))
+    offered = []
+    for (node, _), found_offers in sorted(counts.items()):
+        known = [one.vram_gib for one, _ in found_offers]
+        least = None if any(one is None for one in known) else min(one for one in known if one is not None)
+        first = found_offers[0][0]
+        usable = [taken for one, taken in found_offers if one.devices]
+        offer = Offer(key=first.key, access=first.access, devices=len(usable), vram_gib=least, verified=first.verified)
+        offered.append(Offered(node=node, offer=offer, free=sum(not taken for taken in usable)))
+    return Dynamic(offered=tuple(offered), conditions=tuple(conditions))
+
+
+def _devices(
+    driver: str,
+    pool: str,
+    slices: list[Slice],
+    markets: Mapping[str, messages.Market],
+    conditions: list[messages.Condition],
+) -> Iterable[tuple[str, str, Offer]]:
+    """(node, device, offer) of every device of the newest complete generation of one pool."""
+    subject = f"resourceslices/{driver}/{pool}"
+    newest = max(one.spec.pool.generation for one in slices)
+    current = [one for one in slices if one.spec.pool.generation == newest]
+    wanted = current[0].spec.pool.resource_slice_count
+    if len(current) != wanted:
+        text = f"{len(current)} of {wanted} slices of generation {newest}: its devices are not counted yet"
+        conditions.append(condition("IncompletePool", subject, text))
+        return
+    seen: set[str] = set()
+    for one in sorted(current, key=lambda each: each.metadata.name):
+        for device in one.spec.devices or ():
+            if device.name in seen:
+                conditions.append(condition("BadDevice", subject, f"device {device.name!r} appears twice"))
+                continue
+            seen.add(device.name)
+            node = one.spec.node_name or device.node_name
+            if not node:
+                text = f"device {device.name} belongs to no single node, and is not counted"
+                conditions.append(condition("NotOfOneNode", subject, text))
+                continue
+            offer = _offer(driver, device, markets.get(node, "on-demand"), subject, conditions)
+            if offer is not None:
+                yield node, device.name, offer
+
+
+def _offer(
+    driver: str, device: Device, terms: messages.Market, subject: str, conditions: list[messages.Condition]
+) -> Offer | None:
+    kind = _text(device, driver, "type") or "gpu"
+    if kind not in ("gpu", "mig"):
+        return None  # `vfio` and others are the same silicon offered in another way
+    if kind == "mig" and device.consumes_counters:
+        return None  # cut from a card on demand, which is counted whole
+    if device.allow_multiple_allocations:
+        conditions.append(condition("SharedDevice", subject, f"device {device.name} is shared, and is not counted"))
+        return None
+    vendor = DRIVERS[driver]
+    name = _NAME.sub("-", _text(device, driver, "productName")).strip("-.")[:100]
+    profile = _text(device, driver, "profile") if kind == "mig" else ""
+    if kind == "mig" and not _PROFILE.fullmatch(profile):
+        text = f"device {device.name} has the profile {profile!r}: no MIG profile; it is not counted"
+        conditions.append(condition("BadDevice", subject, text))
+        return None
+    vram_gib, doubt = _vram(device, driver)
+    usable = not doubt
+    if doubt:
+        conditions.append(condition("BadDevice", subject, f"{doubt}; it is not counted"))
+    for taint in device.taints or ():
+        announced = market.NOTICES.get(taint.key, f"taint {taint.key}")
+        conditions.append(condition("DeviceTainted", subject, f"device {device.name}: {announced}"))
+        usable = usable and taint.effect not in market.BARRING
+    product = name or f"{vendor}-unverified"
+    return Offer(
+        key=messages.PoolKey(product=product, mig_profile=profile, market=terms),
+        access=_access(driver, device, kind, profile),
+        devices=1 if usable else 0,
+        vram_gib=vram_gib,
+        verified=bool(name),
+    )
+
+
+def _access(driver: str, device: Device, kind: str, profile: str) -> Access:
+    device_class = "mig.nvidia.com" if driver == "gpu.nvidia.com" and kind == "mig" else driver
+    tests = [f"device.driver == {_quoted(driver)}"]
+    for name in ("type", "productName", "profile"):
+        value = _text(device, driver, name)
+        if value and (name != "profile" or profile):
+            tests.append(f"device.attributes[{_quoted(driver)}].{name} == {_quoted(value)}")
+    return Access(device_class=device_class, expression=" && ".join(tests))
+
+
+def _quoted(text: str) -> str:
+    """A CEL string: what the driver wrote is data, whatever it holds."""
+    return '"' + "".join(one if one.isprintable() and one not in '\\"' else f"\\u{ord(one):04x}" for one in text) + '"'
+
+
+def _text(device: Device, driver: str, name: str) -> str:
+    """An attribute by its short name, which stands for the driver's own."""
+    attributes = device.attributes or {}
+    found = attributes.get(name) or attributes.get(f"{driver}/{name}")
+    return (found.string or "") if found is not None else ""
+
+
+def _vram(device: Device, driver: str) -> tuple[float | None, str]:
+    """VRAM in GiB, None where nothing says it; and why what is said cannot be true."""
+    capacity = device.capacity or {}
+    found = capacity.get("memory") or capacity.get(f"{driver}/memory")
+    if found is None:
+        return None, ""
+    amount = quantity.mib(found.value)
+    if amount is None or not 256 <= amount <= quantity.MAX_VRAM_MIB:
+        return None, f"device {device.name} has a memory of {found.value[:40]!r}: not bytes"
+    return round(amount / 1024, 1), ""

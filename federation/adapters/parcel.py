@@ -1,0 +1,146 @@
+"""Large values on their way to another process, in pieces: packing one whole would stop the event loop meanwhile.
+
+The long tuples and large arrays of frozen dataclasses are cut. Only what we made ourselves is unpacked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+PIECE = 250
+"""Items that are packed at once: about a millisecond."""
+PIECE_BYTES = 1 << 20
+PAUSE_S = 0.001
+"""Between two pieces, for whoever waits for the event loop: as long as a piece takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """`shape` says how a value is put together of `pieces`, which are pickles, or bytes of an array."""
+
+    shape: Any
+    pieces: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _One:
+    """One pickle."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Items:
+    """A tuple, cut into so many pickles."""
+
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """An array, cut into so many runs of bytes."""
+
+    pieces: int
+    dtype: str
+    size: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """A dataclass with these fields."""
+
+    kind: type[Any]
+    fields: tuple[tuple[str, Any], ...]
+
+
+def _packing(value: Any, pieces: list[bytes]) -> Generator[None, None, Any]:
+    """Adds to `pieces`, pauses now and then, and gives the shape."""
+    if type(value) is tuple and len(value) > PIECE:
+        for first in range(0, len(value), PIECE):
+            pieces.append(pickle.dumps(value[first : first + PIECE]))
+            yield
+        return _Items(pieces=-(-len(value) // PIECE))
+    if isinstance(value, np.ndarray) and value.nbytes > PIECE_BYTES:
+        flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        for first in range(0, len(flat), PIECE_BYTES):
+            pieces.append(flat[first : first + PIECE_BYTES].tobytes())
+            yield
+        return _Array(pieces=-(-len(flat) // PIECE_BYTES), dtype=value.dtype.str, size=value.shape)
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = []
+        for field in fields(value):
+            if field.init:
+                parts.append((field.name, (yield from _packing(getattr(value, field.name), pieces))))
+        return _Object(kind=type(value), fields=tuple(parts))
+    pieces.append(pickle.dumps(value))
+    yield
+    return _One()
+
+
+def _unpacking(shape: Any, pieces: Iterator[bytes]) -> Generator[None, None, Any]:
+    match shape:
+        case _Items():
+            items: list[Any] = []
+            for _ in range(shape.pieces):
+                items.extend(pickle.loads(next(pieces)))
+                yield
+            return tuple(items)
+        case _Array():
+            whole = bytearray()
+            for _ in range(shape.pieces):
+                whole += next(pieces)
+                yield
+            return np.frombuffer(whole, dtype=shape.dtype).reshape(shape.size)
+        case _Object():
+            values = {}
+            for name, part in shape.fields:
+                values[name] = yield from _unpacking(part, pieces)
+            return shape.kind(**values)
+        case _:
+            yield
+            return pickle.loads(next(pieces))
+
+
+def _at_once(steps: Generator[None, None, Any]) -> Any:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+async def _gently(steps: Generator[None, None, Any]) -> Any:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+        await asyncio.sleep(PAUSE_S)
+
+
+def pack(value: Any) -> Parcel:
+    """All at once."""
+    pieces: list[bytes] = []
+    shape = _at_once(_packing(value, pieces))
+    return Parcel(shape, tuple(pieces))
+
+
+def unpack(parcel: Parcel) -> Any:
+    """All at once."""
+    return _at_once(_unpacking(parcel.shape, iter(parcel.pieces)))
+
+
+async def pack_gently(value: Any) -> Parcel:
+    """Piece by piece, with the event loop in between."""
+    pieces: list[bytes] = []
+    shape = await _gently(_packing(value, pieces))
+    return Parcel(shape, tuple(pieces))
+
+
+async def unpack_gently(parcel: Parcel) -> Any:
+    """Piece by piece, with the event loop in between."""
+    return await _gently(_unpacking(parcel.shape, iter(parcel.pieces)))

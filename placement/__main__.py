@@ -1,0 +1,27 @@
+"""`python -m placement` compiles the loops ahead of time, so that the first large plan is not late."""
+
+from __future__ import annotations
+
+from placement import large
+from placement.filters import Index
+from placement.model import Cell, Cluster, Demand, Model, Path, Pool, Problem, Shape
+
+
+def main() -> None:
+    """Solve the smallest world there is: one replica for one town."""
+    shape = Shape(product="NVIDIA-L4", devices=1, requests_per_second=1.0)
+    model = Model(name="m", shapes=(shape,), objective_ms=100.0, late_usd_per_1000=1.0, unserved_usd_per_1000=1e3)
+    problem = Problem(
+        clusters=(Cluster(name="c", provider="p", region="r"),),
+        pools=(Pool(cluster="c", product="NVIDIA-L4", vram_gib=24.0, devices=1, usd_per_device_hour=1.0),),
+        models=(model,),
+        cells=(Cell(name="u", country="DE"),),
+        demands=(Demand(model="m", cell="u", requests_per_second=0.5),),
+        paths=(Path(cell="u", cluster="c", rtt_ms=10.0),),
+    )
+    counts = large.solve(Index(problem)).counts
+    assert counts == {("m", "c/NVIDIA-L4/on-demand"): 1}, counts
+
+
+if __name__ == "__main__":
+    main()

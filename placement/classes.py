@@ -1,0 +1,252 @@
+"""Demand in classes: groups that would be served alike are planned for as one, and told apart again at the end.
+
+Thousands of cells ask for each model, and hardly any of them matters by itself. A class is served at the mean cost of
+its members, so a plan for classes is a plan for the groups at no more cost; what members differ in is used in
+`apportion`. Prices are found in classes whose members may each go where they are in time (`halves`), which asks a
+little less than can be had and so is no plan, but prices almost exactly, from few and coarse classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from placement.compiled import compiled
+from placement.world import Floats, Ints, Singles, World, best, request_usd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grain:
+    """Groups are alike when `alike` of their cheapest nodes are the same, of those that cost at most `near` times the
+    cheapest. The `classes` with the most load are kept; of the rest those with the same cheapest node are one."""
+
+    classes: int
+    near: float
+    alike: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classes:
+    """K classes, each of one model and one set of permitted clusters.
+
+    `order` lists groups by class, and `first` [K + 1] says where each class begins. `usd` [K, ways] is the mean cost of
+    one request per second by each way, infinite where there is none, and `most` [K, ways] how much may go by it. A way
+    is a cluster, `way % clusters`.
+    """
+
+    order: Ints
+    first: Ints
+    model: Ints
+    permit: Ints
+    rps: Floats
+    usd: Floats
+    most: Floats
+
+
+def whole(world: World, capacity: Floats, grain: Grain | None) -> Classes:
+    """Classes whose members all go anywhere, at their mean cost: what a plan can be made of.
+
+    Without a `grain` each group is a class.
+    """
+    order, first, model, permit, rps = _classify(world, capacity, grain) if grain else _each(world)
+    _, near_usd, late_usd = _sums(world, order, first, model)
+    usd = (near_usd + late_usd) / np.maximum(rps, 1e-30)[:, None]
+    usd = _reachable(world, usd, model, permit)
+    most = np.full(usd.shape, np.inf)
+    return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most)
+
+
+def halves(world: World, capacity: Floats, grain: Grain) -> Classes:
+    """Classes with two ways to each cluster: in time, as much as the members are who would be, and late, the others."""
+    order, first, model, permit, rps = _classify(world, capacity, grain)
+    on, near_usd, late_usd = _sums(world, order, first, model)
+    off = np.maximum(0.0, rps[:, None] - on)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        in_time = np.where(on > 0, near_usd / on, np.inf)
+        late = np.where(off > 1e-12, late_usd / off, np.inf)
+    usd = np.concatenate([_reachable(world, in_time, model, permit), _reachable(world, late, model, permit)], axis=1)
+    most = np.concatenate([on, off], axis=1)
+    return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most)
+
+
+def _each(world: World) -> tuple[Ints, Ints, Ints, Ints, Floats]:
+    count = len(world.group_rps)
+    return np.arange(count), np.arange(count + 1), world.group_model, world.group_permit, world.group_rps
+
+
+def _classify(world: World, capacity: Floats, grain: Grain) -> tuple[Ints, Ints, Ints, Ints, Floats]:
+    top, usd = best(world, capacity, max(1, grain.alike))
+    near = (usd <= usd[:, :1] * grain.near + 1e-9) & (top >= 0)
+    alike = np.sort(np.where(near, top, -1), axis=1)
+    kind = _numbered(world.group_model, world.group_permit, *alike.T)
+    worth = np.bincount(kind, weights=world.group_rps * np.minimum(world.unserved_usd[world.group_model], usd[:, 0]))
+    if len(worth) > grain.classes:
+        large = np.zeros(len(worth), dtype=bool)
+        large[np.argsort(-worth, kind="stable")[: grain.classes]] = True
+        apart = np.where(large[kind], kind, -1)
+        kind = _numbered(world.group_model, apart, world.group_permit, np.where(large[kind], -1, top[:, 0]))
+    count = int(kind.max()) + 1 if len(kind) else 0
+    order = np.argsort(kind, kind="stable")
+    first = np.searchsorted(kind[order], np.arange(count + 1)).astype(np.int64)
+    member = order[first[:-1]]
+    rps = np.bincount(kind, weights=world.group_rps, minlength=count).astype(np.float64)
+    return order, first, world.group_model[member], world.group_permit[member], rps
+
+
+def _numbered(*columns: Ints) -> Ints:
+    """[G] the same number where all columns are the same; numbers rise with the first column."""
+    order = np.lexsort(columns[::-1])
+    differs = np.zeros(len(order), dtype=bool)
+    for column in columns:
+        differs[1:] |= column[order][1:] != column[order][:-1]
+    kind = np.empty(len(order), np.int64)
+    kind[order] = np.cumsum(differs)
+    return kind
+
+
+def _reachable(world: World, usd: Floats, model: Ints, permit: Ints) -> Floats:
+    """Costs with what egress adds, infinite where the model cannot be or these users not be served."""
+    node_usd = np.full((len(world.service_ms), usd.shape[1]), np.inf)
+    node_usd[world.node_model, world.node_cluster] = world.node_usd
+    made: Floats = np.where(world.permitted[permit], usd + node_usd[model], np.inf)
+    return made
+
+
+def _sums(world: World, order: Ints, first: Ints, model: Ints) -> tuple[Floats, Floats, Floats]:
+    return _by_cluster(
+        order,
+        first,
+        model,
+        world.group_cell,
+        world.group_rps,
+        world.rtt_ms,
+        world.service_ms,
+        world.objective_ms,
+        world.late_usd,
+        world.near_usd,
+    )
+
+
+@compiled
+def _by_cluster(
+    order: Ints,
+    first: Ints,
+    model: Ints,
+    group_cell: Ints,
+    group_rps: Floats,
+    rtt_ms: Singles,
+    service_ms: Floats,
+    objective_ms: Floats,
+    late_usd: Floats,
+    near_usd: float,
+) -> tuple[Floats, Floats, Floats]:
+    """[K, clusters]: requests per second that would be in time, what they would cost, and what those would that are
+    late."""
+    count, clusters = len(first) - 1, rtt_ms.shape[1]
+    on, in_time, late = np.zeros((count, clusters)), np.zeros((count, clusters)), np.zeros((count, clusters))
+    for one in range(count):
+        kind = model[one]
+        for at in range(first[one], first[one + 1]):
+            group = order[at]
+            rps, cell = group_rps[group], group_cell[group]
+            for cluster in range(clusters):
+                latency_ms = rtt_ms[cell, cluster] + service_ms[kind]
+                if latency_ms <= objective_ms[kind]:
+                    on[one, cluster] += rps
+                    in_time[one, cluster] += rps * near_usd * latency_ms
+                else:
+                    late[one, cluster] += rps * (near_usd * latency_ms + late_usd[kind])
+    return on, in_time, late
+
+
+def apportion(world: World, classes: Classes, one: Ints, cluster: Ints, rps: Floats) -> tuple[Ints, Ints, Floats]:
+    """(group, cluster, requests per second): flows of classes told to their members, best for those it matters to most.
+
+    Args: one, cluster, rps: the flows; one class after the other.
+    """
+    start = np.searchsorted(one, np.arange(len(classes.rps) + 1)).astype(np.int64)
+    node_usd = np.zeros((len(world.service_ms), world.rtt_ms.shape[1]))
+    node_usd[world.node_model, world.node_cluster] = world.node_usd
+    return _apportion(
+        classes.order,
+        classes.first,
+        start,
+        cluster,
+        rps,
+        world.group_model,
+        world.group_cell,
+        world.group_rps,
+        world.unserved_usd,
+        world.rtt_ms,
+        world.service_ms,
+        world.objective_ms,
+        world.late_usd,
+        world.near_usd,
+        node_usd,
+    )
+
+
+@compiled
+def _apportion(
+    order: Ints,
+    first: Ints,
+    start: Ints,
+    cluster: Ints,
+    rps: Floats,
+    group_model: Ints,
+    group_cell: Ints,
+    group_rps: Floats,
+    unserved_usd: Floats,
+    rtt_ms: Singles,
+    service_ms: Floats,
+    objective_ms: Floats,
+    late_usd: Floats,
+    near_usd: float,
+    node_usd: Floats,
+) -> tuple[Ints, Ints, Floats]:
+    """Cluster by cluster, the busiest first: it gets the members that lose most by their next best of those left."""
+    made = len(group_rps) + len(rps)
+    to_group, to_cluster, to_rps = np.empty(made, np.int64), np.empty(made, np.int64), np.empty(made)
+    end = 0
+    for one in range(len(first) - 1):
+        lo, hi = first[one], first[one + 1]
+        flows = np.arange(start[one], start[one + 1])
+        flows = flows[np.argsort(-rps[flows], kind="mergesort")]
+        members = order[lo:hi].copy()
+        left = group_rps[members].copy()
+        price = np.empty((len(flows) + 1, len(members)))
+        total = 0.0
+        for at in range(len(members)):
+            group = members[at]
+            model = group_model[group]
+            total += group_rps[group]
+            price[len(flows), at] = unserved_usd[model]
+            for flow in range(len(flows)):
+                to = cluster[flows[flow]]
+                price[flow, at] = node_usd[model, to] + request_usd(
+                    rtt_ms[group_cell[group], to], service_ms[model], objective_ms[model], late_usd[model], near_usd
+                )
+        served = rps[flows].sum()
+        is_all = served >= total * (1.0 - 1e-9) - 1e-9
+        for flow in range(len(flows)):
+            want = rps[flows[flow]]
+            is_last = is_all and flow == len(flows) - 1
+            regret = np.zeros(len(members))
+            for at in range(len(members)):
+                other = np.inf
+                for later in range(flow + 1, len(flows) + (0 if is_all else 1)):
+                    other = min(other, price[later, at])
+                if other < np.inf:
+                    regret[at] = price[flow, at] - other
+            for at in np.argsort(regret, kind="mergesort"):
+                part = left[at] if is_last else min(left[at], want)
+                if part <= 0.0:
+                    continue
+                left[at] -= part
+                want -= part
+                to_group[end], to_cluster[end], to_rps[end] = members[at], cluster[flows[flow]], part
+                end += 1
+                if want <= 1e-12 and not is_last:
+                    break
+    return to_group[:end].copy(), to_cluster[:end].copy(), to_rps[:end].copy()

@@ -1,0 +1,253 @@
+"""The linear programme over classes of demand, whose ways to clusters are added as prices make them worth it.
+
+Columns: n[option], z[class] (unserved), a[start], s[rule] (missed), then x[way] as they are added.
+Rows:    served[class], capacity[node], devices[pool], starts, rules, budgets.
+"""
+
+from __future__ import annotations
+
+import highspy
+import numpy as np
+
+from placement import highs
+from placement.classes import Classes
+from placement.prices import Prices, raised
+from placement.world import Bools, Floats, Ints, World
+
+INFINITE = highspy.kHighsInf
+WHOLE = 1e-6
+ROUNDS = 8
+SHORT_RPS = 1e-3
+WORTH_ADDING = 1e-4
+"""A way is added when it would save this part of what its class pays."""
+
+
+class Coarse:
+    """One programme, in the solver, and its newest answer."""
+
+    def __init__(self, world: World, classes: Classes) -> None:
+        self.world, self.classes = world, classes
+        self.options, self.count = len(world.option_model), len(classes.rps)
+        self.way_class, self.way = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._has = np.zeros(classes.usd.shape, dtype=bool)
+        self._clusters = world.rtt_ms.shape[1]
+        self._node = np.full((len(world.service_ms), self._clusters), -1, np.int64)
+        self._node[world.node_model, world.node_cluster] = np.arange(len(world.node_model))
+        self._solver = highs.quiet()
+        self._build()
+
+    def _build(self) -> None:
+        world, classes = self.world, self.classes
+        options, count = self.options, self.count
+        limited = np.isfinite(world.max_starts)
+        starting = np.flatnonzero(
+            ((world.option_start_usd > 0) | limited[world.option_model]) & (world.option_most > world.option_current)
+        )
+        starts, rules = len(starting), len(world.rule_lower)
+        nodes, pools = len(world.node_model), len(world.pool_devices)
+        models = np.flatnonzero(limited)
+        at = np.cumsum([0, count, nodes, pools, starts, rules, len(models)])
+        self._served, self._capacity, self._devices, self._rules, self._budgets = (
+            slice(at[0], at[1]),
+            slice(at[1], at[2]),
+            slice(at[2], at[3]),
+            slice(at[4], at[5]),
+            slice(at[5], at[6]),
+        )
+        self._limited = models
+        self._first_way = options + count + starts + rules
+        every, kinds, new = np.arange(options), np.arange(count), np.arange(starts)
+        budget = np.searchsorted(models, world.option_model[starting])
+        budgeted = limited[world.option_model[starting]]
+        column = np.concatenate(
+            [
+                every,
+                every,
+                options + kinds,
+                starting,
+                options + count + new,
+                world.rule_option,
+                options + count + starts + np.arange(rules),
+                (options + count + new)[budgeted],
+            ]
+        )
+        row = np.concatenate(
+            [
+                at[1] + world.option_node,
+                at[2] + world.option_pool,
+                kinds,
+                at[3] + new,
+                at[3] + new,
+                at[4] + world.rule_of,
+                at[4] + np.arange(rules),
+                at[5] + budget[budgeted],
+            ]
+        )
+        value = np.concatenate(
+            [
+                -world.option_rps,
+                world.option_devices.astype(float),
+                np.ones(count),
+                np.ones(starts),
+                -np.ones(starts),
+                world.rule_term,
+                np.ones(rules),
+                np.ones(int(budgeted.sum())),
+            ]
+        )
+        lp = highspy.HighsLp()
+        lp.num_col_, lp.num_row_ = self._first_way, int(at[-1])
+        lp.col_cost_ = np.concatenate(
+            [
+                world.option_usd,
+                world.unserved_usd[classes.model],
+                world.option_start_usd[starting],
+                world.rule_usd,
+            ]
+        )
+        free = np.full(count + starts + rules, INFINITE)
+        lp.col_lower_ = np.concatenate([world.option_least.astype(float), np.zeros(count + starts + rules)])
+        lp.col_upper_ = np.concatenate([world.option_most.astype(float), free])
+        stock = np.maximum(world.pool_devices.astype(float), world.used_devices(world.option_least))
+        low = np.full(nodes + pools + starts, -INFINITE)
+        lp.row_lower_ = np.concatenate([classes.rps, low, world.rule_lower, np.full(len(models), -INFINITE)])
+        lp.row_upper_ = np.concatenate(
+            [
+                classes.rps,
+                np.zeros(nodes),
+                stock,
+                world.option_current[starting].astype(float),
+                np.full(rules, INFINITE),
+                world.max_starts[models],
+            ]
+        )
+        order = np.lexsort((row, column))
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+        counts = np.bincount(column, minlength=self._first_way)
+        lp.a_matrix_.start_ = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        lp.a_matrix_.index_ = row[order].astype(np.int32)
+        lp.a_matrix_.value_ = value[order]
+        self._solver.passModel(lp)
+
+    def run(self) -> None:
+        """Solve it as it is."""
+        self._solver.run()
+        answer, info = self._solver.getSolution(), self._solver.getInfo()
+        duals = np.asarray(answer.row_dual)
+        self.values: Floats = np.asarray(answer.col_value)
+        self.usd_per_hour = float(info.objective_function_value)
+        self.replicas: Floats = self.values[: self.options]
+        self.unserved: Floats = self.values[self.options : self.options + self.count]
+        self.flows: Floats = self.values[self._first_way :]
+        self._paid = duals[self._served]
+        start = np.zeros(len(self.world.service_ms))
+        start[self._limited] = np.maximum(0.0, -duals[self._budgets])
+        self.prices = Prices(
+            device=np.maximum(0.0, -duals[self._devices]),
+            capacity=np.maximum(0.0, -duals[self._capacity]),
+            rule=np.maximum(0.0, duals[self._rules]),
+            start=start,
+        )
+
+    def settle(self, prices: Prices, *, first: int, more: int) -> None:
+        """Solve it, with the `first` best ways of each class at these prices, and `more` at a time while they save."""
+        self.add_best(prices, first)
+        for _ in range(ROUNDS):
+            self.run()
+            one, way, usd = self._cheapest(raised(self.world, self.prices), more)
+            saves = usd < self._paid[one] - WORTH_ADDING * np.abs(self._paid[one]) - 1e-7
+            if not saves.any():
+                break
+            self._add(one[saves], way[saves])
+
+    def add_best(self, prices: Prices, count: int) -> None:
+        """Add the `count` best ways of each class at these prices."""
+        one, way, usd = self._cheapest(prices, count)
+        self._add(one[np.isfinite(usd)], way[np.isfinite(usd)])
+
+    def _cheapest(self, prices: Prices, most: int) -> tuple[Ints, Ints, Floats]:
+        """(class, way, its price) of the best ways that are not in yet."""
+        price = np.full((len(self.world.service_ms), self._clusters), np.inf)
+        price[self.world.node_model, self.world.node_cluster] = prices.capacity
+        ways = self.classes.usd.shape[1]
+        price = np.tile(price, (1, ways // self._clusters))[self.classes.model] + self.classes.usd
+        price[self._has] = np.inf
+        most = min(most, ways)
+        if most < ways:
+            way = np.argpartition(price, most - 1, axis=1)[:, :most]
+        else:
+            way = np.tile(np.arange(ways), (self.count, 1))
+        one = np.repeat(np.arange(self.count), most)
+        way = way.reshape(-1)
+        return one, way, price[one, way]
+
+    def _add(self, one: Ints, way: Ints) -> None:
+        count = len(one)
+        self._has[one, way] = True
+        row = np.empty(2 * count, np.int32)
+        row[0::2], row[1::2] = one, self.count + self._node[self.classes.model[one], way % self._clusters]
+        self._solver.addCols(
+            count,
+            self.classes.usd[one, way],
+            np.zeros(count),
+            self.classes.most[one, way],
+            2 * count,
+            np.arange(0, 2 * count, 2, dtype=np.int32),
+            row,
+            np.ones(2 * count),
+        )
+        self.way_class, self.way = np.concatenate([self.way_class, one]), np.concatenate([self.way, way])
+
+    def favour(self, priority: Ints) -> None:
+        """Serve models of higher priority [M] first, where some of them go short."""
+        short = np.bincount(self.classes.model, weights=self.unserved, minlength=len(priority)) > SHORT_RPS
+        tiers = sorted(set(priority.tolist()), reverse=True)
+        if len(tiers) < 2 or not (short & (priority > tiers[-1])).any():
+            return
+        columns = self.options + np.arange(self.count, dtype=np.int32)
+        usd = self.world.unserved_usd[self.classes.model]
+        for tier in tiers[:-1]:
+            wanted = np.where(priority[self.classes.model] >= tier, usd, 0.0)
+            self._solver.changeColsCost(self.count, columns, wanted)
+            self.run()
+            mine = columns[priority[self.classes.model] == tier]
+            left = float(self.values[mine].sum()) * (1.0 + WHOLE) + WHOLE
+            self._solver.addRow(-INFINITE, left, len(mine), mine, np.ones(len(mine)))
+        self._solver.changeColsCost(self.count, columns, usd)
+        self.run()
+
+    def dive(self, parts: tuple[float, ...]) -> None:
+        """Round a part of the fractions that are left, those nearest a whole number, and solve again; so for each."""
+        world = self.world
+        lower, upper = world.option_least.astype(float), world.option_most.astype(float)
+        every = np.arange(self.options, dtype=np.int32)
+        for part in parts:
+            away = np.abs(self.replicas - np.round(self.replicas))
+            left = np.flatnonzero((away > WHOLE) & (lower < upper))
+            if not len(left):
+                return
+            nearest = left[np.argsort(away[left], kind="stable")]
+            taken = world.used_devices(lower)
+            for option in nearest[: max(1, int(np.ceil(len(nearest) * part)))]:
+                pool, devices = world.option_pool[option], world.option_devices[option]
+                free = world.pool_devices[pool] - taken[pool] + lower[option] * devices
+                count = min(np.round(self.replicas[option]), np.floor(free / devices + 1e-9), upper[option])
+                count = max(count, lower[option])
+                taken[pool] += (count - lower[option]) * devices
+                lower[option] = upper[option] = count
+            self._solver.changeColsBounds(len(every), every, lower, upper)
+            self.run()
+
+    def reduced_usd(self) -> Floats:
+        """[O] what one replica more would add at the newest prices; about zero for those in use."""
+        world, prices = self.world, self.prices
+        usd = world.option_usd + prices.device[world.option_pool] * world.option_devices
+        weights = prices.rule[world.rule_of] * world.rule_term
+        usd = usd - np.bincount(world.rule_option, weights=weights, minlength=len(usd))
+        made: Floats = usd - prices.capacity[world.option_node] * world.option_rps
+        return made
+
+    def missed(self) -> Bools:
+        """[R] the rules that are missed."""
+        made: Bools = self.values[self._first_way - len(self.world.rule_lower) : self._first_way] > WHOLE
+        return made

@@ -1,0 +1,259 @@
+"""Plans for large worlds: prices from coarse classes of demand, a plan in fractions, whole replicas model by model.
+
+The way of a plan: a programme over coarse halves of demand gives what scarce devices are worth, which proves a bound
+over every pair; one over classes at these prices gives a plan in fractions; most fractions are rounded a part at a
+time; the rest is decided for each model by itself in a small mixed-integer programme with all its rules, on the devices
+that the others leave. At the end the flows of classes are told to their members.
+
+Effort is counted in nodes of branch and bound, never in seconds, so the same problem gives the same bytes anywhere.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from placement import classes, formulation, highs, prices
+from placement.classes import Grain
+from placement.coarse import WHOLE, Coarse
+from placement.filters import Index
+from placement.formulation import Formulation
+from placement.number import Numbered, number
+from placement.world import Floats, Ints
+
+PRICING = Grain(classes=800, near=1.5, alike=3)
+PLANNING = Grain(classes=1000, near=1.5, alike=2)
+WAYS = 16
+MORE_WAYS = 8
+PARTS = (0.5,) * 5
+NEAR = 0.1
+"""In the last step those options are open that have a fraction or cost at most this part above what they bring."""
+GAP = 0.002
+WORK = 20
+DUST_RPS = 1e-6
+NEVER_USD = 1e9
+"""Of a replica that does not run, when only those that do may serve."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A plan, and what it was found with.
+
+    `counts`: (model, pool) -> replicas. `rates`: model -> (cell, cluster) -> requests per second. `device_usd`: pool ->
+    USD per hour that one more device would save.
+    """
+
+    counts: dict[tuple[str, str], int]
+    rates: dict[str, dict[tuple[str, str], float]]
+    bound_usd_per_hour: float
+    device_usd: dict[str, float]
+
+
+def solve(index: Index, *, work: int = WORK) -> Answer:
+    """A plan near its bound. Args: work: nodes of branch and bound for each model."""
+    numbered = number(index)
+    world = numbered.world
+    pricing, bound = _priced(numbered)
+    plan = Coarse(world, classes.whole(world, pricing.capacity, PLANNING))
+    plan.settle(pricing, first=WAYS, more=MORE_WAYS)
+    plan.favour(np.array([model.priority for model in index.problem.models]))
+    if plan.missed().any():
+        kept = replace(pricing, rule=np.where(plan.missed(), 0.0, pricing.rule))
+        bound = prices.bound_usd(world, prices.raised(world, kept))
+    plan.dive(PARTS)
+    replicas, flows = _finished(index, plan, work)
+    counts = {}
+    for option in np.flatnonzero(replicas):
+        model, made = numbered.options[option]
+        counts[model.name, made.pool.name] = int(replicas[option])
+    return Answer(
+        counts=counts,
+        rates=_told(numbered, plan, flows),
+        bound_usd_per_hour=bound,
+        device_usd={pool.name: float(usd) for pool, usd in zip(index.problem.pools, pricing.device, strict=True)},
+    )
+
+
+def route(
+    index: Index, ready: Mapping[tuple[str, str], int], unserved_usd: Floats
+) -> dict[str, dict[tuple[str, str], float]]:
+    """model -> (cell, cluster) -> requests per second, for replicas that are ready.
+
+    What they can take beyond the target utilisation is used at the price of a late request.
+    Args: unserved_usd: [M] USD per hour of one unserved request per second, above all that serving it may cost.
+    """
+    numbered = number(index)
+    world = numbered.world
+    count = np.array([ready.get((model.name, made.pool.name), 0) for model, made in numbered.options], dtype=np.int64)
+    target = np.array([model.target_utilisation for model, _ in numbered.options])
+    spare = count * world.option_rps * (1.0 / target - 1.0)
+    more = np.flatnonzero(spare > DUST_RPS)
+    none, models = np.zeros(len(more), np.int64), len(world.service_ms)
+    running = replace(
+        world,
+        pool_devices=np.append(world.used_devices(count).astype(np.int64), 0),
+        option_model=np.append(world.option_model, world.option_model[more]),
+        option_pool=np.append(world.option_pool, none + len(world.pool_devices)),
+        option_node=np.append(world.option_node, world.option_node[more]),
+        option_devices=np.append(world.option_devices, none),
+        option_rps=np.append(world.option_rps, spare[more]),
+        option_usd=np.append(
+            np.where(count > 0, 0.0, NEVER_USD), spare[more] * world.late_usd[world.option_model[more]]
+        ),
+        option_start_usd=np.zeros(len(count) + len(more)),
+        option_current=np.append(count, none),
+        option_least=np.append(count, none),
+        option_most=np.append(count, none + 1),
+        unserved_usd=unserved_usd,
+        max_starts=np.full(models, np.inf),
+        rule_start=np.zeros(1, np.int64),
+        rule_option=np.zeros(0, np.int64),
+        rule_term=np.zeros(0),
+        rule_lower=np.zeros(0),
+        rule_usd=np.zeros(0),
+    )
+    start = prices.none(running)
+    plan = Coarse(running, classes.whole(running, start.capacity, PLANNING))
+    plan.settle(start, first=WAYS, more=MORE_WAYS)
+    return _told(numbered, plan, plan.flows)
+
+
+def _priced(numbered: Numbered) -> tuple[prices.Prices, float]:
+    """Prices, and the bound that they prove."""
+    world = numbered.world
+    nothing = prices.none(world)
+    if not len(world.option_model) or not len(world.group_rps):
+        return nothing, prices.bound_usd(world, nothing)
+    rough = Coarse(world, classes.halves(world, nothing.capacity, PRICING))
+    rough.settle(nothing, first=WAYS, more=WAYS)
+    found = prices.raised(world, rough.prices)
+    return found, prices.bound_usd(world, found)
+
+
+def _finished(index: Index, plan: Coarse, work: int) -> tuple[Ints, Floats]:
+    """Whole replicas [O] and the plan's flows [ways] for them; who missed a floor last is served before the others."""
+    first: frozenset[int] = frozenset()
+    while True:
+        replicas, flows, missing = _model_by_model(index, plan, work, first)
+        if missing <= first:
+            return replicas, flows
+        first |= missing
+
+
+def _model_by_model(
+    index: Index, plan: Coarse, work: int, first: frozenset[int]
+) -> tuple[Ints, Floats, frozenset[int]]:
+    """(replicas, flows, models that miss a floor): those in `first`, of high priority and of large replicas first.
+
+    Those that are still to come have what the plan in fractions gives them reserved, except from those in `first`.
+    """
+    world, models = plan.world, index.problem.models
+    down = np.floor(plan.replicas + WHOLE)
+    replicas = _rounded_up(plan, down)
+    stock = np.maximum(world.pool_devices, world.used_devices(world.option_least))
+    largest = [int(world.option_devices[world.option_model == at].max(initial=0)) for at in range(len(models))]
+    flows = np.zeros(len(plan.way))
+    missing, waiting = set(), np.ones(len(replicas), dtype=bool)
+    for at in sorted(range(len(models)), key=lambda at: (at not in first, -models[at].priority, -largest[at], at)):
+        mine = np.flatnonzero(world.option_model == at)
+        others = np.where(waiting, world.option_least, replicas) if at in first else replicas.copy()
+        others[mine] = 0
+        free = (stock - world.used_devices(others))[world.option_pool[mine]]
+        room = np.maximum(np.floor(free / world.option_devices[mine] + 1e-9), world.option_least[mine])
+        part = _of_model(index, plan, at, mine, np.minimum(world.option_most[mine], room), down[mine], work)
+        replicas[mine], flows[part.ways], waiting[mine] = part.replicas, part.flows, False
+        if part.misses:
+            missing.add(at)
+    return replicas.astype(np.int64), flows, frozenset(missing)
+
+
+def _rounded_up(plan: Coarse, down: Floats) -> Floats:
+    """[O] `down`, and one more of each that has a fraction, where the pool has the devices: large replicas first."""
+    world = plan.world
+    replicas, taken, part = down.copy(), world.used_devices(down), plan.replicas - down
+    for option in np.lexsort((-part, -world.option_devices)):
+        pool, devices = world.option_pool[option], world.option_devices[option]
+        if part[option] > WHOLE and taken[pool] + devices <= world.pool_devices[pool]:
+            replicas[option] += 1
+            taken[pool] += devices
+    return replicas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """One model's `replicas` [its options], its `ways` and their `flows`, and whether it `misses` a floor."""
+
+    replicas: Floats
+    ways: Ints
+    flows: Floats
+    misses: bool
+
+
+def _of_model(index: Index, plan: Coarse, at: int, mine: Ints, most: Floats, down: Floats, work: int) -> _Part:
+    world = plan.world
+    ways = np.flatnonzero(plan.classes.model[plan.way_class] == at)
+    near = plan.reduced_usd()[mine] < NEAR * world.option_usd[mine]
+    is_open = near | (plan.replicas[mine] - down > WHOLE)
+    for all_open, misses in ((False, False), (True, False), (True, True)):
+        made, flows = _formulated(index, plan, at, ways, misses=misses)
+        for column, option in zip(made.replicas.values(), range(len(mine)), strict=True):
+            least = world.option_least[mine[option]]
+            limit = made.programme.upper[column] = min(made.programme.upper[column], most[option])
+            if is_open[option] and not all_open:
+                made.programme.lower[column] = max(least, min(down[option] - 1.0, limit))
+            elif not all_open:
+                whole = float(np.clip(np.round(plan.replicas[mine[option]]), least, limit))
+                made.programme.lower[column] = made.programme.upper[column] = whole
+        found = highs.solve(made.programme, gap=GAP, node_limit=work)
+        if found is not None:
+            replicas = np.round(found.values[list(made.replicas.values())])
+            return _Part(replicas=replicas, ways=ways, flows=found.values[flows], misses=misses)
+    raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
+
+
+def _formulated(index: Index, plan: Coarse, at: int, ways: Ints, *, misses: bool) -> tuple[Formulation, Ints]:
+    """The programme of one model over its classes, and the columns of its ways."""
+    model = index.problem.models[at]
+    options = index.options(model)
+    made = Formulation()
+    formulation.add_replicas(made, index, model, options, defaultdict(dict), with_shortfall=misses)
+    programme = made.programme
+    served: dict[int, dict[int, float]] = {}
+    capacity: dict[int, dict[int, float]] = defaultdict(dict)
+    where = {cluster.name: number for number, cluster in enumerate(index.problem.clusters)}
+    for option in options:
+        rps = option.shape.requests_per_second * model.target_utilisation
+        capacity[where[option.pool.cluster]][made.replicas[model.name, option.pool.name]] = -rps
+    unserved_usd = formulation.USD_PER_HOUR * model.unserved_usd_per_1000
+    for one in np.flatnonzero(plan.classes.model == at).tolist():
+        served[one] = {programme.column(unserved_usd): 1.0}
+    columns = np.empty(len(ways), np.int64)
+    pairs = zip(plan.way_class[ways].tolist(), plan.way[ways].tolist(), strict=True)
+    for place, (one, cluster) in enumerate(pairs):
+        columns[place] = column = programme.column(float(plan.classes.usd[one, cluster]))
+        served[one][column] = 1.0
+        capacity[cluster][column] = 1.0
+    for one, terms in served.items():
+        programme.row(terms, lower=float(plan.classes.rps[one]), upper=float(plan.classes.rps[one]))
+    for _, terms in sorted(capacity.items()):
+        programme.row(terms, upper=0.0)
+    formulation.add_floors(made, index, model, options, with_shortfall=misses)
+    formulation.add_spot(made, index, model, options, only_held=misses)
+    return made, columns
+
+
+def _told(numbered: Numbered, plan: Coarse, flows: Floats) -> dict[str, dict[tuple[str, str], float]]:
+    used = np.flatnonzero(flows > DUST_RPS)
+    used = used[np.lexsort((plan.way[used], plan.way_class[used]))]
+    groups, clusters, rps = classes.apportion(
+        numbered.world, plan.classes, plan.way_class[used], plan.way[used], flows[used]
+    )
+    rates: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+    for group, cluster, rate in zip(groups.tolist(), clusters.tolist(), rps.tolist(), strict=True):
+        model, cell = numbered.groups[group]
+        to = (cell, numbered.clusters[cluster])
+        rates[model][to] = rates[model].get(to, 0.0) + rate
+    return rates

@@ -1,0 +1,83 @@
+"""What policy demands of one model's replicas, as rows over its options.
+
+Every rule reads `sum(term * replicas) >= lower`. Surviving the loss of a domain is a rule for each domain that may be
+lost: what is left must be able to serve the protected demand. Who may serve whom is a matter of residency and of known
+latency, so the demand falls into kinds with the same permitted clusters, and (Hall's condition) it is enough that for
+every union of such permitted sets the capacity in it, less the lost domain, holds the demand that may go nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from placement.filters import Index, Option
+from placement.model import Floor, Model
+
+UNIONS = 64
+"""Permitted sets that are put together, at most; more than a few come from gaps in what latency is known alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """`sum(terms[at] * replicas of option at) >= lower`; `subject` as in `Shortfall`."""
+
+    floor: Floor
+    subject: str = ""
+    terms: Mapping[int, float]
+    lower: float
+
+
+def floors(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:
+    """Every floor of `model` that is a sum over replicas; the number of regions is not."""
+    found: list[Rule] = []
+    if model.min_replicas > 0:
+        terms = dict.fromkeys(range(len(options)), 1.0)
+        found.append(Rule(floor="min_replicas", terms=terms, lower=float(model.min_replicas)))
+    if model.min_on_demand > 0:
+        terms = {at: 1.0 for at, option in enumerate(options) if option.pool.market != "spot"}
+        found.append(Rule(floor="min_on_demand", terms=terms, lower=float(model.min_on_demand)))
+    for pin in model.pins:
+        terms = {at: 1.0 for at, option in enumerate(options) if option.pool.cluster == pin.cluster}
+        found.append(Rule(floor="pin", subject=pin.cluster, terms=terms, lower=float(pin.replicas)))
+    return found + survival(index, model, options)
+
+
+def survival(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:
+    """What must be left whatever single domain is lost."""
+    if model.survive is None:
+        return []
+    reaches = unions(index, model, [option.pool.cluster for option in options])
+    domain = [index.clusters[option.pool.cluster].domain(model.survive) for option in options]
+    found = []
+    for lost in sorted(set(domain)):
+        for reach, rps in reaches:
+            terms = {
+                at: option.shape.requests_per_second * model.target_utilisation
+                for at, option in enumerate(options)
+                if option.pool.cluster in reach and domain[at] != lost
+            }
+            lower = rps * model.survive_fraction
+            found.append(Rule(floor="survive", subject=lost, terms=terms, lower=lower))
+    return found
+
+
+def unions(index: Index, model: Model, clusters: Sequence[str]) -> list[tuple[frozenset[str], float]]:
+    """(a union of permitted sets of `clusters`, requests per second of those who may be served in it alone).
+
+    Users whom no cluster may serve are left out: nothing protects them.
+    """
+    names = sorted(set(clusters))
+    demand: dict[frozenset[str], float] = defaultdict(float)
+    for one in index.demands[model.name]:
+        reach = frozenset(index.servers(model, index.cells[one.cell], names))
+        if reach:
+            demand[reach] += one.requests_per_second
+    made = set(demand)
+    for reach in sorted(demand, key=sorted):
+        made |= {reach | other for other in made} if len(made) <= UNIONS else {frozenset().union(*demand)}
+    return [
+        (union, sum(rps for reach, rps in sorted(demand.items(), key=lambda one: sorted(one[0])) if reach <= union))
+        for union in sorted(made, key=sorted)
+    ]

@@ -1,0 +1,182 @@
+"""A placement question as columns of numbers, with every pair of users and clusters: what large worlds are solved on.
+
+Names are gone; position is identity. Shapes are in brackets: P pools, O options, N nodes, G groups, M models, R rules.
+
+  option  a (model, pool) pair that may hold replicas       node   a (model, cluster) pair: requests go to these
+  group   a (model, cell) pair: requests come from these
+
+Options are sorted by (model, pool), nodes by (model, cluster), groups by (model, cell). Money is USD per hour, load is
+requests per second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placement.compiled import compiled
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """One placement question.
+
+    One request per second of a group at a node costs the node's `node_usd` (egress), `near_usd` for each millisecond of
+    round trip and service, and `late_usd` when they take longer than the objective. `option_rps` is what plans count
+    on of one replica; `option_start_usd` the price of each beyond `option_current`. A rule r reads: the sum of
+    `rule_term` times replicas over its part of `rule_option` is at least `rule_lower`, or it is missed at `rule_usd`.
+    """
+
+    pool_devices: Ints
+    """[P]"""
+    option_model: Ints
+    """[O], as all that begin with option_"""
+    option_pool: Ints
+    option_node: Ints
+    option_devices: Ints
+    """per replica"""
+    option_rps: Floats
+    option_usd: Floats
+    """of one replica"""
+    option_start_usd: Floats
+    option_current: Ints
+    option_least: Ints
+    option_most: Ints
+    node_model: Ints
+    """[N], as all that begin with node_"""
+    node_cluster: Ints
+    node_usd: Floats
+    rtt_ms: Singles
+    """[cells, clusters]"""
+    permitted: Bools
+    """[K, clusters]: the sets of clusters that some cell may be served in, by residency and where a latency is known"""
+    group_model: Ints
+    """[G], as all that begin with group_"""
+    group_cell: Ints
+    group_permit: Ints
+    """which of the K sets"""
+    group_rps: Floats
+    service_ms: Floats
+    """[M]"""
+    objective_ms: Floats
+    """[M]"""
+    late_usd: Floats
+    """[M]"""
+    unserved_usd: Floats
+    """[M]: of one request per second that nobody serves"""
+    max_starts: Floats
+    """[M]; infinite where there is no budget"""
+    near_usd: float
+    rule_start: Ints
+    """[R + 1]: where each rule's part begins"""
+    rule_option: Ints
+    rule_term: Floats
+    rule_lower: Floats
+    """[R]"""
+    rule_usd: Floats
+    """[R]: what missing it by one costs"""
+
+    @property
+    def model_node(self) -> Ints:
+        """[M + 1]: where each model's nodes begin."""
+        return np.searchsorted(self.node_model, np.arange(len(self.service_ms) + 1)).astype(np.int64)
+
+    @property
+    def rule_of(self) -> Ints:
+        """The rule of each of `rule_option`."""
+        return np.repeat(np.arange(len(self.rule_lower)), np.diff(self.rule_start))
+
+    def used_devices(self, replicas: Floats | Ints) -> Floats:
+        """[P] taken by so many replicas of each option."""
+        weights = replicas * self.option_devices
+        return np.bincount(self.option_pool, weights=weights, minlength=len(self.pool_devices)).astype(np.float64)
+
+
+@compiled
+def request_usd(rtt_ms: float, service_ms: float, objective_ms: float, late_usd: float, near_usd: float) -> float:
+    """USD per hour of one request per second, egress aside."""
+    latency_ms = rtt_ms + service_ms
+    return near_usd * latency_ms + (late_usd if latency_ms > objective_ms else 0.0)
+
+
+@compiled
+def _best(
+    group_model: Ints,
+    group_cell: Ints,
+    group_permit: Ints,
+    rtt_ms: Singles,
+    permitted: Bools,
+    service_ms: Floats,
+    objective_ms: Floats,
+    late_usd: Floats,
+    near_usd: float,
+    model_node: Ints,
+    ranked: Ints,
+    node_cluster: Ints,
+    price: Floats,
+    most: int,
+) -> tuple[Ints, Floats]:
+    """[G, most] the nodes that serve each group best at these prices, or -1, and what each then pays.
+
+    Nodes are taken by rising price (`ranked`), so the search ends as soon as the price alone is too much.
+    """
+    groups = len(group_model)
+    top = np.full((groups, most), -1, np.int64)
+    top_usd = np.full((groups, most), np.inf)
+    for group in range(groups):
+        model, cell, permit = group_model[group], group_cell[group], group_permit[group]
+        for at in range(model_node[model], model_node[model + 1]):
+            node = ranked[at]
+            if price[node] >= top_usd[group, most - 1]:
+                break
+            cluster = node_cluster[node]
+            if not permitted[permit, cluster]:
+                continue
+            usd = price[node] + request_usd(
+                rtt_ms[cell, cluster], service_ms[model], objective_ms[model], late_usd[model], near_usd
+            )
+            if usd >= top_usd[group, most - 1]:
+                continue
+            place = most - 1
+            while place > 0 and top_usd[group, place - 1] > usd:
+                top_usd[group, place] = top_usd[group, place - 1]
+                top[group, place] = top[group, place - 1]
+                place -= 1
+            top_usd[group, place] = usd
+            top[group, place] = node
+    return top, top_usd
+
+
+def best(world: World, capacity: Floats, most: int) -> tuple[Ints, Floats]:
+    """[G, most] the nodes that serve each group best at these prices of capacity [N], or -1, and what each pays."""
+    price = capacity + world.node_usd
+    ranked = np.lexsort((np.arange(len(price)), price, world.node_model)).astype(np.int64)
+    return _best(
+        world.group_model,
+        world.group_cell,
+        world.group_permit,
+        world.rtt_ms,
+        world.permitted,
+        world.service_ms,
+        world.objective_ms,
+        world.late_usd,
+        world.near_usd,
+        world.model_node,
+        ranked,
+        world.node_cluster,
+        price,
+        most,
+    )
+
+
+def served_usd(world: World, capacity: Floats) -> float:
+    """What everyone pays when each takes what is cheapest at these prices of capacity [N], or stays unserved."""
+    _, usd = best(world, capacity, 1)
+    return float((world.group_rps * np.minimum(world.unserved_usd[world.group_model], usd[:, 0])).sum())

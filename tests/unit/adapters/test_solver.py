@@ -1,0 +1,81 @@
+"""Solves happen elsewhere: on a process of our own or on anybody's executor, and they can be called off."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+import pytest
+
+from federation.adapters.solver import Solver, SolverError
+from placement import engine
+from tests.bench.worlds import a_large_world
+from tests.properties.worlds import a_world
+
+
+@pytest.fixture
+def dask() -> Iterator[Executor]:
+    """A scheduler and a worker process of Dask, on loopback."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, worker_dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client.get_executor(pure=False)
+
+
+async def test_a_thread_pool_gives_the_same_answer() -> None:
+    """A deployment with executors of its own would plan something else."""
+    problem = a_world(7)
+    with ThreadPoolExecutor(1) as pool:
+        solver = Solver(pool)
+        answer = await solver.solve(problem, problem.current)
+        await solver.close()
+    assert answer.solution == engine.solve(problem)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+async def test_dask_gives_the_same_answer(dask: Executor) -> None:
+    """There would be no way to more machines than one."""
+    problem = a_world(7)
+    solver = Solver(dask)
+    answer = await solver.solve(problem, problem.current)
+    await solver.close()
+    assert answer.solution == engine.solve(problem)
+
+
+@pytest.mark.slow
+async def test_a_solve_that_is_called_off_ends_and_the_next_one_works() -> None:
+    """A controller that is told to stop would hang on a plan that nobody wants any more."""
+    solver = Solver()
+    await solver.warm()
+    long = a_large_world(1, clusters=200, cells=2_000, models=8)
+    solving = asyncio.get_running_loop().create_task(solver.solve(long, ()))
+    await asyncio.sleep(2.0)
+    assert not solving.done(), "the world is too small for this test"
+    begun_s = time.perf_counter()
+    solving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await solving
+    assert time.perf_counter() - begun_s < 5.0
+    problem = a_world(7)
+    assert (await solver.solve(problem, problem.current)).solution == engine.solve(problem)
+    await solver.close()
+
+
+@pytest.mark.slow
+async def test_closing_ends_a_solve_with_its_reason() -> None:
+    """Whoever waits for the answer would wait for ever."""
+    solver = Solver()
+    await solver.warm()
+    long = a_large_world(1, clusters=200, cells=2_000, models=8)
+    solving = asyncio.get_running_loop().create_task(solver.solve(long, ()))
+    await asyncio.sleep(2.0)
+    await solver.close()
+    with pytest.raises(SolverError, match="died"):
+        await solving

@@ -1,0 +1,100 @@
+"""How an agent reaches its API server: what a kubeconfig may say, and what it must not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agents.kube import credentials
+from agents.kube.credentials import Access, CredentialsError, Tokens
+
+
+def written(directory: Path, cluster: dict[str, Any], user: dict[str, Any]) -> Path:
+    """A kubeconfig of one context."""
+    path = directory / "config"
+    document = {
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "u", "user": user}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+LOOPBACK = {"server": "http://127.0.0.1:8001"}
+
+
+async def test_a_token_is_taken_as_it_is(tmp_path: Path) -> None:
+    access = await credentials.load(written(tmp_path, LOOPBACK, {"token": "abc"}))
+    assert (access.server, access.tls) == ("http://127.0.0.1:8001", None)
+    assert await Tokens(access).current(0.0) == "abc"
+
+
+async def test_a_token_that_was_renewed_is_read_again(tmp_path: Path) -> None:
+    """An agent would be locked out of its own cluster after an hour."""
+    (tmp_path / "token").write_text("first\n")
+    tokens = Tokens(await credentials.load(written(tmp_path, LOOPBACK, {"tokenFile": "token"})))
+    assert await tokens.current(0.0) == "first"
+    (tmp_path / "token").write_text("second\n")
+    assert await tokens.current(10.0) == "first", "not on every request"
+    assert await tokens.current(100.0) == "second"
+    (tmp_path / "token").write_text("third\n")
+    tokens.forget()
+    assert await tokens.current(101.0) == "third", "a refused token is read again at once"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "text"),
+    [
+        ({"server": "http://10.0.0.1:8001"}, "is not https://"),
+        ({"server": "https://c.example", "insecure-skip-tls-verify": True}, "name the authorities instead"),
+        ({"server": "https://c.example", "certificate-authority": "missing.crt"}, "No such file"),
+        ({"server": "ftp://c.example"}, "is not https://"),
+        ({}, "no current context with a cluster and a user"),
+    ],
+)
+async def test_what_would_not_be_safe_is_refused_with_a_word(
+    tmp_path: Path, cluster: dict[str, Any], text: str
+) -> None:
+    """The agent would hand its token to whoever answers."""
+    with pytest.raises(CredentialsError, match=text):
+        await credentials.load(written(tmp_path, cluster, {"token": "abc"}))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "a: b", "{", "contexts: []\ncurrent-context: x"])
+async def test_a_file_that_is_no_kubeconfig_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config").write_text(content)
+    with pytest.raises(CredentialsError):
+        await credentials.load(tmp_path / "config")
+
+
+async def test_outside_a_cluster_the_user_is_told_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(CredentialsError, match="give --kubeconfig"):
+        await credentials.load(None)
+
+
+async def test_a_program_for_credentials_is_left_to_the_official_client(tmp_path: Path) -> None:
+    """Users of managed clusters, whose kubeconfigs run a program, could not try the product."""
+    script = tmp_path / "login"
+    answer = '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "made"}}'
+    script.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    script.chmod(0o755)
+    user = {
+        "exec": {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": str(script),
+            "interactiveMode": "Never",
+        }
+    }
+    access = await credentials.load(written(tmp_path, LOOPBACK, user))
+    assert access.kubeconfig_with_program is not None
+    assert await Tokens(access).current(0.0) == "made"
+
+
+def test_access_says_nothing_of_its_token_by_accident() -> None:
+    assert "abc" not in repr(Access(server="https://c", tls=None, token="abc"))

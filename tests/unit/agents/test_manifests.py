@@ -1,0 +1,176 @@
+"""What is applied for a model: a golden file per preset, and what must hold of all of them.
+
+`python -m tests.unit.agents.test_manifests` writes the golden files anew; read their difference before you keep it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agents.inventory.offers import Access, Term
+from agents.manifests import build, presets
+from agents.manifests.build import Destination, Object, Order, Site
+from federation.wire import messages
+from tests.builders import L4, L4_SPOT
+
+GOLDEN = Path(__file__).parent / "golden"
+ACCESS = Access(
+    resource="nvidia.com/gpu", terms=(Term(key="nvidia.com/gpu.product", operator="In", values=("NVIDIA-L4",)),)
+)
+DYNAMIC = Access(
+    device_class="gpu.nvidia.com",
+    expression='device.driver == "gpu.nvidia.com" && device.attributes["gpu.nvidia.com"].productName == "NVIDIA L4"',
+)
+SITE = Site(
+    namespace="isochrone-models",
+    gateways=("gateway-system",),
+    model_store=(Destination(cidr="10.20.0.0/16", ports=(443, 9000)),),
+    tolerated=("dedicated",),
+)
+ARGUMENTS = {
+    "vllm": ("--model", "example/chat-8b"),
+    "triton": ("--model-repository=/models",),
+    "torchserve": ("torchserve", "--start", "--foreground", "--models", "chat=chat.mar"),
+    "tensorflow-serving": ("--model_base_path=/models/chat",),
+    "nemo": (),
+    "custom": ("serve", "--listen=:8080"),
+}
+PORTS = {"torchserve": 8080, "tensorflow-serving": 8501, "custom": 8080}
+
+
+def an_order(preset: str, **fields: Any) -> Order:
+    """Two replicas of two devices each, which may become four."""
+    values: dict[str, Any] = {
+        "model": "chat-8b",
+        "pool": L4,
+        "replicas": 2,
+        "devices": 2,
+        "runtime": preset,
+        "image": f"example/{preset}@sha256:{'0' * 64}",
+        "args": ARGUMENTS[preset],
+        "port": PORTS.get(preset, 8000),
+        "cpu": "8",
+        "memory": "32Gi",
+        "min_vram_gib": 20.0,
+        "warmup_s": 300.0,
+        "burst_replicas": 2,
+        "vertical_scaling": "off",
+    }
+    ours: dict[str, Any] = {
+        "access": ACCESS,
+        "site": SITE,
+        "plan": "3.17",
+        "replicas": 2,
+        "most": 4,
+        "autoscaled": True,
+    }
+    given = {key: fields.pop(key) for key in list(fields) if key in ours}
+    return Order(workload=messages.Workload(**(values | fields)), **(ours | given))
+
+
+class _Plain(yaml.SafeDumper):
+    """Every value written out where it is."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def text(made: tuple[Object, ...]) -> str:
+    return str(yaml.dump_all(made, Dumper=_Plain, sort_keys=False, width=120))
+
+
+def golden() -> dict[str, str]:
+    """File name -> content: every preset, and one with devices by Dynamic Resource Allocation on spot."""
+    files = {f"{name}.yaml": text(build.objects(an_order(name))) for name in presets.PRESETS}
+    dynamic = an_order(
+        "vllm", access=DYNAMIC, pool=L4_SPOT, autoscaled=False, burst_replicas=0, vertical_scaling="none"
+    )
+    return files | {"vllm-dynamic-spot.yaml": text(build.objects(dynamic))}
+
+
+@pytest.mark.parametrize("name", sorted(golden()))
+def test_what_is_applied_is_what_was_reviewed(name: str) -> None:
+    """A change of one word restarts every replica of every customer: it must be meant."""
+    assert (GOLDEN / name).read_text() == golden()[name]
+
+
+@pytest.mark.parametrize("preset", sorted(presets.PRESETS))
+def test_guards_come_before_pods_and_nothing_carries_a_token(preset: str) -> None:
+    """A model server that is taken over would find the cluster's API open, or the network."""
+    made = build.objects(an_order(preset))
+    kinds = [one["kind"] for one in made]
+    assert kinds.index("NetworkPolicy") < kinds.index("Deployment")
+    assert made[0]["automountServiceAccountToken"] is False
+    pod = made[kinds.index("Deployment")]["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["serviceAccountName"] == made[0]["metadata"]["name"]
+    policy = made[kinds.index("NetworkPolicy")]["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert all(
+        "cidr" not in str(peer) or "0.0.0.0/0" not in str(peer) for rule in policy["egress"] for peer in rule["to"]
+    )
+
+
+def container(order: Order) -> dict[str, Any]:
+    found: dict[str, Any] = build.deployment(order)["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("preset", "arguments", "devices", "expected"),
+    [
+        ("vllm", (), 1, ["--port=8000"]),
+        ("vllm", (), 4, ["--port=8000", "--tensor-parallel-size=4"]),
+        ("vllm", ("--tensor-parallel-size", "2", "--port=8000"), 4, ["--tensor-parallel-size", "2", "--port=8000"]),
+        ("vllm", ("-tp", "2"), 4, ["-tp", "2", "--port=8000"]),
+        ("triton", (), 1, ["tritonserver", "--http-port=8000", "--model-repository=/var/cache/model"]),
+        ("triton", ("tritonserver", "--model-store=/m"), 1, ["tritonserver", "--model-store=/m", "--http-port=8000"]),
+        ("tensorflow-serving", ("--model_name=x",), 1, ["--model_name=x", "--rest_api_port=8000"]),
+        ("custom", ("a", "b"), 8, ["a", "b"]),
+    ],
+)
+def test_arguments_follow_from_the_intent_unless_the_user_says_them(
+    preset: str, arguments: tuple[str, ...], devices: int, expected: list[str]
+) -> None:
+    """A user's own flag would be given twice, and the server would refuse to start."""
+    order = an_order(preset, args=arguments, devices=devices, port=8000)
+    assert container(order)["args"] == expected
+
+
+def test_tensorflow_is_asked_for_the_model_that_it_was_told_to_serve() -> None:
+    order = an_order("tensorflow-serving", args=("--model_name", "other"))
+    assert container(order)["readinessProbe"]["httpGet"]["path"] == "/v1/models/other"
+
+
+def test_a_slow_model_is_given_three_times_its_warm_up_to_start() -> None:
+    """A model that takes half an hour to load would be killed for ever before it is ready."""
+    probe = container(an_order("vllm", warmup_s=1800.0))["startupProbe"]
+    assert probe["failureThreshold"] * probe["periodSeconds"] == 5400
+
+
+@pytest.mark.parametrize(("burst", "most", "expected"), [(2, 4, 4), (2, 3, 3), (0, 9, 2), (5, 1, 2)])
+def test_an_autoscaler_stays_between_the_plan_and_the_local_limit(burst: int, most: int, expected: int) -> None:
+    """A busy cluster would take devices that its owner keeps, or fall below what was planned."""
+    spec = build.horizontal_autoscaler(an_order("vllm", burst_replicas=burst, most=most))["spec"]
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (2, expected)
+
+
+def test_another_claim_has_another_name() -> None:
+    """A template cannot be changed: to ask for more memory would be refused for ever."""
+    one, two = (an_order("vllm", access=DYNAMIC, min_vram_gib=gib) for gib in (20.0, 40.0))
+    assert build.claim_template_name(one) != build.claim_template_name(two)
+    assert build.claim_template_name(one) == build.claim_template_name(an_order("custom", access=DYNAMIC))
+
+
+def main() -> None:
+    """Write the golden files."""
+    for name, content in golden().items():
+        (GOLDEN / name).write_text(content)
+
+
+if __name__ == "__main__":
+    main()
