@@ -17,7 +17,7 @@ from federation.adapters import store
 from federation.adapters.solver import Solver, SolverError
 from federation.control import desired as intent
 from federation.control import leadership, rollout, routing, shift
-from federation.control.plan import Change, Costs, History, Plan, Replicas, Route, Routes
+from federation.control.plan import Change, Costs, History, Plan, Replicas, Routes
 from federation.control.problem import Formulated, formulate
 from federation.loops.hub import Hub
 from federation.policy.documents import Traffic
@@ -120,10 +120,10 @@ class Steer:
                 problem=formulated.problem,
                 target=target,
                 desired=plan.desired_by_key(),
-                ready=trusted,
+                ready=world.ready_replicas(),
+                trusted=trusted,
                 load_rps=shift.peak_rps(remembered),
                 heard=frozenset(n for n, state in world.clusters.items() if state.phase is Phase.READY),
-                shifting=frozenset(route.model for route in routes.routes if not _has_arrived(route)),
                 weighed=frozenset(n for n, state in world.clusters.items() if state.since_s <= hub.planned_s),
             )
         )
@@ -279,13 +279,6 @@ def trustworthy(
         if count > 0:
             kept[key] = count
     return kept
-
-
-def _has_arrived(route: Route) -> bool:
-    """Whether shares are where they are to go."""
-    now = {share.cluster: share.share for share in route.now}
-    target = {share.cluster: share.share for share in route.target}
-    return all(abs(now.get(c, 0.0) - target.get(c, 0.0)) <= routing.SNAP for c in now.keys() | target.keys())
 
 
 def _unserved_rps(routed: engine.Routing) -> float:
