@@ -18,6 +18,7 @@ import structlog
 
 from agents import limits, memory, session
 from agents.backend import Backend, BackendError, Observation
+from agents.gateway.stats import GatewayStats
 from federation.aiokit import broker
 from federation.aiokit.backoff import Backoff
 from federation.aiokit.clock import Clock
@@ -38,6 +39,8 @@ class AgentSettings:
     interval_s: float = 10.0
     state_path: Path | None = None
     version: str = ""
+    gateway_admin: str | None = None
+    """URL of the gateway's admin API, by which the agent sees how its replicas answer; None measures nothing."""
 
 
 class Agent:
@@ -55,6 +58,7 @@ class Agent:
         self._knows_fence = False
         self._resumed = False
         self._seq = 0
+        self._stats = GatewayStats(settings.gateway_admin, clock)
         self._peers: tuple[messages.PeerEndpoint, ...] = ()
         self._rtts: tuple[messages.PeerRtt, ...] = ()
         self._client: aiomqtt.Client | None = None
@@ -146,6 +150,7 @@ class Agent:
             await client.publish(topics.topic(cluster, "status"), self._status(online=True), qos=1, retain=True)
             await client.subscribe(topics.topic(cluster, "desired"), qos=1)
             await client.subscribe(topics.topic(cluster, "peers"), qos=1)
+            await client.subscribe(topics.topic(cluster, "traffic"), qos=1)
             self._client = client
             self._backoff.reset()
             self._backend.changed.set()  # report at once: the broker may have forgotten the last one
@@ -167,6 +172,8 @@ class Agent:
         if isinstance(message, messages.Peers) and message.cluster == self.settings.cluster:
             self._peers = message.peers
             self._backend.changed.set()
+        elif isinstance(message, messages.Traffic) and message.cluster == self.settings.cluster:
+            await self._backend.steer(message)
         elif isinstance(message, messages.Desired):
             await self._obey(message)
 
@@ -270,6 +277,8 @@ class Agent:
             replicas=seen.replicas,
             peers=self._rtts,
             demand=self._backend.demand(),
+            endpoints=seen.endpoints,
+            served=seen.served or await self._stats.read(),
             probe=self._backend.probe(),
             epoch=self._accepted.epoch,
             generation=self._accepted.generation,

@@ -21,6 +21,8 @@ class Observation:
     pools: tuple[messages.PoolReport, ...]
     nodes: tuple[messages.NodeReport, ...] = ()
     replicas: tuple[messages.ReplicaReport, ...] = ()
+    endpoints: tuple[messages.ReplicaEndpoint, ...] = ()
+    served: tuple[messages.ServedSample, ...] = ()
     kubernetes_version: str = ""
     growth: tuple[messages.Growth, ...] = ()
     conditions: tuple[messages.Condition, ...] = ()
@@ -43,6 +45,9 @@ class Backend(Protocol):
 
     async def apply(self, desired: messages.Desired) -> str:
         """Carry out; gives why it could not, or nothing. Doing it again changes nothing."""
+
+    async def steer(self, traffic: messages.Traffic) -> None:
+        """Let the cluster's own gateway and DNS send requests so. Doing it again changes nothing."""
 
     async def fence(self) -> tuple[int, int]:
         """The highest (epoch, generation) that the cluster's own objects bear, or (0, 0)."""

@@ -54,6 +54,7 @@ _LINK_OPTIONS = (
         type=click.Path(dir_okay=False, path_type=Path),
         help="YAML list of what the front door counted; read at every report.",
     ),
+    click.option("--gateway-admin", help="URL of this cluster's Envoy admin API: how its replicas answer."),
 )
 
 
@@ -69,6 +70,7 @@ class LinkOptions:
     interval: float
     state: Path | None
     demand: Path | None
+    gateway_admin: str | None
 
     def run(self, backend: Backend, clock: Clock, rng: random.Random) -> None:
         """Be the agent of `backend` until a signal ends it. Raises: click.ClickException."""
@@ -92,6 +94,7 @@ class LinkOptions:
             interval_s=self.interval,
             state_path=self.state,
             version=metadata.version("isochrone"),
+            gateway_admin=self.gateway_admin,
         )
         try:
             asyncio.run(_run(Agent(settings, backend, clock=clock, rng=rng)))

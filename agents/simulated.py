@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agents.backend import Observation
@@ -13,6 +13,7 @@ from federation.aiokit.clock import Clock
 from federation.wire import messages
 
 RttMs = Callable[[str, random.Random], float]
+Ready = Mapping[tuple[str, messages.PoolKey], int]
 
 
 @dataclass(slots=True)
@@ -28,7 +29,7 @@ class SimulatedBackend:
     """A simulated cluster.
 
     Args: pools: what nodes offer; it may be set again at any time. rtt_ms: the round trip to a peer, given its name.
-        demand: what the front door counts now.
+        demand: what the front door counts now. endpoints: where so many ready replicas answer. served: how they did.
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class SimulatedBackend:
         rtt_ms: RttMs,
         demand: Callable[[], tuple[messages.DemandSample, ...]] = tuple,
         probe: str = "",
+        endpoints: Callable[[Ready], tuple[messages.ReplicaEndpoint, ...]] = lambda ready: (),
+        served: Callable[[], tuple[messages.ServedSample, ...]] = tuple,
     ) -> None:
         self.changed = asyncio.Event()
         self.limits = Limits()
@@ -50,6 +53,8 @@ class SimulatedBackend:
         self._rtt_ms = rtt_ms
         self._demand = demand
         self._probe = probe
+        self._endpoints = endpoints
+        self._served = served
         self._running: dict[tuple[str, messages.PoolKey], list[_Replica]] = {}
         self._fence = (0, 0)
         self._wakers: set[asyncio.TimerHandle] = set()
@@ -140,6 +145,8 @@ class SimulatedBackend:
                 for key, ones in sorted(self._running.items())
                 if ones
             ),
+            endpoints=self._endpoints(ready),
+            served=self._served(),
             kubernetes_version="simulated",
         )
 
@@ -167,6 +174,9 @@ class SimulatedBackend:
 
         handle = loop.call_later(self._clock.machine_s(delay_s) + 0.001, wake)
         self._wakers.add(handle)
+
+    async def steer(self, traffic: messages.Traffic) -> None:
+        """There is no gateway here."""
 
     async def fence(self) -> tuple[int, int]:
         return self._fence

@@ -18,6 +18,7 @@ from federation.adapters.embedded_broker import EmbeddedBroker
 from federation.adapters.link import Link
 from federation.adapters.solver import Solver
 from federation.adapters.store import Store
+from federation.adapters.xds import XdsServer
 from federation.aiokit.broker import BrokerAddress
 from federation.aiokit.clock import Clock
 from federation.aiokit.tasks import Tasks
@@ -28,6 +29,7 @@ from federation.loops.plan import Planner
 from federation.loops.policies import Desk
 from federation.loops.publish import Publisher
 from federation.loops.steer import Steer
+from federation.loops.traffic import TrafficLoop
 from federation.metrics import Metrics
 from federation.services import ControllerServices
 from federation.settings import Settings
@@ -62,6 +64,7 @@ class Controller:
         self._store = Store(settings.data_dir / "isochrone.sqlite" if settings.data_dir else None)
         self._embedded: EmbeddedBroker | None = None
         self._runner: web.AppRunner | None = None
+        self.xds: XdsServer | None = None
 
     async def start(self) -> None:
         """Serve, listen, decide."""
@@ -86,6 +89,8 @@ class Controller:
             await self.desk.read(self.settings.policies_dir)
         await self._solver.warm()
         self._wire()
+        if self.xds is not None:
+            await self.xds.start()
         await self._serve(tls)
         text = f"epoch {remembered.epoch}, {len(self.hub.world.clusters)} clusters in the catalogue"
         self.hub.tell(Note(reason="Started", object="controller", message=f"controller started: {text}"))
@@ -93,6 +98,8 @@ class Controller:
     async def stop(self) -> None:
         """End everything that was started; whatever was committed stays."""
         await self._tasks.stop()
+        if self.xds is not None:
+            await self.xds.stop()
         if self._runner is not None:
             await self._runner.cleanup()
         if self._embedded is not None:
@@ -129,12 +136,21 @@ class Controller:
         self.publisher = Publisher(hub, self.link)
         self.steer = Steer(hub, self._solver, self._store)
         self.planner = Planner(hub, self._solver, self.steer)
+        if settings.xds is not None:
+            self.xds = XdsServer(
+                settings.xds,
+                now_s=self.clock.monotonic_s,
+                on_status=lambda status: self.traffic.hear(status),
+                on_sent=lambda type_url, resources: self.traffic.sent(type_url, resources),
+            )
+        self.traffic = TrafficLoop(hub, self.xds)
         loops = {
             "link": self.link.run,
             "tick": lambda: tick.run(hub),
             "steer": lambda: self.steer.run(settings.steer_spacing_s),
             "plan": lambda: self.planner.run(settings.plan_period_s, settings.plan_spacing_s),
             "publish": self.publisher.run,
+            "traffic": self.traffic.run,
         }
         directory = settings.policies_dir
         if directory is not None:

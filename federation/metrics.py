@@ -32,6 +32,13 @@ class Metrics:
         self.reports_total = Counter(
             "isochrone_messages_total", "Messages from agents by what became of them", ["result"], registry=registry
         )
+        self.gateways = Gauge("isochrone_gateways", "Gateways by state", ["state"], registry=registry)
+        self.gateway_resources_total = Counter(
+            "isochrone_gateway_resources_total", "Resources sent to gateways", ["kind"], registry=registry
+        )
+        self.gateway_refusals_total = Counter(
+            "isochrone_gateway_refusals_total", "Updates that gateways refused (NACK)", ["kind"], registry=registry
+        )
         self.brake_active = Gauge("isochrone_brake_active", "1 while moves are frozen", registry=registry)
         self.cost_usd_per_hour = Gauge("isochrone_cost_usd_per_hour", "Cost of the desired replicas", registry=registry)
         self.solver_failures_total = Counter(

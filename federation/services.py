@@ -19,6 +19,7 @@ from federation.loops.policies import Desk, Kept, Rejected
 from federation.loops.steer import changes_between
 from federation.state.reduce import CordonsSet, Note
 from federation.state.world import Cordon
+from federation.traffic.snapshot import Index
 from placement import explain as reasons
 from placement import model as words
 
@@ -47,6 +48,7 @@ class ControllerServices:
             at_s=self.clock.wall_s(),
             speed=self.clock.speed,
             message=hub.message,
+            gateways=hub.gateways,
         )
 
     def is_ready(self) -> str:
@@ -63,6 +65,10 @@ class ControllerServices:
     async def change(self, timeout_s: float) -> None:
         """Return when something has changed, or after the timeout."""
         await self.hub.change(timeout_s)
+
+    def index(self) -> Index:
+        """What routes are answered from."""
+        return self.hub.index
 
     async def plans(self, limit: int) -> Sequence[views.PlanView]:
         """The newest plans, newest first."""

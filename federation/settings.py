@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from federation.adapters.xds import XdsListen
 from federation.state.world import Timing
 
 
@@ -28,6 +29,8 @@ class Settings:
     data_dir: Path | None = None
     """Where the database lies; None keeps it in memory (the demo)."""
     listen: Listen = field(default_factory=Listen)
+    xds: XdsListen | None = None
+    """Where gateways dial in; None serves none."""
     broker_url: str | None = None
     """None starts the embedded broker."""
     broker_port: int = 0

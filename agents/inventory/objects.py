@@ -88,9 +88,17 @@ class Resources(_Part, frozen=True, kw_only=True):
     requests: dict[str, str] | None = None
 
 
+class ContainerPort(_Part, frozen=True, kw_only=True):
+    """core/v1 ContainerPort."""
+
+    name: str = ""
+    container_port: int = 0
+
+
 class Container(_Part, frozen=True, kw_only=True):
     """core/v1 Container."""
 
+    ports: tuple[ContainerPort, ...] | None = None
     resources: Resources | None = None
     restart_policy: str = ""
 
@@ -134,6 +142,7 @@ class PodStatus(_Part, frozen=True, kw_only=True):
     phase: str = ""
     reason: str = ""
     message: str = ""
+    pod_ip: str = msgspec.field(name="podIP", default="")
     conditions: tuple[Condition, ...] | None = None
     container_statuses: tuple[ContainerStatus, ...] | None = None
 

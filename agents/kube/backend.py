@@ -15,6 +15,7 @@ import structlog
 from agents import limits as local
 from agents.backend import BackendError, Observation
 from agents.demand import DemandFile
+from agents.gateway.writer import Writer
 from agents.inventory import growth, usage
 from agents.inventory.objects import Claim, ClaimStatus, Deployment, Node, NodePool, Pod, Slice
 from agents.inventory.offers import condition
@@ -91,7 +92,7 @@ class KubeBackend:
             "/api/v1/pods",
             Pod,
             lambda one: one.metadata.uid,
-            lambda one: replicas.of_pod(one, namespace, self._shared),
+            self._keep_pod,
             self._quiet,
             # Pods that have ended hold nothing, and there may be many of them.
             fieldSelector="status.phase!=Succeeded,status.phase!=Failed",
@@ -117,6 +118,7 @@ class KubeBackend:
             tolerated=self.limits.tolerated_taints,
         )
         self._carrier = Carrier(self._api, site, self._deployments.get)
+        self._writer = Writer(self._api, namespace)
         await self._probe.start()
         loop = asyncio.get_running_loop()
         self._mirrors: tuple[Mirror[Any, Any], ...] = (
@@ -158,6 +160,13 @@ class KubeBackend:
             self.changed.set()  # a device that is lost, or is about to be, is worth a report at once
         return made
 
+    def _keep_pod(self, pod: Pod) -> replicas.PodFacts | None:
+        made = replicas.of_pod(pod, self._settings.namespace, self._shared)
+        before = self._pods.get(pod.metadata.uid)
+        if (made.endpoint if made else None) != (before.endpoint if before else None):
+            self.changed.set()  # gateways are to know at once who answers
+        return made
+
     async def close(self) -> None:
         for task in self._watchers:
             task.cancel()
@@ -187,6 +196,7 @@ class KubeBackend:
             pools=found.pools,
             nodes=found.unwell,
             replicas=replicas.report(self._deployments, self._pods),
+            endpoints=replicas.endpoints(self._pods),
             kubernetes_version=version[:60],
             growth=self._growth,
             conditions=tuple(conditions[:MAX_CONDITIONS]),
@@ -259,6 +269,9 @@ class KubeBackend:
         )
         self.changed.set()
         return "; ".join(f"{one.subject}: {one.message}" for one in self._troubles)
+
+    async def steer(self, traffic: messages.Traffic) -> None:
+        await self._writer.steer(traffic)
 
 
 def _same(one: Slice) -> Slice:

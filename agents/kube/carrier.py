@@ -158,7 +158,7 @@ class Carrier:
         if await self._list("Deployment", f"{ours},{names.MODEL_LABEL}={workload.model}"):
             return  # another pool's replicas still need what the model has in common
         for kind in OF_MODEL:
-            for one in await self._list(kind, f"{ours},{names.MODEL_LABEL}={workload.model}"):
+            for one in await self._list(kind, f"{ours},{names.MODEL_LABEL}={workload.model},!{names.TRAFFIC_LABEL}"):
                 await self._api.delete(f"{self._path(kind)}/{one.name}", one.uid)
 
     async def _list(self, kind: str, selector: str) -> list[Meta]:

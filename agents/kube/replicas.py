@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from agents.gateway import endpoints as answering
 from agents.inventory import usage
 from agents.inventory.objects import ContainerStatus, Deployment, Pod
 from agents.manifests import names
@@ -13,17 +14,20 @@ from federation.wire import messages, quantity
 
 SHOWN = 300
 MOST_SHARED = 20_000
+MOST_ENDPOINTS = 5000
+"""Of one report, as the wire carries them."""
 STILL = ("ContainerCreating", "PodInitializing")
 """Reasons of a container that is merely being started."""
 
 
 class PodFacts(NamedTuple):
-    """What is held of one pod: its node and what it requests; of ours also the instance and what keeps it."""
+    """What is held of one pod: its node and what it requests; of ours also the instance, what keeps it, its address."""
 
     node: str
     use: usage.Use
     instance: str = ""
     reason: str = ""
+    endpoint: messages.ReplicaEndpoint | None = None
 
 
 class DeploymentFacts(NamedTuple):
@@ -53,7 +57,9 @@ def of_pod(pod: Pod, namespace: str, shared: dict[PodFacts, PodFacts]) -> PodFac
     if not pod.spec.node_name and not instance:
         return None
     reason = why_not_ready(pod) if instance else ""
-    found = PodFacts(pod.spec.node_name, usage.of_pod(pod) if pod.spec.node_name else usage.NOTHING, instance, reason)
+    endpoint = answering.of_pod(pod) if instance else None
+    use = usage.of_pod(pod) if pod.spec.node_name else usage.NOTHING
+    found = PodFacts(pod.spec.node_name, use, instance, reason, endpoint)
     if len(shared) > MOST_SHARED:
         shared.clear()
     return shared.setdefault(found, found)
@@ -126,6 +132,11 @@ def report(deployments: Iterable[DeploymentFacts], pods: Iterable[PodFacts]) -> 
         if pod.instance:
             mine[pod.instance].append(pod)
     return tuple(_replicas(one, mine[one.name]) for one in sorted(deployments))
+
+
+def endpoints(pods: Iterable[PodFacts]) -> tuple[messages.ReplicaEndpoint, ...]:
+    """Where our ready replicas answer, sorted."""
+    return tuple(sorted(pod.endpoint for pod in pods if pod.endpoint is not None)[:MOST_ENDPOINTS])
 
 
 def _replicas(one: DeploymentFacts, pods: list[PodFacts]) -> messages.ReplicaReport:

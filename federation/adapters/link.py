@@ -58,7 +58,7 @@ class Link:
         """Whether a broker is there."""
         return self._client is not None
 
-    async def publish(self, message: messages.Desired | messages.Peers, kind: topics.Kind) -> bool:
+    async def publish(self, message: messages.Desired | messages.Peers | messages.Traffic, kind: topics.Kind) -> bool:
         """Publish, retained; False when there is no broker, and then the next connection publishes it."""
         if self._client is None:
             return False

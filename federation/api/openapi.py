@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from federation.api import views
+from federation.traffic.snapshot import Answer, RouteSnapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,27 @@ OPERATIONS = (
         summary="Shares in force; with model, lat and lon: which cluster serves a user there",
         answer=views.RouteTable,
         query=("model", "lat", "lon"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/route",
+        summary="Who serves a user: by lat and lon, by h3, or by cell; ETag, and a long poll by If-None-Match and wait",
+        answer=Answer,
+        query=("model", "lat", "lon", "h3", "cell", "country", "key", "wait"),
+    ),
+    Operation(
+        method="get",
+        path="/v1/route/snapshot",
+        summary="All routes in one document; ETag, and a long poll by If-None-Match and wait (seconds, at most 60)",
+        answer=RouteSnapshot,
+        query=("wait",),
+    ),
+    Operation(
+        method="get",
+        path="/v1/gateways",
+        summary="Gateways: what they accepted, and what they refused and why",
+        answer=views.GatewayView,
+        listed=True,
     ),
     Operation(
         method="get",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from federation.api import views
 from federation.control import latency
@@ -15,6 +15,7 @@ from federation.control.plan import Plan, Route, Routes, Share
 from federation.policy import documents
 from federation.state.phases import Phase
 from federation.state.world import ClusterState, PlacementKey, World
+from federation.traffic.status import GatewayStatus
 from federation.wire import messages
 from federation.wire.messages import PoolKey
 
@@ -31,6 +32,7 @@ class Scene:
     at_s: float
     speed: float
     message: str
+    gateways: Mapping[str, GatewayStatus] = field(default_factory=dict)
 
 
 def overview(scene: Scene) -> views.OverviewView:
@@ -86,6 +88,21 @@ def nearest_route(scene: Scene, model: str, lat: float, lon: float) -> views.Nea
         cell=row.cell,
         cell_distance_km=round(latency.distance_km(lat, lon, row.lat, row.lon), 1),
         routes=row.routes,
+    )
+
+
+def gateways(scene: Scene) -> tuple[views.GatewayView, ...]:
+    """Every gateway that was ever connected to this controller, by name."""
+    return tuple(
+        views.GatewayView(
+            name=one.node,
+            cluster=one.cluster,
+            state="connected" if one.connected else "gone",
+            age_s=scene.now_s - one.since_s,
+            accepted=dict(one.accepted),
+            refused=dict(one.refused),
+        )
+        for _, one in sorted(scene.gateways.items())
     )
 
 
@@ -191,7 +208,8 @@ class _Drawing:
         cordon = self.world.cordons.get(name)
         replicas = self._replicas(name)
         pools = self._pools(document, state)
-        worst, reason = self._worst(state, replicas)
+        mine = tuple(one for one in gateways(self.scene) if one.cluster == name)
+        worst, reason = self._worst(state, replicas, mine)
         known = [pool.allocatable for pool in pools if pool.allocatable is not None]
         return views.ClusterView(
             name=name,
@@ -216,6 +234,7 @@ class _Drawing:
             pools=pools,
             replicas=replicas,
             ack=self._ack(state),
+            gateways=mine,
             growth=self._growth(state),
             conditions=self._conditions(state),
         )
@@ -285,7 +304,9 @@ class _Drawing:
             )
         return tuple(rows)
 
-    def _worst(self, state: ClusterState, replicas: Sequence[views.ReplicasView]) -> tuple[views.WorstState, str]:
+    def _worst(
+        self, state: ClusterState, replicas: Sequence[views.ReplicasView], gates: Sequence[views.GatewayView]
+    ) -> tuple[views.WorstState, str]:
         if state.phase is Phase.UNKNOWN:
             return "unknown", "not heard since this controller started"
         if state.report is None:
@@ -297,6 +318,9 @@ class _Drawing:
             return "bad", f"lost for {age_s:.0f} s: replicas were replaced elsewhere"
         if state.ack is not None and not state.ack.ok:
             return "bad", f"refused plan {state.ack.generation}: {state.ack.error}"
+        for gate in gates:
+            for kind, error in sorted(gate.refused.items()):
+                return "degraded", f"gateway {gate.name} refused new {kind}, the last good serve: {error}"
         missing = sum(max(0, row.desired - (row.ready or 0)) for row in replicas)
         if missing:
             return "degraded", f"{missing} replicas are not ready yet"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import h3
 import msgspec
 from aiohttp import web
 from aiohttp_sse import sse_response
@@ -18,9 +19,11 @@ from federation import metrics
 from federation.aiokit.loopback import is_loopback
 from federation.api import access, openapi, render, views
 from federation.api.answers import answer, answer_list, refuse
+from federation.traffic.snapshot import Entry, Index
 
 T = TypeVar("T", bound=views.View)
 MAX_BODY_BYTES = 1024 * 1024 + 1
+LONGEST_WAIT_S = 60.0
 STREAM_SPACING_S = 1.0
 """The world is sent no more often than this: a map is looked at, not computed with."""
 
@@ -49,6 +52,7 @@ class Services(Protocol):
     def is_ready(self) -> str: ...
     def events_after(self, event_id: int) -> Sequence[views.EventView]: ...
     async def change(self, timeout_s: float) -> None: ...
+    def index(self) -> Index: ...
     async def plans(self, limit: int) -> Sequence[views.PlanView]: ...
     def policies(self) -> Sequence[views.PolicyFileView]: ...
     async def explain(self, model: str, cluster: str | None) -> views.ExplanationView: ...
@@ -126,6 +130,9 @@ class _Api:
             web.get("/v1/plans/{name}", self._plan),
             web.get("/v1/events", self._events),
             web.get("/v1/routes", self._routes),
+            web.get("/v1/route", self._route),
+            web.get("/v1/route/snapshot", self._snapshot),
+            web.get("/v1/gateways", self._gateways),
             web.get("/v1/policies", self._policies),
             web.post("/v1/policies", self._apply),
             web.delete("/v1/policies/{name:.+}", self._withdraw),
@@ -188,6 +195,9 @@ class _Api:
     async def _events(self, request: web.Request) -> web.Response:
         return answer_list(self._services.events_after(0))
 
+    async def _gateways(self, request: web.Request) -> web.Response:
+        return answer_list(render.gateways(self._services.scene()))
+
     async def _policies(self, request: web.Request) -> web.Response:
         return answer_list(self._services.policies())
 
@@ -206,6 +216,62 @@ class _Api:
         if nearest is None:
             raise not_found(f"no routes for model {model}", "models")
         return answer(nearest)
+
+    async def _route(self, request: web.Request) -> web.Response:
+        """Who serves a user: fast enough to be asked for every request. With If-None-Match and wait, a long poll."""
+        entry = self._entry(request)
+        given = request.headers.get("If-None-Match", "")
+        if given:
+            async for _ in self._waits(request):
+                if entry.etag != given:
+                    break
+                entry = self._entry(request)
+            if entry.etag == given:
+                return web.Response(status=304, headers={"ETag": entry.etag})
+        key = request.rel_url.query.get("key", "")
+        body = entry.with_pick(key) if key else entry.body
+        return web.Response(body=body, headers={"Content-Type": "application/json", "ETag": entry.etag})
+
+    async def _waits(self, request: web.Request) -> AsyncIterator[None]:
+        """Once, and then after every change until the time that the request gives is over."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + _number(request, "wait", default=0.0, high=LONGEST_WAIT_S)
+        yield
+        while (left_s := until_s - loop.time()) > 0:
+            await self._services.change(left_s)
+            yield
+
+    def _entry(self, request: web.Request) -> Entry:
+        query = request.rel_url.query
+        index, model = self._services.index(), query.get("model", "")
+        if "cell" in query:
+            entry = index.cell(model, query["cell"])
+        elif "h3" in query:
+            lat, lon = _h3(query["h3"])
+            entry = index.at(model, lat, lon, query.get("country", ""))
+        else:
+            lat, lon = _number(request, "lat", low=-90.0, high=90.0), _number(request, "lon", low=-180.0, high=180.0)
+            entry = index.at(model, lat, lon, query.get("country", ""))
+        if entry is None:
+            if model not in index.models():
+                raise not_found(f"no routes for model {model}", "models")
+            raise not_found(f"nobody serves model {model} there", "cells")
+        return entry
+
+    async def _snapshot(self, request: web.Request) -> web.Response:
+        """All routes in one document, for who answers by itself; with If-None-Match and wait, a long poll."""
+        given = request.headers.get("If-None-Match", "")
+        index = self._services.index()
+        async for _ in self._waits(request):
+            index = self._services.index()
+            if given != f'"{index.snapshot.version}"':
+                break
+        if not index.snapshot.version:
+            raise Refused(503, "NotPlanned", "no routes are known yet", "keep what you have, and try again")
+        etag = f'"{index.snapshot.version}"'
+        if etag == given:
+            return web.Response(status=304, headers={"ETag": etag})
+        return web.Response(body=index.body, headers={"Content-Type": "application/json", "ETag": etag})
 
     async def _explain(self, request: web.Request) -> web.Response:
         return answer(await self._services.explain(request.match_info["model"], request.query.get("cluster")))
@@ -286,6 +352,16 @@ async def _reason(request: web.Request) -> str:
     if not reason:
         raise Refused(400, "BadRequest", "a reason is needed", 'send {"reason": "…"}: the next engineer will ask')
     return reason[:500]
+
+
+def _h3(text: str) -> tuple[float, float]:
+    """The middle of an H3 cell: latitude and longitude in degrees."""
+    if not h3.is_valid_cell(text):
+        raise Refused(
+            400, "BadRequest", f"h3={text!r} is no H3 cell", "a cell's index in hexadecimal, as 841f91dffffffff"
+        )
+    lat, lon = h3.cell_to_latlng(text)
+    return float(lat), float(lon)
 
 
 def _number(

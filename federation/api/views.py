@@ -76,6 +76,18 @@ class AckView(View, frozen=True, kw_only=True):
     age_s: float
 
 
+class GatewayView(View, frozen=True, kw_only=True):
+    """One gateway: what it accepted last, by kind, and what it refused and why (a NACK); the last good one serves."""
+
+    name: str
+    cluster: str
+    state: Literal["connected", "gone"]
+    age_s: float
+    """Since it is in this state."""
+    accepted: dict[str, str]
+    refused: dict[str, str]
+
+
 class ClusterView(View, frozen=True, kw_only=True):
     """One cluster, with everything the map colours it by. `reason` says why it is in this phase or state."""
 
@@ -100,6 +112,7 @@ class ClusterView(View, frozen=True, kw_only=True):
     pools: tuple[PoolView, ...]
     replicas: tuple[ReplicasView, ...]
     ack: AckView | None
+    gateways: tuple[GatewayView, ...] = ()
     growth: tuple[GrowthView, ...] = ()
     conditions: tuple[ConditionView, ...] = ()
 

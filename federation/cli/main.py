@@ -14,8 +14,12 @@ from federation.cli.client import CliError
 LAZY = {
     "controller": ("federation.cli.run_controller:controller", "Run the controller."),
     "agent": ("agents.main:agent", "Run the agent of a cluster."),
+    "dns": ("federation.cli.run_dns:dns", "Answer PowerDNS, beside it."),
     "demo": ("federation.demo.main:demo", "A day of the world in ten minutes, with the map."),
-    "get": ("federation.cli.reading:get", "List clusters, models, cells, placements, plans, policies or events."),
+    "get": (
+        "federation.cli.reading:get",
+        "List clusters, models, cells, placements, plans, policies, gateways or events.",
+    ),
     "describe": ("federation.cli.reading:describe", "Everything about one cluster, model, cell or plan."),
     "explain": ("federation.cli.reading:explain", "Why here, why not there."),
     "routes": ("federation.cli.reading:routes", "Which cluster serves whom."),

@@ -26,7 +26,7 @@ Examples:
   isochrone get events -w
 """
 )
-@click.argument("what", metavar="clusters|models|cells|placements|plans|policies|events")
+@click.argument("what", metavar="clusters|models|cells|placements|plans|policies|gateways|events")
 @click.argument("name", required=False)
 @OUTPUT
 @click.option("-w", "--watch", is_flag=True, help="Go on and print what changes.")
@@ -109,7 +109,7 @@ Examples:
   isochrone describe plan 12
 """
 )
-@click.argument("what", metavar="cluster|model|cell|plan|policy")
+@click.argument("what", metavar="cluster|model|cell|plan|policy|gateway")
 @click.argument("name")
 @click.pass_context
 def describe(ctx: click.Context, what: str, name: str) -> None:

@@ -12,6 +12,7 @@ import click
 
 from federation.adapters.embedded_broker import BrokerDown
 from federation.adapters.store import StoreError
+from federation.adapters.xds import XdsListen
 from federation.aiokit import context
 from federation.aiokit.broker import InsecureAddress
 from federation.api.server import InsecureListen
@@ -64,6 +65,14 @@ Examples:
     help="File with the API's bearer token. Without it one is made.",
 )
 @click.option(
+    "--xds-listen",
+    envvar="ISOCHRONE_XDS_LISTEN",
+    help="HOST:PORT where gateways (Envoy) are told by gRPC; without it none is. Beyond loopback it needs mutual TLS.",
+)
+@click.option("--xds-cert", type=FILE, envvar="ISOCHRONE_XDS_CERT", help="Our certificate for gateways, PEM.")
+@click.option("--xds-key", type=FILE, envvar="ISOCHRONE_XDS_KEY", help="Its private key, PEM.")
+@click.option("--xds-ca", type=FILE, envvar="ISOCHRONE_XDS_CA", help="Authorities that gateways are verified by, PEM.")
+@click.option(
     "--broker",
     envvar="ISOCHRONE_BROKER",
     help="mqtt://HOST:PORT or mqtts://USER:PASSWORD@HOST:PORT. Without it a broker runs inside, on loopback.",
@@ -99,6 +108,10 @@ def controller(
     tls_cert: Path | None,
     tls_key: Path | None,
     token_file: Path | None,
+    xds_listen: str | None,
+    xds_cert: Path | None,
+    xds_key: Path | None,
+    xds_ca: Path | None,
     broker: str | None,
     broker_port: int,
     broker_ca: Path | None,
@@ -111,9 +124,11 @@ def controller(
 ) -> None:
     """Run the controller: hear the agents, plan, publish, serve the API and the latency map."""
     configure(log_format)
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit():
-        raise click.UsageError(f"--listen {listen!r}: expected HOST:PORT, as 127.0.0.1:8480")
+    host, port = _host_port("--listen", listen, "127.0.0.1:8480")
+    xds = None
+    if xds_listen is not None:
+        xds_host, xds_port = _host_port("--xds-listen", xds_listen, "127.0.0.1:18000")
+        xds = XdsListen(host=xds_host, port=xds_port, cert_file=xds_cert, key_file=xds_key, ca_file=xds_ca)
     if not policies.is_dir():
         raise click.UsageError(
             f"--policies {str(policies)!r}: no such directory; make it, or start from configs/policies"
@@ -122,7 +137,8 @@ def controller(
         policies_dir=policies,
         data_dir=data,
         take_over=take_over,
-        listen=Listen(host=host.strip("[]"), port=int(port), cert_file=tls_cert, key_file=tls_key),
+        listen=Listen(host=host, port=port, cert_file=tls_cert, key_file=tls_key),
+        xds=xds,
         broker_url=broker,
         broker_port=broker_port,
         broker_ca_file=broker_ca,
@@ -134,6 +150,13 @@ def controller(
     )
     token = token_file.read_text(encoding="utf-8").strip() if token_file else os.environ.get("ISOCHRONE_TOKEN")
     sys.exit(asyncio.run(_run(settings, token)))
+
+
+def _host_port(option: str, text: str, example: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise click.UsageError(f"{option} {text!r}: expected HOST:PORT, as {example}")
+    return host.strip("[]"), int(port)
 
 
 async def _run(settings: Settings, token: str | None) -> int:

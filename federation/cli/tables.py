@@ -164,6 +164,20 @@ def _policy_wide(one: views.PolicyFileView) -> dict[str, object]:
     return {"HOLDS": ",".join(one.documents), "FIRST PROBLEM": first}
 
 
+def _gateway(one: views.GatewayView) -> dict[str, object]:
+    return {
+        "NAME": one.name,
+        "CLUSTER": one.cluster,
+        "STATE": one.state.capitalize(),
+        "REFUSED": ",".join(sorted(one.refused)) or "<none>",
+        "AGE": age(one.age_s),
+    }
+
+
+def _refused(one: views.GatewayView) -> str:
+    return "; ".join(f"{kind}: {error}" for kind, error in sorted(one.refused.items()))
+
+
 KINDS = {
     "clusters": Kind(
         singular="cluster", path="/v1/clusters", view=views.ClusterView, row=_cluster, wide=_cluster_wide, short=("cl",)
@@ -199,6 +213,14 @@ KINDS = {
         row=_policy,
         wide=_policy_wide,
         short=("po",),
+    ),
+    "gateways": Kind(
+        singular="gateway",
+        path="/v1/gateways",
+        view=views.GatewayView,
+        row=_gateway,
+        wide=lambda one: {"ROUTES": one.accepted.get("routes", UNKNOWN), "REFUSED BECAUSE": _refused(one)},
+        short=("gw",),
     ),
     "events": Kind(
         singular="event", path="/v1/events", view=views.EventView, row=_event, wide=lambda one: {}, short=("ev",)

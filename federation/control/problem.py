@@ -13,6 +13,10 @@ from federation.wire import quantity
 from federation.wire.messages import PoolKey, PoolReport, ReplicaReport, replicas_that_fit
 from placement import model as engine
 
+FLAPS = 3
+"""A cluster that was lost so often within an hour, and is not trusted again yet, is not counted on to stay: its
+replicas are replaced elsewhere."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Formulated:
@@ -97,11 +101,13 @@ def _placed(counts: Mapping[PlacementKey, int]) -> tuple[engine.Placed, ...]:
 def _counts(world: World, model: str, cluster: str, now_s: float) -> bool:
     """Whether the replicas of `model` in `cluster` are still counted on."""
     state = world.clusters[cluster]
-    if state.phase in (Phase.READY, Phase.UNKNOWN) or world.braked:
+    if state.phase is Phase.UNKNOWN or world.braked or (state.phase is Phase.READY and state.unsteady_s is None):
         return True
     policy = world.documents.policy_of(model)
     toleration_s = policy.spec.failover.toleration_seconds if policy else world.timing.default_toleration_s
-    return state.phase is Phase.UNREACHABLE and now_s - state.since_s < toleration_s
+    if len(state.losses_s) >= FLAPS and state.unsteady_s is not None:
+        return False
+    return state.phase is Phase.READY or (state.phase is Phase.UNREACHABLE and now_s - state.since_s < toleration_s)
 
 
 def _models(world: World, left_out: list[str]) -> tuple[engine.Model, ...]:
@@ -169,7 +175,7 @@ def _model(
 def _cluster(world: World, document: documents.Cluster) -> engine.Cluster:
     name, spec = document.metadata.name, document.spec
     cordon = world.cordons.get(name)
-    if world.clusters[name].phase is not Phase.READY:
+    if world.clusters[name].phase is not Phase.READY or world.clusters[name].unsteady_s is not None:
         intake = engine.Intake.HELD
     elif cordon is not None:
         intake = engine.Intake.DRAINING if cordon.drain else engine.Intake.CORDONED

@@ -3,6 +3,10 @@
 New replicas start where devices are free. An old one goes only when what has been seen ready without it carries the
 requests it has now and the target's capacity, and holds the policy's floors. When devices are so full that nothing can
 start, one ready replica in the way may go early if the floors and the present requests allow it.
+
+While a cluster is sent more than the target's replicas there are planned for, its requests are on their way elsewhere:
+until then all that it has is kept, so that there is something to go back to. What moves between other clusters keeps
+nothing here, so a rollout ends however often routing changes its mind.
 """
 
 from __future__ import annotations
@@ -14,22 +18,26 @@ from federation.state.world import PlacementKey
 from federation.wire.messages import PoolKey
 from placement import model as engine
 
+ARRIVED = 0.005
+"""Of what a cluster is planned for: so little more is no reason to keep what it is left with."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """All that a step depends on.
 
     Args: target, desired, ready: replicas per (model, cluster, pool): where to go, what agents were told, what was
-        seen ready. load_rps: (model, cluster) -> requests per second routed there now. heard: clusters that can be
-        told something. weighed: clusters of which a plan has been made since they were last heard anew; what runs in
-        one that has just come back is stopped by no older plan. problem: models, pools and
-        clusters; a model it does not know is withdrawn.
+        seen ready. trusted: of those ready, what may be counted on to serve. load_rps: (model, cluster) -> requests
+        per second that are or may still be there. heard: clusters that can be told something. weighed: clusters of
+        which a plan has been made since they were last heard anew; what runs in one that has just come back is stopped
+        by no older plan. problem: models, pools and clusters; a model it does not know is withdrawn.
     """
 
     problem: engine.Problem
     target: Mapping[PlacementKey, int]
     desired: Mapping[PlacementKey, int]
     ready: Mapping[PlacementKey, int]
+    trusted: Mapping[PlacementKey, int]
     load_rps: Mapping[tuple[str, str], float]
     heard: frozenset[str]
     weighed: frozenset[str]
@@ -148,6 +156,8 @@ class _Walk:
             return True  # withdrawn: nobody may be served by it any more
         if self.desired[key] > self.s.ready.get(key, 0):
             return self._floor_of_desired(model, key)  # one that never became ready serves nobody
+        if spare and self._is_left(model, key[1]):
+            return False
         left = self._surely_ready(key)
         if not self._floors_hold(model, left):
             return False
@@ -157,12 +167,18 @@ class _Walk:
         wanted_rps = sum(self._rps(k, n) for k, n in self.s.target.items() if k[0] == key[0])
         return not spare or sum(self._rps(k, n) for k, n in left.items()) + 1e-6 >= wanted_rps
 
+    def _is_left(self, model: engine.Model, cluster: str) -> bool:
+        """Whether requests are on their way from a cluster: it has more than the target plans for it."""
+        planned_rps = sum(self._rps(k, n) for k, n in self.s.target.items() if k[:2] == (model.name, cluster))
+        most_rps = planned_rps * model.target_utilisation * (1 + ARRIVED)
+        return self.s.load_rps.get((model.name, cluster), 0.0) > most_rps + 1e-6
+
     def _surely_ready(self, key: PlacementKey) -> dict[PlacementKey, int]:
-        """Ready replicas of the model in clusters that are heard, after one less at `key`."""
+        """Trusted replicas of the model in clusters that are heard, after one less at `key`."""
         after = {**self.desired, key: self.desired[key] - 1}
         return {
             k: min(n, after.get(k, 0))
-            for k, n in self.s.ready.items()
+            for k, n in self.s.trusted.items()
             if k[0] == key[0] and k[1] in self.s.heard and min(n, after.get(k, 0)) > 0
         }
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from federation.control import shift
 from federation.control.plan import Route, Share
 from federation.policy.documents import Traffic
 from placement import model as engine
@@ -42,12 +43,15 @@ def next_routes(
     serving: Mapping[str, frozenset[str]],
     traffic: Mapping[str, Traffic],
     steps: Mapping[str, int],
+    outlook: shift.Outlook | None = None,
 ) -> tuple[Route, ...]:
     """The next routing table. Users of whom nothing is known now keep the shares they had, where those can serve.
 
     Args: serving: model -> clusters with a ready replica that may be sent requests. traffic: model -> policy.
-        steps: model -> how many whole step intervals have passed since the last step.
+        steps: model -> how many whole step intervals have passed since the last step. outlook: who may not grow, and
+        who goes back.
     """
+    outlook = outlook or shift.Outlook(memory=shift.Memory())
     routes = []
     for key in sorted(targets.keys() | {key for key in now if key[0] in traffic}):
         model = key[0]
@@ -58,7 +62,16 @@ def next_routes(
         target, reason = targets[key]
         present = {share.cluster: share.share for share in now[key].now} if key in now else {}
         limit = traffic.get(model, Traffic()).step_percent / 100.0 * steps.get(model, 0)
-        shares = step(present, target, serving=serving.get(model, frozenset()), limit=limit)
+        able = serving.get(model, frozenset())
+        capped = {
+            c: min(part, outlook.barred[model, c].before.get(key[1], 0.0)) if (model, c) in outlook.barred else part
+            for c, part in present.items()
+        }
+        if any(target.get(c, 0.0) > part + 1e-6 for c, part in capped.items() if part < present[c]):
+            capped = present  # there is nowhere to go back to
+        shares = step(capped, target, serving=able, limit=limit)
+        there = {c: part for c, part in capped.items() if c in able}
+        shares = shift.restrain(there, shares, model, key[1], outlook)
         routes.append(
             Route(model=key[0], cell=key[1], now=_shares(shares), target=_shares(target), unserved_reason=reason)
         )

@@ -22,6 +22,9 @@ from federation.control.problem import Formulated
 from federation.metrics import Metrics
 from federation.state.reduce import Event, Heard, Note, reduce
 from federation.state.world import World
+from federation.traffic.snapshot import Index, RouteSnapshot
+from federation.traffic.status import GatewayStatus
+from federation.traffic.table import Tables
 
 log = structlog.get_logger("controller")
 EVENTS_KEPT = 2000
@@ -87,6 +90,12 @@ class Hub:
         self.thought: Thought | None = None
         self.planned_s = float("-inf")
         """The instant (monotonic) that the newest plan was made of."""
+        self.gateways: Mapping[str, GatewayStatus] = {}
+        """By the gateway's own name; those that are gone are kept, as what they hold still serves."""
+        self.tables = Tables(by_cluster={}, missing=())
+        """What gateways were last told."""
+        self.index = Index(RouteSnapshot())
+        """What the route API answers from."""
         self.message = "starting"
         self.replan = Mark()
         self.resteer = Mark()
@@ -109,6 +118,7 @@ class Hub:
             self.tell(note)
         if reduced.reroute:
             self.resteer.set(why)
+            self.wake()
         if reduced.replan:
             self.replan.set(why)
 
@@ -133,9 +143,13 @@ class Hub:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def change(self, timeout_s: float) -> None:
-        """Return at the next `wake`, or after `timeout_s` of the machine's seconds."""
-        waiting = self._changed
+    def watch(self) -> asyncio.Event:
+        """What the next `wake` sets: taken before looking, so that no change is missed meanwhile."""
+        return self._changed
+
+    async def change(self, timeout_s: float, since: asyncio.Event | None = None) -> None:
+        """Return at the next `wake` (since `watch` gave `since`), or after `timeout_s` of the machine's seconds."""
+        waiting = since or self._changed
         try:
             async with asyncio.timeout(timeout_s):
                 await waiting.wait()

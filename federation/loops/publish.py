@@ -10,6 +10,7 @@ from federation.adapters.link import Link
 from federation.control import desired as intent
 from federation.loops.hub import Hub
 from federation.state.world import ClusterState
+from federation.traffic import outputs
 from federation.wire import messages
 
 
@@ -20,6 +21,7 @@ class Publisher:
         self._hub = hub
         self._link = link
         self._peers: tuple[messages.PeerEndpoint, ...] = ()
+        self._traffic: dict[str, messages.Traffic] = {}
 
     async def run(self) -> None:
         """Publish at marks and every report interval, for ever."""
@@ -28,12 +30,22 @@ class Publisher:
             await self._hub.republish.wait(interval_s)
             await self.unacknowledged()
             await self.peers(again=False)
+            await self.traffic(again=False)
 
     async def everything(self) -> None:
         """After a connection: the broker may have forgotten all of it."""
         for message in self._messages():
             await self._link.publish(message, "desired")
         await self.peers(again=True)
+        await self.traffic(again=True)
+
+    async def traffic(self, *, again: bool) -> None:
+        """Where each cluster's gateway sends requests, when that has changed or `again`."""
+        for name, table in sorted(self._hub.tables.by_cluster.items()):
+            message = outputs.message(table, self._hub.tables, self._hub.world)
+            if again or self._traffic.get(name) != message:
+                self._traffic[name] = message
+                await self._link.publish(message, "traffic")
 
     async def unacknowledged(self) -> None:
         """Desired states that their agents have not acknowledged."""

@@ -6,6 +6,7 @@ placement solve.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import structlog
 from federation.adapters import store
 from federation.adapters.solver import Solver, SolverError
 from federation.control import desired as intent
-from federation.control import leadership, rollout, routing
+from federation.control import leadership, rollout, routing, shift
 from federation.control.plan import Change, Costs, History, Plan, Replicas, Routes
 from federation.control.problem import Formulated, formulate
 from federation.loops.hub import Hub
@@ -23,6 +24,7 @@ from federation.policy.documents import Traffic
 from federation.state.phases import Phase
 from federation.state.reduce import Note
 from federation.state.world import PlacementKey, World
+from placement import model as engine
 
 log = structlog.get_logger("steer")
 
@@ -53,6 +55,8 @@ class Steer:
         self._store = database
         self._stepped_s: dict[str, float] = {}
         self._waiting: tuple[str, ...] = ()
+        self._shift = shift.Memory()
+        """Lost with the process: timers start anew then, and what does harm is seen to do it again."""
 
     async def run(self, spacing_s: float) -> None:
         """Steer whenever it is asked for, for ever, no closer together than `spacing_s` of the machine's seconds."""
@@ -98,16 +102,27 @@ class Steer:
         formulated = formulate(world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s)
         target = plan.target_by_key() if new is None else {one.key: one.replicas for one in new.target}
         ready = servable(world, formulated, plan)
-        used = rollout.to_be_used(formulated.problem, formulated.theirs(target), ready)
-        routed = await self._solver.route(formulated.problem, used)
-        routes = self._next_routes(world, formulated, routing.target_shares(formulated.problem, routed), ready, now_s)
+        traffic = {
+            model.name: policy.spec.traffic if (policy := world.documents.policy_of(model.name)) else Traffic()
+            for model in formulated.problem.models
+        }
+        outlook = shift.look(self._shift, world, hub.routes, traffic, now_s)
+        for note in outlook.notes:
+            hub.tell(note)
+        trusted = trustworthy(world.ready_replicas(), outlook, formulated, hub.demand_rps())
+        routed = await self._route(formulated, target, ready, trusted)
+        shares = routing.target_shares(formulated.problem, routed)
+        routes = self._next_routes(world, formulated, shares, ready, traffic, outlook, now_s)
+        load_rps = routing.load_rps(routes.routes, hub.demand_rps())
+        remembered = shift.after(outlook.memory, hub.routes, routes, load_rps, traffic, now_s)
         step = rollout.next_step(
             rollout.Situation(
                 problem=formulated.problem,
                 target=target,
                 desired=plan.desired_by_key(),
                 ready=world.ready_replicas(),
-                load_rps=routing.load_rps(routes.routes, hub.demand_rps()),
+                trusted=trusted,
+                load_rps=shift.peak_rps(remembered),
                 heard=frozenset(n for n, state in world.clusters.items() if state.phase is Phase.READY),
                 weighed=frozenset(n for n, state in world.clusters.items() if state.since_s <= hub.planned_s),
             )
@@ -115,6 +130,23 @@ class Steer:
         self._waiting = step.waiting
         desired = plan.desired_by_key() if world.braked else forget_gone(step.desired, world, target)
         await self._commit(world, routes, desired, why, new)
+        self._shift = remembered
+
+    async def _route(
+        self,
+        formulated: Formulated,
+        target: Mapping[PlacementKey, int],
+        ready: Mapping[tuple[str, str], int],
+        trusted: Mapping[PlacementKey, int],
+    ) -> engine.Routing:
+        """Shares among what is trusted; among all that is ready where that leaves users unserved."""
+        problem, wanted = formulated.problem, formulated.theirs(target)
+        believed = {key: min(count, ready[key]) for key, count in formulated.theirs(trusted).items() if key in ready}
+        routed = await self._solver.route(problem, rollout.to_be_used(problem, wanted, believed))
+        if believed == ready or not routed.unserved:
+            return routed
+        everything = await self._solver.route(problem, rollout.to_be_used(problem, wanted, ready))
+        return everything if _unserved_rps(everything) + 1e-6 < _unserved_rps(routed) else routed
 
     def _next_routes(
         self,
@@ -122,12 +154,10 @@ class Steer:
         formulated: Formulated,
         targets: Mapping[tuple[str, str], tuple[dict[str, float], str]],
         ready: Mapping[tuple[str, str], int],
+        traffic: Mapping[str, Traffic],
+        outlook: shift.Outlook,
         now_s: float,
     ) -> Routes:
-        traffic = {
-            model.name: policy.spec.traffic if (policy := world.documents.policy_of(model.name)) else Traffic()
-            for model in formulated.problem.models
-        }
         steps = {}
         for model, rules in traffic.items():
             passed = int((now_s - self._stepped_s.setdefault(model, now_s)) // rules.step_seconds)
@@ -138,7 +168,9 @@ class Steer:
         for model, pool in ready:
             serving[model] = serving.get(model, frozenset()) | {formulated.keys[pool][0]}
         previous = self._hub.routes
-        rows = routing.next_routes(previous.by_key(), targets, serving=serving, traffic=traffic, steps=steps)
+        rows = routing.next_routes(
+            previous.by_key(), targets, serving=serving, traffic=traffic, steps=steps, outlook=outlook
+        )
         if rows == previous.routes:
             return previous
         return Routes(version=previous.version + 1, at_s=self._hub.clock.wall_s(), routes=rows)
@@ -220,6 +252,37 @@ class Steer:
             shortfalls=new.shortfalls,
             history=new.history,
         )
+
+
+def trustworthy(
+    ready: Mapping[PlacementKey, int],
+    outlook: shift.Outlook,
+    formulated: Formulated,
+    demand_rps: Mapping[tuple[str, str], float],
+) -> dict[PlacementKey, int]:
+    """Ready replicas that a shift may count on: of a barred receiver what it had before."""
+    pools = {pool.name: pool for pool in formulated.problem.pools}
+    models = {model.name: model for model in formulated.problem.models}
+    kept: dict[PlacementKey, int] = {}
+    left_rps = {
+        key: sum(part * demand_rps.get((key[0], cell), 0.0) for cell, part in bar.before.items())
+        for key, bar in outlook.barred.items()
+    }
+    for key, count in sorted(ready.items(), key=lambda item: item[0]):
+        model, cluster, pool_key = key
+        pool = pools.get(formulated.pool_name(cluster, pool_key))
+        if (model, cluster) in left_rps and pool is not None and model in models:
+            shape = models[model].shape_for(pool)
+            each_rps = shape.requests_per_second * models[model].target_utilisation if shape is not None else 1.0
+            count = min(count, math.ceil(left_rps[model, cluster] / each_rps - 1e-6))
+            left_rps[model, cluster] = max(0.0, left_rps[model, cluster] - count * each_rps)
+        if count > 0:
+            kept[key] = count
+    return kept
+
+
+def _unserved_rps(routed: engine.Routing) -> float:
+    return sum(one.requests_per_second for one in routed.unserved)
 
 
 def servable(world: World, formulated: Formulated, plan: Plan) -> dict[tuple[str, str], int]:

@@ -209,11 +209,64 @@ class Failover(Base, frozen=True, kw_only=True):
     toleration_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 300.0
 
 
+HeaderName = Annotated[
+    str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="an HTTP header in lower case, as x-session-id")
+]
+
+
+Zone = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        description="a DNS zone, as models.example",
+    ),
+]
+
+
+class DnsRecords(Base, frozen=True, kw_only=True):
+    """Names that ExternalDNS publishes from each cluster: MODEL.ZONE, with the cluster's front door."""
+
+    zone: Zone
+    provider: Annotated[
+        Literal["aws", "any"], Meta(description="aws: Route 53's routing policies; any: plain records, without weights")
+    ] = "any"
+    routing: Literal["weighted", "geoproximity", "geolocation"] = "weighted"
+
+
 class Traffic(Base, frozen=True, kw_only=True):
-    """How fast shares move to where the plan wants them."""
+    """How fast shares move to where the plan wants them, when they stop or go back, and what gateways are told."""
 
     step_percent: Annotated[float, Meta(gt=0, le=100)] = 20.0
     step_seconds: Annotated[float, Meta(gt=0, le=3600)] = 15.0
+    drain_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="time without new requests before a replica that leaves is stopped")
+    ] = 10.0
+    max_error_percent: Annotated[
+        float, Meta(gt=0, le=100, description="a receiving cluster that fails more than this is given no more")
+    ] = 5.0
+    max_latency_ms: (
+        Annotated[
+            float, Meta(gt=0, le=3_600_000, description="the same for its p95 at its own gateway; null: the objective")
+        ]
+        | None
+    ) = None
+    retry_seconds: Annotated[
+        float, Meta(gt=0, le=86_400, description="until a receiver that degraded is tried again; doubles each time")
+    ] = 300.0
+    spill_percent: Annotated[
+        float, Meta(ge=0, le=1000, description="of its capacity that a cluster takes beyond what the plan sends it")
+    ] = 50.0
+    session_header: Annotated[
+        HeaderName | None, Meta(description="requests with the same value stay on the same replica; null: spread")
+    ] = None
+    dns_ttl_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 30
+    dns: Annotated[DnsRecords | None, Meta(description="DNSEndpoint objects for ExternalDNS; null: none")] = None
+    remote_backends: Annotated[
+        Literal["ServiceImport", "Service"],
+        Meta(description="how HTTPRoutes name other clusters: by the multi-cluster Services API, or by their address"),
+    ] = "ServiceImport"
 
 
 class Autoscaling(Base, frozen=True, kw_only=True):
@@ -276,6 +329,21 @@ class AcceleratorPool(Base, frozen=True, kw_only=True):
     usd_per_device_hour: NonNegative
 
 
+class Gateway(Base, frozen=True, kw_only=True):
+    """A cluster's front door: where users and other clusters' gateways reach it."""
+
+    address: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=253,
+            pattern=r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:.]*)$",
+            description="an IP address: endpoint discovery takes no names",
+        ),
+    ]
+    port: Annotated[int, Meta(ge=1, le=65535)] = 443
+
+
 class ClusterSpec(Base, frozen=True, kw_only=True):
     """What the federation knows of a cluster before its agent says a word."""
 
@@ -287,6 +355,9 @@ class ClusterSpec(Base, frozen=True, kw_only=True):
     jurisdictions: Annotated[tuple[Jurisdiction, ...], Meta(max_length=100)] = ()
     egress_usd_per_gib: Annotated[NonNegative, Meta(description="price of what is sent to users from here")] = 0.0
     accelerators: Annotated[tuple[AcceleratorPool, ...], Meta(max_length=512)] = ()
+    gateway: Annotated[
+        Gateway | None, Meta(description="its front door; without one other clusters' gateways send nothing there")
+    ] = None
 
 
 class Cluster(Base, frozen=True, kw_only=True, tag_field="kind", tag="Cluster"):

@@ -178,7 +178,8 @@ def _inventory(report: messages.Report | None) -> object:
 def _readiness(report: messages.Report | None) -> object:
     if report is None:
         return None
-    return tuple((replica.model, replica.pool, replica.desired, replica.ready) for replica in report.replicas)
+    counts = tuple((replica.model, replica.pool, replica.desired, replica.ready) for replica in report.replicas)
+    return counts, report.endpoints
 
 
 def _replica_notes(before: messages.Report | None, after: messages.Report) -> tuple[Note, ...]:
@@ -278,6 +279,13 @@ def _on_time(world: World, now_s: float) -> Reduced:
         following = _with_cluster(following, moved)
         notes += told
     braked = brake(following, now_s)
+    trusted = {
+        name: state
+        for name, old in following.clusters.items()
+        if (state := _trusted(old, following, now_s, braked=bool(braked or world.braked))) is not old
+    }
+    if trusted:
+        following = replace(following, clusters={**following.clusters, **trusted})
     if braked != world.braked:
         notes.append(
             _warn("BrakeOn", "controller", braked)
@@ -285,7 +293,24 @@ def _on_time(world: World, now_s: float) -> Reduced:
             else Note(reason="BrakeOff", object="controller", message="the brake is off: clusters are heard again")
         )
     following = replace(following, braked=braked)
-    return Reduced(world=following, notes=tuple(notes), reroute=bool(notes), replan=bool(notes))
+    return Reduced(
+        world=following,
+        notes=tuple(notes),
+        reroute=bool(notes or trusted),
+        replan=bool(notes) or any(state.unsteady_s is None for state in trusted.values()),
+    )
+
+
+def _trusted(state: ClusterState, world: World, now_s: float, *, braked: bool) -> ClusterState:
+    """The same, trusted again when it has been heard for long enough. What fell silent under the brake lost nothing."""
+    losses_s = tuple(at_s for at_s in state.losses_s if now_s - at_s < world.timing.losses_kept_s and not braked)
+    unsteady_s = state.unsteady_s
+    steady_s = world.timing.steady_after_s(max(1, len(losses_s)))
+    if braked or (state.phase is Phase.READY and now_s - state.since_s >= steady_s):
+        unsteady_s = None
+    if (losses_s, unsteady_s) == (state.losses_s, state.unsteady_s):
+        return state
+    return replace(state, losses_s=losses_s, unsteady_s=unsteady_s)
 
 
 def brake(world: World, now_s: float) -> str:
@@ -346,7 +371,11 @@ def _move(world: World, state: ClusterState, sign: Sign, now_s: float) -> tuple[
         object=f"cluster/{state.name}",
         message=sentence.format(name=state.name),
     )
-    return replace(state, phase=phase, since_s=now_s), (note,)
+    moved = replace(state, phase=phase, since_s=now_s)
+    if state.phase is Phase.READY:
+        unsteady_s = state.unsteady_s if state.unsteady_s is not None else now_s
+        moved = replace(moved, losses_s=(*state.losses_s, now_s), unsteady_s=unsteady_s)
+    return moved, (note,)
 
 
 def _warn(reason: str, subject: str, message: str) -> Note:

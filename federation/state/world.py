@@ -23,6 +23,12 @@ class Timing:
     stale_after_s: float = 40.0
     """Four report intervals, as Karmada's grace: one lost report is no event."""
     default_toleration_s: float = 300.0
+    losses_kept_s: float = 3600.0
+    """Losses that are longer ago are forgotten: as long as trust takes at most."""
+
+    def steady_after_s(self, losses: int) -> float:
+        """How long a cluster is heard after so many losses until it is trusted: three reports, then doubling."""
+        return min(self.losses_kept_s, 3 * self.report_interval_s * 2.0 ** min(20, losses - 1))
 
     def longest_tick_s(self) -> float:
         """A tick that comes later than this after the one before found the controller asleep, not the clusters."""
@@ -48,6 +54,11 @@ class ClusterState:
     heard_s: float | None = None
     ack: messages.Ack | None = None
     ack_s: float | None = None
+    losses_s: tuple[float, ...] = ()
+    """When it was lost, within the last hour."""
+    unsteady_s: float | None = None
+    """Since when it has not been heard steadily; None while it is trusted. A cluster that came back is trusted again
+    once it has been heard for a time that doubles with each loss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

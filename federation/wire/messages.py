@@ -164,6 +164,27 @@ class DemandSample(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_second: NonNegative
 
 
+class ReplicaEndpoint(msgspec.Struct, frozen=True, order=True, kw_only=True):
+    """Where a ready replica of a model answers HTTP inside its cluster: an IP address and a port."""
+
+    model: Name
+    address: Annotated[str, Meta(min_length=2, max_length=45, pattern=r"^[0-9a-fA-F.:]+$")]
+    port: Annotated[int, Meta(ge=1, le=65535)]
+
+
+class ServedSample(msgspec.Struct, frozen=True, kw_only=True):
+    """How this cluster's replicas of one model answered over the last window, by its own gateway.
+
+    `latency_ms_p95` is from request to response as the gateway saw it, over all requests of the window; null when
+    nothing was answered.
+    """
+
+    model: Name
+    requests_per_second: NonNegative
+    error_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    latency_ms_p95: NonNegative | None = None
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """All that an agent knows of its cluster. Retained by the broker; the newest (boot_id, seq) wins.
 
@@ -182,6 +203,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     replicas: Annotated[tuple[ReplicaReport, ...], Meta(max_length=5000)] = ()
     peers: Annotated[tuple[PeerRtt, ...], Meta(max_length=5000)] = ()
     demand: Annotated[tuple[DemandSample, ...], Meta(max_length=5000)] = ()
+    endpoints: Annotated[tuple[ReplicaEndpoint, ...], Meta(max_length=5000)] = ()
+    """Ready replicas by address, sorted; empty where the agent cannot tell, which removes nothing."""
+    served: Annotated[tuple[ServedSample, ...], Meta(max_length=1000)] = ()
+    """How its replicas answered; empty where nobody measures, which is no complaint."""
     probe: Annotated[str, Meta(max_length=300)] = ""
     """`host:port` that peers may open a TCP connection to, to measure the round trip; empty when there is none."""
     epoch: Ordinal = 0
@@ -266,7 +291,51 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True, tag="peers"):
     peers: Annotated[tuple[PeerEndpoint, ...], Meta(max_length=5000)] = ()
 
 
-Message = Report | Desired | Ack | Status | Peers
+class BackendShare(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster that serves part of a gateway's requests: `weight` in thousandths; its front door, IP and port."""
+
+    cluster: Name
+    weight: Annotated[int, Meta(ge=0, le=1000)]
+    address: str = ""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
+
+
+class DnsShare(msgspec.Struct, frozen=True, kw_only=True):
+    """What names of a model should say of this cluster. `weight` is its part of all requests, of Route 53's 255.
+
+    `countries` (ISO 3166-1 alpha-2) are those most of whose users it serves.
+    """
+
+    zone: str
+    provider: Literal["aws", "any"]
+    routing: Literal["weighted", "geoproximity", "geolocation"]
+    ttl_s: Annotated[int, Meta(ge=1)]
+    weight: Annotated[int, Meta(ge=0, le=255)]
+    countries: tuple[str, ...] = ()
+
+
+class ModelTraffic(msgspec.Struct, frozen=True, kw_only=True):
+    """One model at this cluster's gateway."""
+
+    model: Name
+    backends: tuple[BackendShare, ...]
+    remote: Literal["ServiceImport", "Service"] = "ServiceImport"
+    dns: DnsShare | None = None
+
+
+class Traffic(msgspec.Struct, frozen=True, kw_only=True, tag="traffic"):
+    """Where this cluster's gateway sends requests, for standards that the agent speaks. Full state."""
+
+    version: Literal[1] = 1
+    cluster: Name
+    address: str
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    lat: float
+    lon: float
+    models: tuple[ModelTraffic, ...] = ()
+
+
+Message = Report | Desired | Ack | Status | Peers | Traffic
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _encoder = msgspec.json.Encoder(order="deterministic")
 
@@ -306,6 +375,9 @@ def _report_numbers(report: Report) -> Iterable[float]:
         yield peer.rtt_ms_p95
     for sample in report.demand:
         yield sample.requests_per_second
+    for one in report.served:
+        yield one.requests_per_second
+        yield one.latency_ms_p95 or 0.0
 
 
 def seal(desired: Desired) -> Desired:

@@ -1,7 +1,7 @@
 """MQTT topics: one per cluster and direction, so that a broker's access list is the authorisation.
 
-An agent may publish `report`, `ack` and `status` of its own cluster and read its own `desired` and `peers`; the
-controller may do the opposite.
+An agent may publish `report`, `ack` and `status` of its own cluster and read its own `desired`, `peers` and
+`traffic`; the controller may do the opposite.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 PREFIX = "isochrone/v1"
-Kind = Literal["report", "desired", "ack", "status", "peers"]
+Kind = Literal["report", "desired", "ack", "status", "peers", "traffic"]
 FROM_AGENTS: tuple[Kind, ...] = ("report", "ack", "status")
 
 

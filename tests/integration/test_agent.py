@@ -306,6 +306,27 @@ async def test_only_what_is_ours_and_not_newer_is_deleted(plane: ControlPlane) -
         await until(running, lambda one: "newer" not in ready(one), "deletion")
 
 
+async def test_replicas_are_told_by_address_and_what_sends_requests_outlives_them(plane: ControlPlane) -> None:
+    """Gateways would not find replicas; and a last replica would take the routes to other clusters along."""
+    services = f"/api/v1/namespaces/{MODELS_NAMESPACE}/services"
+    share = messages.BackendShare(cluster="fra", weight=1000, address="192.0.2.1", port=443)
+    model = messages.ModelTraffic(model="told", backends=(share,), remote="Service")
+    traffic = messages.Traffic(cluster="fra", address="192.0.2.1", port=443, lat=50.1, lon=8.7, models=(model,))
+    async with backend(plane.agent_kubeconfig()) as running:
+        await running.steer(traffic)
+        assert await running.apply(desired(1, workload("told", L4, 2))) == ""
+        seen = await until(running, lambda one: len(one.endpoints) == 2, "endpoints")
+        pods = plane.request(
+            "GET", f"/api/v1/namespaces/{MODELS_NAMESPACE}/pods?labelSelector={names.MODEL_LABEL}=told"
+        )
+        assert {one.address for one in seen.endpoints} == {pod["status"]["podIP"] for pod in pods["items"]}
+        assert {(one.model, one.port) for one in seen.endpoints} == {("told", 8000)}
+        assert await running.apply(desired(2, workload("told", L4, 0))) == ""
+        await until(running, lambda one: not one.endpoints, "end of the endpoints")
+        left = plane.request("GET", f"{services}?labelSelector={names.MODEL_LABEL}=told")["items"]
+        assert [one["metadata"]["name"] for one in left] == ["told-fra"]
+
+
 async def test_what_the_scheduler_misses_is_told_in_its_own_words(plane: ControlPlane) -> None:
     async with backend(plane.agent_kubeconfig()) as running:
         await running.apply(desired(1, workload("wide", L4, 1, cpu="500")))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from federation.traffic.status import GatewayStatus
 from federation.web import build
 from tests.testbed.browser import Browser, Page
 from tests.testbed.fixtures import require_chromium
@@ -138,3 +140,22 @@ async def test_a_map_that_lost_its_controller_stops_looking_well(browser: Browse
         await page.wait_for(f"{MARKS}.every(mark => mark.classList.contains('ok'))")
     await page.wait_for("document.querySelector('.banners').innerText.includes('Live data lost')", timeout_s=30)
     await page.wait_for(f"{MARKS}.every(mark => mark.classList.contains('unknown'))", timeout_s=30)
+
+
+async def test_what_a_gateway_refused_is_on_the_map(browser: Browser, fleet: Fleet) -> None:
+    """Whoever is on call would see green while a region goes on with yesterday's routes."""
+    refused = GatewayStatus(
+        node="iad-gw",
+        cluster="iad",
+        connected=True,
+        since_s=0.0,
+        refused={"routes": "route: unknown cluster 'nowhere'"},
+    )
+    fleet.do(lambda: fleet.controller.traffic.hear(refused))
+    try:
+        page = await opened(browser, fleet, "#cluster/iad")
+        panel = "document.querySelector('aside.side').innerText"
+        await page.wait_for(f"{panel}.includes('refused new routes') && {panel}.includes('nowhere')")
+        await page.wait_for(f"{STATES}.iad === 'degraded'")
+    finally:
+        fleet.do(lambda: fleet.controller.traffic.hear(replace(refused, refused={})))

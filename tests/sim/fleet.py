@@ -94,7 +94,7 @@ class SimFleet:
     NAMES: ClassVar = ("fra-1", "fra-2", "par", "iad", "nrt")
     USERS: ClassVar = {"fra-1": ("Berlin", "DE", 60.0), "iad": ("New York", "US", 40.0), "nrt": ("Tokyo", "JP", 30.0)}
 
-    def __init__(self, seed: int, directory: Path) -> None:
+    def __init__(self, seed: int, directory: Path, *, floor: int = FLOOR) -> None:
         self.rng = random.Random(seed)
         self.clock = SimClock()
         self.weather = Weather()
@@ -108,7 +108,7 @@ class SimFleet:
         self._retained: dict[str, bytes] = {}
         policy = a_policy(
             "chat",
-            availability=documents.Availability(min_replicas=FLOOR, min_regions=2),
+            availability=documents.Availability(min_replicas=floor, min_regions=2),
             residency=(
                 documents.ResidencyRule(
                     users_in=documents.UsersIn(countries=("DE", "FR")),
@@ -273,9 +273,13 @@ class SimFleet:
         )
         self._send(topics.topic(agent.name, "report"), messages.encode(report))
 
-    def cut(self, name: str) -> None:
-        """Its network breaks; its replicas go on."""
-        self.agents[name].connected = False
+    def cut(self, name: str, *, will: bool = False) -> None:
+        """Its network breaks; its replicas go on. With `will` the broker notices and says so."""
+        agent = self.agents[name]
+        agent.connected = False
+        if will:
+            status = messages.Status(cluster=name, boot_id=agent.boot_id, online=False)
+            self._send(topics.topic(name, "status"), messages.encode(status))
 
     async def heal(self, name: str) -> None:
         """Its network is back: it reports, and hears what the broker kept for it."""

@@ -42,6 +42,10 @@ def test_nothing_is_told_to_who_has_no_token(fleet: Fleet, path: str, headers: d
     assert TOKEN not in body.decode()
 
 
+QUERIES = {"/v1/route": "?model=chat-8b&lat=52.5&lon=13.4"}
+"""What is needed to ask at all."""
+
+
 @pytest.mark.parametrize("operation", [one for one in OPERATIONS if one.method != "get"], ids=lambda one: one.path)
 def test_a_cookie_changes_nothing(fleet: Fleet, operation: Any) -> None:
     """Else any page that a signed-in person opens could drain a cluster."""
@@ -79,7 +83,7 @@ def test_the_openapi_document_says_what_is_answered(fleet: Fleet, operation: Any
     """A client generated from the document would fail on the answer."""
     document = fleet.get("/openapi.json")
     newest = fleet.get("/v1/plans?limit=1")["items"][0]["generation"]
-    answer = fleet.get(filled(operation.path, newest))
+    answer = fleet.get(filled(operation.path, newest) + QUERIES.get(operation.path, ""))
     described = document["paths"][operation.path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     jsonschema.validate(answer, {**described, "components": document["components"]})
     if operation.listed:
@@ -98,6 +102,10 @@ def test_the_openapi_document_says_what_is_answered(fleet: Fleet, operation: Any
         ("GET", "/v1/routes?lat=1&lon=1", None, 400, "lat and lon need a model"),
         ("GET", "/v1/routes?model=chat-8b&lat=91&lon=0", None, 400, "expected a number from -90 to 90"),
         ("GET", "/v1/routes?model=chat-8b&lat=nan&lon=0", None, 400, "expected a number"),
+        ("GET", "/v1/route?model=nope&lat=1&lon=1", None, 404, "no routes for model nope"),
+        ("GET", "/v1/route?model=chat-8b&lat=1", None, 400, "expected a number"),
+        ("GET", "/v1/route?model=chat-8b&h3=zz", None, 400, "is no H3 cell"),
+        ("GET", "/v1/route?model=chat-8b&cell=Atlantis", None, 404, "nobody serves model chat-8b there"),
         ("GET", "/v1/explain/placement/nope", None, 404, "model nope is not placed"),
         ("GET", "/v1/explain/placement/chat-8b?cluster=nope", None, 404, "cluster nope not found"),
         ("PUT", "/v1/clusters", b"", 405, "PUT is not for /v1/clusters"),

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from federation.traffic.status import GatewayStatus
 from tests.testbed.fleet import Fleet
 from tests.testbed.small_world import MODEL, POLICY, TOKEN
 
@@ -279,3 +281,18 @@ def test_completion_completes(tmp_path: Path) -> None:
     env = environment(tmp_path, _ISOCHRONE_COMPLETE="bash_complete", COMP_WORDS="isochrone unc", COMP_CWORD="1")
     done: Any = run(cwd=tmp_path, env=env)
     assert done.stdout == "plain,uncordon\n", done.stderr
+
+
+def test_what_a_gateway_refused_is_shown(fleet: Fleet, isochrone: Run) -> None:
+    """A region would go on with yesterday's routes, and nobody would know why."""
+    good = GatewayStatus(node="fra-gw", cluster="fra", connected=True, since_s=0.0)
+    bad = replace(good, refused={"routes": "route: unknown cluster 'nowhere'"})
+    fleet.do(lambda: fleet.controller.traffic.hear(bad))
+    try:
+        rows = table(isochrone("get", "gateways", "-o", "wide").stdout)
+        assert rows[1][:4] == ["fra-gw", "fra", "Connected", "routes"]
+        assert "unknown cluster 'nowhere'" in rows[1][-1]
+        assert "refused new routes" in isochrone("describe", "cluster", "fra").stdout
+        assert "GatewayRefused" in isochrone("get", "events").stdout
+    finally:
+        fleet.do(lambda: fleet.controller.traffic.hear(good))

@@ -1,1 +1,1 @@
-"""Real components for tests and for `make demo-kubernetes`: Kubernetes control planes, Mosquitto, Chromium."""
+"""Real components for tests and for `make demo-kubernetes`: Kubernetes, Mosquitto, Envoy, PowerDNS, Chromium."""

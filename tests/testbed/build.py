@@ -103,16 +103,42 @@ def find_binaries() -> Binaries:
 
 def find_mosquitto() -> Path:
     """The Mosquitto broker. Raises: Missing."""
-    return _find_installed("Mosquitto", _MOSQUITTO_NAMES, package="mosquitto")
+    return find_installed("Mosquitto", _MOSQUITTO_NAMES, package="mosquitto")
 
 
 def find_chromium() -> Path:
     """A Chromium that runs headless. Raises: Missing."""
-    return _find_installed("Chromium", _CHROMIUM_NAMES, package="chromium")
+    return find_installed("Chromium", _CHROMIUM_NAMES, package="chromium")
+
+
+def find_pdns() -> Path:
+    """PowerDNS. Raises: Missing."""
+    return find_installed("PowerDNS", ("pdns_server",), package="pdns-server")
+
+
+def find_pdns_remote() -> Path:
+    """PowerDNS's remote backend. Raises: Missing."""
+    for found in (*Path("/usr/lib").glob("*/pdns/libremotebackend.so"), *Path("/usr/lib").glob("pdns/libremote*.so")):
+        return found
+    raise Missing("PowerDNS: no remote backend; on Debian and Ubuntu: apt-get install pdns-backend-remote")
+
+
+def find_dig() -> Path:
+    """What asks name servers. Raises: Missing."""
+    return find_installed("dig", ("dig",), package="bind9-dnsutils")
+
+
+_NAME_SERVER: dict[str, Callable[[], Path]] = {
+    "pdns-server": find_pdns,
+    "pdns-backend-remote": find_pdns_remote,
+    "bind9-dnsutils": find_dig,
+}
 
 
 def build() -> list[Missing]:
     """Get what is not here yet, telling of progress on standard output; what could not be had is returned."""
+    from tests.testbed.crds import find_crds
+
     missing: list[Missing] = []
     try:
         find_binaries()
@@ -122,7 +148,11 @@ def build() -> list[Missing]:
             find_binaries()
         except Missing as error:
             missing.append(error)
-    wanted = {"mosquitto": find_mosquitto, "chromium": find_chromium}
+    try:
+        find_crds()
+    except Missing as error:
+        missing.append(error)
+    wanted = {"mosquitto": find_mosquitto, "chromium": find_chromium, **_NAME_SERVER}
     packages = [package for package, find in wanted.items() if not _is_found(find)]
     if packages:
         try:
@@ -174,7 +204,8 @@ def _find_binary(name: str) -> Path | None:
     return None
 
 
-def _find_installed(title: str, names: Sequence[str], *, package: str) -> Path:
+def find_installed(title: str, names: Sequence[str], *, package: str) -> Path:
+    """A program of the distribution. Raises: Missing, which names the package."""
     # Daemons live in sbin, which is not in everyone's PATH.
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
     for name in names:

@@ -13,26 +13,38 @@ from typing import TypeVar
 import pytest
 
 from tests.testbed.build import Binaries, Missing, find_binaries, find_chromium, find_mosquitto, in_ci
+from tests.testbed.envoy import find_envoy
+from tests.testbed.powerdns import find_powerdns
 
 _Found = TypeVar("_Found")
 
 
 def require_kubernetes() -> Binaries:
     """The binaries of a control plane, or no test."""
-    return _require(find_binaries)
+    return require(find_binaries)
 
 
 def require_mosquitto() -> Path:
     """The broker's program, or no test."""
-    return _require(find_mosquitto)
+    return require(find_mosquitto)
 
 
 def require_chromium() -> Path:
     """The browser's program, or no test."""
-    return _require(find_chromium)
+    return require(find_chromium)
 
 
-def _require(find: Callable[[], _Found]) -> _Found:
+def require_envoy() -> Path:
+    """The gateway's program, or no test."""
+    return require(find_envoy)
+
+
+def require_powerdns() -> Path:
+    """The name server's program, or no test."""
+    return require(find_powerdns)
+
+
+def require(find: Callable[[], _Found]) -> _Found:
     try:
         return find()
     except Missing as missing:

@@ -48,6 +48,8 @@ def simulated_agent(
     clock: Clock,
     interval_s: float,
     state_path: Path | None = None,
+    gateway_admin: str | None = None,
+    **backend_fields: Any,
 ) -> tuple[Agent, SimulatedBackend]:
     """The agent of a simulated cluster of eight devices, whose front door counts the users of `cells`."""
     samples = tuple(_sample(cell) for cell in cells)
@@ -57,10 +59,12 @@ def simulated_agent(
         clock=clock,
         rng=rng,
         rtt_ms=lambda peer, chance: 30.0,
-        demand=lambda: samples,
         probe=f"{name}.test:1",
+        **({"demand": lambda: samples} | backend_fields),
     )
-    settings = AgentSettings(cluster=name, address=address, interval_s=interval_s, state_path=state_path)
+    settings = AgentSettings(
+        cluster=name, address=address, interval_s=interval_s, state_path=state_path, gateway_admin=gateway_admin
+    )
     return Agent(settings, backend, clock=clock, rng=rng), backend
 
 

@@ -12,6 +12,7 @@ from agents.inventory.objects import Deployment, Pod
 from agents.kube import replicas
 from agents.kube.replicas import PodFacts
 from agents.manifests import names
+from federation.wire import messages
 from tests.builders import L4, L4_SPOT
 
 
@@ -122,3 +123,48 @@ def test_of_a_pod_that_is_none_of_ours_only_what_it_holds_is_kept() -> None:
     waiting = raw | {"spec": {}}
     assert replicas.of_pod(msgspec.convert(ended, Pod), "models", shared) is None
     assert replicas.of_pod(msgspec.convert(waiting, Pod), "models", shared) is None
+
+
+def answering(**changed: Any) -> PodFacts | None:
+    """What is held of a replica that is ready at 10.0.0.7:8000, but for what is changed."""
+    raw: dict[str, Any] = {
+        "metadata": {
+            "uid": "1",
+            "namespace": "models",
+            "labels": {names.INSTANCE_LABEL: "chat-x", names.MODEL_LABEL: "chat"},
+        },
+        "spec": {
+            "nodeName": "n",
+            "containers": [
+                {"ports": [{"name": "metrics", "containerPort": 9000}, {"name": "http", "containerPort": 8000}]}
+            ],
+        },
+        "status": {"podIP": "10.0.0.7", "conditions": [{"type": "Ready", "status": "True"}]},
+    }
+    for part, fields in changed.items():
+        raw[part] = raw[part] | fields
+    return replicas.of_pod(msgspec.convert(raw, Pod), "models", {})
+
+
+def test_a_ready_replica_is_told_by_address_and_port() -> None:
+    """Gateways would know of no replica, or send requests to its metrics."""
+    found = answering()
+    assert found is not None
+    assert replicas.endpoints([found]) == (messages.ReplicaEndpoint(model="chat", address="10.0.0.7", port=8000),)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"status": {"conditions": [{"type": "Ready", "status": "False"}]}},
+        {"status": {"podIP": ""}},
+        {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}},
+        {"metadata": {"namespace": "other"}},
+        {"spec": {"containers": [{"ports": [{"containerPort": 8000}]}]}},
+    ],
+    ids=["not-ready", "no-address", "ending", "not-ours", "no-port"],
+)
+def test_what_does_not_answer_requests_is_no_endpoint(changed: dict[str, Any]) -> None:
+    """Requests would go to a replica that loads its model or is about to end."""
+    found = answering(**changed)
+    assert replicas.endpoints([found] if found is not None else []) == ()

@@ -47,6 +47,7 @@ def step(
     load: Mapping[tuple[str, str], float] | None = None,
     heard: tuple[str, ...] = ("fra", "iad", "nrt"),
     weighed: tuple[str, ...] = ("fra", "iad", "nrt"),
+    trusted: Mapping[PlacementKey, int] | None = None,
     problem: engine.Problem | None = None,
 ) -> dict[PlacementKey, int]:
     situation = rollout.Situation(
@@ -54,6 +55,7 @@ def step(
         target=target,
         desired=desired,
         ready=ready,
+        trusted=ready if trusted is None else trusted,
         load_rps=load or {},
         heard=frozenset(heard),
         weighed=frozenset(weighed),
@@ -72,6 +74,22 @@ def test_a_replica_that_still_gets_requests_stays() -> None:
     """Requests in flight would be cut while their share is still on its way."""
     ready = {FRA: 1, IAD: 1}
     assert step({IAD: 1}, ready, ready, load={("chat", "fra"): 0.5})[FRA] == 1
+
+
+def test_what_a_shift_comes_from_is_kept_until_it_has_arrived() -> None:
+    """There would be nothing to go back to when the receiver fails its users."""
+    ready = {FRA: 4, IAD: 4}
+    assert step({IAD: 4}, ready, ready, load={("chat", "fra"): 5.0, ("chat", "iad"): 25.0}) == ready
+    assert step({IAD: 4}, ready, ready, load={("chat", "iad"): 30.0}) == {FRA: 0, IAD: 4}
+    assert step({FRA: 2, IAD: 4}, ready, ready, load={("chat", "fra"): 20.0}) == ready, "two are planned for less"
+    assert step({FRA: 2, IAD: 4}, ready, ready, load={("chat", "fra"): 16.0}) == {FRA: 2, IAD: 4}
+
+
+def test_what_serves_is_not_taken_for_what_never_became_ready_when_it_is_not_trusted() -> None:
+    """Requests of a cluster that is given no more would be cut off, and its devices believed to be free."""
+    ready = {FRA: 1, IAD: 1}
+    assert step({IAD: 1}, ready, ready, trusted={IAD: 1}, load={("chat", "fra"): 5.0}) == ready
+    assert step({OTHER: 4}, {}, {IAD: 1}, trusted={}) == {OTHER: 3}, "one of iad's four devices is still held"
 
 
 def test_one_that_never_became_ready_goes_at_once() -> None:

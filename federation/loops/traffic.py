@@ -1,0 +1,122 @@
+"""Tells gateways where their users' requests go, and hears what they say to it. Woken by every change of the hub.
+
+What it builds depends on the plan, on who is heard and on where replicas answer; not on the last decimal of demand,
+which is weighed as it was when the shares last changed, so that a quiet world writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+import structlog
+
+from federation.adapters.xds import XdsServer
+from federation.control.plan import Routes
+from federation.loops.hub import Hub
+from federation.state.reduce import Note
+from federation.state.world import CellDemand
+from federation.traffic import snapshot, table, xds
+from federation.traffic.snapshot import Index
+from federation.traffic.status import GatewayStatus
+from federation.traffic.table import Address, Tables
+
+log = structlog.get_logger("traffic")
+SPACING_S = 0.02
+"""A burst of changes makes one table."""
+LOOK_S = 60.0
+
+
+class TrafficLoop:
+    """The loop of one controller. Without a server it makes the tables only."""
+
+    def __init__(self, hub: Hub, server: XdsServer | None) -> None:
+        self._hub = hub
+        self._server = server
+        self._endpoints: Mapping[tuple[str, str], tuple[Address, ...]] = {}
+        self._routes: Routes | None = None
+        self._demand: Mapping[tuple[str, str], CellDemand] = {}
+        self._seen: object = None
+        self._complained: tuple[str, ...] = ()
+
+    async def run(self) -> None:
+        """Look at every change, for ever."""
+        while True:
+            changed = self._hub.watch()
+            await self.once()
+            await self._hub.change(LOOK_S, changed)
+            await asyncio.sleep(SPACING_S)
+
+    async def once(self) -> None:
+        """Build what is new, and offer it."""
+        hub = self._hub
+        world, routes = hub.world, hub.routes
+        if not routes.version or not world.is_settled(hub.clock.monotonic_s()) or hub.may_take_over or hub.outvoted():
+            return  # not known is not empty: gateways go on with what they have
+        self._endpoints = table.remembered_endpoints(world, self._endpoints)
+        if routes is not self._routes:
+            self._routes, self._demand = routes, world.demand
+        seen = (
+            world.documents,
+            routes,
+            self._endpoints,
+            world.cordons,
+            world.braked,
+            {name: (state.phase, state.report is None) for name, state in world.clusters.items()},
+            world.ready_replicas(),
+        )
+        if seen == self._seen:
+            return
+        self._seen = seen
+        frozen = replace(world, demand={**world.demand, **self._demand})
+        tables = table.tables(frozen, routes, self._endpoints)
+        hub.tables = tables
+        routed = snapshot.build(frozen, routes)
+        if routed.version != hub.index.snapshot.version:
+            hub.index = Index(routed)
+        self._complain(tables)
+        if self._server is not None:
+            for name, one in tables.by_cluster.items():
+                # A gateway whose own cluster was never heard knows more of it than we do.
+                if world.clusters[name].report is not None:
+                    self._server.offer(name, xds.snapshot(one))
+                await asyncio.sleep(0)
+        hub.republish.set("traffic")
+        hub.wake()
+
+    def _complain(self, tables: Tables) -> None:
+        for text in sorted(set(tables.missing) - set(self._complained)):
+            self._hub.tell(Note(type="Warning", reason="NoGateway", object="controller", message=text))
+        self._complained = tables.missing
+
+    def hear(self, status: GatewayStatus) -> None:
+        """A gateway came, went, accepted or refused."""
+        hub = self._hub
+        before = hub.gateways.get(status.node)
+        hub.gateways = {**hub.gateways, status.node: status}
+        hub.metrics.gateways.labels(state="connected").set(sum(one.connected for one in hub.gateways.values()))
+        subject = f"cluster/{status.cluster}"
+        if before is None or before.connected != status.connected:
+            verb = "is connected" if status.connected else "is gone: it goes on with the last good configuration"
+            hub.tell(
+                Note(
+                    type="Normal" if status.connected else "Warning",
+                    reason="GatewayConnected" if status.connected else "GatewayGone",
+                    object=subject,
+                    message=f"gateway {status.node} of {status.cluster} {verb}",
+                )
+            )
+        known = before.refused if before is not None else {}
+        for kind, error in sorted(status.refused.items()):
+            if known.get(kind) != error:
+                text = f"gateway {status.node} refused new {kind}, and goes on with the last good: {error}"
+                hub.metrics.gateway_refusals_total.labels(kind=kind).inc()
+                hub.tell(Note(type="Warning", reason="GatewayRefused", object=subject, message=text))
+        for kind in sorted(known.keys() - status.refused.keys()):
+            text = f"gateway {status.node} takes new {kind} again"
+            hub.tell(Note(reason="GatewayAccepted", object=subject, message=text))
+
+    def sent(self, type_url: str, resources: int) -> None:
+        """A response went out to a gateway."""
+        self._hub.metrics.gateway_resources_total.labels(kind=xds.SHORT[type_url]).inc(resources)

@@ -1,0 +1,293 @@
+"""All routes in one small document, and how to read it: what an edge function or a DNS server holds. Pure.
+
+Who holds the newest snapshot can answer for every place of the world without asking anybody: the nearest cell decides,
+and a key (a session, a subnet) always falls to the same cluster while shares stand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from federation.control.latency import distance_km
+from federation.control.plan import Routes
+from federation.policy.documents import PlacementPolicySpec
+from federation.state.world import World
+from federation.traffic.table import allowed_clusters, capacity_rps
+
+MILLION = 1_000_000
+
+
+class ClusterEntry(msgspec.Struct, frozen=True, array_like=True):
+    """A cluster's front door: IP address and port, empty and 0 where it has none; degrees, WGS 84."""
+
+    name: str
+    address: str
+    port: int
+    lat: float
+    lon: float
+
+
+class CellEntry(msgspec.Struct, frozen=True, array_like=True):
+    """Users of one place, and (index of the cluster, millionths of their requests)."""
+
+    name: str
+    country: str
+    lat: float
+    lon: float
+    shares: tuple[tuple[int, int], ...]
+
+
+class ModelEntry(msgspec.Struct, frozen=True, array_like=True):
+    """One model. `anywhere` is for users of an unknown place: clusters that may serve everyone."""
+
+    name: str
+    ttl_s: int
+    cells: tuple[CellEntry, ...]
+    anywhere: tuple[tuple[int, int], ...]
+    countries: tuple[tuple[str, tuple[int, ...]], ...]
+    """For countries that residency speaks of: which clusters may serve them."""
+
+
+class RouteSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything. `version` is of the content, so that equal routes have equal versions, whoever serves them."""
+
+    version: str = ""
+    clusters: tuple[ClusterEntry, ...] = ()
+    models: tuple[ModelEntry, ...] = ()
+
+
+def build(world: World, routes: Routes) -> RouteSnapshot:
+    """The snapshot of what is in force."""
+    documents = world.documents.clusters
+    numbers = {one.metadata.name: number for number, one in enumerate(documents)}
+    clusters = tuple(
+        ClusterEntry(
+            one.metadata.name,
+            one.spec.gateway.address if one.spec.gateway is not None else "",
+            one.spec.gateway.port if one.spec.gateway is not None else 0,
+            one.spec.location.lat,
+            one.spec.location.lon,
+        )
+        for one in documents
+    )
+    capacity = capacity_rps(world)
+    models = []
+    for document in world.documents.models:
+        name = document.metadata.name
+        policy = world.documents.policy_of(name)
+        if policy is None:
+            continue
+        cells = []
+        totals: dict[str, float] = {}
+        for route in routes.routes:
+            cell = world.cells.get(route.cell)
+            if route.model != name or cell is None:
+                continue
+            parts = {share.cluster: share.share for share in route.now if share.cluster in numbers}
+            demand = world.demand.get((name, route.cell))
+            for cluster, part in parts.items():
+                totals[cluster] = totals.get(cluster, 0.0) + part * (demand.requests_per_second if demand else 1.0)
+            cells.append(CellEntry(cell.name, cell.country, cell.lat, cell.lon, _millionths(parts, numbers)))
+        free = allowed_clusters(world, policy.spec, None)
+        anywhere = {c: part for c, part in totals.items() if c in free}
+        if not anywhere:
+            anywhere = {c: rps for (m, c), rps in capacity.items() if m == name and c in free and world.is_routable(c)}
+        models.append(
+            ModelEntry(
+                name,
+                policy.spec.traffic.dns_ttl_seconds,
+                tuple(cells),
+                _millionths(anywhere, numbers),
+                _residents(world, policy.spec, numbers),
+            )
+        )
+    made = RouteSnapshot(clusters=clusters, models=tuple(models))
+    return msgspec.structs.replace(made, version=hashlib.sha256(msgspec.json.encode(made)).hexdigest()[:16])
+
+
+def _millionths(parts: Mapping[str, float], numbers: Mapping[str, int]) -> tuple[tuple[int, int], ...]:
+    whole = sum(parts.values())
+    return tuple(
+        (numbers[cluster], round(MILLION * part / whole)) for cluster, part in sorted(parts.items()) if whole and part
+    )
+
+
+def _residents(
+    world: World, policy: PlacementPolicySpec, numbers: Mapping[str, int]
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    named = {country for rule in policy.residency if rule.users_in is not None for country in rule.users_in.countries}
+    return tuple(
+        (country, tuple(sorted(numbers[c] for c in allowed_clusters(world, policy, country))))
+        for country in sorted(named)
+    )
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """One cluster that serves, its part of the requests, and its front door."""
+
+    cluster: str
+    share: float
+    address: str
+    port: int
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who serves a model's users in a place. `cluster` is the one for the key that was given; empty without one."""
+
+    model: str
+    cell: str
+    ttl_s: int
+    clusters: tuple[Choice, ...]
+    cluster: str = ""
+
+
+class Index:
+    """A snapshot made ready for look-ups; each takes microseconds."""
+
+    def __init__(self, snapshot: RouteSnapshot) -> None:
+        self.snapshot = snapshot
+        self.body = msgspec.json.encode(snapshot)
+        self._models = {one.name: _Model(one, snapshot.clusters) for one in snapshot.models}
+
+    def models(self) -> Iterable[str]:
+        """Their names."""
+        return self._models
+
+    def at(self, model: str, lat: float, lon: float, country: str = "") -> Entry | None:
+        """What is answered to a user there (degrees, WGS 84); None when nobody serves the model there.
+
+        With the user's country (ISO 3166-1 alpha-2) cells of that country are preferred, and residency holds for it
+        even when the nearest cell lies across a border.
+        """
+        found = self._models.get(model)
+        return found.at(lat, lon, country) if found is not None else None
+
+    def cell(self, model: str, name: str) -> Entry | None:
+        """What is answered to the users of a cell by its name."""
+        found = self._models.get(model)
+        return found.by_name(name) if found is not None else None
+
+    def anywhere(self, model: str) -> Entry | None:
+        """What is answered to a user of an unknown place."""
+        found = self._models.get(model)
+        return found.anywhere() if found is not None else None
+
+
+class Entry:
+    """An answer in the forms that are asked for."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.body = msgspec.json.encode(answer)
+        self.etag = f'"{hashlib.sha256(self.body).hexdigest()[:16]}"'
+        self._parts = [(one.cluster, one.share) for one in answer.clusters]
+
+    def pick(self, key: str, but: frozenset[str] = frozenset()) -> str:
+        """The cluster of a key; of those that are left where `but` has none to give. Raises: ValueError."""
+        usable = [(cluster, share) for cluster, share in self._parts if cluster not in but]
+        return pick(key, usable or self._parts)
+
+    def with_pick(self, key: str) -> bytes:
+        """The body with the cluster of a key."""
+        return msgspec.json.encode(msgspec.structs.replace(self.answer, cluster=self.pick(key)))
+
+
+def pick(key: str, parts: Sequence[tuple[str, float]]) -> str:
+    """Of clusters with shares the one that `key` falls to: always the same, and when shares move, as few keys as must.
+
+    Weighted rendezvous hashing (Schindelhauer and Schomaker 2005): the largest of -share / ln(u), u from key and name.
+    Raises: ValueError when there is none.
+    """
+    if len(parts) == 1:
+        return parts[0][0]
+
+    def score(part: tuple[str, float]) -> float:
+        digest = hashlib.blake2b(f"{part[0]}\0{key}".encode(), digest_size=8).digest()
+        return -part[1] / math.log((int.from_bytes(digest, "big") + 1) / (2**64 + 1))
+
+    return max(parts, key=score)[0]
+
+
+class _Model:
+    """One model's cells as points on the sphere."""
+
+    def __init__(self, model: ModelEntry, clusters: Sequence[ClusterEntry]) -> None:
+        self._model = model
+        self._clusters = clusters
+        self._cells = [cell for cell in model.cells if cell.shares]
+        self._points = _points([(cell.lat, cell.lon) for cell in self._cells])
+        self._numbers = {cell.name: number for number, cell in enumerate(self._cells)}
+        self._residents = {country: frozenset(numbers) for country, numbers in model.countries}
+        self._in_country: dict[str, Any] = {}
+        for number, cell in enumerate(self._cells):
+            self._in_country.setdefault(cell.country, []).append(number)
+        self._entries: dict[tuple[int, str], Entry | None] = {}
+
+    def at(self, lat: float, lon: float, country: str) -> Entry | None:
+        if not self._cells:
+            return self.anywhere()
+        among = self._in_country.get(country) if country else None
+        point = _points([(lat, lon)])[0]
+        if among is None:
+            number = int(np.argmax(self._points @ point))
+        else:
+            number = among[int(np.argmax(self._points[among] @ point))]
+        return self._entry(number, country if self._cells[number].country != country else "")
+
+    def by_name(self, name: str) -> Entry | None:
+        number = self._numbers.get(name)
+        return self._entry(number, "") if number is not None else None
+
+    def anywhere(self) -> Entry | None:
+        return self._entry(-1, "")
+
+    def _entry(self, number: int, country: str) -> Entry | None:
+        """Made once. With a country of which residency speaks, only what it allows."""
+        key = (number, country)
+        if key not in self._entries:
+            shares = self._cells[number].shares if number >= 0 else self._model.anywhere
+            allowed = self._residents.get(country)
+            if allowed is not None:
+                shares = tuple(one for one in shares if one[0] in allowed) or self._nearest(number, allowed)
+            self._entries[key] = self._made(number, shares) if shares else None
+        return self._entries[key]
+
+    def _nearest(self, number: int, allowed: frozenset[int]) -> tuple[tuple[int, int], ...]:
+        """Of the clusters that serve the model somewhere, the nearest that residency allows."""
+        cell = self._cells[number]
+        serving = {one for other in self._cells for one, _ in other.shares} & allowed
+        near = sorted(
+            serving,
+            key=lambda one: distance_km(cell.lat, cell.lon, self._clusters[one].lat, self._clusters[one].lon),
+        )
+        return ((near[0], MILLION),) if near else ()
+
+    def _made(self, number: int, shares: Sequence[tuple[int, int]]) -> Entry:
+        whole = sum(part for _, part in shares)
+        choices = tuple(
+            Choice(
+                cluster=self._clusters[one].name,
+                share=round(part / whole, 6),
+                address=self._clusters[one].address,
+                port=self._clusters[one].port,
+            )
+            for one, part in shares
+        )
+        cell = self._cells[number].name if number >= 0 else ""
+        return Entry(Answer(model=self._model.name, cell=cell, ttl_s=self._model.ttl_s, clusters=choices))
+
+
+def _points(places: Sequence[tuple[float, float]]) -> Any:
+    """Unit vectors of places in degrees: the nearest has the largest scalar product."""
+    if len(places) == 1:
+        phi, lam = math.radians(places[0][0]), math.radians(places[0][1])
+        return np.array([[math.cos(phi) * math.cos(lam), math.cos(phi) * math.sin(lam), math.sin(phi)]])
+    angles = np.radians(np.array(places, dtype=float).reshape(-1, 2))
+    phi, lam = angles[:, 0], angles[:, 1]
+    return np.column_stack((np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)))

@@ -1,0 +1,280 @@
+"""What each gateway should do with its users' requests: one table per cluster that has a gateway. Pure.
+
+A gateway has its own shares: those of the cells whose front door it is. Its users are told apart by cell where the
+request names one; a request that names none is shared out as the gateway's users are together, among the clusters that
+may serve every one of them (residency fails closed).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from federation.control.latency import distance_km
+from federation.control.plan import Route, Routes
+from federation.policy.documents import Gateway, Model, PlacementPolicySpec, Traffic
+from federation.state.phases import Phase
+from federation.state.world import World
+
+Address = tuple[str, int]
+"""IP address and port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Requests that are shared out alike: one cell's, or with an empty `cell` those that name none.
+
+    `shares` sum to 1 over the clusters that serve; `unserved` is the part of all requests that nobody has room for.
+    `overflow` has what may be used besides when those fail, by capacity in requests per second.
+    """
+
+    cell: str
+    shares: Mapping[str, float]
+    overflow: Mapping[str, float]
+    unserved: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTable:
+    """One model at one gateway. `local` are replicas in the gateway's own cluster; rates are requests per second.
+
+    `spill_rps` is what the cluster takes from other gateways: what the plan sends it, and the policy's part of its own
+    capacity.
+    """
+
+    model: str
+    traffic: Traffic
+    health_path: str
+    groups: tuple[Group, ...]
+    local: tuple[Address, ...]
+    spill_rps: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayTable:
+    """Everything that one cluster's gateways are told."""
+
+    cluster: str
+    region: str
+    zone: str
+    models: tuple[ModelTable, ...]
+    gateways: Mapping[str, Gateway]
+    regions: Mapping[str, str] = field(default_factory=dict)
+
+
+HEALTH_PATHS: Mapping[str, str] = {
+    "vllm": "/health",
+    "triton": "/v2/health/ready",
+    "torchserve": "/ping",
+    "nemo": "/v1/health/ready",
+}
+"""Where each runtime answers that it is ready; what has no such path is asked whether its port opens."""
+LEAST_SHARE = 1e-4
+
+
+def tables(world: World, routes: Routes, endpoints: Mapping[tuple[str, str], tuple[Address, ...]]) -> Tables:
+    """The table of every cluster that has a gateway, and what could not be put in one, in sentences.
+
+    Args: endpoints: (model, cluster) -> replicas there by address, see `remembered_endpoints`.
+    """
+    return _Builder(world, routes, endpoints).build()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """All gateways' tables by cluster; `missing` says who gets shares that no gateway can be sent."""
+
+    by_cluster: Mapping[str, GatewayTable]
+    missing: tuple[str, ...]
+
+
+def remembered_endpoints(
+    world: World, known: Mapping[tuple[str, str], tuple[Address, ...]]
+) -> dict[tuple[str, str], tuple[Address, ...]]:
+    """(model, cluster) -> addresses by the newest report; where that says none of replicas that are ready, as known.
+
+    Missing data is never an order to remove an endpoint: a cluster that is silent keeps its own.
+    """
+    found = dict(known)
+    for cluster, state in sorted(world.clusters.items()):
+        if state.report is None:
+            continue
+        told: dict[str, list[Address]] = defaultdict(list)
+        for one in sorted(state.report.endpoints):
+            told[one.model].append((one.address, one.port))
+        ready = {replica.model for replica in state.report.replicas if replica.ready}
+        for model in told.keys() | {key[0] for key in found if key[1] == cluster}:
+            if told.get(model) or model not in ready:
+                found[model, cluster] = tuple(told.get(model, ()))
+    return {key: addresses for key, addresses in found.items() if addresses and key[1] in world.clusters}
+
+
+class _Builder:
+    def __init__(self, world: World, routes: Routes, endpoints: Mapping[tuple[str, str], tuple[Address, ...]]) -> None:
+        self.world = world
+        self.endpoints = endpoints
+        self.clusters = world.catalogue_by_name()
+        self.gateways = {
+            name: document.spec.gateway for name, document in self.clusters.items() if document.spec.gateway is not None
+        }
+        self.routes: dict[str, list[Route]] = defaultdict(list)
+        for route in routes.routes:
+            self.routes[route.model].append(route)
+        self.capacity = capacity_rps(world)
+        self.missing: set[str] = set()
+
+    def build(self) -> Tables:
+        """All of them."""
+        models = [
+            (document, policy.spec)
+            for document in self.world.documents.models
+            if (policy := self.world.documents.policy_of(document.metadata.name)) is not None
+        ]
+        made = {}
+        for name in sorted(self.gateways):
+            spec = self.clusters[name].spec
+            made[name] = GatewayTable(
+                cluster=name,
+                region=spec.region,
+                zone=spec.zone or "",
+                models=tuple(self._model(name, document, policy) for document, policy in models),
+                gateways=self.gateways,
+                regions={other: document.spec.region for other, document in sorted(self.clusters.items())},
+            )
+        return Tables(by_cluster=made, missing=tuple(sorted(self.missing)))
+
+    def _model(self, gateway: str, document: Model, policy: PlacementPolicySpec) -> ModelTable:
+        model, spec = document.metadata.name, document.spec
+        own = self._own_cells(gateway, model)
+        groups = [self._group(gateway, route, policy) for route in own]
+        return ModelTable(
+            model=model,
+            traffic=policy.traffic,
+            health_path=HEALTH_PATHS.get(spec.runtime.preset, ""),
+            groups=(self._everyone(gateway, model, own, policy), *groups),
+            local=self.endpoints.get((model, gateway), ()),
+            spill_rps=self._spill_rps(gateway, model, policy),
+        )
+
+    def _own_cells(self, gateway: str, model: str) -> list[Route]:
+        """Routes of the cells whose front door this is; of the nearest cell where there are none."""
+        routes = self.routes[model]
+        own = [route for route in routes if self._front_door(model, route.cell) == gateway]
+        if own:
+            return own
+        here = self.clusters[gateway].spec.location
+        far = {
+            route.cell: distance_km(here.lat, here.lon, cell.lat, cell.lon)
+            for route in routes
+            if (cell := self.world.cells.get(route.cell)) is not None
+        }
+        return sorted((one for one in routes if one.cell in far), key=lambda one: (far[one.cell], one.cell))[:1]
+
+    def _front_door(self, model: str, cell: str) -> str:
+        demand = self.world.demand.get((model, cell))
+        return demand.reporter if demand is not None else ""
+
+    def _group(self, gateway: str, route: Route, policy: PlacementPolicySpec) -> Group:
+        allowed = self._allowed(policy, [route.cell])
+        planned = {share.cluster: share.share for share in route.now if share.cluster in allowed}
+        return self._shared(gateway, route.model, route.cell, planned, allowed)
+
+    def _everyone(self, gateway: str, model: str, own: Iterable[Route], policy: PlacementPolicySpec) -> Group:
+        """All of the gateway's users together."""
+        own = list(own)
+        allowed = self._allowed(policy, [route.cell for route in own])
+        planned: dict[str, float] = defaultdict(float)
+        if not own:  # nobody has asked for it yet: here if it can be, else wherever it is ready
+            ready = {c: self.capacity[model, c] for c in sorted(allowed) if self.capacity.get((model, c), 0.0) > 0}
+            planned |= {gateway: 1.0} if gateway in ready else ready
+            return self._shared(gateway, model, "", planned, allowed)
+        weights = {route.cell: self._rps(model, route.cell) for route in own}
+        whole = sum(weights.values()) or float(len(own) or 1)
+        for route in own:
+            part = (weights[route.cell] or (1.0 if not sum(weights.values()) else 0.0)) / whole
+            for share in route.now:
+                if share.cluster in allowed:
+                    planned[share.cluster] += part * share.share
+        return self._shared(gateway, model, "", planned, allowed)
+
+    def _shared(
+        self, gateway: str, model: str, cell: str, planned: Mapping[str, float], allowed: frozenset[str]
+    ) -> Group:
+        """Shares among the clusters that this gateway can reach, and the others that could help."""
+        reachable = {c: share for c, share in sorted(planned.items()) if self._reachable(gateway, c, model)}
+        for cluster in sorted(planned.keys() - reachable.keys()):
+            self.missing.add(self._why_missing(gateway, cluster, model))
+        whole = sum(reachable.values())
+        shares = {c: share / whole for c, share in reachable.items() if share / whole > LEAST_SHARE} if whole else {}
+        overflow = {
+            c: self.capacity[model, c]
+            for c in sorted(allowed - shares.keys())
+            if self.capacity.get((model, c), 0.0) > 0 and self._takes(c) and self._reachable(gateway, c, model)
+        }
+        unserved = max(0.0, 1.0 - sum(planned.values())) if planned else 0.0
+        return Group(
+            cell=cell, shares=shares, overflow=overflow, unserved=round(unserved, 4) if unserved > LEAST_SHARE else 0.0
+        )
+
+    def _reachable(self, gateway: str, cluster: str, model: str) -> bool:
+        return bool(self.endpoints.get((model, cluster))) if cluster == gateway else cluster in self.gateways
+
+    def _why_missing(self, gateway: str, cluster: str, model: str) -> str:
+        if cluster == gateway:
+            return f"the gateway of {gateway} knows no replica of {model} there: its agent reports no endpoints"
+        return f"{cluster} has a share of {model} and no gateway: give its Cluster document spec.gateway"
+
+    def _takes(self, cluster: str) -> bool:
+        """Whether a cluster may be sent what nobody planned."""
+        return (
+            self.world.is_routable(cluster)
+            and self.world.clusters[cluster].phase is Phase.READY
+            and cluster not in self.world.cordons
+        )
+
+    def _allowed(self, policy: PlacementPolicySpec, cells: Iterable[str]) -> frozenset[str]:
+        """Clusters that may serve the users of every one of these cells."""
+        cells = list(cells)
+        allowed = frozenset(self.clusters) if cells else allowed_clusters(self.world, policy, None)
+        for cell in cells:
+            known = self.world.cells.get(cell)
+            allowed &= allowed_clusters(self.world, policy, known.country if known is not None else None)
+        return allowed
+
+    def _rps(self, model: str, cell: str) -> float:
+        demand = self.world.demand.get((model, cell))
+        return demand.requests_per_second if demand is not None else 0.0
+
+    def _spill_rps(self, cluster: str, model: str, policy: PlacementPolicySpec) -> float:
+        planned = sum(
+            share.share * self._rps(model, route.cell)
+            for route in self.routes[model]
+            if self._front_door(model, route.cell) != cluster
+            for share in route.now
+            if share.cluster == cluster
+        )
+        return planned + policy.traffic.spill_percent / 100 * self.capacity.get((model, cluster), 0.0)
+
+
+def allowed_clusters(world: World, policy: PlacementPolicySpec, country: str | None) -> frozenset[str]:
+    """Clusters that residency lets serve users of `country`; of an unknown one (None), those that every rule admits."""
+    allowed = {document.metadata.name: set(document.spec.jurisdictions) for document in world.documents.clusters}
+    for rule in policy.residency:
+        if rule.users_in is None or country is None or country in rule.users_in.countries:
+            wanted = set(rule.clusters_in.jurisdictions)
+            allowed = {name: has for name, has in allowed.items() if has & wanted}
+    return frozenset(allowed)
+
+
+def capacity_rps(world: World) -> dict[tuple[str, str], float]:
+    """(model, cluster) -> requests per second that its ready replicas sustain, as plans count on it."""
+    found: dict[tuple[str, str], float] = defaultdict(float)
+    models = {document.metadata.name: document.spec for document in world.documents.models}
+    for (model, cluster, pool), ready in world.ready_replicas().items():
+        spec = models.get(model)
+        for one in spec.accelerators if spec is not None else ():
+            if one.product == pool.product and (one.mig_profile or "") == pool.mig_profile:
+                found[model, cluster] += ready * one.requests_per_second
+                break
+    return dict(found)

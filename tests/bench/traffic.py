@@ -1,0 +1,57 @@
+"""What users see of a drain and of a loss, through real gateways, beside simpler ways on the same input."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.bench.demo_size import result
+from tests.testbed import scenarios
+
+
+def traffic() -> Iterator[dict[str, object]]:
+    """A drain beside names that are switched at once; a loss beside gateways alone and beside the next cycle."""
+    drained = _run(lambda directory: scenarios.drain(directory))
+    names = "DNS switched at once, 30 s to live"
+    yield result(
+        "drain: failed of 10 000",
+        _of(drained.failed, drained.requests),
+        "requests",
+        names,
+        _of(drained.dns_failed, drained.dns_requests),
+    )
+    yield result(
+        "drain: largest distance from the planned share",
+        max(one.off() for one in drained.steps),
+        "share",
+        "the aim",
+        0.02,
+    )
+    ours = _run(lambda directory: scenarios.lose(directory))
+    alone = _run(lambda directory: scenarios.lose(directory, controller=False))
+    cycle = _run(lambda directory: scenarios.lose_and_wait(directory))
+    for name, other in (("gateways alone", alone), ("the next cycle of 20 s", cycle)):
+        yield result("loss: last request sent there", ours.last_sent_s, "s", name, other.last_sent_s)
+        yield result("loss: requests sent there", ours.sent_there, "requests", name, other.sent_there)
+        yield result(
+            "loss: failed of a minute's",
+            100 * ours.failed / ours.per_minute,
+            "%",
+            name,
+            100 * other.failed / other.per_minute,
+        )
+    if ours.detected_s is not None:
+        yield result("loss: new routes committed", ours.detected_s, "s", "gateways alone", None)
+
+
+def _of(failed: int, requests: int) -> float:
+    return 10_000 * failed / requests
+
+
+def _run(make: Any) -> Any:
+    with tempfile.TemporaryDirectory() as directory:
+        coroutine: Coroutine[Any, Any, Any] = make(Path(directory))
+        return asyncio.run(coroutine)

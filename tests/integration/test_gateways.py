@@ -1,0 +1,335 @@
+"""Real gateways: shares as planned, refusals heard and shown, nobody told what is another's, nothing written twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.route.v3 import route_pb2
+
+from agents.gateway.stats import GatewayStats
+from federation.adapters.xds import InsecureXds, XdsListen, XdsServer
+from federation.aiokit.clock import Clock
+from federation.policy.documents import Gateway, Traffic
+from federation.traffic import xds
+from federation.traffic.status import GatewayStatus
+from federation.traffic.table import GatewayTable, Group, ModelTable
+from tests.testbed.envoy import Envoy
+from tests.testbed.fixtures import require_envoy
+from tests.testbed.processes import free_ports, wait_for_port
+from tests.testbed.replicas import Replicas
+
+pytestmark = pytest.mark.real
+REQUESTS = 1000
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Replicas]:
+    """Two replicas in each of two clusters."""
+    require_envoy()
+    with Replicas(("fra", "iad"), per_cluster=2) as servers:
+        for cluster, ports in servers.ports.items():
+            for port in ports:
+                servers.start(cluster, port)
+        yield servers
+
+
+class Told:
+    """A server with what gateways said to it."""
+
+    def __init__(self, listen: XdsListen | None = None) -> None:
+        self.statuses: list[GatewayStatus] = []
+        self.sent: list[str] = []
+        self.server = XdsServer(
+            listen or XdsListen(port=0),
+            now_s=time.monotonic,
+            on_status=self.statuses.append,
+            on_sent=lambda type_url, count: self.sent.append(xds.SHORT[type_url]),
+        )
+
+    async def until(self, ask: Callable[[], object], what: str) -> None:
+        for _ in range(500):
+            if await asyncio.to_thread(ask):
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"no {what}: {self.statuses[-1:]}, {self.sent}")
+
+    def accepted(self, snapshot: xds.Snapshot) -> bool:
+        """Whether the newest word is that all of it is in force."""
+        wanted = {short: snapshot.version(type_url) for type_url, short in xds.SHORT.items()}
+        return bool(self.statuses) and dict(self.statuses[-1].accepted) == wanted
+
+
+@pytest.fixture
+async def told() -> AsyncIterator[Told]:
+    made = Told()
+    await made.server.start()
+    yield made
+    await made.server.stop()
+
+
+def table(servers: Replicas, fra: float, *, session: str | None = None, unserved: float = 0.0) -> GatewayTable:
+    """The gateway of fra, with two replicas of its own and a gateway in iad (a replica stands for it)."""
+    shares = {name: part for name, part in (("fra", fra), ("iad", 1 - fra)) if part}
+    model = ModelTable(
+        model="chat-8b",
+        traffic=Traffic(session_header=session),
+        health_path="/health",
+        groups=(
+            Group(cell="", shares=shares, overflow={}, unserved=unserved),
+            Group(cell="New York", shares={"iad": 1.0}, overflow={"fra": 10.0}),
+        ),
+        local=tuple(("127.0.0.1", port) for port in servers.ports["fra"]),
+        spill_rps=20.0,
+    )
+    gateways = {"iad": Gateway(address="127.0.0.1", port=servers.ports["iad"][0])}
+    return GatewayTable(cluster="fra", region="eu", zone="", models=(model,), gateways=gateways)
+
+
+async def ask(envoy: Envoy, count: int, **headers: str) -> Counter[str]:
+    """Who answered how often; a status for what is no answer."""
+    found: Counter[str] = Counter()
+    async with aiohttp.ClientSession() as client:
+        for number in range(count):
+            given = {"host": "chat-8b.example", "x-session-id": str(number)} | {
+                name.replace("_", "-"): value for name, value in headers.items()
+            }
+            async with client.get(f"http://127.0.0.1:{envoy.port}/v1", headers=given) as answer:
+                found[await answer.text() if answer.status == 200 else str(answer.status)] += 1
+    return found
+
+
+async def opened(envoy: Envoy) -> None:
+    """Return once users are let in and every endpoint was found healthy."""
+    await asyncio.to_thread(wait_for_port, envoy._process, envoy.port, timeout_s=20.0)
+    for _ in range(200):
+        clusters = await asyncio.to_thread(envoy.admin, "/clusters")
+        if "/failed" not in clusters and "health_flags::healthy" in clusters:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(clusters)
+
+
+@pytest.mark.parametrize("delta", [True, False], ids=["incremental", "state-of-the-world"])
+@pytest.mark.parametrize("session", [None, "x-session-id"], ids=["spread", "sticky"])
+async def test_a_gateway_shares_requests_out_as_planned(
+    told: Told, servers: Replicas, delta: bool, session: str | None
+) -> None:
+    """The plan would be a number on a map."""
+    # Sessions are drawn by their hash: a thousand of them are off by 1.5 % (one sigma).
+    near = 0.02 if session is None else 0.06
+    told.server.offer("fra", xds.snapshot(table(servers, 0.7, session=session)))
+    with Envoy("fra", xds_port=told.server.port, delta=delta) as envoy:
+        await opened(envoy)
+        assert (await ask(envoy, REQUESTS))["fra"] / REQUESTS == pytest.approx(0.7, abs=near)
+        assert await ask(envoy, 10, x_isochrone_cell="New York") == {"iad": 10}
+        assert await ask(envoy, 10, x_isochrone_from="iad") == {"fra": 10}, "what was sent on is served here"
+        assert await ask(envoy, 5, host="unknown.example") == {"404": 5}
+        assert await ask(envoy, 5, host="any.example", x_gateway_model_name="chat-8b") != {"404": 5}
+        following = xds.snapshot(table(servers, 0.2, session=session))
+        told.server.offer("fra", following)
+        await told.until(lambda: told.accepted(following), "word of the new shares")
+        assert (await ask(envoy, REQUESTS))["fra"] / REQUESTS == pytest.approx(0.2, abs=near)
+        told.sent.clear()
+        for _ in range(10):
+            told.server.offer("fra", xds.snapshot(table(servers, 0.2, session=session)))
+            await asyncio.sleep(0.01)
+        assert told.sent == [], "an unchanged plan writes nothing"
+
+
+async def test_a_session_stays_where_its_cache_is(told: Told, servers: Replicas) -> None:
+    """A random draw would compute every user's prompt anew on every request; a step must move its part alone."""
+
+    async def owners(envoy: Envoy) -> dict[str, str]:
+        found = {}
+        for number in range(300):
+            (found[str(number)],) = await ask(envoy, 1, x_session_id=str(number))
+        return found
+
+    told.server.offer("fra", xds.snapshot(table(servers, 0.8, session="x-session-id")))
+    with Envoy("fra", xds_port=told.server.port) as envoy:
+        await opened(envoy)
+        before = await owners(envoy)
+        assert await owners(envoy) == before
+        following = xds.snapshot(table(servers, 0.6, session="x-session-id"))
+        told.server.offer("fra", following)
+        await told.until(lambda: told.accepted(following), "word of the new shares")
+        after = await owners(envoy)
+    moved = sum(before[key] != after[key] for key in before) / len(before)
+    assert 0.1 < moved < 0.35, f"{moved:.0%} of sessions changed cluster for a step of 20 %"
+
+
+async def test_a_full_receiver_sheds_what_others_send_by_priority(told: Told, servers: Replicas) -> None:
+    """The loss of one region would fell the next, and that one the one after."""
+    told.server.offer("fra", xds.snapshot(table(servers, 1.0, unserved=0.5)))
+    with Envoy("fra", xds_port=told.server.port) as envoy:
+        await opened(envoy)
+        sent_on = await ask(envoy, 100, x_isochrone_from="iad")
+        assert sent_on["429"] > 40, f"it takes 20 a second from others: {sent_on}"
+        high = await ask(envoy, 60, x_isochrone_from="iad", x_isochrone_priority="high")
+        assert high == {"fra": 60}
+        own = await ask(envoy, 400)
+        assert own["503"] / 400 == pytest.approx(0.5, abs=0.1), "what nobody has room for is turned away at the door"
+        assert await ask(envoy, 100, x_isochrone_priority="high") == {"fra": 100}
+
+
+async def test_an_agent_reads_how_its_replicas_answer(told: Told, servers: Replicas) -> None:
+    """A shift would go on into a cluster that fails its users: nobody would tell the controller."""
+    told.server.offer("fra", xds.snapshot(table(servers, 1.0)))
+    with Envoy("fra", xds_port=told.server.port) as envoy:
+        await opened(envoy)
+        stats = GatewayStats(f"http://127.0.0.1:{envoy.admin_port}", Clock())
+        assert await stats.read() == (), "nothing is known of before"
+        servers.error_share["fra"] = 1.0
+        await ask(envoy, 10, x_isochrone_from="iad", x_isochrone_priority="high")
+        servers.error_share["fra"] = 0.0
+        await ask(envoy, 30, x_isochrone_from="iad", x_isochrone_priority="high")
+        (sample,) = await stats.read()
+    assert sample.model == "chat-8b"
+    assert sample.requests_per_second > 0
+    assert sample.error_share == pytest.approx(0.25, abs=0.01)
+
+
+def overflowing(snapshot: xds.Snapshot) -> xds.Snapshot:
+    """The same with a route whose weights together are beyond Envoy's limit."""
+    made = route_pb2.RouteConfiguration.FromString(snapshot.of(xds.RDS)[xds.ROUTE_CONFIG].body)
+    action = made.virtual_hosts[0].routes[-1].route
+    name = action.cluster
+    for _ in range(2):
+        action.weighted_clusters.clusters.add(name=name).weight.value = 2**32 - 1
+    return changed(snapshot, xds.RDS, xds.ROUTE_CONFIG, made)
+
+
+def out_of_bounds(snapshot: xds.Snapshot) -> xds.Snapshot:
+    """The same with endpoints of a priority that there is not."""
+    (name,) = [name for name in snapshot.of(xds.EDS) if name.endswith("|any")]
+    made = endpoint_pb2.ClusterLoadAssignment.FromString(snapshot.of(xds.EDS)[name].body)
+    made.endpoints[0].priority = 1000
+    return changed(snapshot, xds.EDS, name, made)
+
+
+def to_nowhere(snapshot: xds.Snapshot) -> xds.Snapshot:
+    """The same with a route to a cluster that there is not."""
+    made = route_pb2.RouteConfiguration.FromString(snapshot.of(xds.RDS)[xds.ROUTE_CONFIG].body)
+    made.validate_clusters.value = True
+    made.virtual_hosts[0].routes[-1].route.cluster = "nowhere"
+    return changed(snapshot, xds.RDS, xds.ROUTE_CONFIG, made)
+
+
+def changed(snapshot: xds.Snapshot, type_url: str, name: str, body: Any) -> xds.Snapshot:
+    kind = {**snapshot.of(type_url), name: xds.resource(type_url, name, body)}
+    return replace(snapshot, by_type={**snapshot.by_type, type_url: kind})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "words"),
+    [
+        pytest.param(overflowing, "routes", "sum of weights", id="weight-overflow"),
+        pytest.param(out_of_bounds, "endpoints", "priority", id="endpoints-out-of-bounds"),
+        pytest.param(to_nowhere, "routes", "unknown cluster", id="unknown-cluster"),
+    ],
+)
+async def test_what_a_gateway_refuses_is_heard_and_the_last_good_one_serves(
+    told: Told, servers: Replicas, spoil: Callable[[xds.Snapshot], xds.Snapshot], kind: str, words: str
+) -> None:
+    """One bad update would take every region down, or nobody would know that it was not taken."""
+    good = xds.snapshot(table(servers, 0.7))
+    told.server.offer("fra", good)
+    with Envoy("fra", xds_port=told.server.port) as envoy:
+        await opened(envoy)
+        told.server.offer("fra", spoil(good))
+        await told.until(lambda: told.statuses[-1].refused, "refusal")
+        assert words in told.statuses[-1].refused[kind].lower()
+        assert (await ask(envoy, 300))["fra"] / 300 == pytest.approx(0.7, abs=0.02)
+        following = xds.snapshot(table(servers, 0.4))
+        told.server.offer("fra", following)
+        await told.until(lambda: told.accepted(following) and not told.statuses[-1].refused, "word of the cure")
+        assert (await ask(envoy, 300))["fra"] / 300 == pytest.approx(0.4, abs=0.02)
+
+
+async def test_gateways_go_on_without_a_controller_and_take_nothing_anew_when_it_is_back(servers: Replicas) -> None:
+    """An outage of the controller would be an outage of every model; its return would be a jump."""
+    (port,) = free_ports(1)
+    snapshot = xds.snapshot(table(servers, 0.5))
+    first = Told(XdsListen(port=port))
+    await first.server.start()
+    first.server.offer("fra", snapshot)
+    with Envoy("fra", xds_port=port) as envoy:
+        await opened(envoy)
+        await first.server.stop()
+        servers.kill("fra", servers.ports["fra"][0])
+        found = await ask(envoy, 300)
+        servers.start("fra", servers.ports["fra"][0])
+        assert sum(found.values()) == found["fra"] + found["iad"], f"a replica failed meanwhile: {found}"
+        second = Told(XdsListen(port=port))
+        await second.server.start()
+        await second.until(lambda: second.statuses, "gateway that is back")
+        assert sum((await ask(envoy, 100)).values()) == 100, "nothing is known yet: nothing is taken away"
+        second.server.offer("fra", snapshot)
+        await asyncio.sleep(0.3)
+        assert second.sent == []
+        await second.server.stop()
+
+
+# ---- who may ask
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, and one certificate each for the controller and for the gateways of fra and of iad."""
+    directory = tmp_path_factory.mktemp("tls")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=directory)
+
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=ca")
+    for name in ("isochrone", "fra", "iad"):
+        own = directory / name
+        own.mkdir()
+        (own / "ext").write_text(f"subjectAltName=DNS:{name}\n")
+        request = ["req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}/tls.key", "-out", f"{name}/csr"]
+        openssl(*request, "-subj", f"/CN={name}")
+        signing = ["x509", "-req", "-in", f"{name}/csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"]
+        openssl(*signing, "-extfile", f"{name}/ext", "-out", f"{name}/tls.crt", "-days", "2")
+        (own / "ca.crt").write_bytes((directory / "ca.crt").read_bytes())
+    return directory
+
+
+def mutual(certificates: Path) -> XdsListen:
+    own = certificates / "isochrone"
+    return XdsListen(port=0, cert_file=own / "tls.crt", key_file=own / "tls.key", ca_file=own / "ca.crt")
+
+
+async def test_beyond_loopback_there_is_no_plain_text() -> None:
+    server = XdsServer(XdsListen(host="0.0.0.0"), now_s=time.monotonic, on_status=print, on_sent=print)
+    with pytest.raises(InsecureXds, match="--xds-cert"):
+        await server.start()
+
+
+async def test_a_gateway_is_told_what_its_certificate_entitles_it_to(certificates: Path, servers: Replicas) -> None:
+    """Whoever takes over one region's gateway would read, and be sent, the traffic of all."""
+    told = Told(mutual(certificates))
+    await told.server.start()
+    told.server.offer("fra", xds.snapshot(table(servers, 0.5)))
+    try:
+        with Envoy("fra", xds_port=told.server.port, tls=certificates / "fra") as envoy:
+            await told.until(lambda: told.statuses and told.statuses[-1].accepted.get("routes"), "gateway of fra")
+            await asyncio.to_thread(wait_for_port, envoy._process, envoy.port, timeout_s=20.0)
+        await told.until(lambda: not told.statuses[-1].connected, "end of it")
+        told.statuses.clear()
+        with Envoy("fra", xds_port=told.server.port, tls=certificates / "iad") as envoy:
+            await asyncio.sleep(1.5)
+            assert told.statuses == [], "iad's certificate, fra's name"
+            assert json.loads(envoy.admin("/stats?format=json&filter=control_plane.connected_state"))["stats"]
+    finally:
+        await told.server.stop()

@@ -1,0 +1,46 @@
+"""A rollout ends, whatever routing does meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from placement import model as words
+from tests.sim.fleet import Engine, SimFleet
+
+FIRST, OTHER = "iad", "nrt"
+
+
+class Wavering(Engine):
+    """Sends Tokyo's users to whichever of two clusters has the fewer of them, as round trips that grow with load do."""
+
+    def __init__(self, fleet: SimFleet) -> None:
+        self.fleet = fleet
+
+    async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:
+        routed = await super().route(problem, ready)
+        (now,) = [route.now for route in self.fleet.hub.routes.routes if route.cell == "Tokyo"]
+        there = sum(share.share for share in now if share.cluster == FIRST)
+        serving = FIRST if there < 0.5 else OTHER
+        flows = tuple(
+            replace(flow, cluster=serving) if flow.cell == "Tokyo" and flow.cluster in (FIRST, OTHER) else flow
+            for flow in routed.flows
+        )
+        return replace(routed, flows=flows)
+
+
+async def test_what_is_not_wanted_goes_though_requests_of_others_never_come_to_rest(tmp_path: Path) -> None:
+    """Somebody would pay for replicas that serve nobody, for as long as two clusters are equally near."""
+    fleet = SimFleet(7, tmp_path)
+    await fleet.start_controller()
+    await fleet.run(600, fleet.check)
+    before = fleet.wanted()
+    dear = max(("fra-1", "fra-2", "par"), key=lambda name: before[name])
+    fleet.steer._solver = Wavering(fleet)  # type: ignore[assignment]
+    fleet.resize(dear, 8, 30.0)
+    await fleet.run(600, fleet.check)
+    assert fleet.wanted()[dear] == 0, fleet.said[-1]
+    assert fleet.ready()[dear] == 0, f"wanted {fleet.wanted()}, ready {fleet.ready()}"
+    moving = [route for route in fleet.hub.routes.routes if route.now != route.target]
+    assert [route.cell for route in moving] == ["Tokyo"], "the case is the one that is meant"
+    await fleet.stop_controller()

@@ -1,0 +1,74 @@
+"""The compact snapshot: who holds it answers as the controller would."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federation.control.latency import distance_km
+from federation.traffic.snapshot import CellEntry, ClusterEntry, Index, ModelEntry, RouteSnapshot, build, pick
+from tests.unit.traffic.test_table import ROUTES, RULE, world_of
+
+KEYS = [f"session-{number}" for number in range(4000)]
+
+
+@pytest.mark.parametrize("parts", [(("a", 0.7), ("b", 0.3)), (("a", 0.5), ("b", 0.3), ("c", 0.2)), (("a", 1.0),)])
+def test_keys_fall_to_clusters_by_their_shares(parts: tuple[tuple[str, float], ...]) -> None:
+    """The plan's shares would be anything."""
+    found = Counter(pick(key, parts) for key in KEYS)
+    assert {name: found[name] / len(KEYS) for name, _ in parts} == pytest.approx(dict(parts), abs=0.03)
+
+
+def test_a_step_of_a_shift_moves_its_own_part_of_keys_alone() -> None:
+    """Every session would lose its cache at every step."""
+    before = {key: pick(key, (("a", 0.8), ("b", 0.2))) for key in KEYS}
+    after = {key: pick(key, (("a", 0.6), ("b", 0.4))) for key in KEYS}
+    moved = [key for key in KEYS if before[key] != after[key]]
+    assert len(moved) / len(KEYS) == pytest.approx(0.2, abs=0.03)
+    assert all(after[key] == "b" for key in moved)
+
+
+places = st.tuples(st.floats(-90, 90), st.floats(-180, 180))
+
+
+@given(cells=st.lists(places, min_size=1, max_size=20), user=places)
+def test_the_nearest_cell_decides(cells: list[tuple[float, float]], user: tuple[float, float]) -> None:
+    snapshot = RouteSnapshot(
+        clusters=(ClusterEntry("fra", "192.0.2.1", 443, 50.0, 8.0),),
+        models=(
+            ModelEntry(
+                "chat", 30, tuple(CellEntry(str(n), "DE", *place, ((0, 1),)) for n, place in enumerate(cells)), (), ()
+            ),
+        ),
+    )
+    entry = Index(snapshot).at("chat", *user)
+    assert entry is not None
+    chosen_km = distance_km(*user, *cells[int(entry.answer.cell)])
+    assert chosen_km <= min(distance_km(*user, *cell) for cell in cells) + 0.5
+
+
+def test_a_snapshot_says_the_same_after_a_journey() -> None:
+    """An edge function would send users elsewhere than the controller does."""
+    made = build(world_of(residency=(RULE,)), ROUTES)
+    again = msgspec.json.decode(Index(made).body, type=RouteSnapshot)
+    for place in ((52.5, 13.4, ""), (40.7, -74.0, "DE"), (40.7, -74.0, "US"), (0.0, 0.0, "")):
+        ours, theirs = Index(made).at("chat", *place), Index(again).at("chat", *place)
+        assert ours is not None
+        assert theirs is not None
+        assert ours.body == theirs.body
+
+
+def test_a_user_of_an_unknown_place_is_served_where_everyone_may_be() -> None:
+    """Residency fails closed."""
+    entry = Index(build(world_of(residency=(RULE,)), ROUTES)).anywhere("chat")
+    assert entry is not None
+    assert {one.cluster for one in entry.answer.clusters} <= {"fra", "par"}
+
+
+def test_equal_routes_have_equal_versions() -> None:
+    """Whoever waits for a change would be woken by every report."""
+    assert build(world_of(), ROUTES).version == build(world_of(), ROUTES).version

@@ -1,0 +1,177 @@
+"""What a gateway is told to do with its users: its own shares, residency, and never less than is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+from envoy.config.endpoint.v3 import endpoint_pb2
+
+from federation.control.plan import Route, Routes, Share
+from federation.policy.documents import (
+    Cluster,
+    ClustersIn,
+    Gateway,
+    ResidencyRule,
+    Traffic,
+    UsersIn,
+)
+from federation.state.reduce import CordonsSet
+from federation.state.world import Cordon, World
+from federation.traffic import xds
+from federation.traffic.table import Group, remembered_endpoints, tables
+from federation.wire import messages
+from tests.builders import a_model, a_policy, a_report, a_world, heard, replicas, some_demand, told
+
+RULE = ResidencyRule(users_in=UsersIn(countries=("DE",)), clusters_in=ClustersIn(jurisdictions=("EU",)))
+
+
+def with_gateways(world: World, *names: str) -> World:
+    """The same with a front door in these clusters."""
+    clusters: tuple[Cluster, ...] = tuple(
+        msgspec.structs.replace(
+            one, spec=msgspec.structs.replace(one.spec, gateway=Gateway(address="192.0.2.1", port=443))
+        )
+        if one.metadata.name in names
+        else one
+        for one in world.documents.clusters
+    )
+    return replace(world, documents=msgspec.structs.replace(world.documents, clusters=clusters))
+
+
+def at(cluster: str) -> tuple[messages.ReplicaEndpoint, ...]:
+    return (messages.ReplicaEndpoint(model="chat", address=f"10.0.0.{len(cluster)}", port=8000),)
+
+
+def world_of(**policy: Any) -> World:
+    """Berlin behind fra, New York behind iad; everyone ready, everyone with a gateway."""
+    world = a_world("fra", "iad", "par", models=(a_model(),), policies=(a_policy("chat", **policy),))
+    world = heard(
+        world,
+        a_report(
+            "fra",
+            demand=(some_demand("chat", "Berlin", 30.0), some_demand("chat", "Zurich", 10.0, country="CH")),
+            replicas=(replicas("chat", 2, 2),),
+            endpoints=at("fra"),
+        ),
+        a_report(
+            "iad",
+            demand=(some_demand("chat", "New York", 20.0, country="US", at="iad"),),
+            replicas=(replicas("chat", 2, 2),),
+            endpoints=at("iad"),
+        ),
+        a_report("par", replicas=(replicas("chat", 1, 1),), endpoints=at("par")),
+    )
+    return with_gateways(world, "fra", "iad", "par")
+
+
+def routed(**cells: dict[str, float]) -> Routes:
+    return Routes(
+        version=1,
+        routes=tuple(
+            Route(
+                model="chat",
+                cell=cell.replace("_", " "),
+                now=tuple(Share(cluster=name, share=part) for name, part in parts.items()),
+                target=(),
+            )
+            for cell, parts in cells.items()
+        ),
+    )
+
+
+ROUTES = routed(Berlin={"fra": 0.8, "par": 0.2}, Zurich={"iad": 1.0}, New_York={"iad": 1.0})
+
+
+def groups(world: World, gateway: str, routes: Routes = ROUTES) -> dict[str, Group]:
+    made = tables(world, routes, remembered_endpoints(world, {}))
+    (model,) = made.by_cluster[gateway].models
+    return {group.cell: group for group in model.groups}
+
+
+def test_each_gateway_has_the_shares_of_its_own_users() -> None:
+    """Users would be served by what was planned for others, half a world away."""
+    fra = groups(world_of(), "fra")
+    assert fra["Berlin"].shares == {"fra": 0.8, "par": 0.2}
+    assert fra["Zurich"].shares == {"iad": 1.0}
+    assert fra[""].shares == pytest.approx({"fra": 0.6, "par": 0.15, "iad": 0.25}), "all its users, by their number"
+    assert set(groups(world_of(), "iad")) == {"", "New York"}
+
+
+def test_a_gateway_without_users_does_as_for_the_nearest() -> None:
+    assert groups(world_of(), "par")[""].shares == {"fra": 0.8, "par": 0.2}
+
+
+def test_residency_holds_for_requests_that_name_no_cell_and_for_overflow() -> None:
+    """Users in Germany would be served in the United States as soon as something fails."""
+    fra = groups(world_of(residency=(RULE,)), "fra")
+    assert fra[""].shares == pytest.approx({"fra": 0.8, "par": 0.2})
+    assert "iad" not in fra["Berlin"].overflow
+    assert set(fra["Zurich"].overflow) == {"fra", "par"}
+
+
+def test_what_nobody_has_room_for_is_turned_away_at_the_door() -> None:
+    """It would slow down everyone else."""
+    assert groups(world_of(), "iad", routed(New_York={"iad": 0.75}))["New York"].unserved == 0.25
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_overflow_spares_what_is_cordoned(drain: bool) -> None:
+    world = told(world_of(), CordonsSet(cordons={"par": Cordon(reason="maintenance", drain=drain)}))
+    assert "par" not in groups(world, "iad")["New York"].overflow
+
+
+def test_a_cluster_without_a_gateway_gets_nothing_and_that_is_said() -> None:
+    """A share that nobody can carry out would silently be somebody else's."""
+    world = with_gateways(a_world("fra"), "fra")
+    assert tables(world, Routes(), {}).missing == ()
+    bare = world_of()
+    bare = replace(
+        bare,
+        documents=msgspec.structs.replace(
+            bare.documents,
+            clusters=tuple(
+                msgspec.structs.replace(one, spec=msgspec.structs.replace(one.spec, gateway=None))
+                if one.metadata.name == "par"
+                else one
+                for one in bare.documents.clusters
+            ),
+        ),
+    )
+    made = tables(bare, ROUTES, remembered_endpoints(bare, {}))
+    assert "par" not in made.by_cluster
+    assert any("par has a share of chat and no gateway" in one for one in made.missing)
+    assert groups(bare, "fra")["Berlin"].shares == {"fra": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("ready", "told_endpoints", "kept"),
+    [
+        pytest.param(2, (), True, id="the agent cannot tell"),
+        pytest.param(0, (), False, id="there are none"),
+    ],
+)
+def test_missing_data_removes_no_endpoint(ready: int, told_endpoints: Any, kept: bool) -> None:
+    """One report without addresses would cut off replicas that serve."""
+    world = world_of()
+    known = remembered_endpoints(world, {})
+    world = heard(world, a_report("fra", 2, replicas=(replicas("chat", 2, ready),), endpoints=told_endpoints))
+    assert (("chat", "fra") in remembered_endpoints(world, known)) is kept
+
+
+def test_equal_tables_give_equal_bytes_and_weights_stay_far_from_the_limit() -> None:
+    """An unchanged plan would be sent again and again; a weight that is too large is refused as a whole."""
+    world = world_of(traffic=Traffic(session_header="x-session-id"))
+    endpoints = remembered_endpoints(world, {})
+    for name in ("fra", "iad", "par"):
+        first = xds.snapshot(tables(world, ROUTES, endpoints).by_cluster[name])
+        again = xds.snapshot(tables(world, ROUTES, dict(reversed(endpoints.items()))).by_cluster[name])
+        assert first == again
+        for one in first.of(xds.EDS).values():
+            made = endpoint_pb2.ClusterLoadAssignment.FromString(one.body)
+            for priority in (0, 1):
+                weights = [e.load_balancing_weight.value for e in made.endpoints if e.priority == priority]
+                assert sum(weights) < 2**32
+                assert not weights or abs(sum(weights) - xds.WHOLE) <= len(weights)
