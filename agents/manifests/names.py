@@ -18,8 +18,6 @@ POOL_ANNOTATION = "isochrone.dev/pool"
 PLAN_ANNOTATION = "isochrone.dev/plan"
 AUTOSCALED_ANNOTATION = "isochrone.dev/autoscaled"
 """On a Deployment whose replicas a HorizontalPodAutoscaler rules, or is about to: how many were placed."""
-MOST = 1_000_000
-"""Of an epoch or a generation, as the wire carries them."""
 _POOL = re.compile(r"([^:/]+)(?::([^/]+))?/(on-demand|spot|reserved)")
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -52,5 +50,5 @@ def pool_of(annotations: Mapping[str, str] | None) -> messages.PoolKey | None:
 def plan_of(annotations: Mapping[str, str] | None) -> tuple[int, int]:
     """The (epoch, generation) that an object was last applied by, or (0, 0)."""
     epoch, _, generation = (annotations or {}).get(PLAN_ANNOTATION, "").partition(".")
-    found = quantity.whole(epoch, most=MOST), quantity.whole(generation, most=MOST)
+    found = quantity.whole(epoch, most=messages.MOST_ORDINAL), quantity.whole(generation, most=messages.MOST_ORDINAL)
     return (0, 0) if found[0] is None or found[1] is None else (found[0], found[1])

@@ -23,8 +23,10 @@ Market = Literal["on-demand", "spot", "reserved"]
 Sharing = Literal["none", "time-slicing", "mps"]
 VerticalScaling = Literal["none", "off", "initial", "recreate"]
 NonNegative = Annotated[float, Meta(ge=0)]
-Ordinal = Annotated[int, Meta(ge=0)]
-"""Grows for as long as a federation lives."""
+MOST_ORDINAL = 2**53 - 1
+"""What every reader of JSON holds exactly."""
+Ordinal = Annotated[int, Meta(ge=0, le=MOST_ORDINAL)]
+"""An epoch or a generation: it grows for as long as a federation lives."""
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
