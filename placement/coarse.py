@@ -11,7 +11,7 @@ import numpy as np
 
 from placement import highs
 from placement.classes import Classes
-from placement.prices import Prices, raised
+from placement.prices import Prices, option_usd, raised
 from placement.world import Bools, Floats, Ints, World
 
 INFINITE = highspy.kHighsInf
@@ -241,10 +241,7 @@ class Coarse:
     def reduced_usd(self) -> Floats:
         """[O] what one replica more would add at the newest prices; about zero for those in use."""
         world, prices = self.world, self.prices
-        usd = world.option_usd + prices.device[world.option_pool] * world.option_devices
-        weights = prices.rule[world.rule_of] * world.rule_term
-        usd = usd - np.bincount(world.rule_option, weights=weights, minlength=len(usd))
-        made: Floats = usd - prices.capacity[world.option_node] * world.option_rps
+        made: Floats = option_usd(world, prices) - prices.capacity[world.option_node] * world.option_rps
         return made
 
     def missed(self) -> Bools:
