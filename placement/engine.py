@@ -40,7 +40,7 @@ NEAR_GAP = 0.005
 NEAR_NODE_LIMIT = 500
 """Half a percent is less than policies' minimum gain, so a better answer within it would not be acted on."""
 LUMPY_GAP = 0.02
-LUMPY_FLOWS = 10_000
+LUMPY_FLOWS = 2_000
 LUMPY_NODE_LIMIT = 50
 """Where replicas are few, a plan near the relaxation may be far from the best: then the whole programme is searched,
 with rows that make it tight, unless it is too large for that."""
