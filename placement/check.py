@@ -190,12 +190,14 @@ class _Check:
     def _fitting(self, model: Model) -> list[str]:
         """Clusters where the model may have replicas."""
         able = set()
+        room = {(one.model, one.pool): one.replicas for one in self.problem.room}
         for pool in self.problem.pools:
             shape, cluster = _shape(model, pool), self.names.clusters[pool.cluster]
             now = self.current.get((model.name, pool.name), 0)
             if shape is None or cluster.intake is Intake.DRAINING:
                 continue
-            if now > 0 or (cluster.intake is Intake.OPEN and pool.devices >= shape.devices):
+            has_room = room.get((model.name, pool.name), 1) > 0 and pool.devices >= shape.devices
+            if now > 0 or (cluster.intake is Intake.OPEN and has_room):
                 able.add(pool.cluster)
         return sorted(able)
 

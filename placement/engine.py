@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,7 @@ NEAR_GAP = 0.005
 NEAR_NODE_LIMIT = 500
 """Half a percent is less than policies' minimum gain, so a better answer within it would not be acted on."""
 LUMPY_GAP = 0.02
-LUMPY_FLOWS = 10_000
+LUMPY_FLOWS = 2_000
 LUMPY_NODE_LIMIT = 50
 """Where replicas are few, a plan near the relaxation may be far from the best: then the whole programme is searched,
 with rows that make it tight, unless it is too large for that."""
@@ -58,8 +58,8 @@ WORTH_SAYING_USD = 0.005
 MOST_SCARCE = 20
 
 Capacity = dict[str, float]
-Routed = Callable[[Model, Capacity], tuple[list[Flow], dict[str, float]]]
-"""(model, cluster -> requests per second that plans count on) -> its flows, and cell -> what they leave unserved."""
+Rates = Mapping[str, Mapping[tuple[str, str], float]]
+"""model -> (cell, cluster) -> requests per second."""
 
 
 def solve(problem: Problem, *, work: int | None = None) -> Solution:
@@ -81,25 +81,36 @@ def solve(problem: Problem, *, work: int | None = None) -> Solution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Whole:
-    """A programme with its answer in whole replicas; `misses` says that some floor cannot be held."""
+    """A programme with its answer in whole replicas; `misses` says that some floor cannot be held.
+
+    `relaxed` is a programme of the same question with its answer in fractions, where the search began with one.
+    """
 
     made: formulation.Formulation
     found: highs.Found
     misses: bool
+    relaxed: tuple[formulation.Formulation, highs.Found] | None
 
 
 def _solve_whole(index: Index, tiers: Sequence[formulation.Tier], work: int | None) -> Solution:
     whole = _answer(index, work, tiers=tiers)
     counts = {key: round(whole.found.values[column]) for key, column in whole.made.replicas.items()}
-    relaxed_made = formulation.formulate(index, without_floors=whole.misses, tiers=tiers)
-    relaxed = highs.solve(relaxed_made.programme, relaxed=True)
-    assert relaxed is not None, "what has an answer in whole numbers has one in fractions"
+    made, relaxed = whole.relaxed if whole.relaxed and not whole.misses else _relaxed(index, whole.misses, tiers)
     return _solution(
         index,
         {key: count for key, count in sorted(counts.items()) if count > 0},
         relaxed.objective if whole.misses else whole.found.bound,
-        device_usd=_device_usd(index, relaxed_made, relaxed),
+        device_usd=_device_usd(index, made, relaxed),
     )
+
+
+def _relaxed(
+    index: Index, without_floors: bool, tiers: Sequence[formulation.Tier]
+) -> tuple[formulation.Formulation, highs.Found]:
+    made = formulation.formulate(index, without_floors=without_floors, tiers=tiers)
+    relaxed = highs.solve(made.programme, relaxed=True)
+    assert relaxed is not None, "what has an answer in whole numbers has one in fractions"
+    return made, relaxed
 
 
 def _device_usd(index: Index, made: formulation.Formulation, relaxed: highs.Found) -> dict[str, float]:
@@ -119,9 +130,10 @@ def _answer(
 ) -> _Whole:
     for misses in (False, True):
         made = formulation.formulate(index, with_shortfall=misses, tiers=tiers, least=least)
-        found = _search(made, work)
+        found, fractions = _search(made, work)
         if found is None:
             continue
+        relaxed = (made, fractions) if fractions is not None else None
         if found.objective - found.bound > LUMPY_GAP * abs(found.objective) and len(made.flows) <= LUMPY_FLOWS:
             tight = formulation.formulate(index, with_shortfall=misses, tiers=tiers, least=least, tight=True)
             better = highs.solve(tight.programme, gap=NEAR_GAP, node_limit=LUMPY_NODE_LIMIT if work is None else work)
@@ -129,7 +141,7 @@ def _answer(
             if better is not None and better.objective < found.objective:
                 made, found = tight, better
             found = replace(found, bound=min(bound, found.objective))
-        return _Whole(made=made, found=found, misses=misses)
+        return _Whole(made=made, found=found, misses=misses, relaxed=relaxed)
     raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
 
 
@@ -165,23 +177,23 @@ def solution_of(index: Index, answer: large.Answer) -> Solution:
         index,
         answer.counts,
         answer.bound_usd_per_hour,
-        lambda model, _usable: _told(index, model, answer.rates.get(model.name, {})),
+        answer.rates,
         device_usd=answer.device_usd,
     )
 
 
-def _search(made: formulation.Formulation, work: int | None) -> highs.Found | None:
-    """An answer, proven optimal when the programme is small.
+def _search(made: formulation.Formulation, work: int | None) -> tuple[highs.Found | None, highs.Found | None]:
+    """An answer, proven optimal when the programme is small, and the one in fractions where it began with that.
 
     A large one is relaxed first; then whole numbers are searched for near the relaxed ones. Replica counts are large
     there, so little is lost by rounding, and the relaxation's value is a proven bound of what is.
     """
     programme = made.programme
     if len(made.replicas) <= EXACT_COLUMNS:
-        return highs.solve(programme, gap=1e-9, node_limit=EXACT_NODE_LIMIT if work is None else work)
+        return highs.solve(programme, gap=1e-9, node_limit=EXACT_NODE_LIMIT if work is None else work), None
     relaxed = highs.solve(programme, relaxed=True)
     if relaxed is None:
-        return None
+        return None, None
     lower, upper = list(programme.lower), list(programme.upper)
     for column in made.replicas.values():
         value = float(relaxed.values[column])
@@ -194,18 +206,18 @@ def _search(made: formulation.Formulation, work: int | None) -> highs.Found | No
     programme.lower[:], programme.upper[:] = lower, upper
     if found is None:
         found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT if work is None else work)
-    return found and replace(found, bound=relaxed.objective)
+    return found and replace(found, bound=relaxed.objective), relaxed
 
 
 def _solution(
     index: Index,
     counts: Mapping[tuple[str, str], int],
     bound: float,
-    routed: Routed | None = None,
+    rates: Rates | None = None,
     *,
     device_usd: Mapping[str, float],
 ) -> Solution:
-    """Everything priced from the answer. Without `routed`, routing is found again for the whole numbers, exactly."""
+    """Everything priced from the answer. Without `rates`, routing is found again for the whole numbers, exactly."""
     flows: list[Flow] = []
     unserved: list[Unserved] = []
     shortfalls: list[Shortfall] = []
@@ -213,9 +225,12 @@ def _solution(
     scarce = [DevicePrice(pool=pool, usd_per_hour=usd) for pool, usd in device_usd.items() if usd > WORTH_SAYING_USD]
     scarce.sort(key=lambda one: (-one.usd_per_hour, one.pool))
     for model in index.problem.models:
-        usable, _ = capacity_of(index, model, counts)
-        price = formulation.USD_PER_HOUR * model.unserved_usd_per_1000
-        parts, missing = routed(model, usable) if routed else _flows(index, model, usable, {}, price)
+        if rates is not None:
+            parts, missing = _told(index, model, rates.get(model.name, {}))
+        else:
+            usable, _ = capacity_of(index, model, counts)
+            price = formulation.USD_PER_HOUR * model.unserved_usd_per_1000
+            parts, missing = _flows(index, model, usable, {}, price)
         flows += parts
         unserved += [_why(index, model, cell, rps, counts, scarce) for cell, rps in missing.items()]
         shortfalls += _shortfalls(index, model, counts)
@@ -273,30 +288,43 @@ def route(problem: Problem, ready: Ready) -> Routing:
     return Routing(flows=tuple(sorted(flows)), unserved=tuple(sorted(unserved)), cost=cost)
 
 
-def _routed_as_large(
-    index: Index, counts: Mapping[tuple[str, str], int], prices: Sequence[float]
-) -> dict[str, dict[tuple[str, str], float]]:
-    """model -> (cell, cluster) -> requests per second; the rules of placement say nothing of what already runs."""
+def _routed_as_large(index: Index, counts: Mapping[tuple[str, str], int], prices: Sequence[float]) -> Rates:
+    """The rules of placement say nothing of what already runs."""
     from placement import large  # numba takes a second to load, which small worlds need not pay
 
     problem = index.problem
-    devices: dict[str, int] = defaultdict(int)
-    for (name, pool), count in counts.items():
-        shape = index.models[name].shape_for(index.pools[pool]) if name in index.models else None
-        devices[pool] += count * shape.devices if shape is not None else 0
+    used = devices_used(index, counts)
     running = replace(
         problem,
         clusters=tuple(replace(cluster, intake=Intake.OPEN) for cluster in problem.clusters),
         pools=tuple(
-            replace(pool, devices=max(pool.devices, devices[pool.name])) for pool in problem.pools if devices[pool.name]
+            replace(pool, devices=max(pool.devices, used[pool.name])) for pool in problem.pools if used[pool.name]
         ),
         models=tuple(
-            replace(model, min_replicas=0, min_on_demand=0, survive=None, pins=()) for model in problem.models
+            replace(
+                model,
+                min_replicas=0,
+                min_on_demand=0,
+                survive=None,
+                spot_max_fraction=1.0,
+                pins=(),
+                max_starts=None,
+            )
+            for model in problem.models
         ),
         current=(),
         room=(),
     )
     return large.route(Index(running), counts, np.array(prices))
+
+
+def devices_used(index: Index, counts: Mapping[tuple[str, str], int]) -> defaultdict[str, int]:
+    """Pool -> devices that so many replicas take."""
+    used: defaultdict[str, int] = defaultdict(int)
+    for (name, pool_name), count in counts.items():
+        shape = index.models[name].shape_for(index.pools[pool_name]) if name in index.models else None
+        used[pool_name] += count * (shape.devices if shape is not None else 0)
+    return used
 
 
 def capacity_of(index: Index, model: Model, counts: Mapping[tuple[str, str], int]) -> tuple[Capacity, Capacity]:
@@ -437,10 +465,7 @@ def _why_nowhere(index: Index, model: Model, cell: Cell) -> tuple[UnservedCode, 
 def _with_free_devices(
     index: Index, model: Model, clusters: set[str], counts: Mapping[tuple[str, str], int]
 ) -> list[str]:
-    used: dict[str, int] = defaultdict(int)
-    for (name, pool_name), count in counts.items():
-        shape = index.models[name].shape_for(index.pools[pool_name])
-        used[pool_name] += count * (shape.devices if shape is not None else 0)
+    used = devices_used(index, counts)
     return sorted(
         {
             option.pool.cluster

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from placement import formulation, highs
-from placement.engine import capacity_of
+from placement.engine import capacity_of, devices_used
 from placement.filters import Filter, Index, Option
 from placement.model import Cluster, Intake, Model, Problem, Solution
 
@@ -82,12 +82,16 @@ class _Explainer:
         self.model: Model = self.index.models[model_name]
         self.counts = {(one.model, one.pool): one.replicas for one in solution.replicas}
         self.options = self.index.options(self.model)
+        self.used = devices_used(index, self.counts)
         self.load = {cluster.name: 0.0 for cluster in index.problem.clusters}
+        self.late_in: set[str] = set()
         self.cells_of: dict[str, list[tuple[float, str]]] = defaultdict(list)
         for flow in solution.flows:
             if flow.model == model_name:
                 self.load[flow.cluster] += flow.requests_per_second
                 self.cells_of[flow.cluster].append((flow.requests_per_second, flow.cell))
+                if not flow.within_objective:
+                    self.late_in.add(flow.cluster)
         self.usable, _ = capacity_of(self.index, self.model, self.counts)
 
     def explanation(self) -> Explanation:
@@ -118,12 +122,8 @@ class _Explainer:
             return self._why_idle(pool_name)
         cells = [cell for _, cell in sorted(self.cells_of[pool.cluster], key=lambda one: (-one[0], one[1]))]
         names = ", ".join(cells[:3]) + (f" and {len(cells) - 3} more" if len(cells) > 3 else "")
-        within = all(
-            flow.within_objective
-            for flow in self.solution.flows
-            if flow.model == self.model.name and flow.cluster == pool.cluster
-        )
-        when = f"within {self.model.objective_ms:g} ms" if within else "though some of it is late"
+        is_late = pool.cluster in self.late_in
+        when = "though some of it is late" if is_late else f"within {self.model.objective_ms:g} ms"
         usd = option.shape.devices * pool.usd_per_device_hour if option else 0.0
         return f"serves {rps:.1f} requests per second from {names} {when}, at {usd:.2f} USD per replica and hour"
 
@@ -274,11 +274,7 @@ class _Explainer:
             return False
         if self.counts.get((self.model.name, option.pool.name), 0) >= option.most:
             return False
-        used = 0
-        for (name, pool_name), count in self.counts.items():
-            shape = self.index.models[name].shape_for(option.pool) if pool_name == option.pool.name else None
-            used += count * (shape.devices if shape is not None else 0)
-        return option.pool.devices - used >= option.shape.devices
+        return option.pool.devices - self.used[option.pool.name] >= option.shape.devices
 
     def _flow_cost(self, capacity: Mapping[str, float]) -> float:
         """USD per hour of late, far and unserved requests over this capacity."""

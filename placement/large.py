@@ -80,7 +80,7 @@ def solve(index: Index, *, work: int = WORK) -> Answer:
 def route(
     index: Index, ready: Mapping[tuple[str, str], int], unserved_usd: Floats
 ) -> dict[str, dict[tuple[str, str], float]]:
-    """model -> (cell, cluster) -> requests per second, for replicas that are ready.
+    """model -> (cell, cluster) -> requests per second, for replicas that are ready, of models without rules.
 
     What they can take beyond the target utilisation is used at the price of a late request.
     Args: unserved_usd: [M] USD per hour of one unserved request per second, above all that serving it may cost.
@@ -91,7 +91,7 @@ def route(
     target = np.array([model.target_utilisation for model, _ in numbered.options])
     spare = count * world.option_rps * (1.0 / target - 1.0)
     more = np.flatnonzero(spare > DUST_RPS)
-    none, models = np.zeros(len(more), np.int64), len(world.service_ms)
+    none = np.zeros(len(more), np.int64)
     running = replace(
         world,
         pool_devices=np.append(world.used_devices(count).astype(np.int64), 0),
@@ -108,12 +108,6 @@ def route(
         option_least=np.append(count, none),
         option_most=np.append(count, none + 1),
         unserved_usd=unserved_usd,
-        max_starts=np.full(models, np.inf),
-        rule_start=np.zeros(1, np.int64),
-        rule_option=np.zeros(0, np.int64),
-        rule_term=np.zeros(0),
-        rule_lower=np.zeros(0),
-        rule_usd=np.zeros(0),
     )
     start = prices.none(running)
     plan = Coarse(running, classes.whole(running, start.capacity, PLANNING))

@@ -81,11 +81,11 @@ def decide(question: Question) -> Decision:
         if before == after:
             continue
         verdicts[model.name] = verdict = _judge(question, index, model, before, after)
-        left = moves_left(question, model)
+        left = _moves_left(question, model)
         if verdict.code == "MovesPerHour" and left > 0:
             budgets[model.name] = left + max(0, sum(after.values()) - sum(before.values()))
     accepted = {name for name, verdict in verdicts.items() if verdict.accepted}
-    accepted, target = _settle(question.problem, now, new, accepted)
+    accepted, target = _settle(index, now, new, accepted)
     final = tuple(
         verdict if verdict.accepted == (name in accepted) else _swept_along(verdict, now, new)
         for name, verdict in sorted(verdicts.items())
@@ -105,10 +105,10 @@ def count_moves(before: Mapping[str, int], after: Mapping[str, int]) -> int:
     return min(starts, stops)
 
 
-def moves_left(question: Question, model: engine.Model) -> int:
+def _moves_left(question: Question, model: engine.Model) -> int:
     """How many moves of this model the hour has left."""
-    rules_of = question.disruption.get(model.name, Disruption())
-    return rules_of.max_moves_per_hour - len(_recent(question.history, model.name, question.now_s))
+    hysteresis = question.disruption.get(model.name, Disruption())
+    return hysteresis.max_moves_per_hour - len(_recent(question.history, model.name, question.now_s))
 
 
 def _judge(
@@ -134,7 +134,7 @@ def _judge(
     if since_s < hysteresis.dwell_seconds:
         text = f"would save {saved}; changed {since_s:.0f} s ago, policy asks {hysteresis.dwell_seconds:g} s"
         return verdict(False, "Dwell", text)
-    left = moves_left(question, model)
+    left = _moves_left(question, model)
     if moves > left:
         made = hysteresis.max_moves_per_hour - left
         text = f"would save {saved} by {moves} moves; {made} made in the last hour, policy allows "
@@ -148,23 +148,23 @@ def _why_forced(
     """Why the present placement of `model` cannot stay, or nothing."""
     if not before:
         return "not placed yet"
-    problem = question.problem
+    present = _counts(question.present)
     for name in sorted(before):
         pool = index.pools[name]
         if model.shape_for(pool) is None:
             return f"{name} no longer fits"
         if index.clusters[pool.cluster].intake is engine.Intake.DRAINING:
             return f"{pool.cluster} is draining"
-        overfull = _devices_used(problem, name, _counts(question.present)) > pool.devices
+        overfull = _devices_used(index, pool, present) > pool.devices
         if overfull and index.clusters[pool.cluster].intake is not engine.Intake.HELD:
             return f"{name} has {pool.devices} devices left, fewer than are in use"
     broken = _broken_floor(index, model, before, after)
     if broken:
         return broken
-    crowded = _crowded(question.problem, model, before)
+    crowded = _crowded(index, model, before)
     if crowded:
         return crowded
-    demand = sum(one.requests_per_second for one in problem.demands if one.model == model.name)
+    demand = sum(one.requests_per_second for one in index.demands[model.name])
     now_rps = sum(one.requests_per_second for one in question.kept.unserved if one.model == model.name)
     now_rps += sum(overload_rps(index, model, before, question.kept.flows).values())
     new_rps = sum(one.requests_per_second for one in question.solution.unserved if one.model == model.name)
@@ -242,14 +242,13 @@ def overload_rps(
     return {cluster: rps for cluster, rps in over.items() if rps > 1e-6}
 
 
-def _crowded(problem: engine.Problem, model: engine.Model, before: Mapping[str, int]) -> str:
+def _crowded(index: Index, model: engine.Model, before: Mapping[str, int]) -> str:
     """Where fewer replicas find a place, node by node, than are placed there: the others wait for ever. Or nothing."""
-    cluster_of = {pool.name: pool.cluster for pool in problem.pools}
-    held = {cluster.name for cluster in problem.clusters if cluster.intake is engine.Intake.HELD}
-    for room in problem.room:
-        count = before.get(room.pool, 0)
-        if room.model == model.name and count > room.replicas and cluster_of[room.pool] not in held:
-            return f"{room.pool} has room for {room.replicas} of its {count} replicas"
+    for name, count in sorted(before.items()):
+        room = index.room.get((model.name, name), count)
+        held = index.clusters[index.pools[name].cluster].intake is engine.Intake.HELD
+        if count > room and not held:
+            return f"{name} has room for {room} of its {count} replicas"
     return ""
 
 
@@ -257,39 +256,38 @@ def _counts(placed: Sequence[engine.Placed]) -> dict[tuple[str, str], int]:
     return {(one.model, one.pool): one.replicas for one in placed}
 
 
-def _devices_used(problem: engine.Problem, pool_name: str, counts: Counts) -> int:
-    pool = next(pool for pool in problem.pools if pool.name == pool_name)
+def _devices_used(index: Index, pool: engine.Pool, counts: Counts) -> int:
+    """Of a pool; a replica that no longer fits there still takes one."""
     used = 0
-    for model in problem.models:
-        shape = model.shape_for(pool)
-        used += counts.get((model.name, pool_name), 0) * (shape.devices if shape else 1)
+    for model in index.problem.models:
+        if count := counts.get((model.name, pool.name), 0):
+            shape = model.shape_for(pool)
+            used += count * (shape.devices if shape else 1)
     return used
 
 
-def _settle(
-    problem: engine.Problem, now: Counts, new: Counts, accepted: set[str]
-) -> tuple[set[str], dict[tuple[str, str], int]]:
+def _settle(index: Index, now: Counts, new: Counts, accepted: set[str]) -> tuple[set[str], dict[tuple[str, str], int]]:
     """A placement that fits: whoever stands where an accepted change needs the devices changes too."""
     accepted = set(accepted)
     while True:
         mixed: dict[tuple[str, str], int] = {}
-        for model in problem.models:
+        for model in index.problem.models:
             chosen = _of(new if model.name in accepted else now, model.name)
             mixed |= {(model.name, pool): count for pool, count in chosen.items()}
-        blocking = _blocking(problem, now, new, mixed)
+        blocking = _blocking(index, now, new, mixed)
         if not blocking:
             return accepted, mixed
         accepted |= blocking
 
 
-def _blocking(problem: engine.Problem, now: Counts, new: Counts, mixed: Counts) -> set[str]:
+def _blocking(index: Index, now: Counts, new: Counts, mixed: Counts) -> set[str]:
     """Models whose part of `mixed` differs from the engine's answer in a pool that `mixed` overfills."""
     blocking: set[str] = set()
-    for pool in problem.pools:
-        used = _devices_used(problem, pool.name, mixed)
-        if used <= max(pool.devices, _devices_used(problem, pool.name, now)):
+    for pool in index.problem.pools:
+        used = _devices_used(index, pool, mixed)
+        if used <= max(pool.devices, _devices_used(index, pool, now)):
             continue
-        for model in problem.models:
+        for model in index.problem.models:
             if mixed.get((model.name, pool.name), 0) != new.get((model.name, pool.name), 0):
                 blocking.add(model.name)
     return blocking

@@ -19,10 +19,11 @@ from agents.manifests import names
 from federation.wire import messages
 from tests.builders import L4
 from tests.testbed import shapes
-from tests.testbed.agent import CLUSTER, Agent, Controller, KillingProxy, wait
+from tests.testbed.agent import CLUSTER, Agent, Controller, KillingProxy
 from tests.testbed.cluster import MODELS_NAMESPACE, ControlPlane
 from tests.testbed.fixtures import require_kubernetes, require_mosquitto
 from tests.testbed.mosquitto import Mosquitto
+from tests.testbed.processes import wait
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
 INTERVAL_S = 2.0

@@ -19,22 +19,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from federation.wire import messages, topics
 from tests.testbed.cluster import ControlPlane
-from tests.testbed.processes import Process
+from tests.testbed.processes import Process, wait
 
 T = TypeVar("T")
 CLUSTER = "fra"
 WRITES = ("PATCH", "POST", "PUT", "DELETE")
-
-
-def wait(ask: Callable[[], T], what: str, *, timeout_s: float = 30.0) -> T:
-    """The first answer that is true. Raises: AssertionError."""
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        answer = ask()
-        if answer:
-            return answer
-        assert time.monotonic() < deadline_s, f"no {what} after {timeout_s:g} s: {answer!r}"
-        time.sleep(0.03)
 
 
 class Agent:

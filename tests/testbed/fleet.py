@@ -9,7 +9,6 @@ import asyncio
 import json
 import random
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -30,6 +29,7 @@ from federation.settings import Listen, Settings
 from federation.state.world import Timing
 from federation.wire import messages
 from tests.builders import L4
+from tests.testbed.processes import wait
 from tests.testbed.small_world import PLACES, TOKEN, USERS, cluster_document
 
 T = TypeVar("T")
@@ -184,13 +184,7 @@ class Fleet:
 
     def until(self, ask: Callable[[], T], what: str, *, timeout_s: float = 20.0) -> T:
         """The first answer that is true. Raises: AssertionError with the last answer."""
-        deadline_s = time.monotonic() + timeout_s
-        while True:
-            answer = ask()
-            if answer:
-                return answer
-            assert time.monotonic() < deadline_s, f"no {what} after {timeout_s:g} s; the last answer was {answer!r}"
-            time.sleep(0.05)
+        return wait(ask, what, timeout_s=timeout_s)
 
     def is_settled(self) -> bool:
         """Whether some replicas are wanted, all of them are ready and every user is served."""

@@ -11,9 +11,12 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 # Ports below Linux's ephemeral range: no outgoing connection can take one while its server is being restarted.
 _FIRST_PORT, _LAST_PORT = 20000, 29999
@@ -159,6 +162,17 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in held:
             each.close()
+
+
+def wait(ask: Callable[[], T], what: str, *, timeout_s: float = 30.0) -> T:
+    """The first answer that is true. Raises: AssertionError with the last answer."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline_s, f"no {what} after {timeout_s:g} s; the last answer was {answer!r}"
+        time.sleep(0.03)
 
 
 def wait_for_port(process: Process, port: int, *, timeout_s: float) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
 
-from federation.adapters.solver import Solver, SolverError
+from federation.adapters.solver import Answer, Solver, SolverError
 from placement import engine
 from tests.bench.worlds import a_large_world
 from tests.properties.worlds import a_world
@@ -26,6 +26,17 @@ def dask() -> Iterator[Executor]:
         distributed.Client(cluster) as client,
     ):
         yield client.get_executor(pure=False)
+
+
+async def busy() -> tuple[Solver, asyncio.Task[Answer]]:
+    """A solver in the middle of a long solve."""
+    solver = Solver()
+    await solver.warm()
+    long = a_large_world(1, clusters=200, cells=2_000, models=8)
+    solving = asyncio.get_running_loop().create_task(solver.solve(long, ()))
+    await asyncio.sleep(2.0)
+    assert not solving.done(), "the world is too small for this test"
+    return solver, solving
 
 
 async def test_a_thread_pool_gives_the_same_answer() -> None:
@@ -52,12 +63,7 @@ async def test_dask_gives_the_same_answer(dask: Executor) -> None:
 @pytest.mark.slow
 async def test_a_solve_that_is_called_off_ends_and_the_next_one_works() -> None:
     """A controller that is told to stop would hang on a plan that nobody wants any more."""
-    solver = Solver()
-    await solver.warm()
-    long = a_large_world(1, clusters=200, cells=2_000, models=8)
-    solving = asyncio.get_running_loop().create_task(solver.solve(long, ()))
-    await asyncio.sleep(2.0)
-    assert not solving.done(), "the world is too small for this test"
+    solver, solving = await busy()
     begun_s = time.perf_counter()
     solving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -71,11 +77,7 @@ async def test_a_solve_that_is_called_off_ends_and_the_next_one_works() -> None:
 @pytest.mark.slow
 async def test_closing_ends_a_solve_with_its_reason() -> None:
     """Whoever waits for the answer would wait for ever."""
-    solver = Solver()
-    await solver.warm()
-    long = a_large_world(1, clusters=200, cells=2_000, models=8)
-    solving = asyncio.get_running_loop().create_task(solver.solve(long, ()))
-    await asyncio.sleep(2.0)
+    solver, solving = await busy()
     await solver.close()
     with pytest.raises(SolverError, match="died"):
         await solving

@@ -47,6 +47,19 @@ def pod(given: dict[str, Any]) -> Pod:
     return msgspec.convert(raw, Pod)
 
 
+def a_report(found: Inventory) -> messages.Report:
+    """What an agent would say of it."""
+    return messages.Report(
+        cluster="c",
+        boot_id="boot-0001",
+        seq=1,
+        interval_s=1,
+        pools=found.pools,
+        nodes=found.unwell,
+        conditions=found.conditions,
+    )
+
+
 def take_stock(shape: dict[str, Any]) -> Inventory:
     """The inventory of a shape."""
     pods = [pod(one) for one in shape.get("pods", [])]
@@ -196,15 +209,7 @@ def test_the_report_of_a_huge_and_hostile_cluster_is_still_heard() -> None:
         nodes.append({"labels": labels, "taints": taints, "allocatable": amounts, "unschedulable": number % 5 == 0})
         nodes.append({"labels": labels | {"nvidia.com/gpu.memory": "?" * 60}, "allocatable": amounts})
     found = take_stock({"nodes": nodes})
-    report = messages.Report(
-        cluster="c",
-        boot_id="boot-0001",
-        seq=1,
-        interval_s=1,
-        pools=found.pools,
-        nodes=found.unwell,
-        conditions=found.conditions,
-    )
+    report = a_report(found)
     assert len(messages.encode(report)) < messages.MAX_MESSAGE_BYTES * 0.75, "demand and replicas need their part"
     assert messages.decode(messages.encode(report)) == report
     assert {one.type for one in found.conditions} == {"BadLabel", "TooManyPools"}
@@ -245,13 +250,5 @@ _RESOURCES = st.sampled_from(
 def test_no_label_or_quantity_stops_the_agent(labels: dict[str, str], allocatable: dict[str, str]) -> None:
     """One odd node would silence a whole cluster."""
     found = take_stock({"nodes": [{"labels": labels, "allocatable": allocatable}]})
-    report = messages.Report(
-        cluster="c",
-        boot_id="boot-0001",
-        seq=1,
-        interval_s=1,
-        pools=found.pools,
-        nodes=found.unwell,
-        conditions=found.conditions,
-    )
+    report = a_report(found)
     assert messages.decode(messages.encode(report)) == report, "the controller would refuse the whole report"
