@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agents.inventory import market, offers, slices, usage
@@ -66,12 +66,24 @@ def facts(node: Node, *, tolerated: Collection[str] = (), provisioning_s: float 
     labels = node.metadata.labels or {}
     allocatable = node.status.allocatable or {}
     found = offers.of_node(node)
+    bad: list[messages.Condition] = []
+
+    def amount(name: str, read: Callable[[str], int | None], most: int) -> int:
+        text = allocatable.get(name, "0")
+        value = read(text)
+        if value is not None and value <= most:
+            return value
+        bad.append(condition("BadQuantity", f"node/{node.metadata.name}", f"{name} is {text!r}; none is counted"))
+        return 0
+
+    cpu_millis = amount("cpu", quantity.millis, messages.MAX_NODE_CPU_MILLIS)
+    memory_mib = amount("memory", quantity.mib, messages.MAX_NODE_MEMORY_MIB)
     return NodeFacts(
         name=node.metadata.name,
         offers=found.offers,
-        conditions=found.conditions,
-        cpu_millis=quantity.millis(allocatable.get("cpu", "")) or 0,
-        memory_mib=quantity.mib(allocatable.get("memory", "")) or 0,
+        conditions=found.conditions + tuple(bad if found.offers else ()),
+        cpu_millis=cpu_millis,
+        memory_mib=memory_mib,
         pods=(quantity.thousandths(allocatable.get("pods", "")) or 0) // 1000,
         unusable=market.why_unusable(node, tolerated),
         notice=market.notice(node),

@@ -16,6 +16,8 @@ import msgspec
 from msgspec import Meta
 
 MAX_MESSAGE_BYTES = 256 * 1024
+MAX_NODE_CPU_MILLIS = 10_000_000_000
+MAX_NODE_MEMORY_MIB = 10_000_000_000
 """A larger payload is refused unread; 512 pools with their nodes and demand fit in half of it."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
@@ -53,8 +55,8 @@ class NodeRoom(msgspec.Struct, frozen=True, order=True, kw_only=True):
 
     nodes: Annotated[int, Meta(ge=1, le=100_000)] = 1
     devices: Count
-    cpu_millis: Annotated[int, Meta(ge=0, le=10_000_000_000)]
-    memory_mib: Annotated[int, Meta(ge=0, le=10_000_000_000)]
+    cpu_millis: Annotated[int, Meta(ge=0, le=MAX_NODE_CPU_MILLIS)]
+    memory_mib: Annotated[int, Meta(ge=0, le=MAX_NODE_MEMORY_MIB)]
 
 
 class PoolReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -246,6 +246,18 @@ _RESOURCES = st.sampled_from(
 )
 
 
+@pytest.mark.parametrize("name, text", [("cpu", "10000001"), ("cpu", "-4"), ("memory", "9E"), ("memory", "much")])
+def test_a_node_of_impossible_size_counts_for_nothing_and_says_so(name: str, text: str) -> None:
+    """Refused on the wire, it would silence the cluster; believed, it would draw every replica."""
+    sound = {"cpu": "8", "memory": "32Gi", "pods": "10", "nvidia.com/gpu": "1"}
+    labels = {"nvidia.com/gpu.product": "NVIDIA-L4", "nvidia.com/gpu.memory": "23034"}
+    found = take_stock({"nodes": [{"labels": labels, "allocatable": sound | {name: text}}]})
+    assert messages.decode(messages.encode(a_report(found))) == a_report(found)
+    assert [(one.type, name in one.message) for one in found.conditions] == [("BadQuantity", True)]
+    (room,) = found.pools[0].room
+    assert (room.cpu_millis if name == "cpu" else room.memory_mib) == 0
+
+
 @given(st.dictionaries(_LABELS, _TEXT), st.dictionaries(_RESOURCES, _TEXT | st.integers().map(str)))
 def test_no_label_or_quantity_stops_the_agent(labels: dict[str, str], allocatable: dict[str, str]) -> None:
     """One odd node would silence a whole cluster."""
