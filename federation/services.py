@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +15,7 @@ from federation.api import render, views
 from federation.api.server import Refused, not_found
 from federation.control.plan import Change
 from federation.control.problem import formulate
-from federation.loops.hub import Hub
+from federation.loops.hub import Hub, Thought
 from federation.loops.policies import Desk, Kept, Rejected
 from federation.loops.steer import changes_between
 from federation.state.reduce import CordonsSet, Note
@@ -22,6 +23,7 @@ from federation.state.world import Cordon
 from federation.traffic.snapshot import Index
 from placement import explain as reasons
 from placement import model as words
+from placement.cell import CellExplanation
 
 
 class ControllerServices:
@@ -80,13 +82,7 @@ class ControllerServices:
 
     async def explain(self, model: str, cluster: str | None) -> views.ExplanationView:
         """Why a model is where it is. Raises: Refused."""
-        thought = self.hub.thought
-        if thought is None:
-            raise Refused(409, "NotPlanned", "no plan has been made since this controller started", "try again soon")
-        names = {one.name for one in thought.formulated.problem.models}
-        if model not in names:
-            hint = f"placed models: {', '.join(sorted(names)) or 'none'}"
-            raise Refused(404, "NotFound", f"model {model} is not placed", hint)
+        thought = self._thought(model)
         try:
             found = await self._solver.explain(thought.formulated.problem, thought.answer.solution, model)
         except SolverError as error:
@@ -99,10 +95,39 @@ class ControllerServices:
             raise not_found(f"cluster {cluster} not found", "clusters")
         return msgspec.structs.replace(view, clusters=verdicts)
 
+    async def explain_cell(self, model: str, cell: str) -> views.CellExplanationView:
+        """Why a cell's requests to a model go where they go. Raises: Refused."""
+        thought = self._thought(model)
+        problem = thought.formulated.problem
+        asking = sorted(one.cell for one in problem.demands if one.model == model and one.requests_per_second > 0)
+        if cell not in asking:
+            near = difflib.get_close_matches(cell, asking, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"cells that ask: {', '.join(asking[:5]) or 'none'}"
+            raise Refused(404, "NotFound", f"nobody in cell {cell} asks for {model}", hint)
+        try:
+            found = await self._solver.explain_cell(problem, thought.answer.solution, model, cell)
+        except SolverError as error:
+            raise Refused(503, "SolverFailed", str(error), "try again") from error
+        return msgspec.convert(self._of_plan(found), views.CellExplanationView)
+
+    def _thought(self, model: str) -> Thought:
+        """What the newest plan was made of. Raises: Refused where there is none, or the model is not in it."""
+        thought = self.hub.thought
+        if thought is None:
+            raise Refused(409, "NotPlanned", "no plan has been made since this controller started", "try again soon")
+        names = {one.name for one in thought.formulated.problem.models}
+        if model not in names:
+            hint = f"placed models: {', '.join(sorted(names)) or 'none'}"
+            raise Refused(404, "NotFound", f"model {model} is not placed", hint)
+        return thought
+
     def _explanation(self, found: reasons.Explanation) -> views.ExplanationView:
-        made = msgspec.to_builtins(found)
-        made |= {"epoch": self.hub.plan.epoch, "generation": self.hub.plan.generation}
-        return msgspec.convert(made, views.ExplanationView)
+        return msgspec.convert(self._of_plan(found), views.ExplanationView)
+
+    def _of_plan(self, found: reasons.Explanation | CellExplanation) -> dict[str, object]:
+        """The plan in force that an explanation is of, with it."""
+        made: dict[str, object] = msgspec.to_builtins(found)
+        return made | {"epoch": self.hub.plan.epoch, "generation": self.hub.plan.generation}
 
     async def apply(self, name: str, payload: bytes, actor: str) -> views.AppliedView:
         """Accept documents; they are durable when this returns. Raises: Refused."""

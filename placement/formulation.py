@@ -260,11 +260,13 @@ def add_spot(made: Formulation, index: Index, model: Model, options: tuple[Optio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowProgramme:
-    """Routing of one model over fixed capacity: a programme and the meaning of its columns."""
+    """Routing of one model over fixed capacity: a programme and the meaning of its columns and rows."""
 
     programme: Programme
     flows: dict[tuple[str, str], int]
     unserved: dict[str, int]
+    demand_rows: dict[str, int]
+    capacity_rows: dict[str, int]
 
     def read(self, found: Found) -> tuple[dict[tuple[str, str], float], dict[str, float]]:
         """((cell, cluster) -> requests per second, cell -> unserved requests per second)."""
@@ -293,6 +295,8 @@ def formulate_flows(
     into: dict[str, dict[int, float]] = {cluster: {} for cluster in sorted(capacity)}
     flows: dict[tuple[str, str], int] = {}
     unserved: dict[str, int] = {}
+    demand_rows: dict[str, int] = {}
+    capacity_rows: dict[str, int] = {}
     for demand in demands:
         unserved[demand.cell] = programme.column(unserved_usd)
         terms = {unserved[demand.cell]: 1.0}
@@ -302,12 +306,15 @@ def formulate_flows(
             flows[demand.cell, cluster] = column
             terms[column] = 1.0
             into[cluster][column] = 1.0
-        programme.row(terms, lower=demand.requests_per_second, upper=demand.requests_per_second)
+        wanted = demand.requests_per_second
+        demand_rows[demand.cell] = programme.row(terms, lower=wanted, upper=wanted)
         if is_fair and len(terms) > 1:
             programme.row({unserved[demand.cell]: 1.0, part: -demand.requests_per_second}, upper=0.0)
     for cluster, terms in into.items():
         if overload.get(cluster, 0.0) > 0:
             slack = programme.column(USD_PER_HOUR * model.late_usd_per_1000, upper=overload[cluster])
             terms = {**terms, slack: -1.0}
-        programme.row(terms, upper=capacity[cluster])
-    return FlowProgramme(programme=programme, flows=flows, unserved=unserved)
+        capacity_rows[cluster] = programme.row(terms, upper=capacity[cluster])
+    return FlowProgramme(
+        programme=programme, flows=flows, unserved=unserved, demand_rows=demand_rows, capacity_rows=capacity_rows
+    )

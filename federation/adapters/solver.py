@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from federation.adapters import parcel
+from placement import cell as ways
 from placement import check, engine, explain
 from placement import model as words
 
@@ -74,6 +75,12 @@ class Solver:
     async def explain(self, problem: words.Problem, solution: words.Solution, model: str) -> explain.Explanation:
         """Why a model is where it is, and why it is not elsewhere. Raises: SolverError."""
         return await self._routes.call(explain.explain, problem, solution, model)
+
+    async def explain_cell(
+        self, problem: words.Problem, solution: words.Solution, model: str, cell: str
+    ) -> ways.CellExplanation:
+        """Why requests of a cell go where they go. Raises: SolverError."""
+        return await self._routes.call(ways.explain, problem, solution, model, cell)
 
     async def close(self) -> None:
         """End the processes, whatever they are at."""

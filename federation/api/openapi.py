@@ -89,6 +89,12 @@ OPERATIONS = (
         query=("cluster",),
     ),
     Operation(
+        method="get",
+        path="/v1/explain/cell/{model}/{cell}",
+        summary="Why a cell's requests go where they go, and what they would cost elsewhere",
+        answer=views.CellExplanationView,
+    ),
+    Operation(
         method="post",
         path="/v1/diff",
         summary="What would move",

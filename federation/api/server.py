@@ -56,6 +56,7 @@ class Services(Protocol):
     async def plans(self, limit: int) -> Sequence[views.PlanView]: ...
     def policies(self) -> Sequence[views.PolicyFileView]: ...
     async def explain(self, model: str, cluster: str | None) -> views.ExplanationView: ...
+    async def explain_cell(self, model: str, cell: str) -> views.CellExplanationView: ...
     async def diff(self, name: str, payload: bytes) -> views.DiffView: ...
     async def apply(self, name: str, payload: bytes, actor: str) -> views.AppliedView: ...
     async def withdraw(self, name: str, actor: str) -> views.WithdrawnView: ...
@@ -137,6 +138,7 @@ class _Api:
             web.post("/v1/policies", self._apply),
             web.delete("/v1/policies/{name:.+}", self._withdraw),
             web.get("/v1/explain/placement/{model}", self._explain),
+            web.get("/v1/explain/cell/{model}/{cell}", self._explain_cell),
             web.post("/v1/diff", self._diff),
             web.post("/v1/clusters/{name}/{action:cordon|drain|uncordon}", self._cordon),
             web.get("/v1/stream", self._stream),
@@ -275,6 +277,9 @@ class _Api:
 
     async def _explain(self, request: web.Request) -> web.Response:
         return answer(await self._services.explain(request.match_info["model"], request.query.get("cluster")))
+
+    async def _explain_cell(self, request: web.Request) -> web.Response:
+        return answer(await self._services.explain_cell(request.match_info["model"], request.match_info["cell"]))
 
     # ---- changing
 

@@ -325,6 +325,30 @@ class ExplanationView(View, frozen=True, kw_only=True):
     unserved: tuple[str, ...]
 
 
+class WayView(View, frozen=True, kw_only=True):
+    """One cluster for one cell; `terms` and their sum are of one request per second."""
+
+    cluster: str
+    requests_per_second: float
+    latency_ms: float | None
+    code: str
+    reason: str
+    usd_per_hour: float | None
+    terms: tuple[ScoreTermView, ...]
+
+
+class CellExplanationView(View, frozen=True, kw_only=True):
+    """`GET /v1/explain/cell/{model}/{cell}`: what a request would cost in each cluster; those that serve first."""
+
+    model: str
+    cell: str
+    epoch: int
+    generation: int
+    summary: str
+    ways: tuple[WayView, ...]
+    unserved: tuple[str, ...]
+
+
 class LatencyChangeView(View, frozen=True, kw_only=True):
     """Mean latency of one cell's served users, before and after."""
 

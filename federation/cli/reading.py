@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from typing import Any
+from urllib.parse import quote
 
 import click
 import msgspec
@@ -130,7 +131,13 @@ def describe(ctx: click.Context, what: str, name: str) -> None:
         click.echo("  <none>")
 
 
-@click.group(epilog="\b\nExamples:\n  isochrone explain placement chat-8b -c aws-eu-central-1\n")
+@click.group(
+    epilog="""\b
+Examples:
+  isochrone explain placement chat-8b -c aws-eu-central-1
+  isochrone explain cell chat-8b Berlin
+"""
+)
 def explain() -> None:
     """Why things are as they are."""
 
@@ -163,6 +170,33 @@ def placement(ctx: click.Context, model: str, cluster: str | None, output: str) 
             if abs(term.usd_per_hour) < 0.005:
                 continue
             click.echo(f"  {'':<26}       {term.name:<14} {term.usd_per_hour:+.2f} USD/h")
+    for reason in view.unserved:
+        click.echo(f"  unserved: {reason}")
+
+
+@explain.command(
+    epilog="""\b
+Examples:
+  isochrone explain cell chat-8b Berlin
+  isochrone explain cell chat-8b Berlin -o json
+"""
+)
+@click.argument("model")
+@click.argument("cell")
+@OUTPUT
+@click.pass_context
+def cell(ctx: click.Context, model: str, cell: str, output: str) -> None:
+    """Why a cell's requests go where they go, and what one more would cost in each cluster."""
+    view = connect(ctx).get(f"/v1/explain/cell/{model}/{quote(cell, safe='')}", views.CellExplanationView)
+    if output in ("json", "yaml"):
+        click.echo(tables.document(view, output))
+        return
+    click.echo(f"{view.model} for {view.cell}: {view.summary} (plan {view.epoch}.{view.generation})\n")
+    for way in view.ways:
+        click.echo(f"  {way.cluster:<26} {way.requests_per_second:>8.2f}/s  {way.code:<12} {way.reason}")
+        for term in way.terms:
+            if term.usd_per_hour:
+                click.echo(f"  {'':<26}   {term.name:<10} {term.usd_per_hour:+.2g} USD/h")
     for reason in view.unserved:
         click.echo(f"  unserved: {reason}")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from placement import engine, explain
-from placement.model import Problem, Solution
+from placement import cell, engine, explain
+from placement.model import Path, Problem, Solution
 from tests.properties.worlds import a_world
 
 PAYS_BELOW = re.compile(r"would pay below ([0-9.]+) USD")
@@ -118,3 +118,55 @@ def test_other_names_give_the_same_plan_under_other_names(seed: int) -> None:
     first, second = engine.solve(problem), engine.solve(other)
     assert second.cost.total == pytest.approx(first.cost.total, abs=2e-4)
     assert second.bound_usd_per_hour == pytest.approx(first.bound_usd_per_hour, abs=2e-4) or first.shortfalls
+
+
+WOULD_SERVE = re.compile(r"would serve at ([0-9]+) ms")
+
+
+def test_requests_take_the_cheapest_way_and_each_way_says_its_whole_price() -> None:
+    """An engineer who asks why users are not served next door would be told a sum that does not add up."""
+    codes = set()
+    for seed in range(150):
+        problem = a_world(seed)
+        solution = engine.solve(problem)
+        late = {(one.model, one.cell) for one in solution.unserved}
+        for demand in problem.demands[:3]:
+            if demand.requests_per_second <= 0 or (demand.model, demand.cell) in late:
+                continue
+            found = cell.explain(problem, solution, demand.model, demand.cell)
+            served = sum(one.requests_per_second for one in found.ways)
+            assert served == pytest.approx(demand.requests_per_second, abs=1e-6), f"seed {seed}"
+            priced = [one for one in found.ways if one.usd_per_hour is not None]
+            for one in priced:
+                assert one.usd_per_hour == pytest.approx(sum(term.usd_per_hour for term in one.terms), abs=1e-5)
+            served_at = max(one.usd_per_hour or 0.0 for one in priced if one.requests_per_second > 1e-6)
+            others = [one for one in priced if one.code in ("Dearer", "Full", "Even")]
+            assert all((one.usd_per_hour or 0.0) >= served_at - 1e-5 for one in others), f"seed {seed}: {found}"
+            codes |= {one.code for one in found.ways}
+    assert codes >= {"Serves", "Dearer", "Full", "NoReplicas", "Residency"}, codes
+
+
+def test_at_the_latency_that_is_said_a_way_is_as_good_as_any() -> None:
+    """Somebody would pay for a faster line, and nothing would change."""
+    compared = 0
+    for seed in range(400):
+        problem = a_world(seed)
+        solution = engine.solve(problem)
+        paths = [one for one in problem.paths if isinstance(one, Path)]
+        for demand in problem.demands:
+            if demand.requests_per_second <= 0:
+                continue
+            for way in cell.explain(problem, solution, demand.model, demand.cell).ways:
+                said = WOULD_SERVE.search(way.reason)
+                if said is None or way.latency_ms is None:
+                    continue
+                shorter_ms = way.latency_ms - float(said[1]) + 1
+                place = next(i for i, one in enumerate(paths) if (one.cell, one.cluster) == (demand.cell, way.cluster))
+                if paths[place].rtt_ms < shorter_ms:
+                    continue
+                nearer = (*paths[:place], replace(paths[place], rtt_ms=paths[place].rtt_ms - shorter_ms))
+                changed = replace(problem, paths=nearer + tuple(paths[place + 1 :]))
+                ways = cell.explain(changed, solution, demand.model, demand.cell).ways
+                assert next(one.code for one in ways if one.cluster == way.cluster) != "Dearer", f"seed {seed}: {way}"
+                compared += 1
+    assert compared > 5

@@ -118,6 +118,17 @@ def test_explain_says_why_here_and_why_not_there(isochrone: Run) -> None:
     assert "Dearer" in only.stdout and "Placed" not in only.stdout
 
 
+def test_explain_says_why_a_cells_requests_go_where_they_go(isochrone: Run) -> None:
+    done = isochrone("explain", "cell", "chat-8b", "New York")
+    assert done.returncode == 0, done.stderr
+    assert "New York" in done.stdout and "Serves" in done.stdout and "distance" in done.stdout
+    view = json.loads(isochrone("explain", "cell", "chat-8b", "Berlin", "-o", "json").stdout)
+    assert view["ways"][0]["cluster"] == "fra"
+    wrong = isochrone("explain", "cell", "chat-8b", "Berln")
+    assert wrong.returncode == 5
+    assert "did you mean Berlin?" in wrong.stderr
+
+
 def test_routes_say_who_is_served_where(isochrone: Run) -> None:
     rows = {row[1]: row[3] for row in table(isochrone("routes").stdout)}
     assert rows["Berlin"] == "fra 100 %"
