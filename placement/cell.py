@@ -86,7 +86,7 @@ class _Prices:
         made = formulation.formulate_flows(index, model, usable, overload=beyond, unserved_usd=price)
         found = highs.solve(made.programme)
         assert found is not None, "leaving everything unserved is an answer"
-        self._room_usd = {cluster: max(0.0, -found.duals[row]) for cluster, row in made.capacity_rows.items()}
+        self._room_usd = {cluster: max(0.0, -float(found.duals[row])) for cluster, row in made.capacity_rows.items()}
         self.marginal_usd = float(found.duals[made.demand_rows[cell]])
 
     def way(self, name: str, rps: float) -> Way:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from typing import Any
-from urllib.parse import quote
 
 import click
 import msgspec
@@ -187,7 +186,7 @@ Examples:
 @click.pass_context
 def cell(ctx: click.Context, model: str, cell: str, output: str) -> None:
     """Why a cell's requests go where they go, and what one more would cost in each cluster."""
-    view = connect(ctx).get(f"/v1/explain/cell/{model}/{quote(cell, safe='')}", views.CellExplanationView)
+    view = connect(ctx).get(f"/v1/explain/cell/{model}/{cell}", views.CellExplanationView)
     if output in ("json", "yaml"):
         click.echo(tables.document(view, output))
         return

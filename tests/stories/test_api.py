@@ -29,7 +29,7 @@ def filled(path: str, plan: int = 1) -> str:
     for prefix, name in NAMES.items():
         if path.startswith(prefix):
             return re.sub(r"\{\w+\}", name, path)
-    return path.replace("{model}", "chat-8b")
+    return path.replace("{model}", "chat-8b").replace("{cell}", "Berlin")
 
 
 @pytest.mark.parametrize("path", [*READS, "/v1/stream", "/metrics", "/openapi.json", "/v1/nothing"])
