@@ -66,22 +66,12 @@ def facts(node: Node, *, tolerated: Collection[str] = (), provisioning_s: float 
     labels = node.metadata.labels or {}
     allocatable = node.status.allocatable or {}
     found = offers.of_node(node)
-    bad: list[messages.Condition] = []
-
-    def amount(name: str, read: Callable[[str], int | None], most: int) -> int:
-        text = allocatable.get(name, "0")
-        value = read(text)
-        if value is not None and value <= most:
-            return value
-        bad.append(condition("BadQuantity", f"node/{node.metadata.name}", f"{name} is {text!r}; none is counted"))
-        return 0
-
-    cpu_millis = amount("cpu", quantity.millis, messages.MAX_NODE_CPU_MILLIS)
-    memory_mib = amount("memory", quantity.mib, messages.MAX_NODE_MEMORY_MIB)
+    cpu_millis, bad_cpu = _amount(node, "cpu", quantity.millis, messages.MAX_NODE_CPU_MILLIS)
+    memory_mib, bad_memory = _amount(node, "memory", quantity.mib, messages.MAX_NODE_MEMORY_MIB)
     return NodeFacts(
         name=node.metadata.name,
         offers=found.offers,
-        conditions=found.conditions + tuple(bad if found.offers else ()),
+        conditions=found.conditions + (bad_cpu + bad_memory if found.offers else ()),
         cpu_millis=cpu_millis,
         memory_mib=memory_mib,
         pods=(quantity.thousandths(allocatable.get("pods", "")) or 0) // 1000,
@@ -95,6 +85,17 @@ def facts(node: Node, *, tolerated: Collection[str] = (), provisioning_s: float 
         group=next((labels[label] for label in GROUP_LABELS if labels.get(label)), ""),
         provisioning_s=provisioning_s,
     )
+
+
+def _amount(
+    node: Node, name: str, read: Callable[[str], int | None], most: int
+) -> tuple[int, tuple[messages.Condition, ...]]:
+    """What a node has of a resource; nothing, and a condition, where what it says cannot be true."""
+    text = (node.status.allocatable or {}).get(name, "0")
+    value = read(text)
+    if value is not None and value <= most:
+        return value, ()
+    return 0, (condition("BadQuantity", f"node/{node.metadata.name}", f"{name} is {text!r}; none is counted"),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,9 +16,10 @@ import msgspec
 from msgspec import Meta
 
 MAX_MESSAGE_BYTES = 256 * 1024
+"""A larger payload is refused unread; 512 pools with their nodes and demand fit in half of it."""
 MAX_NODE_CPU_MILLIS = 10_000_000_000
 MAX_NODE_MEMORY_MIB = 10_000_000_000
-"""A larger payload is refused unread; 512 pools with their nodes and demand fit in half of it."""
+"""Of one node; a report that claims more is refused whole, so an agent must count such a node for nothing."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
 Market = Literal["on-demand", "spot", "reserved"]

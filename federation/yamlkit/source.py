@@ -24,6 +24,8 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u20
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_NUMBER_STARTS = frozenset("+-.0123456789")
+"""Every number that the patterns above match starts so; most values are words, and need no pattern tried."""
 _CONSTANTS = {
     "": None,
     "~": None,
@@ -203,6 +205,8 @@ def _scalar(event: Any, mark: Mark) -> Any:
         return text
     if text in _CONSTANTS:
         return _CONSTANTS[text]
+    if text[0] not in _NUMBER_STARTS:
+        return text
     if _NOT_FINITE.fullmatch(text):
         raise YamlProblem(mark, f"{text} is no number to plan with", expected="a finite number", hint="")
     is_integer = _INTEGER.fullmatch(text) is not None

@@ -18,6 +18,7 @@ from agents.inventory import usage
 from agents.inventory.objects import Claim, Node, Pod, Slice
 from agents.inventory.pools import Inventory, facts, inventory
 from federation.wire import messages, quantity
+from tests.builders import a_report
 
 SHAPES = sorted((Path(__file__).parent / "shapes").glob("*.yaml"))
 
@@ -47,17 +48,9 @@ def pod(given: dict[str, Any]) -> Pod:
     return msgspec.convert(raw, Pod)
 
 
-def a_report(found: Inventory) -> messages.Report:
+def report_of(found: Inventory) -> messages.Report:
     """What an agent would say of it."""
-    return messages.Report(
-        cluster="c",
-        boot_id="boot-0001",
-        seq=1,
-        interval_s=1,
-        pools=found.pools,
-        nodes=found.unwell,
-        conditions=found.conditions,
-    )
+    return a_report("c", pools=found.pools, nodes=found.unwell, conditions=found.conditions)
 
 
 def take_stock(shape: dict[str, Any]) -> Inventory:
@@ -209,7 +202,7 @@ def test_the_report_of_a_huge_and_hostile_cluster_is_still_heard() -> None:
         nodes.append({"labels": labels, "taints": taints, "allocatable": amounts, "unschedulable": number % 5 == 0})
         nodes.append({"labels": labels | {"nvidia.com/gpu.memory": "?" * 60}, "allocatable": amounts})
     found = take_stock({"nodes": nodes})
-    report = a_report(found)
+    report = report_of(found)
     assert len(messages.encode(report)) < messages.MAX_MESSAGE_BYTES * 0.75, "demand and replicas need their part"
     assert messages.decode(messages.encode(report)) == report
     assert {one.type for one in found.conditions} == {"BadLabel", "TooManyPools"}
@@ -252,7 +245,8 @@ def test_a_node_of_impossible_size_counts_for_nothing_and_says_so(name: str, tex
     sound = {"cpu": "8", "memory": "32Gi", "pods": "10", "nvidia.com/gpu": "1"}
     labels = {"nvidia.com/gpu.product": "NVIDIA-L4", "nvidia.com/gpu.memory": "23034"}
     found = take_stock({"nodes": [{"labels": labels, "allocatable": sound | {name: text}}]})
-    assert messages.decode(messages.encode(a_report(found))) == a_report(found)
+    report = report_of(found)
+    assert messages.decode(messages.encode(report)) == report
     assert [(one.type, name in one.message) for one in found.conditions] == [("BadQuantity", True)]
     room = (found.pools[0].room or ())[0]
     assert (room.cpu_millis if name == "cpu" else room.memory_mib) == 0
@@ -262,5 +256,5 @@ def test_a_node_of_impossible_size_counts_for_nothing_and_says_so(name: str, tex
 def test_no_label_or_quantity_stops_the_agent(labels: dict[str, str], allocatable: dict[str, str]) -> None:
     """One odd node would silence a whole cluster."""
     found = take_stock({"nodes": [{"labels": labels, "allocatable": allocatable}]})
-    report = a_report(found)
+    report = report_of(found)
     assert messages.decode(messages.encode(report)) == report, "the controller would refuse the whole report"

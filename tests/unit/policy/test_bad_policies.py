@@ -131,7 +131,7 @@ def test_it_is_refused_where_it_is_wrong(text: str | bytes, line: int, column: i
 
 @pytest.mark.parametrize(("text", "line", "column", "says"), CASES)
 def test_it_is_refused_at_once(text: str | bytes, line: int, column: int, says: str) -> None:
-    """One bad file would stop a controller from planning. A bound for hangs; `make bench CASE=policies` measures."""
+    """One bad file would stop a controller from planning. Processor time, best of three: machines are shared."""
     before = in_force()
     payload = text.encode() if isinstance(text, str) else text
     gc.collect()
@@ -140,7 +140,7 @@ def test_it_is_refused_at_once(text: str | bytes, line: int, column: int, says: 
         begun_s = time.process_time()
         catalogue.accept(before, "bad.yaml", payload)
         taken_s.append(time.process_time() - begun_s)
-    assert min(taken_s) < 2.0
+    assert min(taken_s) < 0.2
 
 
 def test_a_huge_file_is_not_even_read(tmp_path: Path) -> None:
