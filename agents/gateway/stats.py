@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -16,6 +18,20 @@ log = structlog.get_logger("agent")
 FILTER = r"^cluster\..*\|local\.(upstream_rq_total|upstream_rq_5xx|upstream_rq_time)$"
 NAME = re.compile(r"^cluster\.(.+)\|local\.(upstream_rq_total|upstream_rq_5xx|upstream_rq_time)$")
 TIMEOUT_S = 2.0
+LEAST_ANSWERS = 20
+"""Of fewer answers a 95th percentile is no more than the slowest one."""
+
+Bin = tuple[float, float]
+"""(least ms, most ms) of answers that Envoy counts together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What the gateway counted for one model since it started."""
+
+    requests: int = 0
+    failed: int = 0
+    answers: Mapping[Bin, int] = field(default_factory=dict)
 
 
 class GatewayStats:
@@ -24,8 +40,9 @@ class GatewayStats:
     def __init__(self, url: str | None, clock: Clock) -> None:
         self._url = url
         self._clock = clock
-        self._before: Mapping[str, tuple[int, int]] = {}
+        self._before: Mapping[str, Served] = {}
         self._before_s = 0.0
+        self._speed: Mapping[str, Speed] = {}
         self._complained = False
 
     async def read(self) -> tuple[messages.ServedSample, ...]:
@@ -34,7 +51,7 @@ class GatewayStats:
             return ()
         try:
             timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-            query = {"format": "json", "filter": FILTER, "histogram_buckets": "summary"}
+            query = {"format": "json", "filter": FILTER, "histogram_buckets": "detailed"}
             async with (
                 aiohttp.ClientSession(timeout=timeout) as client,
                 client.get(f"{self._url}/stats", params=query) as answer,
@@ -47,53 +64,81 @@ class GatewayStats:
             return ()
         self._complained = False
         now_s = self._clock.monotonic_s()
-        counts, p95_ms = parse(stats)
-        samples = difference(self._before, counts, p95_ms, now_s - self._before_s) if self._before_s else ()
-        self._before, self._before_s = counts, now_s
+        now = parse(stats)
+        self._speed = {
+            model: self._speed.get(model, Speed(since=served.answers)).later(served.answers)
+            for model, served in now.items()
+        }
+        samples = difference(self._before, now, self._speed, now_s - self._before_s) if self._before_s else ()
+        self._before, self._before_s = now, now_s
         return samples
 
 
-def parse(stats: Any) -> tuple[dict[str, tuple[int, int]], dict[str, float]]:
-    """(model -> (requests, failed) since the gateway started, model -> p95 in ms of its last interval)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """How fast a model's newest answers came: `p95_ms` is of the last `LEAST_ANSWERS` or more, None before them.
+
+    `since` is what had been counted when the window that goes on now began.
+    """
+
+    since: Mapping[Bin, int]
+    p95_ms: float | None = None
+
+    def later(self, answers: Mapping[Bin, int]) -> Speed:
+        """With what is counted now; a gateway that started anew counts from zero."""
+        new = Counter({key: count - self.since.get(key, 0) for key, count in answers.items()})
+        if any(count < 0 for count in new.values()) or self.since.keys() - answers.keys():
+            return Speed(since=answers)
+        whole = new.total()
+        if whole < LEAST_ANSWERS:
+            return self
+        seen = 0
+        for low_ms, high_ms in sorted(new):
+            seen += new[low_ms, high_ms]
+            if seen >= 0.95 * whole:
+                break
+        return Speed(since=answers, p95_ms=high_ms)
+
+
+def parse(stats: Any) -> dict[str, Served]:
+    """Model -> what Envoy's statistics, with detailed histograms, say of it."""
     totals: dict[str, int] = {}
     failed: dict[str, int] = {}
-    p95_ms: dict[str, float] = {}
+    answers: dict[str, dict[Bin, int]] = {}
     for one in stats:
         found = NAME.match(one.get("name", ""))
         if found is not None:
             target = totals if found[2] == "upstream_rq_total" else failed
             target[found[1]] = int(one["value"])
-        histograms = one.get("histograms", {})
-        quantiles = histograms.get("supported_quantiles", [])
-        for row in histograms.get("computed_quantiles", []):
+        for row in one.get("histograms", {}).get("details", []):
             found = NAME.match(row.get("name", ""))
-            if found is None or 95 not in quantiles:
-                continue
-            interval = row["values"][quantiles.index(95)]["interval"]
-            if interval is not None:
-                p95_ms[found[1]] = float(interval)
-    return {model: (count, failed.get(model, 0)) for model, count in totals.items()}, p95_ms
+            if found is not None:
+                answers[found[1]] = {
+                    (float(b["lower_bound"]), float(b["lower_bound"]) + float(b["width"])): int(b["count"])
+                    for b in row["totals"]
+                }
+    return {
+        model: Served(requests=count, failed=failed.get(model, 0), answers=answers.get(model, {}))
+        for model, count in totals.items()
+    }
 
 
 def difference(
-    before: Mapping[str, tuple[int, int]],
-    now: Mapping[str, tuple[int, int]],
-    p95_ms: Mapping[str, float],
-    seconds: float,
+    before: Mapping[str, Served], now: Mapping[str, Served], speed: Mapping[str, Speed], seconds: float
 ) -> tuple[messages.ServedSample, ...]:
     """What happened between two readings; a gateway that started anew counts from zero."""
     samples = []
-    for model, (total, failed) in sorted(now.items()):
-        old_total, old_failed = before.get(model, (0, 0))
-        if total < old_total:
-            old_total, old_failed = 0, 0
-        asked, missed = total - old_total, failed - old_failed
+    for model, served in sorted(now.items()):
+        old = before.get(model, Served())
+        if served.requests < old.requests:
+            old = Served()
+        asked, missed = served.requests - old.requests, served.failed - old.failed
         samples.append(
             messages.ServedSample(
                 model=model,
                 requests_per_second=asked / seconds if seconds > 0 else 0.0,
                 error_share=min(1.0, missed / asked) if asked else 0.0,
-                latency_ms_p95=p95_ms.get(model) if asked else None,
+                latency_ms_p95=speed[model].p95_ms if asked else None,
             )
         )
     return tuple(samples)

@@ -180,8 +180,8 @@ class ReplicaEndpoint(msgspec.Struct, frozen=True, order=True, kw_only=True):
 class ServedSample(msgspec.Struct, frozen=True, kw_only=True):
     """How this cluster's replicas of one model answered over the last window, by its own gateway.
 
-    `latency_ms_p95` is from request to response as the gateway saw it, over all requests of the window; null when
-    nothing was answered.
+    `latency_ms_p95` is from request to response as the gateway saw it, over the newest answers that were enough to say;
+    null when nothing was asked, or too little was answered yet.
     """
 
     model: Name

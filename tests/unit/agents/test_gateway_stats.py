@@ -1,0 +1,78 @@
+"""What a gateway's counters say of how a cluster serves, and what they do not say yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agents.gateway.stats import Served, Speed, difference, parse
+
+FAST, SLOW = (10.0, 11.0), (350.0, 360.0)
+
+
+def stats(requests: int, failed: int, bins: dict[tuple[float, float], int]) -> list[dict[str, Any]]:
+    """As Envoy's `/stats?format=json&histogram_buckets=detailed` has it."""
+    rows = [{"lower_bound": low, "width": high - low, "count": count} for (low, high), count in bins.items()]
+    return [
+        {"name": "cluster.chat|local.upstream_rq_total", "value": requests},
+        {"name": "cluster.chat|local.upstream_rq_5xx", "value": failed},
+        {"name": "cluster.chat|any.upstream_rq_total", "value": 99},
+        {
+            "histograms": {
+                "supported_percentiles": [50, 95],
+                "details": [{"name": "cluster.chat|local.upstream_rq_time", "totals": rows, "intervals": []}],
+            }
+        },
+    ]
+
+
+def test_counters_are_read_by_model() -> None:
+    """Requests sent on to other clusters would count as this one's own."""
+    assert parse(stats(5, 1, {FAST: 4, SLOW: 1})) == {
+        "chat": Served(requests=5, failed=1, answers={FAST: 4, SLOW: 1}),
+    }
+
+
+def test_the_first_few_answers_say_nothing_of_speed() -> None:
+    """A good cluster would be refused for minutes because its first connections were slow."""
+    speed = Speed(since={}).later({SLOW: 12})
+    assert speed.p95_ms is None
+    speed = speed.later({SLOW: 12, FAST: 400})
+    assert speed.p95_ms == FAST[1]
+
+
+@pytest.mark.parametrize(
+    ("bins", "p95_ms"),
+    [
+        pytest.param({FAST: 19, SLOW: 1}, FAST[1], id="one of twenty is slow"),
+        pytest.param({FAST: 18, SLOW: 2}, SLOW[1], id="two of twenty are slow"),
+        pytest.param({SLOW: 40}, SLOW[1], id="all are slow"),
+        pytest.param({FAST: 19}, None, id="too few"),
+    ],
+)
+def test_the_95th_percentile(bins: dict[tuple[float, float], int], p95_ms: float | None) -> None:
+    assert Speed(since={}).later(bins).p95_ms == p95_ms
+
+
+def test_what_is_told_is_of_the_newest_answers() -> None:
+    """A cluster that has been fast for a week would need another week to show that it is slow."""
+    speed = Speed(since={}).later({FAST: 100_000}).later({FAST: 100_000, SLOW: 15})
+    assert speed.p95_ms == FAST[1], "not enough is new"
+    assert speed.later({FAST: 100_000, SLOW: 30}).p95_ms == SLOW[1]
+
+
+def test_a_gateway_that_started_anew_counts_from_zero() -> None:
+    """Negative counts would be refused, and with them the whole report."""
+    speed = Speed(since={}).later({FAST: 30, SLOW: 30}).later({FAST: 25})
+    assert speed.p95_ms is None
+    (sample,) = difference(
+        {"chat": Served(requests=60, failed=30)}, {"chat": Served(requests=25)}, {"chat": speed}, 5.0
+    )
+    assert (sample.requests_per_second, sample.error_share, sample.latency_ms_p95) == (5.0, 0.0, None)
+
+
+def test_nobody_who_asked_nothing_has_a_latency() -> None:
+    same = {"chat": Served(requests=30, answers={FAST: 30})}
+    (sample,) = difference(same, same, {"chat": Speed(since={}).later({FAST: 30})}, 5.0)
+    assert (sample.requests_per_second, sample.latency_ms_p95) == (0.0, None)
