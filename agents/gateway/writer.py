@@ -6,6 +6,7 @@ as that one has it. Which kinds are installed is asked every time.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
@@ -40,26 +41,37 @@ class _Items(msgspec.Struct):
 
 
 class Writer:
-    """Of one cluster. `writes` counts requests that change something; `missing` says what cannot be made, and why."""
+    """Of one cluster. `writes` counts requests that change something; `missing` says what cannot be made, and why.
+
+    `failed`: kind and name of an object -> why it is not as it should be.
+    """
 
     def __init__(self, api: Api, namespace: str) -> None:
         self._api = api
         self._namespace = namespace
         self._applied: dict[tuple[objects.Kind, str], dict[str, Any]] = {}
+        self._one_at_a_time = asyncio.Lock()
         self.writes = 0
         self.missing: tuple[str, ...] = ()
+        self.failed: dict[str, str] = {}
 
     async def steer(self, traffic: messages.Traffic) -> None:
-        """Make the cluster's objects say this. What fails is said, and tried again with the next message."""
+        """Make the cluster's objects say this. What fails is said, and tried again when this is called again."""
+        async with self._one_at_a_time:
+            await self._steer(traffic)
+
+    async def _steer(self, traffic: messages.Traffic) -> None:
         try:
             installed = await self._installed()
         except (ApiError, msgspec.MsgspecError) as error:
             log.warning("traffic objects are left as they are: the cluster cannot be asked", cause=str(error))
+            self.failed = {"traffic": f"the cluster cannot be asked: {error}"}
             return
         wanted = objects.wanted(traffic, self._namespace, installed)
         for text in sorted(set(wanted.missing) - set(self.missing)):
             log.warning("traffic: something is missing", cause=text)
         self.missing = wanted.missing
+        self.failed = {}
         kept = set()
         for kind, body in wanted.objects:
             key = (kind, body["metadata"]["name"])
@@ -89,7 +101,9 @@ class Writer:
         try:
             await doing
         except (ApiError, msgspec.MsgspecError) as error:
-            log.warning("not written", object=f"{key[0].kind}/{key[1]}", cause=str(error))
+            name = f"{key[0].kind}/{key[1]}"
+            log.warning("not written", object=name, cause=str(error))
+            self.failed[name] = str(error)
 
     async def _apply(self, kind: objects.Kind, body: dict[str, Any]) -> None:
         name = body["metadata"]["name"]

@@ -34,6 +34,8 @@ log = structlog.get_logger("agent")
 FIRST_SYNC_S = 60.0
 GROWTH_S = 60.0
 """How often autoscalers are asked: they think in minutes."""
+STEER_AGAIN_S = 60.0
+"""How long until traffic objects that could not be written are tried again though nothing new was asked."""
 AUTOSCALER_STATUS = "/api/v1/namespaces/kube-system/configmaps/cluster-autoscaler-status"
 NODE_POOLS = "/apis/karpenter.sh/v1/nodepools"
 
@@ -79,6 +81,8 @@ class KubeBackend:
         self._growth: tuple[messages.Growth, ...] = ()
         self._growth_conditions: tuple[messages.Condition, ...] = ()
         self._growth_s = float("-inf")
+        self._traffic: messages.Traffic | None = None
+        self._steered_s = float("-inf")
 
     async def start(self) -> None:
         try:
@@ -190,6 +194,7 @@ class KubeBackend:
         except ApiError as error:
             raise BackendError(str(error)) from error
         await self._look_at_autoscalers()
+        await self._steer_again()
         found = self._inventory()
         conditions = [*self._told(), *found.conditions, *self._growth_conditions]
         return Observation(
@@ -210,9 +215,13 @@ class KubeBackend:
 
     def _told(self) -> tuple[messages.Condition, ...]:
         """What could not be carried out, for as long as it is so."""
-        return tuple(
-            condition("Conflict" if one.conflict else "NotCarriedOut", f"model/{one.subject}", one.message)
-            for one in self._troubles
+        return (
+            *(
+                condition("Conflict" if one.conflict else "NotCarriedOut", f"model/{one.subject}", one.message)
+                for one in self._troubles
+            ),
+            *(condition("TrafficNotWritten", name, cause) for name, cause in sorted(self._writer.failed.items())),
+            *(condition("TrafficKindMissing", "cluster", text) for text in self._writer.missing),
         )
 
     async def _look_at_autoscalers(self) -> None:
@@ -271,6 +280,17 @@ class KubeBackend:
         return "; ".join(f"{one.subject}: {one.message}" for one in self._troubles)
 
     async def steer(self, traffic: messages.Traffic) -> None:
+        self._traffic = traffic
+        await self._steer(traffic)
+
+    async def _steer_again(self) -> None:
+        """What could not be written may be possible by now: definitions are installed later, conflicts are settled."""
+        incomplete = self._writer.failed or self._writer.missing
+        if self._traffic is not None and incomplete and self._clock.monotonic_s() - self._steered_s >= STEER_AGAIN_S:
+            await self._steer(self._traffic)
+
+    async def _steer(self, traffic: messages.Traffic) -> None:
+        self._steered_s = self._clock.monotonic_s()
         await self._writer.steer(traffic)
 
 

@@ -306,14 +306,18 @@ async def test_only_what_is_ours_and_not_newer_is_deleted(plane: ControlPlane) -
         await until(running, lambda one: "newer" not in ready(one), "deletion")
 
 
+def traffic_of(model: str) -> messages.Traffic:
+    """fra serves all of its own users."""
+    share = messages.BackendShare(cluster="fra", weight=1000, address="192.0.2.1", port=443)
+    one = messages.ModelTraffic(model=model, backends=(share,), remote="Service")
+    return messages.Traffic(cluster="fra", address="192.0.2.1", port=443, lat=50.1, lon=8.7, models=(one,))
+
+
 async def test_replicas_are_told_by_address_and_what_sends_requests_outlives_them(plane: ControlPlane) -> None:
     """Gateways would not find replicas; and a last replica would take the routes to other clusters along."""
     services = f"/api/v1/namespaces/{MODELS_NAMESPACE}/services"
-    share = messages.BackendShare(cluster="fra", weight=1000, address="192.0.2.1", port=443)
-    model = messages.ModelTraffic(model="told", backends=(share,), remote="Service")
-    traffic = messages.Traffic(cluster="fra", address="192.0.2.1", port=443, lat=50.1, lon=8.7, models=(model,))
     async with backend(plane.agent_kubeconfig()) as running:
-        await running.steer(traffic)
+        await running.steer(traffic_of("told"))
         assert await running.apply(desired(1, workload("told", L4, 2))) == ""
         seen = await until(running, lambda one: len(one.endpoints) == 2, "endpoints")
         pods = plane.request(
@@ -325,6 +329,33 @@ async def test_replicas_are_told_by_address_and_what_sends_requests_outlives_the
         await until(running, lambda one: not one.endpoints, "end of the endpoints")
         left = plane.request("GET", f"{services}?labelSelector={names.MODEL_LABEL}=told")["items"]
         assert [one["metadata"]["name"] for one in left] == ["told-fra"]
+
+
+async def test_traffic_that_cannot_be_written_is_told_and_tried_again(
+    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users' requests would not follow the plan, nobody would read why, and whoever mended it would see no change."""
+    monkeypatch.setattr("agents.kube.backend.STEER_AGAIN_S", 0.0)
+    service = f"/api/v1/namespaces/{MODELS_NAMESPACE}/services/blocked-fra"
+    plane.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "blocked-fra", "namespace": MODELS_NAMESPACE},
+            "spec": {"selector": {"app": "theirs"}, "ports": [{"name": "http", "port": 80, "targetPort": 9}]},
+        }
+    )
+    async with backend(plane.agent_kubeconfig()) as running:
+        await running.steer(traffic_of("blocked"))
+        told = {(one.type, one.object): one.message for one in (await running.observe()).conditions}
+        assert "conflict" in told["TrafficNotWritten", "Service/blocked-fra"]
+        assert "no HTTPRoute" in told["TrafficKindMissing", "cluster"]
+        plane.request("DELETE", service)
+        seen = await until(
+            running, lambda one: not any(each.type == "TrafficNotWritten" for each in one.conditions), "second try"
+        )
+        assert any(one.type == "TrafficKindMissing" for one in seen.conditions), "nobody installed it"
+        assert names.TRAFFIC_LABEL in plane.request("GET", service)["metadata"]["labels"]
 
 
 async def test_what_the_scheduler_misses_is_told_in_its_own_words(plane: ControlPlane) -> None:

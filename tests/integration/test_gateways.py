@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import ssl
 import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
-from envoy.config.endpoint.v3 import endpoint_pb2
-from envoy.config.route.v3 import route_pb2
 
 from agents.gateway.stats import GatewayStats
 from federation.adapters.xds import InsecureXds, XdsListen, XdsServer
@@ -24,6 +23,7 @@ from federation.policy.documents import Gateway, Traffic
 from federation.traffic import xds
 from federation.traffic.status import GatewayStatus
 from federation.traffic.table import GatewayTable, Group, ModelTable
+from tests.testbed.bad_routes import out_of_bounds, overflowing, to_nowhere
 from tests.testbed.envoy import Envoy
 from tests.testbed.fixtures import require_envoy
 from tests.testbed.processes import free_ports, wait_for_port
@@ -96,15 +96,18 @@ def table(servers: Replicas, fra: float, *, session: str | None = None, unserved
     return GatewayTable(cluster="fra", region="eu", zone="", models=(model,), gateways=gateways)
 
 
-async def ask(envoy: Envoy, count: int, **headers: str) -> Counter[str]:
-    """Who answered how often; a status for what is no answer."""
+async def ask(envoy: Envoy, count: int, *, tls: Path | None = None, **headers: str) -> Counter[str]:
+    """Who answered how often; a status for what is no answer. Args: tls: the authority of the gateway's certificate."""
     found: Counter[str] = Counter()
+    trust = ssl.create_default_context(cafile=tls) if tls is not None else True
+    scheme, name = ("https", envoy.cluster) if tls is not None else ("http", None)
     async with aiohttp.ClientSession() as client:
         for number in range(count):
             given = {"host": "chat-8b.example", "x-session-id": str(number)} | {
                 name.replace("_", "-"): value for name, value in headers.items()
             }
-            async with client.get(f"http://127.0.0.1:{envoy.port}/v1", headers=given) as answer:
+            url = f"{scheme}://127.0.0.1:{envoy.port}/v1"
+            async with client.get(url, headers=given, ssl=trust, server_hostname=name) as answer:
                 found[await answer.text() if answer.status == 200 else str(answer.status)] += 1
     return found
 
@@ -198,37 +201,6 @@ async def test_an_agent_reads_how_its_replicas_answer(told: Told, servers: Repli
     assert sample.model == "chat-8b"
     assert sample.requests_per_second > 0
     assert sample.error_share == pytest.approx(0.25, abs=0.01)
-
-
-def overflowing(snapshot: xds.Snapshot) -> xds.Snapshot:
-    """The same with a route whose weights together are beyond Envoy's limit."""
-    made = route_pb2.RouteConfiguration.FromString(snapshot.of(xds.RDS)[xds.ROUTE_CONFIG].body)
-    action = made.virtual_hosts[0].routes[-1].route
-    name = action.cluster
-    for _ in range(2):
-        action.weighted_clusters.clusters.add(name=name).weight.value = 2**32 - 1
-    return changed(snapshot, xds.RDS, xds.ROUTE_CONFIG, made)
-
-
-def out_of_bounds(snapshot: xds.Snapshot) -> xds.Snapshot:
-    """The same with endpoints of a priority that there is not."""
-    (name,) = [name for name in snapshot.of(xds.EDS) if name.endswith("|any")]
-    made = endpoint_pb2.ClusterLoadAssignment.FromString(snapshot.of(xds.EDS)[name].body)
-    made.endpoints[0].priority = 1000
-    return changed(snapshot, xds.EDS, name, made)
-
-
-def to_nowhere(snapshot: xds.Snapshot) -> xds.Snapshot:
-    """The same with a route to a cluster that there is not."""
-    made = route_pb2.RouteConfiguration.FromString(snapshot.of(xds.RDS)[xds.ROUTE_CONFIG].body)
-    made.validate_clusters.value = True
-    made.virtual_hosts[0].routes[-1].route.cluster = "nowhere"
-    return changed(snapshot, xds.RDS, xds.ROUTE_CONFIG, made)
-
-
-def changed(snapshot: xds.Snapshot, type_url: str, name: str, body: Any) -> xds.Snapshot:
-    kind = {**snapshot.of(type_url), name: xds.resource(type_url, name, body)}
-    return replace(snapshot, by_type={**snapshot.by_type, type_url: kind})
 
 
 @pytest.mark.parametrize(
@@ -331,5 +303,48 @@ async def test_a_gateway_is_told_what_its_certificate_entitles_it_to(certificate
             await asyncio.sleep(1.5)
             assert told.statuses == [], "iad's certificate, fra's name"
             assert json.loads(envoy.admin("/stats?format=json&filter=control_plane.connected_state"))["stats"]
+    finally:
+        await told.server.stop()
+
+
+@pytest.mark.parametrize(
+    ("peer", "answer"),
+    [
+        pytest.param("iad", "iad", id="the gateway of iad"),
+        pytest.param("fra", "503", id="a gateway that bears another name"),
+        pytest.param("", "503", id="somebody who speaks plain text"),
+    ],
+)
+async def test_gateways_believe_each_other_by_certificate_or_not_at_all(
+    certificates: Path, servers: Replicas, monkeypatch: pytest.MonkeyPatch, peer: str, answer: str
+) -> None:
+    """Prompts would cross the internet in the clear, or be answered by whoever took over an address."""
+    monkeypatch.setattr(xds, "_is_loopback", lambda address: False)  # as it is between regions
+    told = Told(mutual(certificates))
+    await told.server.start()
+    (port,) = free_ports(1) if peer else (servers.ports["iad"][0],)
+    (model,) = table(servers, 0.0).models
+    users = replace(model, groups=(Group(cell="", shares={"iad": 1.0}, overflow={}),))
+    there = replace(model, groups=(), local=tuple(("127.0.0.1", one) for one in servers.ports["iad"]))
+    gateways = {"iad": Gateway(address="127.0.0.1", port=port)}
+    for name, its in (("fra", users), ("iad", there)):
+        whole = GatewayTable(cluster=name, region=name, zone="", models=(its,), gateways=gateways)
+        told.server.offer(name, xds.snapshot(whole))
+    try:
+        with contextlib.ExitStack() as running:
+            gateway = Envoy("fra", xds_port=told.server.port, tls=certificates / "fra")
+            others = [Envoy(peer, xds_port=told.server.port, port=port, tls=certificates / peer)] if peer else []
+            for one in (*others, gateway):
+                running.enter_context(one)
+                await asyncio.to_thread(wait_for_port, one._process, one.port, timeout_s=20.0)
+            authority = certificates / "ca.crt"
+            for _ in range(40 if answer == "iad" else 0):  # until fra has found it healthy
+                if await ask(gateway, 1, tls=authority) == {answer: 1}:
+                    break
+                await asyncio.sleep(0.1)
+            assert await ask(gateway, 2, tls=authority) == {answer: 2}
+            if peer:
+                direct = await ask(others[0], 5, tls=authority, x_isochrone_from="fra")
+                assert direct == {peer: 5}, "it would have answered whoever believes it"
     finally:
         await told.server.stop()

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from federation.traffic import xds
+from federation.traffic.table import GatewayTable
 from tests.testbed import scenarios
-from tests.testbed.fixtures import require_envoy
+from tests.testbed.bad_routes import overflowing
+from tests.testbed.browser import Browser
+from tests.testbed.fixtures import require_chromium, require_envoy
+from tests.testbed.lab import Lab
+from tests.testbed.small_world import TOKEN
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -60,3 +69,53 @@ async def test_a_shift_goes_back_by_itself_when_the_receiver_fails_its_users(tmp
     assert "ShiftHeld" in seen.said[: seen.said.index("ShiftBack")], "a busy machine may hold it more than once"
     assert max(seen.shares) <= 0.65, f"no more than one step between failing and being held: {seen.shares}"
     assert seen.shares[-1] == 0.0, seen.shares
+
+
+async def command(lab: Lab, *arguments: str) -> str:
+    """What the command line prints."""
+    assert lab.controller is not None
+    env = {**os.environ, "ISOCHRONE_SERVER": lab.controller.url, "ISOCHRONE_TOKEN": TOKEN}
+    env["ISOCHRONE_CONFIG"] = str(lab.directory / "config.json")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "federation.cli", *arguments, env=env, stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode == 0
+    return printed.decode()
+
+
+async def test_what_a_gateway_refuses_is_seen_by_whoever_is_on_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A region would go on with yesterday's routes under a green map."""
+    require_chromium()
+    true_snapshot = xds.snapshot
+    lab = Lab(tmp_path, rps=scenarios.RPS)
+
+    def spoilt(table: GatewayTable) -> xds.Snapshot:
+        made = true_snapshot(table)
+        return overflowing(made) if table.cluster == "fra" else made
+
+    async with lab.running(), scenarios.load(lab) as users, Browser() as browser:
+        assert lab.controller is not None
+        page = await browser.open(lab.controller.sign_in_url, 1440, 900)
+        states = "[...document.querySelectorAll('[data-cluster]')].map(one => one.dataset.cluster + one.classList[1])"
+        await page.wait_for(f"{states}.includes('fraok')")
+        assert "refused" not in await command(lab, "describe", "cluster", "fra")
+        monkeypatch.setattr(xds, "snapshot", spoilt)
+        await lab.post("/v1/clusters/iad/cordon", b'{"reason": "so that something changes"}')
+        await lab.until(lambda: any(one.refused for one in lab.hub.gateways.values()), "refusal")
+        spoilt_s = asyncio.get_running_loop().time()
+        await page.evaluate("location.hash = '#cluster/fra'")
+        panel = "document.querySelector('aside.side').innerText"
+        await page.wait_for(f"{panel}.includes('refused new routes')")
+        await page.wait_for(f"{states}.includes('fradegraded')")
+        listed = await command(lab, "get", "gateways", "-o", "wide")
+        assert "sum of weights" in listed.lower()
+        assert "refused new routes" in await command(lab, "describe", "cluster", "fra")
+        assert not users.failed(spoilt_s), "the last good one serves"
+        monkeypatch.setattr(xds, "snapshot", true_snapshot)
+        await lab.post("/v1/clusters/iad/uncordon")
+        await page.wait_for(f"{states}.includes('fraok')")
+        assert not [one for one in lab.hub.gateways.values() if one.refused]
+        assert not users.failed()
