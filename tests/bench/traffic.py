@@ -1,4 +1,7 @@
-"""What users see of a drain and of a loss, through real gateways, beside simpler ways on the same input."""
+"""What users see of a drain, of a loss and of a controller that is away, through real gateways.
+
+Beside it simpler ways on the same input.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,14 @@ from typing import Any
 from tests.bench.demo_size import result
 from tests.testbed import scenarios
 
+AWAY_S = 300.0
+
 
 def traffic() -> Iterator[dict[str, object]]:
-    """A drain beside names that are switched at once; a loss beside gateways alone and beside the next cycle."""
+    """A drain beside names that are switched at once; a loss beside gateways alone and beside the next cycle.
+
+    Then a controller killed for five minutes in mid-shift, while a replica somewhere always fails; beside the aims.
+    """
     drained = _run(lambda directory: scenarios.drain(directory))
     names = "DNS switched at once, 30 s to live"
     yield result(
@@ -45,6 +53,10 @@ def traffic() -> Iterator[dict[str, object]]:
         )
     if ours.detected_s is not None:
         yield result("loss: new routes committed", ours.detected_s, "s", "gateways alone", None)
+    away = _run(lambda directory: scenarios.away(directory, away_s=AWAY_S))
+    yield result(f"controller away {AWAY_S:g} s: failed of {away.requests}", away.failed, "requests", "the aim", 0)
+    yield result("controller away: replicas killed meanwhile", away.killed, "replicas", "the aim", 1)
+    yield result("controller back: largest change of a share at once", away.jump, "share", "one step", away.step)
 
 
 def _of(failed: int, requests: int) -> float:

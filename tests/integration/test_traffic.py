@@ -101,7 +101,7 @@ async def test_what_a_gateway_refuses_is_seen_by_whoever_is_on_call(
         page = await browser.open(lab.controller.sign_in_url, 1440, 900)
         states = "[...document.querySelectorAll('[data-cluster]')].map(one => one.dataset.cluster + one.classList[1])"
         await page.wait_for(f"{states}.includes('fraok')")
-        assert "refused" not in await command(lab, "describe", "cluster", "fra")
+        assert "refused new routes" not in await command(lab, "describe", "cluster", "fra")
         monkeypatch.setattr(xds, "snapshot", spoilt)
         await lab.post("/v1/clusters/iad/cordon", b'{"reason": "so that something changes"}')
         await lab.until(lambda: any(one.refused for one in lab.hub.gateways.values()), "refusal")
