@@ -100,7 +100,8 @@ def answer(
     """The records for a question; empty when there are none.
 
     Args: name: without a final dot. kind: `A`, `AAAA`, `SOA`, `NS` or `ANY`. client: the subnet that is asked for, or
-        the resolver's address. sick: clusters whose front door does not answer; they are spared while others are left.
+        the resolver's address. sick: clusters whose front door does not answer; they are spared while others are left,
+        be it helpers that the plan did not name.
     """
     name = name.rstrip(".").lower()
     if name == zone.name:
@@ -112,12 +113,14 @@ def answer(
     entry = _entry(index, model, found[0] if found else None)
     if entry is None:
         return []
-    addressed: Mapping[str, str] = {one.cluster: one.address for one in entry.answer.clusters if one.address}
-    spared = sick | {one.cluster for one in entry.answer.clusters if one.cluster not in addressed}
+    choices = (*entry.answer.clusters, *entry.answer.helpers)
+    addressed: Mapping[str, str] = {one.cluster: one.address for one in choices if one.address}
     if not addressed:
         return []
+    doorless = frozenset(one.cluster for one in choices if not one.address)
+    spared = sick | doorless
     if not addressed.keys() - spared:
-        spared = frozenset(one.cluster for one in entry.answer.clusters if one.cluster not in addressed)
+        spared = doorless
     address = addressed[entry.pick(str(client), spared)]
     mine = "AAAA" if ":" in address else "A"
     if kind not in (mine, "ANY"):

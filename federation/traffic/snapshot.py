@@ -1,12 +1,14 @@
 """All routes in one small document, and how to read it: what an edge function or a DNS server holds. Pure.
 
 Who holds the newest snapshot can answer for every place of the world without asking anybody: the nearest cell decides,
-and a key (a session, a subnet) always falls to the same cluster while shares stand.
+and a key (a session, a subnet) always falls to the same cluster while shares stand. It also says who could
+help when none of those that the plan named answers any more, and nobody can be asked for a new plan.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,9 +20,11 @@ from federation.control.latency import distance_km
 from federation.control.plan import Routes
 from federation.policy.documents import PlacementPolicySpec
 from federation.state.world import World
-from federation.traffic.table import allowed_clusters, capacity_rps
+from federation.traffic.table import allowed_clusters, capacity_rps, takes
 
 MILLION = 1_000_000
+HELPERS = 2
+"""How many clusters besides the planned ones an answer names."""
 
 
 class ClusterEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -51,7 +55,9 @@ class ModelEntry(msgspec.Struct, frozen=True, array_like=True):
     cells: tuple[CellEntry, ...]
     anywhere: tuple[tuple[int, int], ...]
     countries: tuple[tuple[str, tuple[int, ...]], ...]
-    """For countries that residency speaks of: which clusters may serve them."""
+    """For countries that residency speaks of: which clusters may serve them. The empty one is any other country."""
+    takers: tuple[int, ...] = ()
+    """Clusters with ready replicas that may be sent what nobody planned."""
 
 
 class RouteSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +111,7 @@ def build(world: World, routes: Routes) -> RouteSnapshot:
                 tuple(cells),
                 _millionths(anywhere, numbers),
                 _residents(world, policy.spec, numbers),
+                tuple(sorted(numbers[c] for (m, c), rps in capacity.items() if m == name and rps and takes(world, c))),
             )
         )
     made = RouteSnapshot(clusters=clusters, models=tuple(models))
@@ -124,7 +131,7 @@ def _residents(
     named = {country for rule in policy.residency if rule.users_in is not None for country in rule.users_in.countries}
     return tuple(
         (country, tuple(sorted(numbers[c] for c in allowed_clusters(world, policy, country))))
-        for country in sorted(named)
+        for country in sorted({"", *named})
     )
 
 
@@ -138,12 +145,16 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who serves a model's users in a place. `cluster` is the one for the key that was given; empty without one."""
+    """Who serves a model's users in a place. `cluster` is the one for the key that was given; empty without one.
+
+    `helpers`: who may be asked, the nearest first, when none of `clusters` answers.
+    """
 
     model: str
     cell: str
     ttl_s: int
     clusters: tuple[Choice, ...]
+    helpers: tuple[Choice, ...] = ()
     cluster: str = ""
 
 
@@ -189,9 +200,13 @@ class Entry:
         self._parts = [(one.cluster, one.share) for one in answer.clusters]
 
     def pick(self, key: str, but: frozenset[str] = frozenset()) -> str:
-        """The cluster of a key; of those that are left where `but` has none to give. Raises: ValueError."""
+        """The cluster of a key, or who helps where `but` leaves none of the planned; as without it if nobody is left.
+
+        Raises: ValueError.
+        """
         usable = [(cluster, share) for cluster, share in self._parts if cluster not in but]
-        return pick(key, usable or self._parts)
+        helpers = [one.cluster for one in self.answer.helpers if one.cluster not in but] if not usable else []
+        return helpers[0] if helpers else pick(key, usable or self._parts)
 
     def with_pick(self, key: str) -> bytes:
         """The body with the cluster of a key."""
@@ -224,6 +239,9 @@ class _Model:
         self._points = _points([(cell.lat, cell.lon) for cell in self._cells])
         self._numbers = {cell.name: number for number, cell in enumerate(self._cells)}
         self._residents = {country: frozenset(numbers) for country, numbers in model.countries}
+        self._elsewhere = self._residents.pop("", frozenset(range(len(clusters))))
+        self._takers = np.array(model.takers, dtype=np.int64)
+        self._doors = _points([(clusters[one].lat, clusters[one].lon) for one in model.takers])
         self._in_country: dict[str, Any] = {}
         for number, cell in enumerate(self._cells):
             self._in_country.setdefault(cell.country, []).append(number)
@@ -255,8 +273,22 @@ class _Model:
             allowed = self._residents.get(country)
             if allowed is not None:
                 shares = tuple(one for one in shares if one[0] in allowed) or self._nearest(number, allowed)
-            self._entries[key] = self._made(number, shares) if shares else None
+            self._entries[key] = self._made(number, shares, self._helpers(number, country, shares)) if shares else None
         return self._entries[key]
+
+    def _helpers(self, number: int, country: str, shares: Sequence[tuple[int, int]]) -> list[int]:
+        """Clusters that could help these users, by what residency says of them: of an unknown place by all its rules.
+
+        The nearest first; for an unknown place in the order of the catalogue.
+        """
+        if number >= 0:
+            allowed = self._residents.get(country or self._cells[number].country, self._elsewhere)
+            takers = self._takers[np.argsort(-(self._doors @ self._points[number]), kind="stable")]
+        else:
+            allowed = self._elsewhere.intersection(*self._residents.values())
+            takers = self._takers
+        planned = {one for one, _ in shares}
+        return list(itertools.islice((one for one in takers.tolist() if one in allowed - planned), HELPERS))
 
     def _nearest(self, number: int, allowed: frozenset[int]) -> tuple[tuple[int, int], ...]:
         """Of the clusters that serve the model somewhere, the nearest that residency allows."""
@@ -268,19 +300,21 @@ class _Model:
         )
         return ((near[0], MILLION),) if near else ()
 
-    def _made(self, number: int, shares: Sequence[tuple[int, int]]) -> Entry:
+    def _made(self, number: int, shares: Sequence[tuple[int, int]], helpers: Sequence[int]) -> Entry:
         whole = sum(part for _, part in shares)
-        choices = tuple(
-            Choice(
-                cluster=self._clusters[one].name,
-                share=round(part / whole, 6),
-                address=self._clusters[one].address,
-                port=self._clusters[one].port,
+        return Entry(
+            Answer(
+                model=self._model.name,
+                cell=self._cells[number].name if number >= 0 else "",
+                ttl_s=self._model.ttl_s,
+                clusters=tuple(self._choice(one, round(part / whole, 6)) for one, part in shares),
+                helpers=tuple(self._choice(one, 0.0) for one in helpers),
             )
-            for one, part in shares
         )
-        cell = self._cells[number].name if number >= 0 else ""
-        return Entry(Answer(model=self._model.name, cell=cell, ttl_s=self._model.ttl_s, clusters=choices))
+
+    def _choice(self, number: int, share: float) -> Choice:
+        one = self._clusters[number]
+        return Choice(cluster=one.name, share=share, address=one.address, port=one.port)
 
 
 def _points(places: Sequence[tuple[float, float]]) -> Any:

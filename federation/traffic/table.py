@@ -210,7 +210,7 @@ class _Builder:
         overflow = {
             c: self.capacity[model, c]
             for c in sorted(allowed - shares.keys())
-            if self.capacity.get((model, c), 0.0) > 0 and self._takes(c) and self._reachable(gateway, c, model)
+            if self.capacity.get((model, c), 0.0) > 0 and takes(self.world, c) and self._reachable(gateway, c, model)
         }
         unserved = max(0.0, 1.0 - sum(planned.values())) if planned else 0.0
         return Group(
@@ -224,14 +224,6 @@ class _Builder:
         if cluster == gateway:
             return f"the gateway of {gateway} knows no replica of {model} there: its agent reports no endpoints"
         return f"{cluster} has a share of {model} and no gateway: give its Cluster document spec.gateway"
-
-    def _takes(self, cluster: str) -> bool:
-        """Whether a cluster may be sent what nobody planned."""
-        return (
-            self.world.is_routable(cluster)
-            and self.world.clusters[cluster].phase is Phase.READY
-            and cluster not in self.world.cordons
-        )
 
     def _allowed(self, policy: PlacementPolicySpec, cells: Iterable[str]) -> frozenset[str]:
         """Clusters that may serve the users of every one of these cells."""
@@ -255,6 +247,11 @@ class _Builder:
             if share.cluster == cluster
         )
         return planned + policy.traffic.spill_percent / 100 * self.capacity.get((model, cluster), 0.0)
+
+
+def takes(world: World, cluster: str) -> bool:
+    """Whether a cluster may be sent what nobody planned."""
+    return world.is_routable(cluster) and world.clusters[cluster].phase is Phase.READY and cluster not in world.cordons
 
 
 def allowed_clusters(world: World, policy: PlacementPolicySpec, country: str | None) -> frozenset[str]:

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.control.latency import distance_km
+from federation.state.reduce import CordonsSet
+from federation.state.world import Cordon
 from federation.traffic.snapshot import CellEntry, ClusterEntry, Index, ModelEntry, RouteSnapshot, build, pick
+from tests.builders import told
 from tests.unit.traffic.test_table import ROUTES, RULE, world_of
 
 KEYS = [f"session-{number}" for number in range(4000)]
@@ -67,6 +70,46 @@ def test_a_user_of_an_unknown_place_is_served_where_everyone_may_be() -> None:
     entry = Index(build(world_of(residency=(RULE,)), ROUTES)).anywhere("chat")
     assert entry is not None
     assert {one.cluster for one in entry.answer.clusters} <= {"fra", "par"}
+
+
+@pytest.mark.parametrize(
+    ("place", "helpers"),
+    [
+        pytest.param((52.5, 13.4, "DE"), [], id="Berlin's have all that residency admits already"),
+        pytest.param((47.4, 8.5, "CH"), ["fra", "par"], id="Zurich's may go anywhere, the nearest first"),
+        pytest.param((40.7, -74.0, "US"), ["par", "fra"], id="who serves already is no helper"),
+        pytest.param((40.7, -74.0, "DE"), [], id="a German in New York has no other"),
+    ],
+)
+def test_who_could_help_is_named_by_residency_and_distance(place: tuple[float, float, str], helpers: list[str]) -> None:
+    """Without a controller, users of a lost region would be told a door that is shut, or one that is forbidden."""
+    entry = Index(build(world_of(residency=(RULE,)), ROUTES)).at("chat", *place)
+    assert entry is not None
+    assert [one.cluster for one in entry.answer.helpers] == helpers
+
+
+def test_an_unknown_place_is_helped_only_by_whom_every_rule_admits() -> None:
+    entry = Index(build(world_of(residency=(RULE,)), ROUTES)).anywhere("chat")
+    assert entry is not None
+    assert "iad" not in {one.cluster for one in (*entry.answer.clusters, *entry.answer.helpers)}
+
+
+def test_a_cordoned_cluster_helps_nobody() -> None:
+    """Whoever empties a region would have it filled from behind."""
+    world = told(world_of(), CordonsSet(cordons={"par": Cordon(reason="maintenance", drain=False)}))
+    entry = Index(build(world, ROUTES)).at("chat", 47.4, 8.5, "CH")
+    assert entry is not None
+    assert "par" not in {one.cluster for one in entry.answer.helpers}
+
+
+def test_a_key_goes_to_a_helper_only_when_all_planned_are_out() -> None:
+    entry = Index(build(world_of(), ROUTES)).at("chat", 47.4, 8.5, "CH")
+    assert entry is not None
+    planned = frozenset(one.cluster for one in entry.answer.clusters)
+    first, *_ = [one.cluster for one in entry.answer.helpers]
+    assert entry.pick("key") in planned
+    assert entry.pick("key", planned) == first
+    assert entry.pick("key", planned | {one.cluster for one in entry.answer.helpers}) in planned, "nobody is left"
 
 
 def test_equal_routes_have_equal_versions() -> None:
