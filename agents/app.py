@@ -52,7 +52,8 @@ class Agent:
         self._clock = clock
         self._rng = rng
         self._boot_id = f"{rng.getrandbits(64):016x}"
-        self._backoff = Backoff(rng, base_s=0.5, cap_s=30.0)
+        # A controller that starts anew believes in silence after four reports: nobody may sleep through them.
+        self._backoff = Backoff(rng, base_s=0.5, cap_s=min(30.0, 2 * settings.interval_s))
         self._memory = memory.Memory()
         self._accepted = session.Accepted()
         self._knows_fence = False

@@ -1,9 +1,13 @@
-"""How this cluster's replicas answered, by its own gateway: read from Envoy's admin API over a window."""
+"""How this cluster's replicas answered, by its own gateway: read from Envoy's admin API over a window.
+
+Envoy counts by the zones of who asks and who answers. A gateway's zone is its cluster (`--service-zone`), as is that
+of every endpoint: what a zone sent itself is what replicas here answered, whoever's requests they were.
+"""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +19,8 @@ from federation.aiokit.clock import Clock
 from federation.wire import messages
 
 log = structlog.get_logger("agent")
-FILTER = r"^cluster\..*\|local\.(upstream_rq_total|upstream_rq_5xx|upstream_rq_time)$"
-NAME = re.compile(r"^cluster\.(.+)\|local\.(upstream_rq_total|upstream_rq_5xx|upstream_rq_time)$")
+FILTER = r"^cluster\..*\.zone\..*\.upstream_rq_(completed|5xx|time)$"
+NAME = re.compile(r"^cluster\.([^|]+)\|.*\.zone\.([^.]+)\.\2\.upstream_rq_(completed|5xx|time)$")
 TIMEOUT_S = 2.0
 LEAST_ANSWERS = 20
 """Of fewer answers a 95th percentile is no more than the slowest one."""
@@ -102,23 +106,22 @@ class Speed:
 
 def parse(stats: Any) -> dict[str, Served]:
     """Model -> what Envoy's statistics, with detailed histograms, say of it."""
-    totals: dict[str, int] = {}
-    failed: dict[str, int] = {}
-    answers: dict[str, dict[Bin, int]] = {}
+    totals: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    answers: dict[str, Counter[Bin]] = defaultdict(Counter)
     for one in stats:
         found = NAME.match(one.get("name", ""))
         if found is not None:
-            target = totals if found[2] == "upstream_rq_total" else failed
-            target[found[1]] = int(one["value"])
+            (totals if found[3] == "completed" else failed)[found[1]] += int(one["value"])
         for row in one.get("histograms", {}).get("details", []):
             found = NAME.match(row.get("name", ""))
-            if found is not None:
-                answers[found[1]] = {
-                    (float(b["lower_bound"]), float(b["lower_bound"]) + float(b["width"])): int(b["count"])
-                    for b in row["totals"]
-                }
+            if found is None:
+                continue
+            for each in row["totals"]:
+                low_ms = float(each["lower_bound"])
+                answers[found[1]][low_ms, low_ms + float(each["width"])] += int(each["count"])
     return {
-        model: Served(requests=count, failed=failed.get(model, 0), answers=answers.get(model, {}))
+        model: Served(requests=count, failed=failed[model], answers=dict(answers[model]))
         for model, count in totals.items()
     }
 

@@ -2,7 +2,8 @@
 
 A gateway has its own shares: those of the cells whose front door it is. Its users are told apart by cell where the
 request names one; a request that names none is shared out as the gateway's users are together, among the clusters that
-may serve every one of them (residency fails closed).
+may serve every one of them; one that names a cell of another front door, or none that is known, among those that every
+rule admits (residency fails closed).
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from federation.policy.documents import Gateway, Model, PlacementPolicySpec, Tra
 from federation.state.phases import Phase
 from federation.state.world import World
 
+OTHER_CELLS = "*"
+"""The group of requests that name a cell which is not the gateway's."""
 Address = tuple[str, int]
 """IP address and port."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Requests that are shared out alike: one cell's, or with an empty `cell` those that name none.
+    """Requests that are shared out alike: one cell's, with an empty `cell` those that name none, or `OTHER_CELLS`.
 
     `shares` sum to 1 over the clusters that serve; `unserved` is the part of all requests that nobody has room for.
     `overflow` has what may be used besides when those fail, by capacity in requests per second.
@@ -148,6 +151,8 @@ class _Builder:
         model, spec = document.metadata.name, document.spec
         own = self._own_cells(gateway, model)
         groups = [self._group(gateway, route, policy) for route in own]
+        if policy.residency:
+            groups.append(self._others(gateway, model, policy))
         return ModelTable(
             model=model,
             traffic=policy.traffic,
@@ -178,7 +183,17 @@ class _Builder:
     def _group(self, gateway: str, route: Route, policy: PlacementPolicySpec) -> Group:
         allowed = self._allowed(policy, [route.cell])
         planned = {share.cluster: share.share for share in route.now if share.cluster in allowed}
-        return self._shared(gateway, route.model, route.cell, planned, allowed)
+        return self._shared(gateway, route.model, route.cell, planned, allowed, _unserved(route))
+
+    def _others(self, gateway: str, model: str, policy: PlacementPolicySpec) -> Group:
+        """Requests that name a cell which the gateway was told nothing of: they may be anybody's."""
+        allowed = self._allowed(policy, ())
+        planned: dict[str, float] = defaultdict(float)
+        for route in self.routes[model]:
+            for share in route.now:
+                if share.cluster in allowed:
+                    planned[share.cluster] += share.share * self._rps(model, route.cell)
+        return self._shared(gateway, model, OTHER_CELLS, planned, allowed)
 
     def _everyone(self, gateway: str, model: str, own: Iterable[Route], policy: PlacementPolicySpec) -> Group:
         """All of the gateway's users together."""
@@ -191,15 +206,23 @@ class _Builder:
             return self._shared(gateway, model, "", planned, allowed)
         weights = {route.cell: self._rps(model, route.cell) for route in own}
         whole = sum(weights.values()) or float(len(own) or 1)
+        unserved = 0.0
         for route in own:
             part = (weights[route.cell] or (1.0 if not sum(weights.values()) else 0.0)) / whole
+            unserved += part * _unserved(route)
             for share in route.now:
                 if share.cluster in allowed:
                     planned[share.cluster] += part * share.share
-        return self._shared(gateway, model, "", planned, allowed)
+        return self._shared(gateway, model, "", planned, allowed, unserved)
 
     def _shared(
-        self, gateway: str, model: str, cell: str, planned: Mapping[str, float], allowed: frozenset[str]
+        self,
+        gateway: str,
+        model: str,
+        cell: str,
+        planned: Mapping[str, float],
+        allowed: frozenset[str],
+        unserved: float = 0.0,
     ) -> Group:
         """Shares among the clusters that this gateway can reach, and the others that could help."""
         reachable = {c: share for c, share in sorted(planned.items()) if self._reachable(gateway, c, model)}
@@ -212,10 +235,8 @@ class _Builder:
             for c in sorted(allowed - shares.keys())
             if self.capacity.get((model, c), 0.0) > 0 and takes(self.world, c) and self._reachable(gateway, c, model)
         }
-        unserved = max(0.0, 1.0 - sum(planned.values())) if planned else 0.0
-        return Group(
-            cell=cell, shares=shares, overflow=overflow, unserved=round(unserved, 4) if unserved > LEAST_SHARE else 0.0
-        )
+        unserved = round(unserved, 4) if planned and unserved > LEAST_SHARE else 0.0
+        return Group(cell=cell, shares=shares, overflow=overflow, unserved=unserved)
 
     def _reachable(self, gateway: str, cluster: str, model: str) -> bool:
         return bool(self.endpoints.get((model, cluster))) if cluster == gateway else cluster in self.gateways
@@ -247,6 +268,11 @@ class _Builder:
             if share.cluster == cluster
         )
         return planned + policy.traffic.spill_percent / 100 * self.capacity.get((model, cluster), 0.0)
+
+
+def _unserved(route: Route) -> float:
+    """The part of a cell's requests that the plan has no room for: what residency forbids someone is another matter."""
+    return max(0.0, 1.0 - sum(share.share for share in route.now)) if route.now else 0.0
 
 
 def takes(world: World, cluster: str) -> bool:

@@ -35,7 +35,7 @@ from envoy.type.matcher.v3 import string_pb2
 from envoy.type.v3 import percent_pb2, token_bucket_pb2
 from google.protobuf import any_pb2, duration_pb2, message, struct_pb2, wrappers_pb2
 
-from federation.traffic.table import Address, GatewayTable, Group, ModelTable
+from federation.traffic.table import OTHER_CELLS, Address, GatewayTable, Group, ModelTable
 
 PREFIX = "type.googleapis.com/"
 CDS = f"{PREFIX}envoy.config.cluster.v3.Cluster"
@@ -148,6 +148,8 @@ def _digest(payload: bytes) -> str:
 
 def cluster_name(model: str, cell: str) -> str:
     """Of the Envoy cluster that serves one cell, or with an empty one the requests that name none."""
+    if cell == OTHER_CELLS:
+        return f"{model}|others"
     return f"{model}|cell|{cell}" if cell else f"{model}|any"
 
 
@@ -354,8 +356,9 @@ def _model_routes(
         made.append(capped)
     else:
         made.append(_refusal(sent_on, 503, f"no replica of {model.model} in {gateway}"))
-    for cell, served, unserved in sorted(model.groups, key=lambda one: (not one[0], one[0])):
-        matchers = [*also, *([_matcher(CELL_HEADER, cell)] if cell else [])]
+    for cell, served, unserved in sorted(model.groups, key=lambda one: (not one[0], one[0] == OTHER_CELLS, one[0])):
+        named = [] if not cell else [_present(CELL_HEADER) if cell == OTHER_CELLS else _matcher(CELL_HEADER, cell)]
+        matchers = [*also, *named]
         if not served:
             made.append(_refusal(matchers, 503, f"nobody can serve {model.model}"))
             continue

@@ -198,6 +198,13 @@ async def test_an_agent_reads_how_its_replicas_answer(told: Told, servers: Repli
         servers.error_share["fra"] = 0.0
         await ask(envoy, 30, x_isochrone_from="iad", x_isochrone_priority="high")
         (sample,) = await stats.read()
+        servers.error_share["fra"] = 1.0
+        await ask(envoy, 10)
+        servers.error_share["fra"] = 0.0
+        await ask(envoy, 30)
+        await ask(envoy, 40, x_isochrone_cell="New York")
+        (own,) = await stats.read()
+    assert own.error_share == pytest.approx(0.25, abs=0.01), "its own users' requests, and not what iad answered"
     assert sample.model == "chat-8b"
     assert sample.requests_per_second > 0
     assert sample.error_share == pytest.approx(0.25, abs=0.01)

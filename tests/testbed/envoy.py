@@ -49,7 +49,8 @@ class Envoy:
         self.directory = Path(tempfile.mkdtemp(prefix=f"isochrone-envoy-{cluster}-"))
         config = self.directory / "bootstrap.yaml"
         config.write_text(yaml.safe_dump(self._bootstrap(xds_port, delta=delta, tls=tls)), encoding="utf-8")
-        command = [str(program), "-c", str(config), "--service-cluster", cluster, "--service-node", f"{cluster}-gw"]
+        command = [str(program), "-c", str(config), "--service-cluster", cluster, "--service-zone", cluster]
+        command += ["--service-node", f"{cluster}-gw"]
         # One worker, and nothing shared with other gateways on this machine.
         command += ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
         self._process = Process(f"envoy-{cluster}", command, log_file=self.directory / "envoy.log")

@@ -181,7 +181,6 @@ class Lab:
         interval_s: float = INTERVAL_S,
         plan_period_s: float = 5.0,
         spare: bool = False,
-        stale_s: float | None = None,
     ) -> None:
         self.directory = directory
         self.rps = rps
@@ -199,7 +198,6 @@ class Lab:
         self.controller: Controller | None = None
         self.traffic = {"stepPercent": 25, "stepSeconds": 3, "drainSeconds": 2} | (traffic or {})
         self.spare = spare
-        self.stale_s = stale_s or 4 * interval_s
         self.policies = directory / "policies"
         self.policies.mkdir(parents=True)
         self._write_policies()
@@ -251,7 +249,9 @@ class Lab:
             listen=Listen(port=0),
             xds=XdsListen(port=self.xds_port),
             broker_port=self.broker_port,
-            timing=Timing(report_interval_s=self.interval_s, tick_s=self.interval_s / 2, stale_after_s=self.stale_s),
+            timing=Timing(
+                report_interval_s=self.interval_s, tick_s=self.interval_s / 2, stale_after_s=4 * self.interval_s
+            ),
             plan_period_s=self.plan_period_s,
             plan_spacing_s=0.5,
         )

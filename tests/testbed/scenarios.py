@@ -172,8 +172,7 @@ class Away:
 
 async def away(directory: Path, *, away_s: float, tell: Callable[[str], None] = lambda text: None) -> Away:
     """Kill the controller (and its broker) in mid-shift, let replicas fail, and bring it back."""
-    # Agents that found nobody for minutes try again within half a minute; silence is not believed before that.
-    lab = Lab(directory, rps=RPS, traffic={"stepPercent": 20, "stepSeconds": 3}, stale_s=40.0)
+    lab = Lab(directory, rps=RPS, traffic={"stepPercent": 20, "stepSeconds": 3})
     async with lab.running(), load(lab) as users:
         await asyncio.sleep(1.0)
         await lab.post("/v1/clusters/fra/drain", b'{"reason": "leaving"}')

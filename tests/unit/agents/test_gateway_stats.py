@@ -15,20 +15,23 @@ def stats(requests: int, failed: int, bins: dict[tuple[float, float], int]) -> l
     """As Envoy's `/stats?format=json&histogram_buckets=detailed` has it."""
     rows = [{"lower_bound": low, "width": high - low, "count": count} for (low, high), count in bins.items()]
     return [
-        {"name": "cluster.chat|local.upstream_rq_total", "value": requests},
-        {"name": "cluster.chat|local.upstream_rq_5xx", "value": failed},
-        {"name": "cluster.chat|any.upstream_rq_total", "value": 99},
+        {"name": "cluster.chat|local.zone.fra-1.fra-1.upstream_rq_completed", "value": requests - 1},
+        {"name": "cluster.chat|cell|St. Gallen.zone.fra-1.fra-1.upstream_rq_completed", "value": 1},
+        {"name": "cluster.chat|local.zone.fra-1.fra-1.upstream_rq_5xx", "value": failed},
+        {"name": "cluster.chat|any.zone.fra-1.iad-1.upstream_rq_completed", "value": 99},
         {
             "histograms": {
                 "supported_percentiles": [50, 95],
-                "details": [{"name": "cluster.chat|local.upstream_rq_time", "totals": rows, "intervals": []}],
+                "details": [
+                    {"name": "cluster.chat|any.zone.fra-1.fra-1.upstream_rq_time", "totals": rows, "intervals": []}
+                ],
             }
         },
     ]
 
 
 def test_counters_are_read_by_model() -> None:
-    """Requests sent on to other clusters would count as this one's own."""
+    """Requests sent on to other clusters would count as this one's own, or its own users' would not."""
     assert parse(stats(5, 1, {FAST: 4, SLOW: 1})) == {
         "chat": Served(requests=5, failed=1, answers={FAST: 4, SLOW: 1}),
     }

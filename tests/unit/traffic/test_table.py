@@ -21,7 +21,7 @@ from federation.policy.documents import (
 from federation.state.reduce import CordonsSet
 from federation.state.world import Cordon, World
 from federation.traffic import xds
-from federation.traffic.table import Group, remembered_endpoints, tables
+from federation.traffic.table import OTHER_CELLS, Group, remembered_endpoints, tables
 from federation.wire import messages
 from tests.builders import a_model, a_policy, a_report, a_world, heard, replicas, some_demand, told
 
@@ -100,6 +100,15 @@ def test_each_gateway_has_the_shares_of_its_own_users() -> None:
     assert set(groups(world_of(), "iad")) == {"", "New York"}
 
 
+def test_who_names_a_cell_of_another_front_door_is_served_where_everyone_may_be() -> None:
+    """A German user behind the American gateway would be served in the United States."""
+    iad = groups(world_of(residency=(RULE,)), "iad")
+    assert set(iad) == {"", "New York", OTHER_CELLS}
+    assert iad[OTHER_CELLS].shares == pytest.approx({"fra": 0.8, "par": 0.2})
+    assert "iad" not in iad[OTHER_CELLS].overflow
+    assert OTHER_CELLS not in groups(world_of(), "iad"), "without rules they are as any other"
+
+
 def test_a_gateway_without_users_does_as_for_the_nearest() -> None:
     assert groups(world_of(), "par")[""].shares == {"fra": 0.8, "par": 0.2}
 
@@ -108,6 +117,7 @@ def test_residency_holds_for_requests_that_name_no_cell_and_for_overflow() -> No
     """Users in Germany would be served in the United States as soon as something fails."""
     fra = groups(world_of(residency=(RULE,)), "fra")
     assert fra[""].shares == pytest.approx({"fra": 0.8, "par": 0.2})
+    assert fra[""].unserved == 0.0, "what some may not have is no lack of room"
     assert "iad" not in fra["Berlin"].overflow
     assert set(fra["Zurich"].overflow) == {"fra", "par"}
 
