@@ -63,9 +63,10 @@ async def test_a_controller_that_dies_in_mid_shift_is_not_missed(tmp_path: Path)
     assert "fra" not in seen.shares[-1], f"the shift goes on to its end: {seen.shares}"
 
 
-async def test_a_shift_goes_back_by_itself_when_the_receiver_fails_its_users(tmp_path: Path) -> None:
+@pytest.mark.parametrize("home", [False, True], ids=["elsewhere", "behind-their-own-front-door"])
+async def test_a_shift_goes_back_by_itself_when_the_receiver_fails_its_users(tmp_path: Path, home: bool) -> None:
     """A move to a cluster with a broken driver would go on to its end, and fail everyone."""
-    seen = await scenarios.degrade(tmp_path)
+    seen = await scenarios.degrade(tmp_path, home=home)
     assert "ShiftHeld" in seen.said[: seen.said.index("ShiftBack")], "a busy machine may hold it more than once"
     assert max(seen.shares) <= 0.65, f"no more than one step between failing and being held: {seen.shares}"
     assert seen.shares[-1] == 0.0, seen.shares

@@ -226,21 +226,28 @@ class Degraded:
     failed_of_receiver: int
 
 
-async def degrade(directory: Path) -> Degraded:
-    """Move Berlin's users to a dearer cluster by draining theirs, and let the receiver fail half of what it gets."""
+async def degrade(directory: Path, *, home: bool = False) -> Degraded:
+    """Move Berlin's users to a dearer cluster by draining theirs, and let the receiver fail half of what it gets.
+
+    `home`: then let them return, and have the cluster of their own front door be the receiver that fails.
+    """
     # It is judged by its errors alone: how fast this machine answers is not what is tried.
     rules = {"stepPercent": 20, "stepSeconds": 3, "retrySeconds": 60, "maxLatencyMs": 60_000}
     lab = Lab(directory, rps=RPS, traffic=rules)
+    receiver = "fra" if home else "mad"
     async with lab.running(), load(lab) as users:
         await asyncio.sleep(1.0)
         await lab.post("/v1/clusters/fra/drain", b'{"reason": "leaving"}')
-        await lab.until(lambda: lab.plan_of("Berlin").get("mad", 0.0) >= 0.35, "middle of the shift")
-        lab.replicas.error_share["mad"] = 0.5
+        if home:
+            await lab.until(lambda: lab.is_settled() and "fra" not in lab.plan_of("Berlin"), "end of the drain")
+            await lab.post("/v1/clusters/fra/uncordon")
+        await lab.until(lambda: lab.plan_of("Berlin").get(receiver, 0.0) >= 0.35, "middle of the shift")
+        lab.replicas.error_share[receiver] = 0.5
         failing_s = time.monotonic()
-        shares = [lab.plan_of("Berlin").get("mad", 0.0)]
+        shares = [lab.plan_of("Berlin").get(receiver, 0.0)]
         back_s = None
         while time.monotonic() < failing_s + 20.0:
-            now = lab.plan_of("Berlin").get("mad", 0.0)
+            now = lab.plan_of("Berlin").get(receiver, 0.0)
             if now != shares[-1]:
                 shares.append(now)
             if back_s is None and now < shares[0] - 0.1:
