@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -225,10 +226,10 @@ class _Api:
         given = request.headers.get("If-None-Match", "")
         if given:
             async for _ in self._waits(request):
-                if entry.etag != given:
+                if not _is_known(entry.etag, given):
                     break
                 entry = self._entry(request)
-            if entry.etag == given:
+            if _is_known(entry.etag, given):
                 return web.Response(status=304, headers={"ETag": entry.etag})
         key = request.rel_url.query.get("key", "")
         body = entry.with_pick(key) if key else entry.body
@@ -245,15 +246,19 @@ class _Api:
 
     def _entry(self, request: web.Request) -> Entry:
         query = request.rel_url.query
-        index, model = self._services.index(), query.get("model", "")
+        index, model, country = self._services.index(), query.get("model", ""), _country(query.get("country", ""))
+        if not model:
+            raise Refused(400, "BadRequest", "no model is named", "add model=NAME")
         if "cell" in query:
-            entry = index.cell(model, query["cell"])
+            entry = index.cell(model, query["cell"], country)
         elif "h3" in query:
             lat, lon = _h3(query["h3"])
-            entry = index.at(model, lat, lon, query.get("country", ""))
+            entry = index.at(model, lat, lon, country)
+        elif not query.keys() & {"lat", "lon"}:
+            raise Refused(400, "BadRequest", "no place is named", "add lat=DEGREES&lon=DEGREES, h3=INDEX or cell=NAME")
         else:
             lat, lon = _number(request, "lat", low=-90.0, high=90.0), _number(request, "lon", low=-180.0, high=180.0)
-            entry = index.at(model, lat, lon, query.get("country", ""))
+            entry = index.at(model, lat, lon, country)
         if entry is None:
             if model not in index.models():
                 raise not_found(f"no routes for model {model}", "models")
@@ -266,12 +271,12 @@ class _Api:
         index = self._services.index()
         async for _ in self._waits(request):
             index = self._services.index()
-            if given != f'"{index.snapshot.version}"':
+            if not _is_known(f'"{index.snapshot.version}"', given):
                 break
         if not index.snapshot.version:
             raise Refused(503, "NotPlanned", "no routes are known yet", "keep what you have, and try again")
         etag = f'"{index.snapshot.version}"'
-        if etag == given:
+        if _is_known(etag, given):
             return web.Response(status=304, headers={"ETag": etag})
         return web.Response(body=index.body, headers={"Content-Type": "application/json", "ETag": etag})
 
@@ -359,9 +364,20 @@ async def _reason(request: web.Request) -> str:
     return reason[:500]
 
 
+def _is_known(etag: str, given: str) -> bool:
+    """Whether `If-None-Match` has this ETag: one of several, be it weakened by a proxy on the way, or any at all."""
+    return any(one.strip().removeprefix("W/") in (etag, "*") for one in given.split(","))
+
+
+def _country(text: str) -> str:
+    if text and not re.fullmatch(r"[A-Za-z]{2}", text):
+        raise Refused(400, "BadRequest", f"country={text!r} is no country", "ISO 3166-1 alpha-2, as DE")
+    return text.upper()
+
+
 def _h3(text: str) -> tuple[float, float]:
     """The middle of an H3 cell: latitude and longitude in degrees."""
-    if not h3.is_valid_cell(text):
+    if not re.fullmatch(r"[0-9a-fA-F]{15,16}", text) or not h3.is_valid_cell(text):
         raise Refused(
             400, "BadRequest", f"h3={text!r} is no H3 cell", "a cell's index in hexadecimal, as 841f91dffffffff"
         )

@@ -129,6 +129,12 @@ def controller(
     if xds_listen is not None:
         xds_host, xds_port = _host_port("--xds-listen", xds_listen, "127.0.0.1:18000")
         xds = XdsListen(host=xds_host, port=xds_port, cert_file=xds_cert, key_file=xds_key, ca_file=xds_ca)
+    given = [name for name, file in (("cert", xds_cert), ("key", xds_key), ("ca", xds_ca)) if file is not None]
+    if given and (xds is None or len(given) < 3):
+        raise click.UsageError(
+            f"--xds-{given[0]} goes with --xds-listen and all of --xds-cert, --xds-key, --xds-ca: gateways would be "
+            "served in the clear, or not at all"
+        )
     if not policies.is_dir():
         raise click.UsageError(
             f"--policies {str(policies)!r}: no such directory; make it, or start from configs/policies"
@@ -154,7 +160,7 @@ def controller(
 
 def _host_port(option: str, text: str, example: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or int(port) > 65_535:
         raise click.UsageError(f"{option} {text!r}: expected HOST:PORT, as {example}")
     return host.strip("[]"), int(port)
 

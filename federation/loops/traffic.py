@@ -107,6 +107,9 @@ class TrafficLoop:
                     message=f"gateway {status.node} of {status.cluster} {verb}",
                 )
             )
+        if before is None and status.cluster not in hub.world.clusters:
+            text = f"gateway {status.node} is of {status.cluster}, which no Cluster document names: it is told nothing"
+            hub.tell(Note(type="Warning", reason="GatewayUnknown", object=subject, message=text))
         known = before.refused if before is not None else {}
         for kind, error in sorted(status.refused.items()):
             if known.get(kind) != error:

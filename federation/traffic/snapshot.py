@@ -179,10 +179,10 @@ class Index:
         found = self._models.get(model)
         return found.at(lat, lon, country) if found is not None else None
 
-    def cell(self, model: str, name: str) -> Entry | None:
-        """What is answered to the users of a cell by its name."""
+    def cell(self, model: str, name: str, country: str = "") -> Entry | None:
+        """What is answered to the users of a cell by its name; residency holds for the country as in `at`."""
         found = self._models.get(model)
-        return found.by_name(name) if found is not None else None
+        return found.by_name(name, country) if found is not None else None
 
     def anywhere(self, model: str) -> Entry | None:
         """What is answered to a user of an unknown place."""
@@ -258,9 +258,11 @@ class _Model:
             number = among[int(np.argmax(self._points[among] @ point))]
         return self._entry(number, country if self._cells[number].country != country else "")
 
-    def by_name(self, name: str) -> Entry | None:
+    def by_name(self, name: str, country: str) -> Entry | None:
         number = self._numbers.get(name)
-        return self._entry(number, "") if number is not None else None
+        if number is None:
+            return None
+        return self._entry(number, country if self._cells[number].country != country else "")
 
     def anywhere(self) -> Entry | None:
         return self._entry(-1, "")

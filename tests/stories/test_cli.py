@@ -307,3 +307,23 @@ def test_what_a_gateway_refused_is_shown(fleet: Fleet, isochrone: Run) -> None:
         assert "GatewayRefused" in isochrone("get", "events").stdout
     finally:
         fleet.do(lambda: fleet.controller.traffic.hear(good))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--xds-listen", "127.0.0.1:99999"), "expected HOST:PORT"),
+        (("--xds-listen", "127.0.0.1:0", "--xds-cert", "CERT"), "--xds-ca"),
+        (("--xds-cert", "CERT", "--xds-key", "CERT", "--xds-ca", "CERT"), "--xds-listen"),
+    ],
+)
+def test_options_for_gateways_that_would_be_without_effect_are_refused(
+    tmp_path: Path, options: tuple[str, ...], says: str
+) -> None:
+    """Whoever gave a certificate would believe that gateways are served by TLS."""
+    (tmp_path / "CERT").write_text("a certificate", encoding="utf-8")
+    (tmp_path / "policies").mkdir()
+    command = ("controller", "--policies", "policies", "--data", "data", *options)
+    done = run(*command, cwd=tmp_path, env=environment(tmp_path))
+    assert done.returncode == 2
+    assert says in done.stderr

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import h3
+import pytest
 
 from tests.testbed.fleet import Fleet
 from tests.testbed.small_world import TOKEN
@@ -39,6 +40,29 @@ def test_residency_goes_by_the_user_and_not_by_the_nearest_cell(fleet: Fleet) ->
     assert asked(fleet, at_sea)[2]["cell"] == "New York"
     german = asked(fleet, f"{at_sea}&country=DE")[2]
     assert {one["cluster"] for one in german["clusters"]} <= {"fra", "mad"}
+    assert asked(fleet, f"{at_sea}&country=de")[2] == german
+    by_cell = asked(fleet, "?model=chat-8b&cell=New%20York&country=DE")[2]
+    assert by_cell["clusters"] == german["clusters"]
+
+
+@pytest.mark.parametrize(
+    ("query", "hint"),
+    [
+        ("?lat=52&lon=13", "add model=NAME"),
+        ("?model=chat-8b", "h3=INDEX or cell=NAME"),
+        ("?model=chat-8b&country=DE", "h3=INDEX or cell=NAME"),
+        ("?model=chat-8b&lat=40&lon=-70&country=Germany", "ISO 3166-1"),
+        ("?model=chat-8b&h3=-1", "hexadecimal"),
+        ("?model=chat-8b&h3=fffffffffffffffffffffffffffff", "hexadecimal"),
+        ("?model=chat-8b&h3=841f91dfffffffff", "hexadecimal"),
+        ("?model=chat-8b&lat=91&lon=0", "from -90 to 90"),
+    ],
+)
+def test_a_question_that_cannot_be_answered_says_how_to_ask(fleet: Fleet, query: str, hint: str) -> None:
+    """A typo in a country would be a user served where the law forbids it."""
+    status, _, refusal = asked(fleet, query)
+    assert status == 400
+    assert hint in json.dumps(refusal)
 
 
 def test_a_key_always_falls_to_the_same_cluster(fleet: Fleet) -> None:
@@ -51,7 +75,8 @@ def test_a_key_always_falls_to_the_same_cluster(fleet: Fleet) -> None:
 def test_what_is_unchanged_is_not_sent_again(fleet: Fleet) -> None:
     query = "?model=chat-8b&cell=Berlin"
     _, etag, _ = asked(fleet, query)
-    assert asked(fleet, query, If_None_Match=etag) == (304, etag, None)
+    for known in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        assert asked(fleet, query, If_None_Match=known) == (304, etag, None), known
     _, etag, _ = asked(fleet, "/snapshot")
     assert asked(fleet, "/snapshot", If_None_Match=etag) == (304, etag, None)
 
