@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from federation.aiokit.tasks import together
 from federation.cli.client import CliError, connect
 from federation.logs import configure
 from federation.traffic.dns import Places, Zone, parse_places
+
+LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 
 @click.command(
@@ -55,6 +58,8 @@ def dns(
         raise click.UsageError(f"--listen {listen!r}: expected HOST:PORT, as 127.0.0.1:8481")
     client = connect(ctx)
     name = zone.rstrip(".").lower()
+    if len(name) > 200 or not re.fullmatch(rf"{LABEL}(\.{LABEL})*", name):
+        raise click.UsageError(f"--zone {zone!r}: expected a DNS zone, as models.example")
     try:
         known = parse_places(places.read_text(encoding="utf-8")) if places is not None else Places()
     except ValueError as error:

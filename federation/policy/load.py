@@ -6,6 +6,7 @@ is found in `catalogue.py`.
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 import msgspec
@@ -106,7 +107,7 @@ def _semantics(name: str, placed: Placed) -> list[Problem]:
         return _check_model(name, placed, document.spec)
     if isinstance(document, documents.PlacementPolicy):
         return _check_policy(name, placed, document.spec)
-    return _check_pools(name, placed, document.spec)
+    return [*_check_front_door(name, placed, document.spec), *_check_pools(name, placed, document.spec)]
 
 
 def _check_model(name: str, placed: Placed, spec: documents.ModelSpec) -> list[Problem]:
@@ -145,7 +146,33 @@ def _check_policy(name: str, placed: Placed, spec: documents.PlacementPolicySpec
                 before = ", ".join(earlier.clusters_in.jurisdictions)
                 text = f"residency contradicts itself: {shared} must stay in {before} and in {allowed}"
                 problems.append(problem_at(name, mark, text, "rules that can hold together", "put both in one rule"))
+    return [*problems, *_check_traffic(name, placed, spec.traffic)]
+
+
+def _check_traffic(name: str, placed: Placed, traffic: documents.Traffic) -> list[Problem]:
+    problems = []
+    if traffic.dns is not None and traffic.dns.routing != "weighted" and traffic.dns.provider == "any":
+        mark = placed.mark("spec", "traffic", "dns", "routing")
+        text = f"plain records cannot route by {traffic.dns.routing}"
+        problems.append(problem_at(name, mark, text, "routing: weighted, or provider: aws"))
+    header = traffic.session_header or ""
+    if header.startswith("x-isochrone-") or header == "x-gateway-model-name":
+        mark = placed.mark("spec", "traffic", "sessionHeader")
+        text = f"{header} says something else to gateways"
+        problems.append(problem_at(name, mark, text, "a header that tells sessions apart", "as x-session-id"))
     return problems
+
+
+def _check_front_door(name: str, placed: Placed, spec: documents.ClusterSpec) -> list[Problem]:
+    if spec.gateway is None:
+        return []
+    mark = placed.mark("spec", "gateway", "address")
+    try:
+        if not ipaddress.ip_address(spec.gateway.address).is_unspecified:
+            return []
+    except ValueError:
+        pass
+    return [problem_at(name, mark, f"{spec.gateway.address} is no address to send to", "an IP address, as 192.0.2.10")]
 
 
 def _shared_countries(rule: documents.ResidencyRule, other: documents.ResidencyRule) -> str:

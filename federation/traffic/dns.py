@@ -8,6 +8,7 @@ clusters that may serve everyone.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -56,6 +57,8 @@ def parse_places(text: str) -> Places:
         try:
             prefix, country, lat, lon = (part.strip() for part in content.split(","))
             place = Place(country=country, lat=float(lat), lon=float(lon))
+            if not (re.fullmatch("[A-Z]{2}", country) and abs(place.lat) <= 90 and abs(place.lon) <= 180):
+                raise ValueError("a country is two capitals, as DE; degrees are from -90 to 90 and from -180 to 180")
             rows.append((ipaddress.ip_network(prefix, strict=False), place))
         except ValueError as error:
             raise ValueError(

@@ -34,6 +34,16 @@ spec:
     - {usersIn: {countries: [DE]}, clustersIn: {jurisdictions: [EU]}}
   availability: {minReplicas: 2, minRegions: 2}
 """
+CLUSTER = """\
+apiVersion: isochrone.dev/v1alpha1
+kind: Cluster
+metadata: {name: fra-1}
+spec:
+  provider: aws
+  region: eu-central-1
+  gateway: {address: 192.0.2.1}
+  location: {city: Frankfurt, country: DE, lat: 50.1, lon: 8.7}
+"""
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join(['*' + old] * 9)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)
 )
@@ -97,6 +107,18 @@ CASES = [
     pytest.param(POLICY.replace("[DE]", "[de]"), 7, 30, "DE", id="country-in-lower-case"),
     pytest.param(POLICY.replace("[DE]", "[no]"), 7, 30, "'no'", id="norway"),
     pytest.param(POLICY.replace("chat", "taken"), 5, 25, "already obeys", id="two-policies-for-a-model"),
+    pytest.param(
+        POLICY + "  traffic: {dns: {zone: m.example, routing: geoproximity}}\n",
+        9,
+        45,
+        "aws",
+        id="geography-without-aws",
+    ),
+    pytest.param(
+        POLICY + "  traffic: {sessionHeader: x-isochrone-from}\n", 9, 28, "x-session-id", id="session-by-our-own-header"
+    ),
+    pytest.param(CLUSTER.replace("192.0.2.1", "127.0.0.999"), 7, 22, "no address", id="no-ip-address"),
+    pytest.param(CLUSTER.replace("192.0.2.1", "0.0.0.0"), 7, 22, "no address", id="address-of-nobody"),
     pytest.param(MODEL.replace("chat", "other"), 3, 18, "already defined", id="two-models-of-one-name"),
 ]
 
