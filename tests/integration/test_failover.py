@@ -10,8 +10,10 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.testbed.cluster import MODELS_NAMESPACE
+from tests.testbed.crds import find_crds, install
 from tests.testbed.federation import Federation
-from tests.testbed.fixtures import require_kubernetes, require_mosquitto
+from tests.testbed.fixtures import require, require_kubernetes, require_mosquitto
 from tests.testbed.small_world import MODEL, POLICY
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -21,7 +23,10 @@ pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
 def federation() -> Iterator[Federation]:
     require_kubernetes()
     require_mosquitto()
+    definitions = require(find_crds)
     with Federation() as running:
+        for plane in running.planes.values():
+            install(plane, definitions)
         yield running
 
 
@@ -63,6 +68,21 @@ def test_a_policy_becomes_ready_replicas_that_are_explained(federation: Federati
     rtts = federation.get("/v1/cells")["items"]
     sources = {route["latency_source"] for cell in rtts for row in cell["demand"] for route in row["routes"]}
     assert all(sources), "every latency names its source"
+
+
+def test_routes_in_every_cluster_bear_the_plans_weights(federation: Federation) -> None:
+    """The plan would be right, and the requests of every user go where somebody's YAML once sent them."""
+    federation.wait(lambda: placed(federation) and settled(federation), "shares that arrived")
+    path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{MODELS_NAMESPACE}/httproutes/chat-8b"
+    for name, cell in (("fra", "Berlin"), ("mad", "Lyon"), ("iad", "New York")):
+
+        def follows(name: str = name, cell: str = cell) -> bool:
+            rule = federation.planes[name].request("GET", path)["spec"]["rules"][-1]
+            weights = {one["name"].removeprefix("chat-8b-"): one["weight"] for one in rule["backendRefs"]}
+            found = {cluster: weight / sum(weights.values()) for cluster, weight in weights.items() if weight}
+            return found == pytest.approx(federation.shares(cell), abs=0.001)
+
+        federation.wait(follows, f"HTTPRoute in {name} with the plan's weights")
 
 
 def test_a_lost_cluster_is_left_at_once_replaced_later_and_welcomed_back_gently(federation: Federation) -> None:

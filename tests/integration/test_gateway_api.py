@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,11 +16,10 @@ from agents.kube.api import Api
 from federation.aiokit.clock import Clock
 from federation.wire import messages
 from tests.testbed.cluster import MODELS_NAMESPACE, ApiError, ControlPlane
-from tests.testbed.crds import find_crds, stand_in_pools
+from tests.testbed.crds import find_crds, install, stand_in_pools
 from tests.testbed.fixtures import require, require_kubernetes
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 @pytest.fixture(scope="module")
@@ -34,26 +32,6 @@ def plane(definitions: list[dict[str, Any]]) -> Iterator[ControlPlane]:
     with ControlPlane("traffic", binaries=require_kubernetes()) as plane:
         plane.agent_kubeconfig()
         yield plane
-
-
-def install(plane: ControlPlane, definitions: list[dict[str, Any]]) -> None:
-    """Add definitions, and wait until the API server serves them."""
-    for one in definitions:
-        try:
-            plane.request("POST", CRDS, one)
-        except ApiError as error:
-            if error.status != 409:
-                raise
-    deadline_s = time.monotonic() + 20
-    for one in definitions:
-        while True:
-            status = plane.request("GET", f"{CRDS}/{one['metadata']['name']}").get("status", {})
-            conditions = {each["type"]: each["status"] for each in status.get("conditions", [])}
-            if conditions.get("Established") == "True":
-                break
-            assert time.monotonic() < deadline_s, f"{one['metadata']['name']}: {conditions}"
-            time.sleep(0.05)
-    time.sleep(1.0)  # discovery follows a moment later
 
 
 @asynccontextmanager

@@ -10,12 +10,14 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tests.testbed.build import Missing
+from tests.testbed.cluster import ApiError, ControlPlane
 
 MODULES = {
     "sigs.k8s.io/gateway-api": ("v1.6.1", "h1:mock6phZbI6rvZerwrVNk7hVNymQgHo+6sJ81Ia7ftY=", "config/crd/standard"),
@@ -23,6 +25,7 @@ MODULES = {
     "sigs.k8s.io/external-dns": ("v0.22.0", "h1:+ASJ3KF7DLqHo2LsG8Qinuh2J389MS86I19i/r8ewUc=", "config/crd/standard"),
 }
 """Module -> version, hash as go.sum has it, directory of the definitions."""
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 WANTED = {
     "gateways.gateway.networking.k8s.io",
     "httproutes.gateway.networking.k8s.io",
@@ -144,3 +147,23 @@ def _definition(group: str, version: str, kind: str, properties: dict[str, Any])
             ],
         },
     }
+
+
+def install(plane: ControlPlane, definitions: list[dict[str, Any]]) -> None:
+    """Add definitions, and wait until the API server serves them."""
+    for one in definitions:
+        try:
+            plane.request("POST", CRDS, one)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+    deadline_s = time.monotonic() + 20
+    for one in definitions:
+        while True:
+            status = plane.request("GET", f"{CRDS}/{one['metadata']['name']}").get("status", {})
+            conditions = {each["type"]: each["status"] for each in status.get("conditions", [])}
+            if conditions.get("Established") == "True":
+                break
+            assert time.monotonic() < deadline_s, f"{one['metadata']['name']}: {conditions}"
+            time.sleep(0.05)
+    time.sleep(1.0)  # discovery follows a moment later

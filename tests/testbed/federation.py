@@ -43,6 +43,8 @@ class Federation:
         self.controller: Process | None = None
         self.url = f"http://127.0.0.1:{free_ports(1)[0]}"
         documents = [cluster_document(name) for name in names]
+        for number, document in enumerate(documents, 1):
+            document["spec"]["gateway"] = {"address": f"192.0.2.{number}"}
         (self.policies / "clusters.yaml").write_text(yaml.safe_dump_all(documents), encoding="utf-8")
 
     def __enter__(self) -> Self:
