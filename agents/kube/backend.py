@@ -280,18 +280,14 @@ class KubeBackend:
         return "; ".join(f"{one.subject}: {one.message}" for one in self._troubles)
 
     async def steer(self, traffic: messages.Traffic) -> None:
-        self._traffic = traffic
-        await self._steer(traffic)
+        self._traffic, self._steered_s = traffic, self._clock.monotonic_s()
+        await self._writer.steer(traffic)
 
     async def _steer_again(self) -> None:
         """What could not be written may be possible by now: definitions are installed later, conflicts are settled."""
         incomplete = self._writer.failed or self._writer.missing
         if self._traffic is not None and incomplete and self._clock.monotonic_s() - self._steered_s >= STEER_AGAIN_S:
-            await self._steer(self._traffic)
-
-    async def _steer(self, traffic: messages.Traffic) -> None:
-        self._steered_s = self._clock.monotonic_s()
-        await self._writer.steer(traffic)
+            await self.steer(self._traffic)
 
 
 def _same(one: Slice) -> Slice:

@@ -20,7 +20,7 @@ from federation.control.latency import distance_km
 from federation.control.plan import Routes
 from federation.policy.documents import PlacementPolicySpec
 from federation.state.world import World
-from federation.traffic.table import allowed_clusters, capacity_rps, takes
+from federation.traffic.table import allowed_clusters, anywhere, capacity_rps, takes
 
 MILLION = 1_000_000
 HELPERS = 2
@@ -90,26 +90,17 @@ def build(world: World, routes: Routes) -> RouteSnapshot:
         if policy is None:
             continue
         cells = []
-        totals: dict[str, float] = {}
-        for route in routes.routes:
-            cell = world.cells.get(route.cell)
-            if route.model != name or cell is None:
-                continue
+        mine = [route for route in routes.routes if route.model == name and route.cell in world.cells]
+        for route in mine:
+            cell = world.cells[route.cell]
             parts = {share.cluster: share.share for share in route.now if share.cluster in numbers}
-            demand = world.demand.get((name, route.cell))
-            for cluster, part in parts.items():
-                totals[cluster] = totals.get(cluster, 0.0) + part * (demand.requests_per_second if demand else 1.0)
             cells.append(CellEntry(cell.name, cell.country, cell.lat, cell.lon, _millionths(parts, numbers)))
-        free = allowed_clusters(world, policy.spec, None)
-        anywhere = {c: part for c, part in totals.items() if c in free}
-        if not anywhere:
-            anywhere = {c: rps for (m, c), rps in capacity.items() if m == name and c in free and world.is_routable(c)}
         models.append(
             ModelEntry(
                 name,
                 policy.spec.traffic.dns_ttl_seconds,
                 tuple(cells),
-                _millionths(anywhere, numbers),
+                _millionths(anywhere(world, name, policy.spec, mine, capacity), numbers),
                 _residents(world, policy.spec, numbers),
                 tuple(sorted(numbers[c] for (m, c), rps in capacity.items() if m == name and rps and takes(world, c))),
             )
@@ -256,19 +247,19 @@ class _Model:
             number = int(np.argmax(self._points @ point))
         else:
             number = among[int(np.argmax(self._points[among] @ point))]
-        return self._entry(number, country if self._cells[number].country != country else "")
+        return self._entry(number, country)
 
     def by_name(self, name: str, country: str) -> Entry | None:
         number = self._numbers.get(name)
-        if number is None:
-            return None
-        return self._entry(number, country if self._cells[number].country != country else "")
+        return self._entry(number, country) if number is not None else None
 
     def anywhere(self) -> Entry | None:
         return self._entry(-1, "")
 
     def _entry(self, number: int, country: str) -> Entry | None:
-        """Made once. With a country of which residency speaks, only what it allows."""
+        """Made once. With another country than the cell's, of which residency speaks, only what it allows."""
+        if number >= 0 and self._cells[number].country == country:
+            country = ""
         key = (number, country)
         if key not in self._entries:
             shares = self._cells[number].shares if number >= 0 else self._model.anywhere

@@ -134,6 +134,11 @@ class _Builder:
             for document in self.world.documents.models
             if (policy := self.world.documents.policy_of(document.metadata.name)) is not None
         ]
+        others = {
+            document.metadata.name: self._others(document.metadata.name, spec)
+            for document, spec in models
+            if spec.residency
+        }
         made = {}
         for name in sorted(self.gateways):
             spec = self.clusters[name].spec
@@ -141,18 +146,21 @@ class _Builder:
                 cluster=name,
                 region=spec.region,
                 zone=spec.zone or "",
-                models=tuple(self._model(name, document, policy) for document, policy in models),
+                models=tuple(self._model(name, document, policy, others) for document, policy in models),
                 gateways=self.gateways,
                 regions={other: document.spec.region for other, document in sorted(self.clusters.items())},
             )
         return Tables(by_cluster=made, missing=tuple(sorted(self.missing)))
 
-    def _model(self, gateway: str, document: Model, policy: PlacementPolicySpec) -> ModelTable:
+    def _model(
+        self, gateway: str, document: Model, policy: PlacementPolicySpec, others: Mapping[str, Mapping[str, float]]
+    ) -> ModelTable:
         model, spec = document.metadata.name, document.spec
         own = self._own_cells(gateway, model)
         groups = [self._group(gateway, route, policy) for route in own]
-        if policy.residency:
-            groups.append(self._others(gateway, model, policy))
+        if model in others:
+            allowed = self._allowed(policy, ())
+            groups.append(self._shared(gateway, model, OTHER_CELLS, others[model], allowed))
         return ModelTable(
             model=model,
             traffic=policy.traffic,
@@ -185,15 +193,9 @@ class _Builder:
         planned = {share.cluster: share.share for share in route.now if share.cluster in allowed}
         return self._shared(gateway, route.model, route.cell, planned, allowed, _unserved(route))
 
-    def _others(self, gateway: str, model: str, policy: PlacementPolicySpec) -> Group:
-        """Requests that name a cell which the gateway was told nothing of: they may be anybody's."""
-        allowed = self._allowed(policy, ())
-        planned: dict[str, float] = defaultdict(float)
-        for route in self.routes[model]:
-            for share in route.now:
-                if share.cluster in allowed:
-                    planned[share.cluster] += share.share * self._rps(model, route.cell)
-        return self._shared(gateway, model, OTHER_CELLS, planned, allowed)
+    def _others(self, model: str, policy: PlacementPolicySpec) -> Mapping[str, float]:
+        """Who serves requests that name a cell which a gateway was told nothing of: they may be anybody's."""
+        return anywhere(self.world, model, policy, self.routes[model], self.capacity)
 
     def _everyone(self, gateway: str, model: str, own: Iterable[Route], policy: PlacementPolicySpec) -> Group:
         """All of the gateway's users together."""
@@ -288,6 +290,31 @@ def allowed_clusters(world: World, policy: PlacementPolicySpec, country: str | N
             wanted = set(rule.clusters_in.jurisdictions)
             allowed = {name: has for name, has in allowed.items() if has & wanted}
     return frozenset(allowed)
+
+
+def anywhere(
+    world: World,
+    model: str,
+    policy: PlacementPolicySpec,
+    routes: Iterable[Route],
+    capacity: Mapping[tuple[str, str], float],
+) -> dict[str, float]:
+    """Cluster -> requests per second, for users of whom nothing is known: only clusters that every rule admits.
+
+    As the plan has them together; where it sends nobody there, those whose replicas are ready.
+    Args: routes: the model's. capacity: see `capacity_rps`.
+    """
+    free = allowed_clusters(world, policy, None)
+    planned: dict[str, float] = defaultdict(float)
+    for route in routes:
+        demand = world.demand.get((model, route.cell))
+        rps = demand.requests_per_second if demand is not None else 1.0
+        for share in route.now:
+            if share.cluster in free:
+                planned[share.cluster] += share.share * rps
+    if any(planned.values()):
+        return dict(planned)
+    return {c: rps for (name, c), rps in capacity.items() if name == model and c in free and world.is_routable(c)}
 
 
 def capacity_rps(world: World) -> dict[tuple[str, str], float]:
