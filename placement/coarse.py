@@ -31,8 +31,7 @@ class Coarse:
         self.way_class, self.way = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._has = np.zeros(classes.usd.shape, dtype=bool)
         self._clusters = world.rtt_ms.shape[1]
-        self._node = np.full((len(world.service_ms), self._clusters), -1, np.int64)
-        self._node[world.node_model, world.node_cluster] = np.arange(len(world.node_model))
+        self._node = world.node_at
         self._solver = highs.quiet()
         self._build()
 
@@ -215,28 +214,6 @@ class Coarse:
             self._solver.addRow(-INFINITE, left, len(mine), mine, np.ones(len(mine)))
         self._solver.changeColsCost(self.count, columns, usd)
         self.run()
-
-    def dive(self, parts: tuple[float, ...]) -> None:
-        """Round a part of the fractions that are left, those nearest a whole number, and solve again; so for each."""
-        world = self.world
-        lower, upper = world.option_least.astype(float), world.option_most.astype(float)
-        every = np.arange(self.options, dtype=np.int32)
-        for part in parts:
-            away = np.abs(self.replicas - np.round(self.replicas))
-            left = np.flatnonzero((away > WHOLE) & (lower < upper))
-            if not len(left):
-                return
-            nearest = left[np.argsort(away[left], kind="stable")]
-            taken = world.used_devices(lower)
-            for option in nearest[: max(1, int(np.ceil(len(nearest) * part)))]:
-                pool, devices = world.option_pool[option], world.option_devices[option]
-                free = world.pool_devices[pool] - taken[pool] + lower[option] * devices
-                count = min(np.round(self.replicas[option]), np.floor(free / devices + 1e-9), upper[option])
-                count = max(count, lower[option])
-                taken[pool] += (count - lower[option]) * devices
-                lower[option] = upper[option] = count
-            self._solver.changeColsBounds(len(every), every, lower, upper)
-            self.run()
 
     def reduced_usd(self) -> Floats:
         """[O] what one replica more would add at the newest prices; about zero for those in use."""

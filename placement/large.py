@@ -1,9 +1,9 @@
 """Plans for large worlds: prices from coarse classes of demand, a plan in fractions, whole replicas model by model.
 
 The way of a plan: a programme over coarse halves of demand gives what scarce devices are worth, which proves a bound
-over every pair; one over classes at these prices gives a plan in fractions; most fractions are rounded a part at a
-time; the rest is decided for each model by itself in a small mixed-integer programme with all its rules, on the devices
-that the others leave. At the end the flows of classes are told to their members.
+over every pair; one over classes at these prices gives a plan in fractions; fractions are decided for each model by
+itself in a small mixed-integer programme with all its rules, on the devices that the others leave. Then the flows of
+classes are told to their members, and single replicas and flows are moved while that saves (`standing`).
 
 Effort is counted in nodes of branch and bound, never in seconds, so the same problem gives the same bytes anywhere.
 """
@@ -22,17 +22,23 @@ from placement.coarse import WHOLE, Coarse
 from placement.filters import Index
 from placement.formulation import Formulation
 from placement.number import Numbered, number
+from placement.standing import Standing, told
 from placement.world import Floats, Ints
 
-PRICING = Grain(classes=800, near=1.5, alike=3)
-PLANNING = Grain(classes=1000, near=1.5, alike=2)
-WAYS = 16
-MORE_WAYS = 8
-PARTS = (0.5,) * 5
+PRICING = Grain(classes=400, near=1.5, alike=3)
+PLANNING = Grain(classes=800, near=1.5, alike=2)
+WAYS, MORE_WAYS = 8, 16
+"""Of each class: at the start, and at a time while they pay."""
+PRICED_WAYS, MORE_PRICED_WAYS = 6, 4
+"""The same where prices are known before."""
+SPARE_WAYS = 8
+"""Of each class besides, so that whole replicas find users."""
 NEAR = 0.1
-"""In the last step those options are open that have a fraction or cost at most this part above what they bring."""
-GAP = 0.002
-WORK = 20
+"""In whole numbers those options are open that have a fraction or cost at most this part above what they bring."""
+GAP = 0.005
+WORK = 1
+ROUNDS = 2
+"""Of steps over all replicas at the end."""
 DUST_RPS = 1e-6
 NEVER_USD = 1e9
 """Of a replica that does not run, when only those that do may serve."""
@@ -58,20 +64,18 @@ def solve(index: Index, *, work: int = WORK) -> Answer:
     world = numbered.world
     pricing, bound = _priced(numbered)
     plan = Coarse(world, classes.whole(world, pricing.capacity, PLANNING))
-    plan.settle(pricing, first=WAYS, more=MORE_WAYS)
+    plan.settle(pricing, first=PRICED_WAYS, more=MORE_PRICED_WAYS)
     plan.favour(np.array([model.priority for model in index.problem.models]))
     if plan.missed().any():
         kept = replace(pricing, rule=np.where(plan.missed(), 0.0, pricing.rule))
         bound = prices.bound_usd(world, prices.raised(world, kept))
-    plan.dive(PARTS)
+    plan.add_best(prices.raised(world, plan.prices), SPARE_WAYS)
     replicas, flows = _finished(index, plan, work)
-    counts = {}
-    for option in np.flatnonzero(replicas):
-        model, made = numbered.options[option]
-        counts[model.name, made.pool.name] = int(replicas[option])
+    standing = Standing(index, numbered, pricing, replicas, *_apportioned(numbered, plan, flows))
+    standing.improve(rounds=ROUNDS)
     return Answer(
-        counts=counts,
-        rates=_told(numbered, plan, flows),
+        counts=standing.counts(),
+        rates=standing.rates(),
         bound_usd_per_hour=bound,
         device_usd={pool.name: float(usd) for pool, usd in zip(index.problem.pools, pricing.device, strict=True)},
     )
@@ -112,7 +116,7 @@ def route(
     start = prices.none(running)
     plan = Coarse(running, classes.whole(running, start.capacity, PLANNING))
     plan.settle(start, first=WAYS, more=MORE_WAYS)
-    return _told(numbered, plan, plan.flows)
+    return told(numbered, *_apportioned(numbered, plan, plan.flows))
 
 
 def _priced(numbered: Numbered) -> tuple[prices.Prices, float]:
@@ -122,7 +126,7 @@ def _priced(numbered: Numbered) -> tuple[prices.Prices, float]:
     if not len(world.option_model) or not len(world.group_rps):
         return nothing, prices.bound_usd(world, nothing)
     rough = Coarse(world, classes.halves(world, nothing.capacity, PRICING))
-    rough.settle(nothing, first=WAYS, more=WAYS)
+    rough.settle(nothing, first=WAYS, more=MORE_WAYS)
     found = prices.raised(world, rough.prices)
     return found, prices.bound_usd(world, found)
 
@@ -240,15 +244,10 @@ def _formulated(index: Index, plan: Coarse, at: int, ways: Ints, *, misses: bool
     return made, columns
 
 
-def _told(numbered: Numbered, plan: Coarse, flows: Floats) -> dict[str, dict[tuple[str, str], float]]:
+def _apportioned(numbered: Numbered, plan: Coarse, flows: Floats) -> tuple[Ints, Ints, Floats]:
+    """(group, node, requests per second): what the flows of a plan's ways are for single groups."""
     used = np.flatnonzero(flows > DUST_RPS)
     used = used[np.lexsort((plan.way[used], plan.way_class[used]))]
-    groups, clusters, rps = classes.apportion(
-        numbered.world, plan.classes, plan.way_class[used], plan.way[used], flows[used]
-    )
-    rates: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
-    for group, cluster, rate in zip(groups.tolist(), clusters.tolist(), rps.tolist(), strict=True):
-        model, cell = numbered.groups[group]
-        to = (cell, numbered.clusters[cluster])
-        rates[model][to] = rates[model].get(to, 0.0) + rate
-    return rates
+    world = numbered.world
+    groups, clusters, rps = classes.apportion(world, plan.classes, plan.way_class[used], plan.way[used], flows[used])
+    return groups, world.node_at[world.group_model[groups], clusters], rps

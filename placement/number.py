@@ -96,20 +96,27 @@ def _permitted(
     index: Index, groups: list[tuple[str, str]], cell_at: dict[str, int], rtt_ms: Singles
 ) -> tuple[Bools, Ints]:
     """The different sets of clusters that groups may be served in, and which of them is each group's."""
-    known = ~np.isnan(rtt_ms)
-    by_rule: dict[tuple[object, str], Bools] = {}
-    rows = np.empty((len(groups), rtt_ms.shape[1]), dtype=bool)
+    if not groups:
+        return np.ones((1, rtt_ms.shape[1]), dtype=bool), np.zeros(0, np.int64)
+    known, known_of = _different(~np.isnan(rtt_ms))
+    by_rule: dict[tuple[object, str], int] = {}
+    allowed: list[list[bool]] = []
+    pairs = np.empty((len(groups), 2), np.int64)
     for at, (model_name, cell_name) in enumerate(groups):
         model, cell = index.models[model_name], index.cells[cell_name]
         key = (model.residency, cell.country)
         if key not in by_rule:
-            allowed = [index.problem.allows(model, cell, cluster) for cluster in index.problem.clusters]
-            by_rule[key] = np.array(allowed, dtype=bool)
-        rows[at] = by_rule[key] & known[cell_at[cell_name]]
-    if not len(groups):
-        return np.ones((1, rtt_ms.shape[1]), dtype=bool), np.zeros(0, np.int64)
-    packed = np.packbits(rows, axis=1)
-    _, first, which = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+            by_rule[key] = len(allowed)
+            allowed.append([index.problem.allows(model, cell, cluster) for cluster in index.problem.clusters])
+        pairs[at] = by_rule[key], known_of[cell_at[cell_name]]
+    both, both_of = np.unique(pairs, axis=0, return_inverse=True)
+    rows, row_of = _different(np.array(allowed, dtype=bool)[both[:, 0]] & known[both[:, 1]])
+    return rows, row_of[both_of.reshape(-1)]
+
+
+def _different(rows: Bools) -> tuple[Bools, Ints]:
+    """The different rows, and which of them each is."""
+    _, first, which = np.unique(np.packbits(rows, axis=1), axis=0, return_index=True, return_inverse=True)
     return rows[first], which.reshape(-1).astype(np.int64)
 
 

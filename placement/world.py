@@ -93,6 +93,13 @@ class World:
         """The rule of each of `rule_option`."""
         return np.repeat(np.arange(len(self.rule_lower)), np.diff(self.rule_start))
 
+    @property
+    def node_at(self) -> Ints:
+        """[M, clusters] the node of each pair, or -1."""
+        made = np.full((len(self.service_ms), self.rtt_ms.shape[1]), -1, np.int64)
+        made[self.node_model, self.node_cluster] = np.arange(len(self.node_model))
+        return made
+
     def used_devices(self, replicas: Floats | Ints) -> Floats:
         """[P] taken by so many replicas of each option."""
         weights = replicas * self.option_devices

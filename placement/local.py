@@ -1,0 +1,556 @@
+"""A plan in whole replicas bettered, or mended after an event, one replica and one group's flow at a time.
+
+What nothing is gained by stays as it is. A step is one of: a flow goes to a cheaper node with room (`shift`), a replica
+is given up and what it served goes to other nodes with room (`drop`), a replica is started, takes what is cheaper there
+or unserved, and the nodes that this relieves give up theirs (`add`). A step that does not pay is taken back. Rules hold
+at every step. Effort is a number of rounds over all replicas, never a time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from placement.compiled import compiled
+from placement.prices import Prices
+from placement.world import Bools, Floats, Ints, Singles, World, best, request_usd
+
+NEAR_NODES = 12
+"""Of each group: where its flow may go in a step, cheapest first at the prices of the plan."""
+DUST_RPS = 1e-9
+WORTH_USD = 1e-6
+"""A step must save more than this, so that nothing is done and undone for the sake of rounding."""
+ROUNDING = 1e-7
+HOPEFUL = 0.5
+"""A replica is tried to be given up where it is idle by at least this part."""
+RELINK, SPLIT, SERVE, COUNT = 0, 1, 2, 3
+END = -1
+
+
+class Facts(NamedTuple):
+    """What steps look up: columns of `World`, and indices of them. Shapes as there."""
+
+    group_model: Ints
+    group_cell: Ints
+    near: Ints
+    """[G, NEAR_NODES], -1 where there are no more."""
+    near_first: Ints
+    """[N + 1]: where the groups that a node is near to begin in `near_group`."""
+    near_group: Ints
+    rtt_ms: Singles
+    service_ms: Floats
+    objective_ms: Floats
+    late_usd: Floats
+    unserved_usd: Floats
+    near_usd: float
+    node_cluster: Ints
+    node_usd: Floats
+    option_model: Ints
+    option_node: Ints
+    option_pool: Ints
+    option_devices: Ints
+    option_rps: Floats
+    option_usd: Floats
+    option_start_usd: Floats
+    option_current: Ints
+    option_least: Ints
+    option_most: Ints
+    node_first: Ints
+    """[N + 1]: where each node's options begin in `node_option`."""
+    node_option: Ints
+    rule_first: Ints
+    """[O + 1]: where each option's terms begin in `rule` and `rule_term`."""
+    rule: Ints
+    rule_term: Floats
+    rule_lower: Floats
+    max_starts: Floats
+    keeps_last: Bools
+    """[M]: a pool that has the model keeps one, as the number of its regions is bounded below."""
+
+
+class State(NamedTuple):
+    """A plan that steps change. A flow is an entry in two lists, its node's and its group's.
+
+    `log` has what was done since `mark`, so that it can be taken back: (kind, entry or option, entry or node or change,
+    group).
+    """
+
+    count: Ints
+    """[O]"""
+    capacity: Floats
+    """[N]"""
+    load: Floats
+    """[N]"""
+    free: Ints
+    """[P] devices"""
+    kept: Floats
+    """[R]: the sum of each rule's terms"""
+    started: Floats
+    """[M]"""
+    left: Floats
+    """[G] unserved"""
+    flow_group: Ints
+    flow_node: Ints
+    flow_rps: Floats
+    after: Ints
+    """[F, 2]: the next entry of the same node, of the same group"""
+    before: Ints
+    node_head: Ints
+    group_head: Ints
+    ends: Ints
+    """[3]: entries in use, the first that is free again, length of the log"""
+    log: Ints
+    log_rps: Floats
+
+
+def facts(world: World, prices: Prices, keeps_last: Bools) -> Facts:
+    """The indices of a world, with nodes near to groups at these prices."""
+    near, _ = best(world, prices.capacity, NEAR_NODES)
+    groups, at = np.nonzero(near >= 0)
+    node = near[groups, at]
+    by_node = np.argsort(node, kind="stable")
+    nodes = len(world.node_model)
+    option_order = np.argsort(world.option_node, kind="stable")
+    rule_order = np.argsort(world.rule_option, kind="stable")
+    return Facts(
+        group_model=world.group_model,
+        group_cell=world.group_cell,
+        near=near,
+        near_first=np.searchsorted(node[by_node], np.arange(nodes + 1)).astype(np.int64),
+        near_group=groups[by_node].astype(np.int64),
+        rtt_ms=world.rtt_ms,
+        service_ms=world.service_ms,
+        objective_ms=world.objective_ms,
+        late_usd=world.late_usd,
+        unserved_usd=world.unserved_usd,
+        near_usd=world.near_usd,
+        node_cluster=world.node_cluster,
+        node_usd=world.node_usd,
+        option_model=world.option_model,
+        option_node=world.option_node,
+        option_pool=world.option_pool,
+        option_devices=world.option_devices,
+        option_rps=world.option_rps,
+        option_usd=world.option_usd,
+        option_start_usd=world.option_start_usd,
+        option_current=world.option_current,
+        option_least=world.option_least,
+        option_most=world.option_most,
+        node_first=np.searchsorted(world.option_node[option_order], np.arange(nodes + 1)).astype(np.int64),
+        node_option=option_order.astype(np.int64),
+        rule_first=np.searchsorted(world.rule_option[rule_order], np.arange(len(world.option_node) + 1)).astype(np.int64),
+        rule=world.rule_of[rule_order].astype(np.int64),
+        rule_term=world.rule_term[rule_order],
+        rule_lower=world.rule_lower,
+        max_starts=world.max_starts,
+        keeps_last=keeps_last,
+    )
+
+
+def state(world: World, count: Ints, group: Ints, node: Ints, rps: Floats) -> State:
+    """A plan with these replicas [O] and flows."""
+    nodes, groups, flows = len(world.node_model), len(world.group_rps), len(group)
+    most = 2 * (flows + groups) + 1024
+    left = world.group_rps - np.bincount(group, weights=rps, minlength=groups)
+    terms = world.rule_term * count[world.rule_option]
+    started = np.maximum(0, count - world.option_current)
+    made = State(
+        count=count.astype(np.int64),
+        capacity=np.bincount(world.option_node, weights=count * world.option_rps, minlength=nodes).astype(np.float64),
+        load=np.bincount(node, weights=rps, minlength=nodes).astype(np.float64),
+        free=(world.pool_devices - world.used_devices(count)).astype(np.int64),
+        kept=np.bincount(world.rule_of, weights=terms, minlength=len(world.rule_lower)).astype(np.float64),
+        started=np.bincount(world.option_model, weights=started, minlength=len(world.service_ms)).astype(np.float64),
+        left=np.maximum(0.0, left),
+        flow_group=np.full(most, END, np.int64),
+        flow_node=np.full(most, END, np.int64),
+        flow_rps=np.zeros(most),
+        after=np.full((most, 2), END, np.int64),
+        before=np.full((most, 2), END, np.int64),
+        node_head=np.full(nodes, END, np.int64),
+        group_head=np.full(groups, END, np.int64),
+        ends=np.array([0, END, 0], np.int64),
+        log=np.zeros((most, 4), np.int64),
+        log_rps=np.zeros(most),
+    )
+    _enter(made, group, node, rps)
+    return made
+
+
+def flows(state: State) -> tuple[Ints, Ints, Floats]:
+    """(group, node, requests per second) of every flow, by group and node."""
+    used = np.flatnonzero(state.flow_rps > DUST_RPS)
+    order = np.lexsort((state.flow_node[used], state.flow_group[used]))
+    used = used[order]
+    return state.flow_group[used], state.flow_node[used], state.flow_rps[used]
+
+
+@compiled
+def _enter(s: State, group: Ints, node: Ints, rps: Floats) -> None:
+    for at in range(len(group)):
+        if rps[at] > 0.0:
+            _link(s, _new(s, group[at]), group[at], node[at], rps[at])
+
+
+@compiled
+def _new(s: State, group: int) -> int:
+    entry = s.ends[1]
+    if entry != END:
+        s.ends[1] = s.after[entry, 0]
+    else:
+        entry = s.ends[0]
+        s.ends[0] += 1
+    s.flow_group[entry] = group
+    s.after[entry, 1], s.before[entry, 1] = s.group_head[group], END
+    if s.group_head[group] != END:
+        s.before[s.group_head[group], 1] = entry
+    s.group_head[group] = entry
+    return int(entry)
+
+
+@compiled
+def _delete(s: State, entry: int) -> None:
+    """An entry without a node."""
+    before, after, group = s.before[entry, 1], s.after[entry, 1], s.flow_group[entry]
+    if before != END:
+        s.after[before, 1] = after
+    else:
+        s.group_head[group] = after
+    if after != END:
+        s.before[after, 1] = before
+    s.flow_rps[entry] = 0.0
+    s.after[entry, 0] = s.ends[1]
+    s.ends[1] = entry
+
+
+@compiled
+def _link(s: State, entry: int, group: int, node: int, rps: float) -> None:
+    s.flow_node[entry], s.flow_rps[entry] = node, rps
+    s.after[entry, 0], s.before[entry, 0] = s.node_head[node], END
+    if s.node_head[node] != END:
+        s.before[s.node_head[node], 0] = entry
+    s.node_head[node] = entry
+
+
+@compiled
+def _unlink(s: State, entry: int) -> None:
+    before, after, node = s.before[entry, 0], s.after[entry, 0], s.flow_node[entry]
+    if before != END:
+        s.after[before, 0] = after
+    else:
+        s.node_head[node] = after
+    if after != END:
+        s.before[after, 0] = before
+
+
+@compiled
+def _note(s: State, kind: int, one: int, other: int, rps: float) -> None:
+    at = s.ends[2]
+    s.log[at, 0], s.log[at, 1], s.log[at, 2], s.log_rps[at] = kind, one, other, rps
+    s.ends[2] += 1
+
+
+@compiled
+def _move(s: State, entry: int, node: int, rps: float) -> None:
+    """So much of a flow to another node."""
+    old, group = s.flow_node[entry], s.flow_group[entry]
+    if rps >= s.flow_rps[entry] - DUST_RPS:
+        rps = s.flow_rps[entry]
+        _unlink(s, entry)
+        _link(s, entry, group, node, rps)
+        _note(s, RELINK, entry, old, rps)
+    else:
+        made = _new(s, group)
+        _link(s, made, group, node, rps)
+        s.flow_rps[entry] -= rps
+        _note(s, SPLIT, made, entry, rps)
+    s.load[old] -= rps
+    s.load[node] += rps
+
+
+@compiled
+def _serve(s: State, group: int, node: int, rps: float) -> None:
+    """So much of what was unserved."""
+    made = _new(s, group)
+    _link(s, made, group, node, rps)
+    s.left[group] -= rps
+    s.load[node] += rps
+    _note(s, SERVE, made, group, rps)
+
+
+@compiled
+def _change(f: Facts, s: State, option: int, by: int) -> None:
+    """One replica more or less."""
+    started = max(0, s.count[option] - f.option_current[option])
+    s.count[option] += by
+    s.started[f.option_model[option]] += max(0, s.count[option] - f.option_current[option]) - started
+    s.capacity[f.option_node[option]] += by * f.option_rps[option]
+    s.free[f.option_pool[option]] -= by * f.option_devices[option]
+    for at in range(f.rule_first[option], f.rule_first[option + 1]):
+        s.kept[f.rule[at]] += by * f.rule_term[at]
+
+
+@compiled
+def _back(f: Facts, s: State, mark: int) -> None:
+    """Take back everything since `mark`."""
+    while s.ends[2] > mark:
+        s.ends[2] -= 1
+        at = s.ends[2]
+        kind, one, other, rps = s.log[at, 0], s.log[at, 1], s.log[at, 2], s.log_rps[at]
+        if kind == COUNT:
+            _change(f, s, one, -other)
+            continue
+        node = s.flow_node[one]
+        s.load[node] -= rps
+        _unlink(s, one)
+        if kind == RELINK:
+            _link(s, one, s.flow_group[one], other, rps)
+            s.load[other] += rps
+        elif kind == SPLIT:
+            _delete(s, one)
+            s.flow_rps[other] += rps
+            s.load[s.flow_node[other]] += rps
+        else:
+            _delete(s, one)
+            s.left[other] += rps
+
+
+@compiled
+def _usd(f: Facts, group: int, node: int) -> float:
+    """Of one request per second."""
+    model = f.group_model[group]
+    rtt_ms = f.rtt_ms[f.group_cell[group], f.node_cluster[node]]
+    return f.node_usd[node] + request_usd(
+        rtt_ms, f.service_ms[model], f.objective_ms[model], f.late_usd[model], f.near_usd
+    )
+
+
+@compiled
+def _elsewhere(f: Facts, s: State, group: int, node: int) -> tuple[int, float]:
+    """The cheapest near node with room but this one, or -1."""
+    found, usd = -1, np.inf
+    for at in range(f.near.shape[1]):
+        other = f.near[group, at]
+        if other < 0:
+            break
+        if other != node and s.capacity[other] - s.load[other] > DUST_RPS:
+            price = _usd(f, group, other)
+            if price < usd:
+                found, usd = other, price
+    return found, usd
+
+
+@compiled
+def _holds(f: Facts, s: State, option: int, by: int) -> bool:
+    """Whether rules and bounds let a count change; a rule that is missed may not be missed by more."""
+    count = s.count[option] + by
+    if count < f.option_least[option] or count > f.option_most[option]:
+        return False
+    model = f.option_model[option]
+    if by < 0 and count == 0 and f.keeps_last[model]:
+        return False
+    if by > 0:
+        if s.free[f.option_pool[option]] < by * f.option_devices[option]:
+            return False
+        if count > f.option_current[option] and s.started[model] + by > f.max_starts[model]:
+            return False
+    for at in range(f.rule_first[option], f.rule_first[option + 1]):
+        change = by * f.rule_term[at]
+        if change < 0.0 and s.kept[f.rule[at]] + change < f.rule_lower[f.rule[at]] - ROUNDING:
+            return False
+    return True
+
+
+@compiled
+def _relieve(f: Facts, s: State, node: int, most_usd: float) -> float:
+    """Move what a node has too much of to where it costs least; what that adds, or infinity where it is too much."""
+    need = s.load[node] - s.capacity[node]
+    if need <= ROUNDING:
+        return 0.0
+    count, entry = 0, s.node_head[node]
+    while entry != END:
+        count, entry = count + 1, s.after[entry, 0]
+    entries, more = np.empty(count, np.int64), np.empty(count)
+    entry = s.node_head[node]
+    for at in range(count):
+        entries[at] = entry
+        other, usd = _elsewhere(f, s, s.flow_group[entry], node)
+        more[at] = usd - _usd(f, s.flow_group[entry], node) if other >= 0 else np.inf
+        entry = s.after[entry, 0]
+    total = 0.0
+    for at in np.argsort(more, kind="mergesort"):
+        entry = entries[at]
+        if more[at] * need > most_usd - total and more[at] > 0.0 and more[at] * min(need, s.flow_rps[entry]) > most_usd:
+            return np.inf
+        while need > ROUNDING:
+            other, usd = _elsewhere(f, s, s.flow_group[entry], node)
+            if other < 0:
+                break
+            rps = min(need, s.flow_rps[entry], s.capacity[other] - s.load[other])
+            total += rps * (usd - _usd(f, s.flow_group[entry], node))
+            if total > most_usd:
+                return np.inf
+            is_whole = rps >= s.flow_rps[entry] - DUST_RPS
+            need -= s.flow_rps[entry] if is_whole else rps
+            _move(s, entry, other, rps)
+            if is_whole:
+                break
+        if need <= ROUNDING:
+            return total
+    return np.inf
+
+
+@compiled
+def _drop(f: Facts, s: State, option: int) -> float:
+    """Give up a replica where that pays; what it saves, or 0."""
+    node = f.option_node[option]
+    if s.count[option] <= 0 or s.capacity[node] - s.load[node] < HOPEFUL * f.option_rps[option]:
+        return 0.0
+    if not _holds(f, s, option, -1):
+        return 0.0
+    mark = s.ends[2]
+    saves = f.option_usd[option]
+    if s.count[option] > f.option_current[option]:
+        saves += f.option_start_usd[option]
+    _change(f, s, option, -1)
+    _note(s, COUNT, option, -1, 0.0)
+    more = _relieve(f, s, node, saves)
+    if more < saves - WORTH_USD:
+        return saves - more
+    _back(f, s, mark)
+    return 0.0
+
+
+@compiled
+def _add(f: Facts, s: State, option: int) -> float:
+    """Start a replica where that pays, with what the nodes that it relieves can then give up; what it saves, or 0."""
+    if not _holds(f, s, option, 1):
+        return 0.0
+    mark, node = s.ends[2], f.option_node[option]
+    saves = -f.option_usd[option]
+    if s.count[option] >= f.option_current[option]:
+        saves -= f.option_start_usd[option]
+    room = s.capacity[node] + f.option_rps[option] - s.load[node]
+    count = 0
+    for at in range(f.near_first[node], f.near_first[node + 1]):
+        group = f.near_group[at]
+        count += s.left[group] > DUST_RPS
+        entry = s.group_head[group]
+        while entry != END:
+            count += s.flow_node[entry] != node
+            entry = s.after[entry, 1]
+    gain, what = np.empty(count), np.empty(count, np.int64)
+    count = 0
+    for at in range(f.near_first[node], f.near_first[node + 1]):
+        group = f.near_group[at]
+        usd = _usd(f, group, node)
+        if s.left[group] > DUST_RPS:
+            gain[count], what[count] = f.unserved_usd[f.group_model[group]] - usd, -1 - group
+            count += 1
+        entry = s.group_head[group]
+        while entry != END:
+            other = s.flow_node[entry]
+            if other != node:
+                more = _usd(f, group, other) - usd
+                if more > WORTH_USD:
+                    gain[count], what[count] = more, entry
+                    count += 1
+            entry = s.after[entry, 1]
+    if count == 0:
+        return 0.0
+    _change(f, s, option, 1)
+    _note(s, COUNT, option, 1, 0.0)
+    relieved = np.empty(count, np.int64)
+    nodes = 0
+    for at in np.argsort(-gain[:count], kind="mergesort"):
+        if room <= DUST_RPS:
+            break
+        if what[at] < 0:
+            group = -1 - what[at]
+            rps = min(room, s.left[group])
+            _serve(s, group, node, rps)
+        else:
+            rps = min(room, s.flow_rps[what[at]])
+            relieved[nodes] = s.flow_node[what[at]]
+            nodes += 1
+            _move(s, what[at], node, rps)
+        saves += gain[at] * rps
+        room -= rps
+    last = -1
+    for other in np.sort(relieved[:nodes]):
+        if other == last:
+            continue
+        last = other
+        for place in range(f.node_first[other], f.node_first[other + 1]):
+            saves += _drop(f, s, f.node_option[place])
+    if saves > WORTH_USD:
+        return saves
+    _back(f, s, mark)
+    return 0.0
+
+
+@compiled
+def _shift(f: Facts, s: State, node: int) -> float:
+    """Flows of a node to cheaper ones with room; what it saves."""
+    saves, entry = 0.0, s.node_head[node]
+    while entry != END:
+        after = s.after[entry, 0]
+        here = _usd(f, s.flow_group[entry], node)
+        other, usd = _elsewhere(f, s, s.flow_group[entry], node)
+        if other >= 0 and usd < here - WORTH_USD:
+            rps = min(s.flow_rps[entry], s.capacity[other] - s.load[other])
+            saves += rps * (here - usd)
+            _move(s, entry, other, rps)
+        entry = after
+    s.ends[2] = 0
+    return saves
+
+
+@compiled
+def fill(f: Facts, s: State, groups: Ints) -> None:
+    """Serve what these groups have unserved where there is room: first those who lose most by their second choice."""
+    regret = np.empty(len(groups))
+    for at in range(len(groups)):
+        first, usd = _elsewhere(f, s, groups[at], -1)
+        second = f.unserved_usd[f.group_model[groups[at]]]
+        if first >= 0:
+            _, other = _elsewhere(f, s, groups[at], first)
+            second = min(second, other)
+        regret[at] = (second - usd) if first >= 0 else -np.inf
+    for at in np.argsort(-regret, kind="mergesort"):
+        group = groups[at]
+        while s.left[group] > DUST_RPS:
+            node, usd = _elsewhere(f, s, group, -1)
+            if node < 0 or usd >= f.unserved_usd[f.group_model[group]]:
+                break
+            _serve(s, group, node, min(s.left[group], s.capacity[node] - s.load[node]))
+            s.ends[2] = 0
+
+
+@compiled
+def improve(f: Facts, s: State, options: Ints, rounds: int) -> float:
+    """Steps over these options and their nodes while they save anything, at most so many rounds; what they save."""
+    total = 0.0
+    for _ in range(rounds):
+        saves = 0.0
+        for option in options:
+            saves += _shift(f, s, f.option_node[option])
+        for option in options:
+            while True:
+                part = _drop(f, s, option)
+                s.ends[2] = 0
+                saves += part
+                if part <= 0.0:
+                    break
+        for option in options:
+            while True:
+                part = _add(f, s, option)
+                s.ends[2] = 0
+                saves += part
+                if part <= 0.0:
+                    break
+        total += saves
+        if saves <= WORTH_USD:
+            break
+    return total

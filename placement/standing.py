@@ -1,0 +1,133 @@
+"""A plan that stands: bettered step by step, and mended after an event without touching what the event does not.
+
+An event (a cluster lost, a pool shrunk, a price, new demand) first changes who serves whom, with the replicas that run
+(milliseconds); `improve` then starts and gives up replicas where that pays, near to what was touched. Both are `local`
+steps; everything between two steps keeps all hard rules that can be kept.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+
+from placement import local
+from placement.filters import Index
+from placement.number import Numbered
+from placement.prices import Prices, option_usd
+from placement.world import Floats, Ints
+
+PAYS = 0.2
+"""Options that are not in use are tried where they cost at most this part above what they bring at the plan's prices."""
+UNSERVED_RPS = 1e-6
+
+Rates = dict[str, dict[tuple[str, str], float]]
+
+
+class Standing:
+    """Replicas and flows of a numbered world, changed in place.
+
+    Args: prices: what the plan was found with. replicas: [O]. groups, nodes, rps: the flows.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        numbered: Numbered,
+        prices: Prices,
+        replicas: Ints,
+        groups: Ints,
+        nodes: Ints,
+        rps: Floats,
+    ) -> None:
+        self._numbered, self._world = numbered, numbered.world
+        models = index.problem.models
+        self._priority = np.array([model.priority for model in models], np.int64)
+        keeps_last = np.array([model.min_regions > 0 for model in models], dtype=bool)
+        self._facts = local.facts(self._world, prices, keeps_last)
+        self._state = local.state(self._world, replicas, groups, nodes, rps)
+        brings = prices.capacity[self._world.option_node] * self._world.option_rps
+        self._pays = option_usd(self._world, prices) - brings < PAYS * self._world.option_usd
+        self._group_rps = self._world.group_rps.copy()
+
+    # ---- events: who serves whom changes at once
+
+    def lose(self, clusters: Iterable[str]) -> Ints:
+        """Nothing runs in these clusters any more. Gives the groups that they served."""
+        lost = np.flatnonzero(np.isin(self._numbered.clusters, list(clusters)))
+        nodes = np.flatnonzero(np.isin(self._world.node_cluster, lost))
+        touched = local.lose(self._facts, self._state, nodes)
+        self._serve(touched)
+        return touched
+
+    def resize(self, pool: int, devices: int) -> Ints:
+        """A pool (by its number) has so many devices now. Gives the groups that lost their replica."""
+        self._state.free[pool] += devices - self._world.pool_devices[pool]
+        raise NotImplementedError
+
+    def ask(self, rps: Floats) -> None:
+        """Demand is [G] now: flows grow and shrink with it, and what a node cannot carry goes elsewhere."""
+        local.ask(self._facts, self._state, rps, self._group_rps)
+        self._group_rps = rps
+        self._serve(np.flatnonzero(self._state.left > UNSERVED_RPS))
+
+    # ---- what pays is done
+
+    def improve(self, *, rounds: int, near: Ints | None = None) -> float:
+        """Take steps while they save; gives USD per hour saved. Args: near: only around these groups."""
+        saved = 0.0
+        for priority in sorted(set(self._priority.tolist()), reverse=True):
+            mine = self._priority[self._world.group_model] == priority
+            unserved = np.flatnonzero(mine & (self._state.left > UNSERVED_RPS))
+            if len(unserved):
+                local.fill(self._facts, self._state, unserved)
+                saved += local.improve(self._facts, self._state, self._options(unserved), 1)
+        if near is None:
+            options = np.flatnonzero(self._pays | (self._state.count > 0))
+        else:
+            options = self._options(near)
+            options = options[self._pays[options] | (self._state.count[options] > 0)]
+        return saved + local.improve(self._facts, self._state, options, rounds)
+
+    def _serve(self, groups: Ints) -> None:
+        priority = self._priority[self._world.group_model[groups]]
+        for one in sorted(set(priority.tolist()), reverse=True):
+            local.fill(self._facts, self._state, groups[priority == one])
+
+    def _options(self, groups: Ints) -> Ints:
+        """Those where these groups may be served, and those that serve them."""
+        near = np.zeros(len(self._world.node_model), dtype=bool)
+        nodes = self._facts.near[groups].reshape(-1)
+        near[nodes[nodes >= 0]] = True
+        return np.flatnonzero(near[self._world.option_node])
+
+    # ---- what it is
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """(model, pool) -> replicas."""
+        made = {}
+        for option in np.flatnonzero(self._state.count):
+            model, one = self._numbered.options[option]
+            made[model.name, one.pool.name] = int(self._state.count[option])
+        return made
+
+    def rates(self) -> Rates:
+        """Model -> (cell, cluster) -> requests per second."""
+        return told(self._numbered, *local.flows(self._state))
+
+    @property
+    def unserved_rps(self) -> float:
+        """Of all groups."""
+        return float(self._state.left.sum())
+
+
+def told(numbered: Numbered, groups: Ints, nodes: Ints, rps: Floats) -> Rates:
+    """Flows by name: model -> (cell, cluster) -> requests per second."""
+    rates: Rates = defaultdict(dict)
+    clusters = numbered.world.node_cluster[nodes]
+    for group, cluster, rate in zip(groups.tolist(), clusters.tolist(), rps.tolist(), strict=True):
+        model, cell = numbered.groups[group]
+        to = (cell, numbered.clusters[cluster])
+        rates[model][to] = rates[model].get(to, 0.0) + rate
+    return rates
