@@ -106,7 +106,7 @@ class Index:
         return self._fitting[model.name]
 
     def allowed(self, model: Model, cell: Cell) -> frozenset[str]:
-        """Clusters where users of the cell may be served; a cap on what leaves their continent lets them be anywhere."""
+        """Clusters where residency lets users of the cell be served, on their continent where none may leave it."""
         key = (model.name, cell.country, cell.continent)
         if key not in self._allowed:
             names = [one.name for one in self.problem.clusters if self.problem.allows(model, cell, one)]

@@ -69,7 +69,7 @@ class Cluster:
     """Empty where it is not known: then the region stands for it."""
     jurisdictions: tuple[str, ...] = ()
     continent: str = ""
-    """Any name; empty where it is not known: then it is on no continent that users are on."""
+    """Empty where it is not known: then it is on no continent that users are on."""
     egress_usd_per_gib: float = 0.0
     """Of what is answered to users, wherever they are."""
     intake: Intake = field(default=Intake.OPEN, compare=False)
@@ -108,11 +108,12 @@ class Shape:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Cell:
-    """Users of one place; `country` is ISO 3166-1 alpha-2. To users of an unknown continent every cluster is on another."""
+    """Users of one place; `country` is ISO 3166-1 alpha-2."""
 
     name: str
     country: str
     continent: str = ""
+    """Any name; empty where it is not known: then every cluster is on another."""
 
 
 def leaves(cell: Cell, cluster: Cluster) -> bool:
@@ -314,7 +315,10 @@ class Problem:
         return {(path.cell, path.cluster): path.rtt_ms for path in self.paths}
 
     def allows(self, model: Model, cell: Cell, cluster: Cluster) -> bool:
-        """Whether residency lets `cluster` serve `model` to the users of `cell`, and the continent where none may leave."""
+        """Whether `cluster` may serve `model` to the users of `cell`: by residency, and by continent if none may leave.
+
+        A cap that lets some of them leave is no matter of a single cell.
+        """
         if model.keeps_home and leaves(cell, cluster):
             return False
         return self.resides(model, cell, cluster)

@@ -36,7 +36,8 @@ def number(index: Index) -> Numbered:
     node_at = {node: at for at, node in enumerate(nodes)}
     groups = [(model.name, demand.cell) for model in models for demand in index.demands[model.name]]
     rtt_ms = _rtt_ms(index, cell_at, cluster_at)
-    permitted, group_permit = _permitted(index, groups, cell_at, rtt_ms)
+    caps = _caps(index, models)
+    permitted, group_permit, permit_cap = _permitted(index, groups, caps, cell_at, rtt_ms)
     made = _rules(index, models)
     world = World(
         pool_devices=_ints(
@@ -60,6 +61,9 @@ def number(index: Index) -> Numbered:
         ),
         rtt_ms=rtt_ms,
         permitted=permitted,
+        permit_cap=permit_cap,
+        permit_leaves=_leaving(index, tuple(caps), permit_cap),
+        cap_rps=_floats(caps.values()),
         group_model=_ints(model_at[model] for model, _ in groups),
         group_cell=_ints(cell_at[cell] for _, cell in groups),
         group_permit=group_permit,
@@ -92,25 +96,48 @@ def _rtt_ms(index: Index, cell_at: dict[str, int], cluster_at: dict[str, int]) -
     return rtt_ms
 
 
+def _caps(index: Index, models: tuple[Model, ...]) -> dict[tuple[str, str], float]:
+    """(model, continent of users) -> requests per second that may leave it, where policy caps them."""
+    capped = [model for model in models if model.is_capped]
+    return {(one.name, name): rps for one in capped for name, rps in index.may_leave_rps(one).items()}
+
+
+def _leaving(index: Index, caps: tuple[tuple[str, str], ...], permit_cap: Ints) -> Bools:
+    """[K, clusters] whether clusters are on another continent than the cap of each set."""
+    clusters = index.problem.clusters
+    rows = np.zeros((len(caps) + 1, len(clusters)), dtype=bool)  # the last, which -1 names, is of no cap
+    for at, (_, home) in enumerate(caps):
+        rows[at] = [not home or cluster.continent != home for cluster in clusters]
+    made: Bools = rows[permit_cap]
+    return made
+
+
 def _permitted(
-    index: Index, groups: list[tuple[str, str]], cell_at: dict[str, int], rtt_ms: Singles
-) -> tuple[Bools, Ints]:
-    """The different sets of clusters that groups may be served in, and which of them is each group's."""
+    index: Index,
+    groups: list[tuple[str, str]],
+    caps: Iterable[tuple[str, str]],
+    cell_at: dict[str, int],
+    rtt_ms: Singles,
+) -> tuple[Bools, Ints, Ints]:
+    """The different sets of clusters that groups may be served in, which of them is each group's, and the cap of each:
+    groups with different caps have different sets."""
     known = ~np.isnan(rtt_ms)
-    by_rule: dict[tuple[object, str], Bools] = {}
+    by_rule: dict[tuple[object, ...], Bools] = {}
     rows = np.empty((len(groups), rtt_ms.shape[1]), dtype=bool)
+    cap_at = {cap: at for at, cap in enumerate(caps)}
+    cap = _ints(cap_at.get((model, index.cells[cell].continent), -1) for model, cell in groups)
     for at, (model_name, cell_name) in enumerate(groups):
         model, cell = index.models[model_name], index.cells[cell_name]
-        key = (model.residency, cell.country)
+        key = (model.residency, cell.country, model.keeps_home and (cell.continent or True))
         if key not in by_rule:
             allowed = [index.problem.allows(model, cell, cluster) for cluster in index.problem.clusters]
             by_rule[key] = np.array(allowed, dtype=bool)
         rows[at] = by_rule[key] & known[cell_at[cell_name]]
     if not len(groups):
-        return np.ones((1, rtt_ms.shape[1]), dtype=bool), np.zeros(0, np.int64)
-    packed = np.packbits(rows, axis=1)
+        return np.ones((1, rtt_ms.shape[1]), dtype=bool), np.zeros(0, np.int64), np.full(1, -1)
+    packed = np.concatenate([np.packbits(rows, axis=1), (cap + 1).astype(">u4").view(np.uint8).reshape(-1, 4)], axis=1)
     _, first, which = np.unique(packed, axis=0, return_index=True, return_inverse=True)
-    return rows[first], which.reshape(-1).astype(np.int64)
+    return rows[first], which.reshape(-1).astype(np.int64), cap[first]
 
 
 def _rules(index: Index, models: tuple[Model, ...]) -> list[tuple[dict[int, float], float, float]]:
