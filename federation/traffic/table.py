@@ -271,7 +271,7 @@ class _Builder:
         return frozenset.intersection(*found)
 
     def _helpers(self, policy: PlacementPolicySpec, cells: Iterable[str], allowed: frozenset[str]) -> frozenset[str]:
-        """Those of `allowed` that their users may be sent to unplanned: none of another continent where it is capped."""
+        """Those of `allowed` that their users may be sent to unplanned: where it is capped, on no other continent."""
         if policy.failover.max_other_continents_percent >= 100.0:
             return allowed
         return allowed.intersection(*(on_continent_of(self.world, country) for country in self._countries(cells)))
