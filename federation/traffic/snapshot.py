@@ -20,7 +20,7 @@ from federation.control.latency import distance_km
 from federation.control.plan import Routes
 from federation.policy.documents import PlacementPolicySpec
 from federation.state.world import World
-from federation.traffic.table import anywhere, capacity_rps, resident_clusters, takes
+from federation.traffic.table import allowed_clusters, anywhere, capacity_rps, keeps_home, resident_clusters, takes
 
 MILLION = 1_000_000
 HELPERS = 2
@@ -105,7 +105,11 @@ def build(world: World, routes: Routes) -> RouteSnapshot:
         mine = [route for route in routes.routes if route.model == name and route.cell in world.cells]
         for route in mine:
             cell = world.cells[route.cell]
-            parts = {share.cluster: share.share for share in route.now if share.cluster in numbers}
+            # A plan from before the policy changed may still be on its way off another continent.
+            able = allowed_clusters(world, policy.spec, cell.country) if keeps_home(policy.spec) else numbers
+            parts = {
+                share.cluster: share.share for share in route.now if share.cluster in numbers and share.cluster in able
+            }
             cells.append(CellEntry(cell.name, cell.country, cell.lat, cell.lon, _millionths(parts, numbers)))
         models.append(
             ModelEntry(
