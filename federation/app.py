@@ -26,7 +26,7 @@ from federation.api import server
 from federation.loops import tick
 from federation.loops.hub import Hub
 from federation.loops.plan import Planner
-from federation.loops.policies import Desk
+from federation.loops.policies import Desk, shipped_continents
 from federation.loops.publish import Publisher
 from federation.loops.steer import Steer
 from federation.loops.traffic import TrafficLoop
@@ -72,7 +72,7 @@ class Controller:
         tls = server.tls_context(listen.host, listen.cert_file, listen.key_file)
         self.broker = await self._broker_address()
         remembered = await self._store.open()
-        world = World(timing=self.settings.timing, started_s=self.clock.monotonic_s())
+        world = World(timing=self.settings.timing, started_s=self.clock.monotonic_s(), continents=shipped_continents())
         self.hub = Hub(
             world=world,
             plan=remembered.plan,

@@ -77,7 +77,8 @@ def _rank(way: Way) -> tuple[float, float, str]:
 
 
 class _Prices:
-    """What room in each cluster is worth, by the duals of the model's routing over the replicas of the plan."""
+    """What room in each cluster is worth, and a request more that may leave the continent, by the duals of the model's
+    routing over the replicas of the plan."""
 
     def __init__(self, index: Index, solution: Solution, model: Model, cell: str) -> None:
         self._index, self._model, self._cell = index, model, cell
@@ -86,6 +87,8 @@ class _Prices:
         made = formulation.formulate_flows(index, model, usable, overload=beyond, unserved_usd=price)
         found = highs.solve(made.programme)
         assert found is not None, "leaving everything unserved is an answer"
+        row = made.cap_rows.get(index.cells[cell].continent)
+        self._leaving_usd = max(0.0, -float(found.duals[row])) if row is not None else 0.0
         self._room_usd = {cluster: max(0.0, -float(found.duals[row])) for cluster, row in made.capacity_rows.items()}
         self.marginal_usd = float(found.duals[made.demand_rows[cell]])
 
@@ -94,6 +97,10 @@ class _Prices:
         cluster, cell = index.clusters[name], index.cells[self._cell]
         if name not in index.allowed(model, cell):
             where = ", ".join(cluster.jurisdictions) or "no declared jurisdiction"
+            if name in index.residing(model, cell):
+                text = f"it is in {cluster.continent or 'an unknown continent'}, these users in "
+                text += f"{cell.continent or 'another'}, and policy lets other continents serve none"
+                return self._nothing(name, rps, "OtherContinent", text)
             return self._nothing(name, rps, "Residency", f"users in {cell.country} may not be served in {where}")
         if (self._cell, name) not in index.rtt_ms:
             return self._nothing(name, rps, "NoLatency", "nothing is known of how far it is")
@@ -105,6 +112,8 @@ class _Prices:
             "egress": formulation.egress_usd_per_rps(model, cluster),
             "room": self._room_usd.get(name, 0.0),
         }
+        if self._leaving_usd > EVEN_USD and index.leaves(self._cell, name):
+            terms["continent"] = self._leaving_usd
         total = sum(terms.values())
         code, reason = self._say(name, rps, latency_ms, total)
         return Way(
@@ -127,6 +136,11 @@ class _Prices:
             return "NoReplicas", f"{self._model.name} has no replica there; `explain placement` says why"
         if more <= EVEN_USD:
             return "Even", "as good as what serves"
+        away_usd = self._leaving_usd if self._index.leaves(self._cell, name) else 0.0
+        if total - away_usd - EVEN_USD <= self.marginal_usd and away_usd > EVEN_USD:
+            percent = 100.0 * self._model.other_continents_max_fraction
+            text = f"policy lets other continents serve at most {percent:g} % of the requests of these users' continent"
+            return "ContinentCap", f"{text}, and they do: one more is worth {away_usd:.2g} USD/h to others of them"
         own = total - self._room_usd[name]
         if own < self.marginal_usd:
             text = f"full: its room is worth {self._room_usd[name]:.2g} USD/h per request per second to others"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from placement.model import (
@@ -205,6 +205,8 @@ class _Check:
         cluster = self.names.clusters[name]
         if (cell.name, name) not in self.names.rtt_ms:
             return False
+        if model.other_continents_max_fraction <= 0 and (cell.continent or "?") != cluster.continent:
+            return False
         return all(
             any(one in cluster.jurisdictions for one in rule.jurisdictions)
             for rule in model.residency
@@ -308,8 +310,8 @@ def _most_served(wanted: Mapping[str, float], capacity: Mapping[str, float], abl
         room[end[2:]] -= most
 
 
-def _flows(names: _Names, flows: Iterable[Flow], unserved: Iterable[Unserved]) -> Iterator[Violation]:
-    """Residency, paths, objective, and that served and unserved make up the demand."""
+def _flows(names: _Names, flows: Sequence[Flow], unserved: Iterable[Unserved]) -> Iterator[Violation]:
+    """Residency, continents, paths, objective, and that served and unserved make up the demand."""
     answered: dict[tuple[str, str], float] = defaultdict(float)
     for flow in flows:
         subject = f"{flow.model} from {flow.cell} to {flow.cluster}"
@@ -326,6 +328,7 @@ def _flows(names: _Names, flows: Iterable[Flow], unserved: Iterable[Unserved]) -
         elif (rtt_ms + model.service_latency_ms <= model.objective_ms) != flow.within_objective:
             yield Violation(rule="objective", subject=subject, detail=f"{rtt_ms} + {model.service_latency_ms} ms")
         answered[flow.model, flow.cell] += flow.requests_per_second
+    yield from _continents(names, flows)
     for one in unserved:
         if not one.requests_per_second > 0 or not one.reason:
             yield Violation(rule="unserved", subject=f"{one.model} from {one.cell}", detail=f"{one}")
@@ -335,6 +338,26 @@ def _flows(names: _Names, flows: Iterable[Flow], unserved: Iterable[Unserved]) -
         if abs(asked.get(key, 0.0) - answered.get(key, 0.0)) > TOLERANCE_RPS:
             detail = f"{asked.get(key, 0.0)} asked, {answered.get(key, 0.0)} answered"
             yield Violation(rule="demand", subject=f"{key[0]} from {key[1]}", detail=detail)
+
+
+def _continents(names: _Names, flows: Sequence[Flow]) -> Iterator[Violation]:
+    """What of each continent's requests other continents serve; nobody's continent is the one that is not known."""
+    limits = {one.name: one.other_continents_max_fraction for one in names.problem.models}
+    away: dict[tuple[str, str], float] = defaultdict(float)
+    count: dict[tuple[str, str], int] = defaultdict(int)
+    for flow in flows:
+        users, there = names.cells[flow.cell].continent, names.clusters[flow.cluster].continent
+        if limits[flow.model] < 1.0 and (users == "" or users != there):
+            away[flow.model, users] += flow.requests_per_second
+            count[flow.model, users] += 1
+    asked: dict[tuple[str, str], float] = defaultdict(float)
+    for one in names.problem.demands:
+        asked[one.model, names.cells[one.cell].continent] += one.requests_per_second
+    for key, rps in sorted(away.items()):
+        most = limits[key[0]] * asked[key]
+        if rps > most + TOLERANCE_RPS + 1e-6 * count[key]:
+            detail = f"{rps} of {asked[key]} requests per second of {key[1] or 'an unknown continent'} leave it"
+            yield Violation(rule="continents", subject=key[0], detail=f"{detail}, policy allows {most}")
 
 
 def _loads(flows: Iterable[Flow], capacity: dict[tuple[str, str], float]) -> Iterator[Violation]:

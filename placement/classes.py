@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement.compiled import compiled
+from placement.prices import Prices
 from placement.world import Floats, Ints, Singles, World, best, request_usd
 
 
@@ -28,7 +29,7 @@ class Grain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classes:
-    """K classes, each of one model and one set of permitted clusters.
+    """K classes, each of one model and one set of permitted clusters (so of one cap too).
 
     `order` lists groups by class, and `first` [K + 1] says where each class begins. `usd` [K, ways] is the mean cost of
     one request per second by each way, infinite where there is none, and `most` [K, ways] how much may go by it. A way
@@ -44,12 +45,12 @@ class Classes:
     most: Floats
 
 
-def whole(world: World, capacity: Floats, grain: Grain | None) -> Classes:
+def whole(world: World, start: Prices, grain: Grain | None) -> Classes:
     """Classes whose members all go anywhere, at their mean cost: what a plan can be made of.
 
     Without a `grain` each group is a class.
     """
-    order, first, model, permit, rps = _classify(world, capacity, grain) if grain else _each(world)
+    order, first, model, permit, rps = _classify(world, start, grain) if grain else _each(world)
     _, near_usd, late_usd = _sums(world, order, first, model)
     usd = (near_usd + late_usd) / np.maximum(rps, 1e-30)[:, None]
     usd = _reachable(world, usd, model, permit)
@@ -57,9 +58,9 @@ def whole(world: World, capacity: Floats, grain: Grain | None) -> Classes:
     return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most)
 
 
-def halves(world: World, capacity: Floats, grain: Grain) -> Classes:
+def halves(world: World, start: Prices, grain: Grain) -> Classes:
     """Classes with two ways to each cluster: in time, as much as the members are who would be, and late, the others."""
-    order, first, model, permit, rps = _classify(world, capacity, grain)
+    order, first, model, permit, rps = _classify(world, start, grain)
     on, near_usd, late_usd = _sums(world, order, first, model)
     off = np.maximum(0.0, rps[:, None] - on)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -75,8 +76,8 @@ def _each(world: World) -> tuple[Ints, Ints, Ints, Ints, Floats]:
     return np.arange(count), np.arange(count + 1), world.group_model, world.group_permit, world.group_rps
 
 
-def _classify(world: World, capacity: Floats, grain: Grain) -> tuple[Ints, Ints, Ints, Ints, Floats]:
-    top, usd = best(world, capacity, max(1, grain.alike))
+def _classify(world: World, start: Prices, grain: Grain) -> tuple[Ints, Ints, Ints, Ints, Floats]:
+    top, usd = best(world, start.capacity, start.away, max(1, grain.alike))
     near = (usd <= usd[:, :1] * grain.near + 1e-9) & (top >= 0)
     alike = np.sort(np.where(near, top, -1), axis=1)
     kind = _numbered(world.group_model, world.group_permit, *alike.T)

@@ -1,7 +1,7 @@
 """The linear programme over classes of demand, whose ways to clusters are added as prices make them worth it.
 
 Columns: n[option], z[class] (unserved), a[start], s[rule] (missed), then x[way] as they are added.
-Rows:    served[class], capacity[node], devices[pool], starts, rules, budgets.
+Rows:    served[class], capacity[node], devices[pool], starts, rules, budgets, caps.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ class Coarse:
         starts, rules = len(starting), len(world.rule_lower)
         nodes, pools = len(world.node_model), len(world.pool_devices)
         models = np.flatnonzero(limited)
-        at = np.cumsum([0, count, nodes, pools, starts, rules, len(models)])
-        self._served, self._capacity, self._devices, self._rules, self._budgets = (
+        at = np.cumsum([0, count, nodes, pools, starts, rules, len(models), len(world.cap_rps)])
+        self._served, self._capacity, self._devices, self._rules, self._budgets, self._caps = (
             slice(at[0], at[1]),
             slice(at[1], at[2]),
             slice(at[2], at[3]),
             slice(at[4], at[5]),
             slice(at[5], at[6]),
+            slice(at[6], at[7]),
         )
         self._limited = models
         self._first_way = options + count + starts + rules
@@ -109,7 +110,8 @@ class Coarse:
         lp.col_upper_ = np.concatenate([world.option_most.astype(float), free])
         stock = np.maximum(world.pool_devices.astype(float), world.used_devices(world.option_least))
         low = np.full(nodes + pools + starts, -INFINITE)
-        lp.row_lower_ = np.concatenate([classes.rps, low, world.rule_lower, np.full(len(models), -INFINITE)])
+        budgets_and_caps = np.full(len(models) + len(world.cap_rps), -INFINITE)
+        lp.row_lower_ = np.concatenate([classes.rps, low, world.rule_lower, budgets_and_caps])
         lp.row_upper_ = np.concatenate(
             [
                 classes.rps,
@@ -118,6 +120,7 @@ class Coarse:
                 world.option_current[starting].astype(float),
                 np.full(rules, INFINITE),
                 world.max_starts[models],
+                world.cap_rps,
             ]
         )
         order = np.lexsort((row, column))
@@ -146,6 +149,7 @@ class Coarse:
             capacity=np.maximum(0.0, -duals[self._capacity]),
             rule=np.maximum(0.0, duals[self._rules]),
             start=start,
+            away=np.maximum(0.0, -duals[self._caps]),
         )
 
     def settle(self, prices: Prices, *, first: int, more: int) -> None:
@@ -169,7 +173,10 @@ class Coarse:
         price = np.full((len(self.world.service_ms), self._clusters), np.inf)
         price[self.world.node_model, self.world.node_cluster] = prices.capacity
         ways = self.classes.usd.shape[1]
-        price = np.tile(price, (1, ways // self._clusters))[self.classes.model] + self.classes.usd
+        price = price[self.classes.model]
+        if len(prices.away):
+            price = price + self.world.toll(prices.away)[self.classes.permit]
+        price = np.tile(price, (1, ways // self._clusters)) + self.classes.usd
         price[self._has] = np.inf
         most = min(most, ways)
         if most < ways:
@@ -183,19 +190,31 @@ class Coarse:
     def _add(self, one: Ints, way: Ints) -> None:
         count = len(one)
         self._has[one, way] = True
-        row = np.empty(2 * count, np.int32)
-        row[0::2], row[1::2] = one, self.count + self._node[self.classes.model[one], way % self._clusters]
+        cap = self.cap_of(one, way)
+        entries = np.where(cap >= 0, 3, 2)
+        first = np.concatenate([[0], np.cumsum(entries)]).astype(np.int32)
+        row = np.empty(first[-1], np.int32)
+        row[first[:-1]] = one
+        row[first[:-1] + 1] = self.count + self._node[self.classes.model[one], way % self._clusters]
+        row[first[:-1][cap >= 0] + 2] = self._caps.start + cap[cap >= 0]
         self._solver.addCols(
             count,
             self.classes.usd[one, way],
             np.zeros(count),
             self.classes.most[one, way],
-            2 * count,
-            np.arange(0, 2 * count, 2, dtype=np.int32),
+            len(row),
+            first[:-1],
             row,
-            np.ones(2 * count),
+            np.ones(len(row)),
         )
         self.way_class, self.way = np.concatenate([self.way_class, one]), np.concatenate([self.way, way])
+
+    def cap_of(self, one: Ints, way: Ints) -> Ints:
+        """The cap that counts what these classes send these ways, or -1."""
+        permit = self.classes.permit[one]
+        counted = self.world.permit_leaves[permit, way % self._clusters]
+        made: Ints = np.where(counted, self.world.permit_cap[permit], -1)
+        return made
 
     def favour(self, priority: Ints) -> None:
         """Serve models of higher priority [M] first, where some of them go short."""

@@ -16,3 +16,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def compiled(function: F) -> F:
     """The function, compiled at its first call."""
     return cast(F, numba.njit(cache=True)(function))
+
+
+def inlined(function: F) -> F:
+    """The same for a function of a line or two that inner loops call with many arrays, which costs more than it does."""
+    return cast(F, numba.njit(cache=True, inline="always")(function))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,8 @@ LUMPY_NODE_LIMIT = 50
 """Where replicas are few, a plan near the relaxation may be far from the best: then the whole programme is searched,
 with rows that make it tight, unless it is too large for that."""
 DUST_RPS = 1e-6
+CAP_NEAR = 1e-4
+"""A cap is reached when so small a part of it is left."""
 ROUND = 1e-6
 DECIMALS = 6
 
@@ -232,7 +234,9 @@ def _solution(
             price = formulation.USD_PER_HOUR * model.unserved_usd_per_1000
             parts, missing = _flows(index, model, usable, {}, price)
         flows += parts
-        unserved += [_why(index, model, cell, rps, counts, scarce) for cell, rps in missing.items()]
+        full = _full_continents(index, model, parts) if missing else {}
+        room = _with_room(capacity_of(index, model, counts)[0], {}, parts) if full else set()
+        unserved += [_why(index, model, cell, rps, counts, scarce, room, full) for cell, rps in missing.items()]
         shortfalls += _shortfalls(index, model, counts)
         for option in index.options(model):
             count = counts.get((model.name, option.pool.name), 0)
@@ -283,7 +287,9 @@ def route(problem: Problem, ready: Ready) -> Routing:
             if missing:
                 parts, missing = _flows(index, model, usable, beyond, price, is_fair=True)
         flows += parts
-        unserved += [_why_not_routed(index, model, cell, rps, usable) for cell, rps in missing.items()]
+        free = _with_room(usable, beyond, parts)
+        full = _full_continents(index, model, parts)
+        unserved += [_why_not_routed(index, model, cell, rps, usable, free, full) for cell, rps in missing.items()]
     cost = _cost(index, flows, unserved, accelerators=0.0, moves=0.0)
     return Routing(flows=tuple(sorted(flows)), unserved=tuple(sorted(unserved)), cost=cost)
 
@@ -400,6 +406,8 @@ def _why(
     rps: float,
     counts: Mapping[tuple[str, str], int],
     scarce: Sequence[DevicePrice],
+    room: set[str],
+    full: Mapping[str, float],
 ) -> Unserved:
     """Why a placement leaves users unserved: what would have to be different, and what that would save."""
     cell = index.cells[cell_name]
@@ -407,8 +415,14 @@ def _why(
     code, reason = _why_nowhere(index, model, cell)
     if code is None:
         able = set(index.servers(model, cell, fitting))
-        free = _with_free_devices(index, model, able, counts)
-        if free:
+        home = {name for name in able if not index.leaves(cell_name, name)} if cell.continent in full else able
+        beyond = _beyond_cap(index, model, cell, fitting) if cell.continent in full else set()
+        free = _with_free_devices(index, model, home, counts)
+        elsewhere = sorted(beyond & room) or _with_free_devices(index, model, beyond, counts)
+        if elsewhere and not free:
+            code = UnservedCode.CONTINENT_CAP
+            reason = f"{_cap_says(model, cell)}; {elsewhere[0]} has room"
+        elif free:
             code = UnservedCode.PRICE
             reason = (
                 f"serving {cell.name} would cost more than the {model.unserved_usd_per_1000:g} USD per 1,000 that "
@@ -431,10 +445,58 @@ def _would_save(index: Index, model: Model, able: set[str], scarce: Sequence[Dev
     return ""
 
 
-def _why_not_routed(index: Index, model: Model, cell_name: str, rps: float, usable: Capacity) -> Unserved:
+def _full_continents(index: Index, model: Model, flows: Sequence[Flow]) -> dict[str, float]:
+    """Continent -> requests per second that leave it, where that is all that policy lets other continents serve."""
+    if model.other_continents_max_fraction >= 1.0:
+        return {}
+    left = dict.fromkeys(index.may_leave_rps(model), 0.0)
+    for flow in flows:
+        if index.leaves(flow.cell, flow.cluster):
+            left[index.cells[flow.cell].continent] += flow.requests_per_second
+    most = index.may_leave_rps(model)
+    return {name: rps for name, rps in left.items() if rps >= most[name] * (1.0 - CAP_NEAR) - 10 * DUST_RPS}
+
+
+def _beyond_cap(index: Index, model: Model, cell: Cell, clusters: Iterable[str]) -> set[str]:
+    """Those of `clusters` on other continents that could serve `cell`, were it not for the cap."""
+    residing = index.residing(model, cell)
+    return {
+        name
+        for name in clusters
+        if name in residing and (cell.name, name) in index.rtt_ms and index.leaves(cell.name, name)
+    }
+
+
+def _cap_says(model: Model, cell: Cell) -> str:
+    percent = f"{100.0 * model.other_continents_max_fraction:g} %"
+    if not cell.continent:
+        return f"nobody knows the continent of {cell.country}, and policy lets other continents serve at most {percent}"
+    return f"policy lets other continents serve at most {percent} of the requests from {cell.continent}"
+
+
+def _with_room(usable: Capacity, beyond: Capacity, flows: Sequence[Flow]) -> set[str]:
+    """Clusters whose replicas are not all in use."""
+    left = {name: rps + beyond.get(name, 0.0) for name, rps in usable.items()}
+    for flow in flows:
+        left[flow.cluster] -= flow.requests_per_second
+    return {name for name, rps in left.items() if rps > 10 * DUST_RPS}
+
+
+def _why_not_routed(
+    index: Index,
+    model: Model,
+    cell_name: str,
+    rps: float,
+    usable: Capacity,
+    free: set[str],
+    full: Mapping[str, float],
+) -> Unserved:
     cell = index.cells[cell_name]
     code, reason = _why_nowhere(index, model, cell)
-    if code is None:
+    beyond = sorted(_beyond_cap(index, model, cell, free)) if code is None and cell.continent in full else []
+    if beyond:
+        code, reason = UnservedCode.CONTINENT_CAP, f"{_cap_says(model, cell)}; {beyond[0]} has room"
+    elif code is None:
         able = index.servers(model, cell, usable)
         code = UnservedCode.WARMING if not able else UnservedCode.CAPACITY
         reason = (
@@ -451,12 +513,16 @@ def _why_nowhere(index: Index, model: Model, cell: Cell) -> tuple[UnservedCode, 
     if not fitting:
         products = ", ".join(sorted({shape.product for shape in model.shapes}))
         return UnservedCode.NO_ACCELERATOR, f"no cluster has an accelerator that {model.name} runs on ({products})"
-    allowed = fitting & index.allowed(model, cell)
-    if not allowed:
+    resident = fitting & index.residing(model, cell)
+    if not resident:
         return (
             UnservedCode.RESIDENCY,
             f"residency lets none of the {len(fitting)} clusters that fit serve {cell.country}",
         )
+    allowed = fitting & index.allowed(model, cell)
+    if not allowed:
+        text = f"{_cap_says(model, cell)}; the {len(resident)} clusters that fit and may serve {cell.country} are there"
+        return UnservedCode.CONTINENT_CAP, text
     if not any((cell.name, name) in index.rtt_ms for name in allowed):
         return UnservedCode.NO_PATH, f"no latency is known from {cell.name} to any cluster that may serve it"
     return None, ""

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from placement import formulation, highs
 from placement.engine import capacity_of, devices_used
 from placement.filters import Filter, Index, Option
-from placement.model import Cluster, Intake, Model, Problem, Solution
+from placement.model import Cluster, Intake, Model, Problem, Solution, UnservedCode
 
 CODES = {
     Filter.ACCELERATOR: "NoAccelerator",
     Filter.DEVICES: "NoDevices",
     Filter.INTAKE: "NotTaking",
     Filter.RESIDENCY: "Residency",
+    Filter.CONTINENT: "OtherContinent",
 }
 
 
@@ -103,7 +104,7 @@ class _Explainer:
         asked = sum(demand.requests_per_second for demand in self.index.demands[self.model.name])
         summary = (
             f"{total} replicas in {len(placed)} of {len(verdicts)} clusters for {asked:.1f} requests per second "
-            f"within {self.model.objective_ms:g} ms"
+            f"within {self.model.objective_ms:g} ms{self._caps()}"
         )
         return Explanation(
             model=self.model.name,
@@ -112,6 +113,23 @@ class _Explainer:
             clusters=tuple(sorted(verdicts, key=lambda one: (-one.replicas, one.cluster))),
             unserved=tuple(one.reason for one in self.solution.unserved if one.model == self.model.name),
         )
+
+    def _caps(self) -> str:
+        """What policy lets other continents serve, and whose requests would go there if it let them serve more."""
+        if self.model.other_continents_max_fraction >= 1.0:
+            return ""
+        whose = sorted({self.index.cells[cell].continent or "an unknown continent" for cell in self._held_back()})
+        binds = f", which leaves some of {', '.join(whose)} unserved" if whose else ""
+        return f"; {self._cap_says()}{binds}"
+
+    def _cap_says(self) -> str:
+        percent = 100.0 * self.model.other_continents_max_fraction
+        return f"policy lets other continents serve at most {percent:g} % of a continent's requests"
+
+    def _held_back(self) -> list[str]:
+        """Cells whose requests the cap leaves unserved."""
+        mine = [one for one in self.solution.unserved if one.model == self.model.name]
+        return [one.cell for one in mine if one.code is UnservedCode.CONTINENT_CAP]
 
     def why_here(self, pool_name: str) -> str:
         """What the replicas in a pool are for."""
@@ -170,6 +188,9 @@ class _Explainer:
             case Filter.RESIDENCY:
                 where = ", ".join(cluster.jurisdictions) or "no declared jurisdiction"
                 return f"no user of {self.model.name} may be served in {where}"
+            case Filter.CONTINENT:
+                where = cluster.continent or "an unknown continent"
+                return f"it is in {where}, no user is, and policy lets other continents serve none"
 
     def _why_not(self, cluster: Cluster, base: float) -> Verdict:
         free = [option for option in self.options if option.pool.cluster == cluster.name and self._has_room(option)]
@@ -228,6 +249,13 @@ class _Explainer:
             return "Dearer", (
                 f"a request per second costs {per_rps:.3f} USD/h there, {cheapest[0]:.3f} in {cheapest[1]} that serves "
                 f"instead; one replica more would add {total:.2f} USD/h{self._would_pay(option, total)}"
+            )
+        held_back = self._held_back()
+        if held_back and all(self.index.leaves(cell, option.pool.cluster) for cell in held_back):
+            whom = f"{', '.join(held_back[:3])}{' and elsewhere' if len(held_back) > 3 else ''}"
+            return "ContinentCap", (
+                f"{self._cap_says()}, and they do: one replica more there would add {total:.2f} USD/h and serve none "
+                f"of those who are left in {whom}"
             )
         return "NotNeeded", (
             f"what is placed serves the same users; one replica more there would add {total:.2f} USD/h"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from placement.model import Cell, Cluster, Intake, Model, Pool, Problem, Shape
+from placement.model import Cell, Cluster, Intake, Model, Pool, Problem, Shape, leaves
 
 
 class Filter(Enum):
@@ -21,6 +21,8 @@ class Filter(Enum):
     """Draining, cordoned or silent, and without replicas of the model."""
     RESIDENCY = "residency"
     """No user of the model may be served there."""
+    CONTINENT = "continent"
+    """None of those that may is on its continent, and policy lets no other continent serve any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,8 @@ class Index:
             if demand.requests_per_second > 0:
                 self.demands[demand.model].append(demand)
         self._fitting: dict[str, frozenset[str]] = {}
-        self._allowed: dict[tuple[str, str], frozenset[str]] = {}
+        self._allowed: dict[tuple[str, str, str], frozenset[str]] = {}
+        self._residing: dict[tuple[str, str], frozenset[str]] = {}
         self._pools_of = defaultdict(list)
         for pool in problem.pools:
             self._pools_of[pool.cluster].append(pool)
@@ -89,8 +92,10 @@ class Index:
         if all(self._bounds(model, pool, shape)[1] == 0 for pool, shape in fitting):
             return Filter.DEVICES if cluster.intake is Intake.OPEN else Filter.INTAKE
         cells = [self.cells[demand.cell] for demand in self.demands[model.name]]
-        if cells and not any(self.problem.allows(model, cell, cluster) for cell in cells):
+        if cells and not any(self.problem.resides(model, cell, cluster) for cell in cells):
             return Filter.RESIDENCY
+        if cells and not any(self.problem.allows(model, cell, cluster) for cell in cells):
+            return Filter.CONTINENT
         return None
 
     def fitting(self, model: Model) -> frozenset[str]:
@@ -101,12 +106,31 @@ class Index:
         return self._fitting[model.name]
 
     def allowed(self, model: Model, cell: Cell) -> frozenset[str]:
-        """Clusters where residency lets users of the cell be served."""
-        key = (model.name, cell.country)
+        """Clusters where residency lets users of the cell be served, on their continent where none may leave it."""
+        key = (model.name, cell.country, cell.continent)
         if key not in self._allowed:
             names = [one.name for one in self.problem.clusters if self.problem.allows(model, cell, one)]
             self._allowed[key] = frozenset(names)
         return self._allowed[key]
+
+    def residing(self, model: Model, cell: Cell) -> frozenset[str]:
+        """Clusters where residency lets users of the cell be served, whatever their continent."""
+        key = (model.name, cell.country)
+        if key not in self._residing:
+            names = [one.name for one in self.problem.clusters if self.problem.resides(model, cell, one)]
+            self._residing[key] = frozenset(names)
+        return self._residing[key]
+
+    def leaves(self, cell: str, cluster: str) -> bool:
+        """Whether requests of this cell leave their continent when this cluster serves them."""
+        return leaves(self.cells[cell], self.clusters[cluster])
+
+    def may_leave_rps(self, model: Model) -> dict[str, float]:
+        """Continent -> requests per second of its users that other continents may serve."""
+        asked: dict[str, float] = defaultdict(float)
+        for demand in self.demands[model.name]:
+            asked[self.cells[demand.cell].continent] += demand.requests_per_second
+        return {name: rps * model.other_continents_max_fraction for name, rps in sorted(asked.items())}
 
     def servers(self, model: Model, cell: Cell, clusters: Iterable[str]) -> list[str]:
         """Those of `clusters` that may serve `cell` by residency and to which a latency is known."""

@@ -11,6 +11,7 @@ Rows:
   starts     n - a <= current; sum a <= max_starts             per (m, p) with a price or a budget
   floors     those of `rules`; sum_r y >= min_regions, y <= sum_{p in r} n
   spot       sum over spot n <= fraction * sum n               per m
+  continents sum x that leave <= fraction * demand             per m that is capped, and continent of users
   tiers      sum z <= what their priority must leave           per priority that is short
 Requests go to a cluster, not to a pool of it: which pool serves them is the cluster's own business.
 """
@@ -25,7 +26,7 @@ from math import inf
 from placement import rules
 from placement.filters import Index, Option
 from placement.highs import Found, Programme
-from placement.model import Cluster, Demand, Floor, Intake, Model, Problem
+from placement.model import Cell, Cluster, Demand, Floor, Intake, Model, Problem
 
 USD_PER_HOUR = 3.6
 """One request per second is 3,600 an hour; prices are per 1,000."""
@@ -165,6 +166,7 @@ def _routing(
         capacity[option.pool.cluster][column] = -rps
     unit_usd = _unit_usd(model, options)
     into: dict[str, dict[int, float]] = defaultdict(dict)
+    leaving: dict[str, dict[int, float]] = defaultdict(dict)
     for demand in index.demands[model.name]:
         usd = USD_PER_HOUR * model.unserved_usd_per_1000 if is_wanted else 0.0
         missing = programme.column(usd, upper=demand.requests_per_second)
@@ -176,6 +178,8 @@ def _routing(
             column = programme.column(usd, upper=demand.requests_per_second)
             made.flows[model.name, demand.cell, cluster] = column
             terms[column] = 1.0
+            if model.is_capped and index.leaves(demand.cell, cluster):
+                leaving[index.cells[demand.cell].continent][column] = 1.0
             if tight:
                 most = {n: max(rps, -demand.requests_per_second) for n, rps in capacity[cluster].items()}
                 programme.row({column: 1.0, **most}, upper=0.0)
@@ -183,6 +187,15 @@ def _routing(
         programme.row(terms, lower=demand.requests_per_second, upper=demand.requests_per_second)
     for cluster, terms in sorted(capacity.items()):
         programme.row({**terms, **into[cluster]}, upper=0.0)
+    add_caps(programme, index, model, leaving)
+
+
+def add_caps(
+    programme: Programme, index: Index, model: Model, leaving: Mapping[str, Mapping[int, float]]
+) -> dict[str, int]:
+    """Rows for what may leave each continent, and continent -> its row. Args: leaving: continent -> flow columns."""
+    most = index.may_leave_rps(model) if leaving else {}
+    return {name: programme.row(dict(terms), upper=most[name]) for name, terms in sorted(leaving.items())}
 
 
 def _unit_usd(model: Model, options: tuple[Option, ...]) -> dict[str, float]:
@@ -198,8 +211,16 @@ def arcs(index: Index, model: Model, demand: Demand, unit_usd: Mapping[str, floa
     """Clusters that a cell's demand may go to in the programme, sorted by name."""
     cell = index.cells[demand.cell]
     able = index.servers(model, cell, unit_usd)
+    kept = _some(index, model, cell, able, unit_usd)
+    if model.is_capped:  # else all that is kept might be on other continents, and most may not go there
+        home = [name for name in able if not index.leaves(cell.name, name)]
+        kept |= _some(index, model, cell, home, unit_usd)
+    return sorted(kept)
+
+
+def _some(index: Index, model: Model, cell: Cell, able: Sequence[str], unit_usd: Mapping[str, float]) -> set[str]:
     if len(able) <= NEAREST + CHEAPEST + OTHER_REGIONS:
-        return able
+        return set(able)
     near = sorted(able, key=lambda name: (index.rtt_ms[cell.name, name], name))
     kept = set(near[:NEAREST])
     dear = {
@@ -210,7 +231,7 @@ def arcs(index: Index, model: Model, demand: Demand, unit_usd: Mapping[str, floa
     regions = {index.clusters[name].region for name in kept}
     others = [name for name in near if index.clusters[name].region not in regions]
     kept |= set(others[:OTHER_REGIONS])
-    return sorted(kept)
+    return kept
 
 
 def add_floors(
@@ -267,6 +288,8 @@ class FlowProgramme:
     unserved: dict[str, int]
     demand_rows: dict[str, int]
     capacity_rows: dict[str, int]
+    cap_rows: dict[str, int]
+    """Continent -> the row of what may leave it."""
 
     def read(self, found: Found) -> tuple[dict[tuple[str, str], float], dict[str, float]]:
         """((cell, cluster) -> requests per second, cell -> unserved requests per second)."""
@@ -297,6 +320,7 @@ def formulate_flows(
     unserved: dict[str, int] = {}
     demand_rows: dict[str, int] = {}
     capacity_rows: dict[str, int] = {}
+    leaving: dict[str, dict[int, float]] = defaultdict(dict)
     for demand in demands:
         unserved[demand.cell] = programme.column(unserved_usd)
         terms = {unserved[demand.cell]: 1.0}
@@ -306,6 +330,8 @@ def formulate_flows(
             flows[demand.cell, cluster] = column
             terms[column] = 1.0
             into[cluster][column] = 1.0
+            if model.is_capped and index.leaves(demand.cell, cluster):
+                leaving[index.cells[demand.cell].continent][column] = 1.0
         wanted = demand.requests_per_second
         demand_rows[demand.cell] = programme.row(terms, lower=wanted, upper=wanted)
         if is_fair and len(terms) > 1:
@@ -316,5 +342,10 @@ def formulate_flows(
             terms = {**terms, slack: -1.0}
         capacity_rows[cluster] = programme.row(terms, upper=capacity[cluster])
     return FlowProgramme(
-        programme=programme, flows=flows, unserved=unserved, demand_rows=demand_rows, capacity_rows=capacity_rows
+        programme=programme,
+        flows=flows,
+        unserved=unserved,
+        demand_rows=demand_rows,
+        capacity_rows=capacity_rows,
+        cap_rows=add_caps(programme, index, model, leaving),
     )

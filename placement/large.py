@@ -63,7 +63,7 @@ def solve(index: Index, *, work: int = WORK) -> Answer:
     numbered = number(index)
     world = numbered.world
     pricing, bound = _priced(numbered)
-    plan = Coarse(world, classes.whole(world, pricing.capacity, PLANNING))
+    plan = Coarse(world, classes.whole(world, pricing, PLANNING))
     plan.settle(pricing, first=PRICED_WAYS, more=MORE_PRICED_WAYS)
     plan.favour(np.array([model.priority for model in index.problem.models]))
     if plan.missed().any():
@@ -114,7 +114,7 @@ def route(
         unserved_usd=unserved_usd,
     )
     start = prices.none(running)
-    plan = Coarse(running, classes.whole(running, start.capacity, PLANNING))
+    plan = Coarse(running, classes.whole(running, start, PLANNING))
     plan.settle(start, first=WAYS, more=MORE_WAYS)
     return told(numbered, *_apportioned(numbered, plan, plan.flows))
 
@@ -125,7 +125,7 @@ def _priced(numbered: Numbered) -> tuple[prices.Prices, float]:
     nothing = prices.none(world)
     if not len(world.option_model) or not len(world.group_rps):
         return nothing, prices.bound_usd(world, nothing)
-    rough = Coarse(world, classes.halves(world, nothing.capacity, PRICING))
+    rough = Coarse(world, classes.halves(world, nothing, PRICING))
     rough.settle(nothing, first=WAYS, more=MORE_WAYS)
     found = prices.raised(world, rough.prices)
     return found, prices.bound_usd(world, found)
@@ -230,11 +230,17 @@ def _formulated(index: Index, plan: Coarse, at: int, ways: Ints, *, misses: bool
     for one in np.flatnonzero(plan.classes.model == at).tolist():
         served[one] = {programme.column(unserved_usd): 1.0}
     columns = np.empty(len(ways), np.int64)
+    caps = plan.cap_of(plan.way_class[ways], plan.way[ways]).tolist()
+    leaving: dict[int, dict[int, float]] = defaultdict(dict)
     pairs = zip(plan.way_class[ways].tolist(), plan.way[ways].tolist(), strict=True)
     for place, (one, cluster) in enumerate(pairs):
         columns[place] = column = programme.column(float(plan.classes.usd[one, cluster]))
         served[one][column] = 1.0
         capacity[cluster][column] = 1.0
+        if caps[place] >= 0:
+            leaving[caps[place]][column] = 1.0
+    for cap, terms in sorted(leaving.items()):
+        programme.row(terms, upper=float(plan.world.cap_rps[cap]))
     for one, terms in served.items():
         programme.row(terms, lower=float(plan.classes.rps[one]), upper=float(plan.classes.rps[one]))
     for _, terms in sorted(capacity.items()):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from placement.compiled import compiled
+from placement.compiled import compiled, inlined
 from placement.prices import Prices
 from placement.world import Bools, Floats, Ints, Singles, World, best, request_usd
 
@@ -33,6 +33,10 @@ class Facts(NamedTuple):
 
     group_model: Ints
     group_cell: Ints
+    group_permit: Ints
+    permit_cap: Ints
+    permit_leaves: Bools
+    cap_rps: Floats
     near: Ints
     """[G, NEAR_NODES], -1 where there are no more."""
     near_first: Ints
@@ -88,6 +92,8 @@ class State(NamedTuple):
     """[R]: the sum of each rule's terms"""
     started: Floats
     """[M]"""
+    away: Floats
+    """[C] what leaves its continent"""
     left: Floats
     """[G] unserved"""
     flow_group: Ints
@@ -106,7 +112,7 @@ class State(NamedTuple):
 
 def facts(world: World, prices: Prices, keeps_last: Bools) -> Facts:
     """The indices of a world, with nodes near to groups at these prices."""
-    near, _ = best(world, prices.capacity, NEAR_NODES)
+    near, _ = best(world, prices.capacity, prices.away, NEAR_NODES)
     groups, at = np.nonzero(near >= 0)
     node = near[groups, at]
     by_node = np.argsort(node, kind="stable")
@@ -116,6 +122,10 @@ def facts(world: World, prices: Prices, keeps_last: Bools) -> Facts:
     return Facts(
         group_model=world.group_model,
         group_cell=world.group_cell,
+        group_permit=world.group_permit,
+        permit_cap=world.permit_cap,
+        permit_leaves=world.permit_leaves,
+        cap_rps=world.cap_rps,
         near=near,
         near_first=np.searchsorted(node[by_node], np.arange(nodes + 1)).astype(np.int64),
         near_group=groups[by_node].astype(np.int64),
@@ -132,11 +142,11 @@ def facts(world: World, prices: Prices, keeps_last: Bools) -> Facts:
         option_pool=world.option_pool,
         option_devices=world.option_devices,
         option_rps=world.option_rps,
-        option_usd=world.option_usd,
+        option_usd=world.option_usd.copy(),
         option_start_usd=world.option_start_usd,
         option_current=world.option_current,
-        option_least=world.option_least,
-        option_most=world.option_most,
+        option_least=world.option_least.copy(),
+        option_most=world.option_most.copy(),
         node_first=np.searchsorted(world.option_node[option_order], np.arange(nodes + 1)).astype(np.int64),
         node_option=option_order.astype(np.int64),
         rule_first=np.searchsorted(world.rule_option[rule_order], np.arange(len(world.option_node) + 1)).astype(np.int64),
@@ -155,6 +165,9 @@ def state(world: World, count: Ints, group: Ints, node: Ints, rps: Floats) -> St
     left = world.group_rps - np.bincount(group, weights=rps, minlength=groups)
     terms = world.rule_term * count[world.rule_option]
     started = np.maximum(0, count - world.option_current)
+    permit = world.group_permit[group]
+    leaves = world.permit_leaves[permit, world.node_cluster[node]]
+    cap = world.permit_cap[permit][leaves]
     made = State(
         count=count.astype(np.int64),
         capacity=np.bincount(world.option_node, weights=count * world.option_rps, minlength=nodes).astype(np.float64),
@@ -162,6 +175,7 @@ def state(world: World, count: Ints, group: Ints, node: Ints, rps: Floats) -> St
         free=(world.pool_devices - world.used_devices(count)).astype(np.int64),
         kept=np.bincount(world.rule_of, weights=terms, minlength=len(world.rule_lower)).astype(np.float64),
         started=np.bincount(world.option_model, weights=started, minlength=len(world.service_ms)).astype(np.float64),
+        away=np.bincount(cap, weights=rps[leaves], minlength=len(world.cap_rps)).astype(np.float64),
         left=np.maximum(0.0, left),
         flow_group=np.full(most, END, np.int64),
         flow_node=np.full(most, END, np.int64),
@@ -244,16 +258,50 @@ def _unlink(s: State, entry: int) -> None:
         s.before[after, 0] = before
 
 
-@compiled
+@inlined
+def _cap(f: Facts, group: int, node: int) -> int:
+    """The cap that counts what this group is served there, or -1."""
+    permit = f.group_permit[group]
+    return f.permit_cap[permit] if f.permit_leaves[permit, f.node_cluster[node]] else -1
+
+
+@inlined
+def _count(f: Facts, s: State, group: int, node: int, rps: float) -> None:
+    """A node serves so much more of a group."""
+    s.load[node] += rps
+    cap = _cap(f, group, node)
+    if cap >= 0:
+        s.away[cap] += rps
+
+
+@inlined
+def _room(f: Facts, s: State, group: int, node: int, old: int) -> float:
+    """Requests per second of a group that a node can take, which an `old` one (or -1) serves now."""
+    room = s.capacity[node] - s.load[node]
+    cap = _cap(f, group, node)
+    if cap >= 0 and (old < 0 or _cap(f, group, old) < 0):
+        room = min(room, f.cap_rps[cap] - s.away[cap])
+    return room
+
+
+@inlined
 def _note(s: State, kind: int, one: int, other: int, rps: float) -> None:
     at = s.ends[2]
     s.log[at, 0], s.log[at, 1], s.log[at, 2], s.log_rps[at] = kind, one, other, rps
     s.ends[2] += 1
 
 
+@inlined
+def _is_full(s: State) -> bool:
+    """Whether no entry can be made or noted: a step ends there, and what does not pay is taken back as always."""
+    return bool((s.ends[1] == END and s.ends[0] >= len(s.flow_rps)) or s.ends[2] >= len(s.log_rps))
+
+
 @compiled
-def _move(s: State, entry: int, node: int, rps: float) -> None:
-    """So much of a flow to another node."""
+def _move(f: Facts, s: State, entry: int, node: int, rps: float) -> float:
+    """So much of a flow to another node; gives what was moved."""
+    if _is_full(s):
+        return 0.0
     old, group = s.flow_node[entry], s.flow_group[entry]
     if rps >= s.flow_rps[entry] - DUST_RPS:
         rps = s.flow_rps[entry]
@@ -265,18 +313,22 @@ def _move(s: State, entry: int, node: int, rps: float) -> None:
         _link(s, made, group, node, rps)
         s.flow_rps[entry] -= rps
         _note(s, SPLIT, made, entry, rps)
-    s.load[old] -= rps
-    s.load[node] += rps
+    _count(f, s, group, old, -rps)
+    _count(f, s, group, node, rps)
+    return rps
 
 
 @compiled
-def _serve(s: State, group: int, node: int, rps: float) -> None:
-    """So much of what was unserved."""
+def _serve(f: Facts, s: State, group: int, node: int, rps: float) -> float:
+    """So much of what was unserved; gives what is served now."""
+    if _is_full(s):
+        return 0.0
     made = _new(s, group)
     _link(s, made, group, node, rps)
     s.left[group] -= rps
-    s.load[node] += rps
+    _count(f, s, group, node, rps)
     _note(s, SERVE, made, group, rps)
+    return rps
 
 
 @compiled
@@ -301,22 +353,22 @@ def _back(f: Facts, s: State, mark: int) -> None:
         if kind == COUNT:
             _change(f, s, one, -other)
             continue
-        node = s.flow_node[one]
-        s.load[node] -= rps
+        group = s.flow_group[one]
+        _count(f, s, group, s.flow_node[one], -rps)
         _unlink(s, one)
         if kind == RELINK:
-            _link(s, one, s.flow_group[one], other, rps)
-            s.load[other] += rps
+            _link(s, one, group, other, rps)
+            _count(f, s, group, other, rps)
         elif kind == SPLIT:
             _delete(s, one)
             s.flow_rps[other] += rps
-            s.load[s.flow_node[other]] += rps
+            _count(f, s, group, s.flow_node[other], rps)
         else:
             _delete(s, one)
             s.left[other] += rps
 
 
-@compiled
+@inlined
 def _usd(f: Facts, group: int, node: int) -> float:
     """Of one request per second."""
     model = f.group_model[group]
@@ -334,7 +386,7 @@ def _elsewhere(f: Facts, s: State, group: int, node: int) -> tuple[int, float]:
         other = f.near[group, at]
         if other < 0:
             break
-        if other != node and s.capacity[other] - s.load[other] > DUST_RPS:
+        if other != node and _room(f, s, group, other, node) > DUST_RPS:
             price = _usd(f, group, other)
             if price < usd:
                 found, usd = other, price
@@ -387,14 +439,16 @@ def _relieve(f: Facts, s: State, node: int, most_usd: float) -> float:
             other, usd = _elsewhere(f, s, s.flow_group[entry], node)
             if other < 0:
                 break
-            rps = min(need, s.flow_rps[entry], s.capacity[other] - s.load[other])
-            total += rps * (usd - _usd(f, s.flow_group[entry], node))
-            if total > most_usd:
+            rps = min(need, s.flow_rps[entry], _room(f, s, s.flow_group[entry], other, node))
+            more_usd = usd - _usd(f, s.flow_group[entry], node)
+            if total + rps * more_usd > most_usd:
                 return np.inf
-            is_whole = rps >= s.flow_rps[entry] - DUST_RPS
-            need -= s.flow_rps[entry] if is_whole else rps
-            _move(s, entry, other, rps)
-            if is_whole:
+            moved = _move(f, s, entry, other, rps)
+            if moved <= 0.0:
+                return np.inf
+            need -= moved
+            total += moved * more_usd
+            if s.flow_node[entry] != node:
                 break
         if need <= ROUNDING:
             return total
@@ -407,7 +461,7 @@ def _drop(f: Facts, s: State, option: int) -> float:
     node = f.option_node[option]
     if s.count[option] <= 0 or s.capacity[node] - s.load[node] < HOPEFUL * f.option_rps[option]:
         return 0.0
-    if not _holds(f, s, option, -1):
+    if not _holds(f, s, option, -1) or _is_full(s):
         return 0.0
     mark = s.ends[2]
     saves = f.option_usd[option]
@@ -425,7 +479,7 @@ def _drop(f: Facts, s: State, option: int) -> float:
 @compiled
 def _add(f: Facts, s: State, option: int) -> float:
     """Start a replica where that pays, with what the nodes that it relieves can then give up; what it saves, or 0."""
-    if not _holds(f, s, option, 1):
+    if not _holds(f, s, option, 1) or _is_full(s):
         return 0.0
     mark, node = s.ends[2], f.option_node[option]
     saves = -f.option_usd[option]
@@ -468,15 +522,17 @@ def _add(f: Facts, s: State, option: int) -> float:
             break
         if what[at] < 0:
             group = -1 - what[at]
-            rps = min(room, s.left[group])
-            _serve(s, group, node, rps)
+            rps = min(room, s.left[group], _room(f, s, group, node, -1))
+            moved = _serve(f, s, group, node, rps) if rps > DUST_RPS else 0.0
         else:
-            rps = min(room, s.flow_rps[what[at]])
-            relieved[nodes] = s.flow_node[what[at]]
-            nodes += 1
-            _move(s, what[at], node, rps)
-        saves += gain[at] * rps
-        room -= rps
+            group, old = s.flow_group[what[at]], s.flow_node[what[at]]
+            rps = min(room, s.flow_rps[what[at]], _room(f, s, group, node, old))
+            moved = _move(f, s, what[at], node, rps) if rps > DUST_RPS else 0.0
+            if moved > 0.0:
+                relieved[nodes] = old
+                nodes += 1
+        saves += gain[at] * moved
+        room -= moved
     last = -1
     for other in np.sort(relieved[:nodes]):
         if other == last:
@@ -499,9 +555,8 @@ def _shift(f: Facts, s: State, node: int) -> float:
         here = _usd(f, s.flow_group[entry], node)
         other, usd = _elsewhere(f, s, s.flow_group[entry], node)
         if other >= 0 and usd < here - WORTH_USD:
-            rps = min(s.flow_rps[entry], s.capacity[other] - s.load[other])
-            saves += rps * (here - usd)
-            _move(s, entry, other, rps)
+            rps = min(s.flow_rps[entry], _room(f, s, s.flow_group[entry], other, node))
+            saves += _move(f, s, entry, other, rps) * (here - usd)
         entry = after
     s.ends[2] = 0
     return saves
@@ -524,8 +579,10 @@ def fill(f: Facts, s: State, groups: Ints) -> None:
             node, usd = _elsewhere(f, s, group, -1)
             if node < 0 or usd >= f.unserved_usd[f.group_model[group]]:
                 break
-            _serve(s, group, node, min(s.left[group], s.capacity[node] - s.load[node]))
+            moved = _serve(f, s, group, node, min(s.left[group], _room(f, s, group, node, -1)))
             s.ends[2] = 0
+            if moved <= 0.0:
+                break
 
 
 @compiled
@@ -554,3 +611,97 @@ def improve(f: Facts, s: State, options: Ints, rounds: int) -> float:
         if saves <= WORTH_USD:
             break
     return total
+
+
+@compiled
+def leave(f: Facts, s: State, nodes: Ints) -> Ints:
+    """These nodes serve nobody any more; gives the groups that they served."""
+    count = 0
+    for node in nodes:
+        entry = s.node_head[node]
+        while entry != END:
+            count, entry = count + 1, s.after[entry, 0]
+    groups = np.empty(count, np.int64)
+    count = 0
+    for node in nodes:
+        entry = s.node_head[node]
+        while entry != END:
+            after = s.after[entry, 0]
+            groups[count] = s.flow_group[entry]
+            count += 1
+            _release(f, s, entry, s.flow_rps[entry])
+            entry = after
+    return np.unique(groups)
+
+
+def served(state: State, nodes: Ints) -> Ints:
+    """The groups that these nodes serve."""
+    used = (state.flow_rps > 0.0) & np.isin(state.flow_node, nodes)
+    made: Ints = np.unique(state.flow_group[used])
+    return made
+
+
+def near(facts: Facts, nodes: Ints) -> Ints:
+    """The groups that these nodes are near to."""
+    parts = [facts.near_group[facts.near_first[node] : facts.near_first[node + 1]] for node in nodes]
+    made: Ints = np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
+    return made
+
+
+@compiled
+def _release(f: Facts, s: State, entry: int, rps: float) -> None:
+    """So much of a flow is unserved from now on."""
+    group, node = s.flow_group[entry], s.flow_node[entry]
+    s.left[group] += rps
+    _count(f, s, group, node, -rps)
+    if rps >= s.flow_rps[entry] - DUST_RPS:
+        _unlink(s, entry)
+        _delete(s, entry)
+    else:
+        s.flow_rps[entry] -= rps
+
+
+@compiled
+def change(f: Facts, s: State, option: int, by: int) -> None:
+    """So many replicas more or less, whether or not that pays or rules allow it."""
+    _change(f, s, option, by)
+
+
+@compiled
+def scale(f: Facts, s: State, times: Floats) -> None:
+    """Each group [G] asks for so many times as much; nodes may have more than they can carry after it."""
+    for group in range(len(times)):
+        s.left[group] *= times[group]
+        entry = s.group_head[group]
+        while entry != END:
+            more = s.flow_rps[entry] * (times[group] - 1.0)
+            s.flow_rps[entry] += more
+            _count(f, s, group, s.flow_node[entry], more)
+            entry = s.after[entry, 1]
+
+
+@compiled
+def release_excess(f: Facts, s: State, nodes: Ints) -> None:
+    """What these nodes cannot carry goes where it costs least, or is unserved: first what costs most here."""
+    for node in nodes:
+        if s.load[node] <= s.capacity[node] + ROUNDING:
+            continue
+        mark = s.ends[2]
+        if _relieve(f, s, node, np.inf) < np.inf:
+            s.ends[2] = 0
+            continue
+        _back(f, s, mark)
+        s.ends[2] = 0
+        count, entry = 0, s.node_head[node]
+        while entry != END:
+            count, entry = count + 1, s.after[entry, 0]
+        entries, usd = np.empty(count, np.int64), np.empty(count)
+        entry = s.node_head[node]
+        for at in range(count):
+            entries[at], usd[at] = entry, _usd(f, s.flow_group[entry], node)
+            entry = s.after[entry, 0]
+        for at in np.argsort(-usd, kind="mergesort"):
+            need = s.load[node] - s.capacity[node]
+            if need <= ROUNDING:
+                break
+            _release(f, s, entries[at], min(need, s.flow_rps[entries[at]]))

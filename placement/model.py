@@ -1,8 +1,8 @@
 """The engine's own words: a problem in, a solution out. Plain values, no I/O, no clock, no chance.
 
 Everything is priced in US dollars per hour. A hard rule is never a price: capacity, fit by product and VRAM, residency,
-minimum replicas and regions, surviving the loss of a domain, the spot fraction, pins, cordons. What cannot be served
-within the hard rules stays unserved, counted and explained.
+the part that other continents may serve, minimum replicas and regions, surviving the loss of a domain, the spot
+fraction, pins, cordons. What cannot be served within the hard rules stays unserved, counted and explained.
 
 Order never reaches an answer: `Problem` sorts its parts by name, so that the same world gives the same bytes.
 """
@@ -68,6 +68,8 @@ class Cluster:
     zone: str = ""
     """Empty where it is not known: then the region stands for it."""
     jurisdictions: tuple[str, ...] = ()
+    continent: str = ""
+    """Empty where it is not known: then it is on no continent that users are on."""
     egress_usd_per_gib: float = 0.0
     """Of what is answered to users, wherever they are."""
     intake: Intake = field(default=Intake.OPEN, compare=False)
@@ -110,6 +112,13 @@ class Cell:
 
     name: str
     country: str
+    continent: str = ""
+    """Any name; empty where it is not known: then every cluster is on another."""
+
+
+def leaves(cell: Cell, cluster: Cluster) -> bool:
+    """Whether requests of `cell` that `cluster` serves leave their continent; where either is unknown, they do."""
+    return not cell.continent or cell.continent != cluster.continent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -164,6 +173,8 @@ class Model:
     """Whatever one domain of this kind is lost, what is left elsewhere can serve `survive_fraction` of all demand."""
     survive_fraction: float = 1.0
     spot_max_fraction: float = 1.0
+    other_continents_max_fraction: float = 1.0
+    """Of the requests of each continent's users, the most that clusters of other continents may serve."""
     pins: tuple[Pin, ...] = ()
     residency: tuple[Residency, ...] = ()
 
@@ -174,6 +185,16 @@ class Model:
         """The shape that runs in `pool` (the one with the most requests per second per device), or None."""
         fitting = [shape for shape in self.shapes if shape.fits(pool)]
         return max(fitting, key=lambda shape: (shape.requests_per_second / shape.devices, shape), default=None)
+
+    @property
+    def keeps_home(self) -> bool:
+        """Whether no other continent may serve any of its users: a rule of who may serve whom, as residency is."""
+        return self.other_continents_max_fraction <= 0.0
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether other continents may serve some of its users and not all: a rule over all users of a continent."""
+        return 0.0 < self.other_continents_max_fraction < 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -294,7 +315,16 @@ class Problem:
         return {(path.cell, path.cluster): path.rtt_ms for path in self.paths}
 
     def allows(self, model: Model, cell: Cell, cluster: Cluster) -> bool:
-        """Whether residency lets `cluster` serve `model` to the users of `cell`."""
+        """Whether `cluster` may serve `model` to the users of `cell`: by residency, and by continent if none may leave.
+
+        A cap that lets some of them leave is no matter of a single cell.
+        """
+        if model.keeps_home and leaves(cell, cluster):
+            return False
+        return self.resides(model, cell, cluster)
+
+    def resides(self, model: Model, cell: Cell, cluster: Cluster) -> bool:
+        """Whether residency alone lets `cluster` serve `model` to the users of `cell`."""
         return all(rule.permits(cell, cluster) for rule in model.residency)
 
 
@@ -320,6 +350,8 @@ class UnservedCode(Enum):
     """No pool anywhere fits the model."""
     RESIDENCY = "residency"
     """Pools fit, but none where these users' data may go."""
+    CONTINENT_CAP = "continent-cap"
+    """Clusters of other continents could serve them, and policy lets those serve no more of this continent's users."""
     NO_PATH = "no-path"
     """No latency is known to any cluster that may serve them."""
     CAPACITY = "capacity"

@@ -36,7 +36,8 @@ def number(index: Index) -> Numbered:
     node_at = {node: at for at, node in enumerate(nodes)}
     groups = [(model.name, demand.cell) for model in models for demand in index.demands[model.name]]
     rtt_ms = _rtt_ms(index, cell_at, cluster_at)
-    permitted, group_permit = _permitted(index, groups, cell_at, rtt_ms)
+    caps = _caps(index, models)
+    permitted, group_permit, permit_cap = _permitted(index, groups, caps, cell_at, rtt_ms)
     made = _rules(index, models)
     world = World(
         pool_devices=_ints(
@@ -60,6 +61,9 @@ def number(index: Index) -> Numbered:
         ),
         rtt_ms=rtt_ms,
         permitted=permitted,
+        permit_cap=permit_cap,
+        permit_leaves=_leaving(index, tuple(caps), permit_cap),
+        cap_rps=_floats(caps.values()),
         group_model=_ints(model_at[model] for model, _ in groups),
         group_cell=_ints(cell_at[cell] for _, cell in groups),
         group_permit=group_permit,
@@ -92,26 +96,54 @@ def _rtt_ms(index: Index, cell_at: dict[str, int], cluster_at: dict[str, int]) -
     return rtt_ms
 
 
+def _caps(index: Index, models: tuple[Model, ...]) -> dict[tuple[str, str], float]:
+    """(model, continent of users) -> requests per second that may leave it, where policy caps them."""
+    capped = [model for model in models if model.is_capped]
+    return {(one.name, name): rps for one in capped for name, rps in index.may_leave_rps(one).items()}
+
+
+def _leaving(index: Index, caps: tuple[tuple[str, str], ...], permit_cap: Ints) -> Bools:
+    """[K, clusters] whether clusters are on another continent than the cap of each set."""
+    clusters = index.problem.clusters
+    rows = np.zeros((len(caps) + 1, len(clusters)), dtype=bool)  # the last, which -1 names, is of no cap
+    for at, (_, home) in enumerate(caps):
+        rows[at] = [not home or cluster.continent != home for cluster in clusters]
+    made: Bools = rows[permit_cap]
+    return made
+
+
 def _permitted(
-    index: Index, groups: list[tuple[str, str]], cell_at: dict[str, int], rtt_ms: Singles
-) -> tuple[Bools, Ints]:
-    """The different sets of clusters that groups may be served in, and which of them is each group's."""
+    index: Index,
+    groups: list[tuple[str, str]],
+    caps: Iterable[tuple[str, str]],
+    cell_at: dict[str, int],
+    rtt_ms: Singles,
+) -> tuple[Bools, Ints, Ints]:
+    """The different sets of clusters that groups may be served in, which of them is each group's, and the cap of each:
+    groups with different caps have different sets."""
     if not groups:
-        return np.ones((1, rtt_ms.shape[1]), dtype=bool), np.zeros(0, np.int64)
+        return np.ones((1, rtt_ms.shape[1]), dtype=bool), np.zeros(0, np.int64), np.full(1, -1)
+    cap_at = {cap: at for at, cap in enumerate(caps)}
     known, known_of = _different(~np.isnan(rtt_ms))
-    by_rule: dict[tuple[object, str], int] = {}
+    by_rule: dict[tuple[object, ...], int] = {}
     allowed: list[list[bool]] = []
-    pairs = np.empty((len(groups), 2), np.int64)
+    kind = np.empty((len(groups), 3), np.int64)
     for at, (model_name, cell_name) in enumerate(groups):
         model, cell = index.models[model_name], index.cells[cell_name]
-        key = (model.residency, cell.country)
+        key = (model.residency, cell.country, model.keeps_home and (cell.continent or True))
         if key not in by_rule:
             by_rule[key] = len(allowed)
             allowed.append([index.problem.allows(model, cell, cluster) for cluster in index.problem.clusters])
-        pairs[at] = by_rule[key], known_of[cell_at[cell_name]]
-    both, both_of = np.unique(pairs, axis=0, return_inverse=True)
-    rows, row_of = _different(np.array(allowed, dtype=bool)[both[:, 0]] & known[both[:, 1]])
-    return rows, row_of[both_of.reshape(-1)]
+        kind[at] = by_rule[key], known_of[cell_at[cell_name]], cap_at.get((model.name, cell.continent), -1) + 1
+    code = (kind[:, 0] * len(known) + kind[:, 1]) * (len(cap_at) + 1) + kind[:, 2]
+    _, one, kind_of = np.unique(code, return_index=True, return_inverse=True)
+    rule, paths, cap = kind[one].T
+    rows = np.array(allowed, dtype=bool)[rule] & known[paths]
+    numbers = cap.astype(">u4").view(np.uint8).reshape(-1, 4)
+    marked, set_of = _different(np.concatenate([rows, np.unpackbits(numbers, axis=1).astype(bool)], axis=1))
+    caps_of = np.zeros(len(marked), np.int64)
+    caps_of[set_of] = cap - 1
+    return marked[:, : rows.shape[1]], set_of[kind_of.reshape(-1)], caps_of
 
 
 def _different(rows: Bools) -> tuple[Bools, Ints]:

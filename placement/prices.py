@@ -5,7 +5,7 @@ Any prices at all give a valid bound (weak duality), so they may come from anywh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,13 +17,14 @@ class Prices:
     """USD per hour, all at least zero.
 
     `device`: [P] of one more device. `capacity`: [N] of one more request per second. `rule`: [R] of one less in a rule.
-    `start`: [M] of one more start in the budget.
+    `start`: [M] of one more start in the budget. `away`: [C] of one more request per second that may leave.
     """
 
     device: Floats
     capacity: Floats
     rule: Floats
     start: Floats
+    away: Floats
 
 
 def none(world: World) -> Prices:
@@ -34,6 +35,7 @@ def none(world: World) -> Prices:
         capacity=zeros,
         rule=np.zeros(len(world.rule_lower)),
         start=np.zeros(len(world.service_ms)),
+        away=np.zeros(len(world.cap_rps)),
     )
     return raised(world, prices)
 
@@ -50,7 +52,7 @@ def raised(world: World, prices: Prices) -> Prices:
     cheapest = np.full(len(world.node_model), np.inf)
     np.minimum.at(cheapest, world.option_node, option_usd(world, prices) / world.option_rps)
     capacity = np.maximum(prices.capacity, np.where(np.isfinite(cheapest), np.maximum(0.0, cheapest), np.inf))
-    return Prices(device=prices.device, capacity=capacity, rule=prices.rule, start=prices.start)
+    return replace(prices, capacity=capacity)
 
 
 def bound_usd(world: World, prices: Prices) -> float:
@@ -67,4 +69,5 @@ def bound_usd(world: World, prices: Prices) -> float:
     stock = np.maximum(world.pool_devices, world.used_devices(world.option_least))
     budget = prices.start * np.where(np.isfinite(world.max_starts), world.max_starts, 0.0)
     fixed = -(prices.device * stock).sum() + (prices.rule * world.rule_lower).sum() - budget.sum()
-    return float(kept + fixed) + served_usd(world, prices.capacity)
+    fixed -= (prices.away * world.cap_rps).sum()
+    return float(kept + fixed) + served_usd(world, prices.capacity, prices.away)

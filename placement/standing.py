@@ -49,27 +49,54 @@ class Standing:
         self._state = local.state(self._world, replicas, groups, nodes, rps)
         brings = prices.capacity[self._world.option_node] * self._world.option_rps
         self._pays = option_usd(self._world, prices) - brings < PAYS * self._world.option_usd
-        self._group_rps = self._world.group_rps.copy()
+        self._rps = self._world.group_rps.copy()
+        self._pools = {pool.name: at for at, pool in enumerate(index.problem.pools)}
+        self._devices = self._world.pool_devices.copy()
 
     # ---- events: who serves whom changes at once
 
     def lose(self, clusters: Iterable[str]) -> Ints:
-        """Nothing runs in these clusters any more. Gives the groups that they served."""
+        """Nothing runs in these clusters any more, and nothing can. Gives the groups that they served."""
         lost = np.flatnonzero(np.isin(self._numbered.clusters, list(clusters)))
         nodes = np.flatnonzero(np.isin(self._world.node_cluster, lost))
-        touched = local.lose(self._facts, self._state, nodes)
+        touched = local.leave(self._facts, self._state, nodes)
+        for option in np.flatnonzero(np.isin(self._world.option_node, nodes)):
+            local.change(self._facts, self._state, option, -self._state.count[option])
+            self._facts.option_least[option] = self._facts.option_most[option] = 0
         self._serve(touched)
         return touched
 
-    def resize(self, pool: int, devices: int) -> Ints:
-        """A pool (by its number) has so many devices now. Gives the groups that lost their replica."""
-        self._state.free[pool] += devices - self._world.pool_devices[pool]
-        raise NotImplementedError
+    def shrink(self, pool: str, devices: int) -> Ints:
+        """A pool has only so many devices. Gives the groups that it served."""
+        at = self._pools[pool]
+        self._state.free[at] -= self._devices[at] - devices
+        self._devices[at] = devices
+        options = np.flatnonzero(self._world.option_pool == at)
+        nodes = np.unique(self._world.option_node[options])
+        touched = local.served(self._state, nodes)
+        for option in options[np.argsort(-self._world.option_devices[options], kind="stable")]:
+            while self._state.free[at] < 0 and self._state.count[option] > self._facts.option_least[option]:
+                local.change(self._facts, self._state, option, -1)
+        local.release_excess(self._facts, self._state, nodes)
+        self._serve(touched)
+        return touched
+
+    def price(self, pool: str, usd_per_device_hour: float) -> Ints:
+        """A device of a pool costs so much. Gives the groups near to it."""
+        options = np.flatnonzero(self._world.option_pool == self._pools[pool])
+        usd = self._world.option_devices[options] * usd_per_device_hour
+        self._facts.option_usd[options] = usd
+        nodes = np.unique(self._world.option_node[options])
+        return local.near(self._facts, nodes)
 
     def ask(self, rps: Floats) -> None:
         """Demand is [G] now: flows grow and shrink with it, and what a node cannot carry goes elsewhere."""
-        local.ask(self._facts, self._state, rps, self._group_rps)
-        self._group_rps = rps
+        before = self._rps
+        times = np.divide(rps, before, out=np.ones_like(rps), where=before > 0)
+        local.scale(self._facts, self._state, times)
+        self._state.left[before <= 0] = rps[before <= 0]
+        self._rps = rps.copy()
+        local.release_excess(self._facts, self._state, np.arange(len(self._world.node_model)))
         self._serve(np.flatnonzero(self._state.left > UNSERVED_RPS))
 
     # ---- what pays is done

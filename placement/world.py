@@ -1,6 +1,7 @@
 """A placement question as columns of numbers, with every pair of users and clusters: what large worlds are solved on.
 
-Names are gone; position is identity. Shapes are in brackets: P pools, O options, N nodes, G groups, M models, R rules.
+Names are gone; position is identity. Shapes are in brackets: P pools, O options, N nodes, G groups, M models, R rules,
+K sets of permitted clusters, C caps.
 
   option  a (model, pool) pair that may hold replicas       node   a (model, cluster) pair: requests go to these
   group   a (model, cell) pair: requests come from these
@@ -32,6 +33,7 @@ class World:
     round trip and service, and `late_usd` when they take longer than the objective. `option_rps` is what plans count
     on of one replica; `option_start_usd` the price of each beyond `option_current`. A rule r reads: the sum of
     `rule_term` times replicas over its part of `rule_option` is at least `rule_lower`, or it is missed at `rule_usd`.
+    A cap c is of one model and one continent of users: of what groups with it ask for, at most `cap_rps` may leave.
     """
 
     pool_devices: Ints
@@ -57,6 +59,12 @@ class World:
     """[cells, clusters]"""
     permitted: Bools
     """[K, clusters]: the sets of clusters that some cell may be served in, by residency and where a latency is known"""
+    permit_cap: Ints
+    """[K] the cap that counts what groups with this set send to other continents, or -1"""
+    permit_leaves: Bools
+    """[K, clusters] whether what is served there is counted by the cap"""
+    cap_rps: Floats
+    """[C]"""
     group_model: Ints
     """[G], as all that begin with group_"""
     group_cell: Ints
@@ -100,6 +108,13 @@ class World:
         made[self.node_model, self.node_cluster] = np.arange(len(self.node_model))
         return made
 
+    def toll(self, away: Floats) -> Floats:
+        """[K, clusters] what one request per second pays besides when caps [C] have these prices."""
+        made = np.zeros(self.permitted.shape)
+        capped = np.flatnonzero(self.permit_cap >= 0)
+        made[capped] = self.permit_leaves[capped] * away[self.permit_cap[capped]][:, None]
+        return made
+
     def used_devices(self, replicas: Floats | Ints) -> Floats:
         """[P] taken by so many replicas of each option."""
         weights = replicas * self.option_devices
@@ -128,6 +143,7 @@ def _best(
     ranked: Ints,
     node_cluster: Ints,
     price: Floats,
+    toll: Floats,
     most: int,
 ) -> tuple[Ints, Floats]:
     """[G, most] the nodes that serve each group best at these prices, or -1, and what each then pays.
@@ -146,8 +162,10 @@ def _best(
             cluster = node_cluster[node]
             if not permitted[permit, cluster]:
                 continue
-            usd = price[node] + request_usd(
-                rtt_ms[cell, cluster], service_ms[model], objective_ms[model], late_usd[model], near_usd
+            usd = (
+                price[node]
+                + toll[permit, cluster]
+                + request_usd(rtt_ms[cell, cluster], service_ms[model], objective_ms[model], late_usd[model], near_usd)
             )
             if usd >= top_usd[group, most - 1]:
                 continue
@@ -161,8 +179,9 @@ def _best(
     return top, top_usd
 
 
-def best(world: World, capacity: Floats, most: int) -> tuple[Ints, Floats]:
-    """[G, most] the nodes that serve each group best at these prices of capacity [N], or -1, and what each pays."""
+def best(world: World, capacity: Floats, away: Floats, most: int) -> tuple[Ints, Floats]:
+    """[G, most] the nodes that serve each group best at these prices of capacity [N] and of caps [C], or -1, and what
+    each pays."""
     price = capacity + world.node_usd
     ranked = np.lexsort((np.arange(len(price)), price, world.node_model)).astype(np.int64)
     return _best(
@@ -179,11 +198,13 @@ def best(world: World, capacity: Floats, most: int) -> tuple[Ints, Floats]:
         ranked,
         world.node_cluster,
         price,
+        world.toll(away),
         most,
     )
 
 
-def served_usd(world: World, capacity: Floats) -> float:
-    """What everyone pays when each takes what is cheapest at these prices of capacity [N], or stays unserved."""
-    _, usd = best(world, capacity, 1)
+def served_usd(world: World, capacity: Floats, away: Floats) -> float:
+    """What everyone pays when each takes what is cheapest at these prices of capacity [N] and of caps [C], or stays
+    unserved."""
+    _, usd = best(world, capacity, away, 1)
     return float((world.group_rps * np.minimum(world.unserved_usd[world.group_model], usd[:, 0])).sum())

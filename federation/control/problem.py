@@ -80,7 +80,7 @@ def formulate(
         clusters=tuple(_cluster(world, document) for document in world.documents.clusters),
         pools=pools,
         models=models,
-        cells=tuple(engine.Cell(name=name, country=world.cells[name].country) for name in cells),
+        cells=tuple(_cell(world, name) for name in cells),
         demands=demands,
         paths=tuple(engine.Path(cell=one.cell, cluster=one.cluster, rtt_ms=one.rtt_ms) for one in estimates.values()),
         current=_placed(counted),
@@ -157,6 +157,7 @@ def _model(
         survive=policy.availability.survive,
         survive_fraction=policy.availability.survive_fraction,
         spot_max_fraction=policy.spot.max_fraction,
+        other_continents_max_fraction=policy.failover.max_other_continents_percent / 100.0,
         pins=tuple(
             engine.Pin(cluster=pin.cluster, replicas=pin.replicas)
             for pin in policy.availability.pinned
@@ -170,6 +171,11 @@ def _model(
             for rule in policy.residency
         ),
     )
+
+
+def _cell(world: World, name: str) -> engine.Cell:
+    country = world.cells[name].country
+    return engine.Cell(name=name, country=country, continent=world.continents.get(country, ""))
 
 
 def _cluster(world: World, document: documents.Cluster) -> engine.Cluster:
@@ -186,6 +192,7 @@ def _cluster(world: World, document: documents.Cluster) -> engine.Cluster:
         provider=spec.provider,
         region=f"{spec.provider}/{spec.region}",
         zone=spec.zone or "",
+        continent=world.continents.get(spec.location.country, ""),
         egress_usd_per_gib=spec.egress_usd_per_gib,
         jurisdictions=spec.jurisdictions,
         intake=intake,

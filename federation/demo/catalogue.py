@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import yaml
@@ -15,6 +15,7 @@ from msgspec import Meta
 from federation.policy.documents import (
     Base,
     Cluster,
+    Continent,
     Country,
     Document,
     Documents,
@@ -28,7 +29,6 @@ from federation.policy.documents import (
 
 DOCUMENT_FILES = ("clusters.yaml", "models.yaml", "policies.yaml")
 """The files that are policy documents; the others are read by the demo alone."""
-Continent = Literal["AF", "AS", "EU", "NA", "OC", "SA"]
 Latitude = Annotated[float, Meta(ge=-90, le=90)]
 Longitude = Annotated[float, Meta(ge=-180, le=180)]
 

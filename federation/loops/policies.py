@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import structlog
 import watchfiles
 import yaml
@@ -20,6 +21,7 @@ from federation.adapters.store import PolicyRevision, Store
 from federation.loops.hub import Hub
 from federation.policy import catalogue
 from federation.policy.catalogue import PolicySet, Product
+from federation.policy.documents import Continent, Country
 from federation.state.reduce import DocumentsAccepted, Note, reduce
 from federation.state.world import World
 from federation.yamlkit.explain import Problem
@@ -74,6 +76,13 @@ def shipped_products() -> dict[str, Product]:
         one["product"]: Product(name=one["product"], mig_profiles=tuple(one.get("migProfiles", ())))
         for one in raw["accelerators"]
     }
+
+
+def shipped_continents() -> dict[Country, Continent]:
+    """The continent of each country that the product knows."""
+    raw = yaml.safe_load((resources.configs() / "continents.yaml").read_text(encoding="utf-8"))
+    table = msgspec.convert(raw["continents"], dict[Continent, str])
+    return {country: continent for continent, countries in table.items() for country in countries.split()}
 
 
 def read_bounded(path: Path) -> bytes:

@@ -28,6 +28,9 @@ Name = Annotated[
     ),
 ]
 Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2, as DE")]
+Continent = Literal["AF", "AN", "AS", "EU", "NA", "OC", "SA"]
+"""As GeoNames has them: North America is with Central America and the Caribbean. `configs/continents.yaml` says which
+country is where."""
 Jurisdiction = Annotated[
     str, Meta(pattern=r"^[A-Z][A-Z0-9-]{0,19}$", description="a legal area that clusters declare, as EU")
 ]
@@ -204,9 +207,18 @@ class Disruption(Base, frozen=True, kw_only=True):
 
 
 class Failover(Base, frozen=True, kw_only=True):
-    """How long a silent cluster keeps its replicas on the books. Traffic leaves it at once."""
+    """How long a silent cluster keeps its replicas on the books, though traffic leaves it at once; and how far away
+    others may help."""
 
     toleration_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 300.0
+    max_other_continents_percent: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=100,
+            description="of each continent's requests, at most so much is served on other continents, in failover too",
+        ),
+    ] = 100.0
 
 
 HeaderName = Annotated[

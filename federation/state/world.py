@@ -92,6 +92,8 @@ class World:
     cells: Mapping[str, messages.UserCell] = field(default_factory=dict)
     demand: Mapping[tuple[str, str], CellDemand] = field(default_factory=dict)
     cordons: Mapping[str, Cordon] = field(default_factory=dict)
+    continents: Mapping[str, str] = field(default_factory=dict)
+    """Country -> continent, of those that the product knows."""
     started_s: float = 0.0
     deaf: bool = True
     braked: str = ""

@@ -20,7 +20,7 @@ from federation.control.latency import distance_km
 from federation.control.plan import Routes
 from federation.policy.documents import PlacementPolicySpec
 from federation.state.world import World
-from federation.traffic.table import allowed_clusters, anywhere, capacity_rps, takes
+from federation.traffic.table import allowed_clusters, anywhere, capacity_rps, keeps_home, resident_clusters, takes
 
 MILLION = 1_000_000
 HELPERS = 2
@@ -28,13 +28,17 @@ HELPERS = 2
 
 
 class ClusterEntry(msgspec.Struct, frozen=True, array_like=True):
-    """A cluster's front door: IP address and port, empty and 0 where it has none; degrees, WGS 84."""
+    """A cluster's front door: IP address and port, empty and 0 where it has none; degrees, WGS 84.
+
+    `continent` is as in the snapshot's `continents`, empty where it is not known.
+    """
 
     name: str
     address: str
     port: int
     lat: float
     lon: float
+    continent: str = ""
 
 
 class CellEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -58,14 +62,21 @@ class ModelEntry(msgspec.Struct, frozen=True, array_like=True):
     """For countries that residency speaks of: which clusters may serve them. The empty one is any other country."""
     takers: tuple[int, ...] = ()
     """Clusters with ready replicas that may be sent what nobody planned."""
+    leaving: int = MILLION
+    """Millionths of each continent's requests that other continents may serve. Below all of them, no cluster of another
+    continent is sent what nobody planned; at 0, nothing."""
 
 
 class RouteSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything. `version` is of the content, so that equal routes have equal versions, whoever serves them."""
+    """Everything. `version` is of the content, so that equal routes have equal versions, whoever serves them.
+
+    `continents`: (continent, its countries apart by spaces), where a model needs to know them.
+    """
 
     version: str = ""
     clusters: tuple[ClusterEntry, ...] = ()
     models: tuple[ModelEntry, ...] = ()
+    continents: tuple[tuple[str, str], ...] = ()
 
 
 def build(world: World, routes: Routes) -> RouteSnapshot:
@@ -79,6 +90,7 @@ def build(world: World, routes: Routes) -> RouteSnapshot:
             one.spec.gateway.port if one.spec.gateway is not None else 0,
             one.spec.location.lat,
             one.spec.location.lon,
+            world.continents.get(one.spec.location.country, ""),
         )
         for one in documents
     )
@@ -93,7 +105,11 @@ def build(world: World, routes: Routes) -> RouteSnapshot:
         mine = [route for route in routes.routes if route.model == name and route.cell in world.cells]
         for route in mine:
             cell = world.cells[route.cell]
-            parts = {share.cluster: share.share for share in route.now if share.cluster in numbers}
+            # A plan from before the policy changed may still be on its way off another continent.
+            able = allowed_clusters(world, policy.spec, cell.country) if keeps_home(policy.spec) else numbers
+            parts = {
+                share.cluster: share.share for share in route.now if share.cluster in numbers and share.cluster in able
+            }
             cells.append(CellEntry(cell.name, cell.country, cell.lat, cell.lon, _millionths(parts, numbers)))
         models.append(
             ModelEntry(
@@ -103,10 +119,19 @@ def build(world: World, routes: Routes) -> RouteSnapshot:
                 _millionths(anywhere(world, name, policy.spec, mine, capacity), numbers),
                 _residents(world, policy.spec, numbers),
                 tuple(sorted(numbers[c] for (m, c), rps in capacity.items() if m == name and rps and takes(world, c))),
+                round(MILLION * policy.spec.failover.max_other_continents_percent / 100.0),
             )
         )
-    made = RouteSnapshot(clusters=clusters, models=tuple(models))
+    continents = _continents(world) if any(one.leaving < MILLION for one in models) else ()
+    made = RouteSnapshot(clusters=clusters, models=tuple(models), continents=continents)
     return msgspec.structs.replace(made, version=hashlib.sha256(msgspec.json.encode(made)).hexdigest()[:16])
+
+
+def _continents(world: World) -> tuple[tuple[str, str], ...]:
+    countries: dict[str, list[str]] = {}
+    for country, continent in sorted(world.continents.items()):
+        countries.setdefault(continent, []).append(country)
+    return tuple((continent, " ".join(found)) for continent, found in sorted(countries.items()))
 
 
 def _millionths(parts: Mapping[str, float], numbers: Mapping[str, int]) -> tuple[tuple[int, int], ...]:
@@ -121,7 +146,7 @@ def _residents(
 ) -> tuple[tuple[str, tuple[int, ...]], ...]:
     named = {country for rule in policy.residency if rule.users_in is not None for country in rule.users_in.countries}
     return tuple(
-        (country, tuple(sorted(numbers[c] for c in allowed_clusters(world, policy, country))))
+        (country, tuple(sorted(numbers[c] for c in resident_clusters(world, policy, country))))
         for country in sorted({"", *named})
     )
 
@@ -155,7 +180,8 @@ class Index:
     def __init__(self, snapshot: RouteSnapshot) -> None:
         self.snapshot = snapshot
         self.body = msgspec.json.encode(snapshot)
-        self._models = {one.name: _Model(one, snapshot.clusters) for one in snapshot.models}
+        home = _homes(snapshot)
+        self._models = {one.name: _Model(one, snapshot.clusters, home) for one in snapshot.models}
 
     def models(self) -> Iterable[str]:
         """Their names."""
@@ -220,11 +246,21 @@ def pick(key: str, parts: Sequence[tuple[str, float]]) -> str:
     return max(parts, key=score)[0]
 
 
-class _Model:
-    """One model's cells as points on the sphere."""
+def _homes(snapshot: RouteSnapshot) -> dict[str, frozenset[int]]:
+    """Country -> clusters on its continent."""
+    found: dict[str, frozenset[int]] = {}
+    for continent, countries in snapshot.continents:
+        there = frozenset(number for number, one in enumerate(snapshot.clusters) if one.continent == continent)
+        found |= dict.fromkeys(countries.split(), there)
+    return found
 
-    def __init__(self, model: ModelEntry, clusters: Sequence[ClusterEntry]) -> None:
+
+class _Model:
+    """One model's cells as points on the sphere. `home`: country -> clusters on its continent."""
+
+    def __init__(self, model: ModelEntry, clusters: Sequence[ClusterEntry], home: Mapping[str, frozenset[int]]) -> None:
         self._model = model
+        self._home = home
         self._clusters = clusters
         self._cells = [cell for cell in model.cells if cell.shares]
         self._points = _points([(cell.lat, cell.lon) for cell in self._cells])
@@ -264,6 +300,8 @@ class _Model:
         if key not in self._entries:
             shares = self._cells[number].shares if number >= 0 else self._model.anywhere
             allowed = self._residents.get(country)
+            if country and self._model.leaving <= 0:
+                allowed = self._residents.get(country, self._elsewhere) & self._home.get(country, frozenset())
             if allowed is not None:
                 shares = tuple(one for one in shares if one[0] in allowed) or self._nearest(number, allowed)
             self._entries[key] = self._made(number, shares, self._helpers(number, country, shares)) if shares else None
@@ -271,15 +309,19 @@ class _Model:
 
     def _helpers(self, number: int, country: str, shares: Sequence[tuple[int, int]]) -> list[int]:
         """Clusters that could help these users, by what residency says of them: of an unknown place by all its rules.
+        Where other continents are capped, they help nobody unplanned.
 
         The nearest first; for an unknown place in the order of the catalogue.
         """
         if number >= 0:
-            allowed = self._residents.get(country or self._cells[number].country, self._elsewhere)
+            country = country or self._cells[number].country
+            allowed = self._residents.get(country, self._elsewhere)
             takers = self._takers[np.argsort(-(self._doors @ self._points[number]), kind="stable")]
         else:
             allowed = self._elsewhere.intersection(*self._residents.values())
             takers = self._takers
+        if self._model.leaving < MILLION:
+            allowed = allowed & self._home.get(country, frozenset())
         planned = {one for one, _ in shares}
         return list(itertools.islice((one for one in takers.tolist() if one in allowed - planned), HELPERS))
 

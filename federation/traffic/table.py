@@ -3,7 +3,9 @@
 A gateway has its own shares: those of the cells whose front door it is. Its users are told apart by cell where the
 request names one; a request that names none is shared out as the gateway's users are together, among the clusters that
 may serve every one of them; one that names a cell of another front door, or none that is known, among those that every
-rule admits (residency fails closed).
+rule admits (residency fails closed). Where policy caps what other continents serve, a gateway by itself sends nothing
+there beyond the plan's shares; where nobody may leave the continent it also knows the cells of its continent's other
+front doors, and refuses requests of which it does not know where they come from.
 """
 
 from __future__ import annotations
@@ -137,7 +139,7 @@ class _Builder:
         others = {
             document.metadata.name: self._others(document.metadata.name, spec)
             for document, spec in models
-            if spec.residency
+            if spec.residency or keeps_home(spec)
         }
         made = {}
         for name in sorted(self.gateways):
@@ -157,10 +159,11 @@ class _Builder:
     ) -> ModelTable:
         model, spec = document.metadata.name, document.spec
         own = self._own_cells(gateway, model)
-        groups = [self._group(gateway, route, policy) for route in own]
+        told = [*own, *self._neighbours(gateway, model, own)] if keeps_home(policy) else own
+        groups = [self._group(gateway, route, policy) for route in told]
         if model in others:
-            allowed = self._allowed(policy, ())
-            groups.append(self._shared(gateway, model, OTHER_CELLS, others[model], allowed))
+            helpers = self._helpers(policy, (), self._allowed(policy, ()))
+            groups.append(self._shared(gateway, model, OTHER_CELLS, others[model], helpers))
         return ModelTable(
             model=model,
             traffic=policy.traffic,
@@ -184,6 +187,18 @@ class _Builder:
         }
         return sorted((one for one in routes if one.cell in far), key=lambda one: (far[one.cell], one.cell))[:1]
 
+    def _neighbours(self, gateway: str, model: str, own: Iterable[Route]) -> list[Route]:
+        """Routes of the other cells on the gateway's continent."""
+        home = on_continent_of(self.world, self.clusters[gateway].spec.location.country)
+        cells = {route.cell for route in own}
+        return [
+            route
+            for route in self.routes[model]
+            if route.cell not in cells
+            and (cell := self.world.cells.get(route.cell)) is not None
+            and gateway in home & on_continent_of(self.world, cell.country)
+        ]
+
     def _front_door(self, model: str, cell: str) -> str:
         demand = self.world.demand.get((model, cell))
         return demand.reporter if demand is not None else ""
@@ -191,7 +206,8 @@ class _Builder:
     def _group(self, gateway: str, route: Route, policy: PlacementPolicySpec) -> Group:
         allowed = self._allowed(policy, [route.cell])
         planned = {share.cluster: share.share for share in route.now if share.cluster in allowed}
-        return self._shared(gateway, route.model, route.cell, planned, allowed, _unserved(route))
+        helpers = self._helpers(policy, [route.cell], allowed)
+        return self._shared(gateway, route.model, route.cell, planned, helpers, _unserved(route))
 
     def _others(self, model: str, policy: PlacementPolicySpec) -> Mapping[str, float]:
         """Who serves requests that name a cell which a gateway was told nothing of: they may be anybody's."""
@@ -201,11 +217,12 @@ class _Builder:
         """All of the gateway's users together."""
         own = list(own)
         allowed = self._allowed(policy, [route.cell for route in own])
+        helpers = self._helpers(policy, [route.cell for route in own], allowed)
         planned: dict[str, float] = defaultdict(float)
         if not own:  # nobody has asked for it yet: here if it can be, else wherever it is ready
             ready = {c: self.capacity[model, c] for c in sorted(allowed) if self.capacity.get((model, c), 0.0) > 0}
             planned |= {gateway: 1.0} if gateway in ready else ready
-            return self._shared(gateway, model, "", planned, allowed)
+            return self._shared(gateway, model, "", planned, helpers)
         weights = {route.cell: self._rps(model, route.cell) for route in own}
         whole = sum(weights.values()) or float(len(own) or 1)
         unserved = 0.0
@@ -215,7 +232,7 @@ class _Builder:
             for share in route.now:
                 if share.cluster in allowed:
                     planned[share.cluster] += part * share.share
-        return self._shared(gateway, model, "", planned, allowed, unserved)
+        return self._shared(gateway, model, "", planned, helpers, unserved)
 
     def _shared(
         self,
@@ -223,7 +240,7 @@ class _Builder:
         model: str,
         cell: str,
         planned: Mapping[str, float],
-        allowed: frozenset[str],
+        helpers: frozenset[str],
         unserved: float = 0.0,
     ) -> Group:
         """Shares among the clusters that this gateway can reach, and the others that could help."""
@@ -234,7 +251,7 @@ class _Builder:
         shares = {c: share / whole for c, share in reachable.items() if share / whole > LEAST_SHARE} if whole else {}
         overflow = {
             c: self.capacity[model, c]
-            for c in sorted(allowed - shares.keys())
+            for c in sorted(helpers - shares.keys())
             if self.capacity.get((model, c), 0.0) > 0 and takes(self.world, c) and self._reachable(gateway, c, model)
         }
         unserved = round(unserved, 4) if planned and unserved > LEAST_SHARE else 0.0
@@ -250,12 +267,19 @@ class _Builder:
 
     def _allowed(self, policy: PlacementPolicySpec, cells: Iterable[str]) -> frozenset[str]:
         """Clusters that may serve the users of every one of these cells."""
-        cells = list(cells)
-        allowed = frozenset(self.clusters) if cells else allowed_clusters(self.world, policy, None)
-        for cell in cells:
-            known = self.world.cells.get(cell)
-            allowed &= allowed_clusters(self.world, policy, known.country if known is not None else None)
-        return allowed
+        found = (allowed_clusters(self.world, policy, country) for country in self._countries(cells))
+        return frozenset.intersection(*found)
+
+    def _helpers(self, policy: PlacementPolicySpec, cells: Iterable[str], allowed: frozenset[str]) -> frozenset[str]:
+        """Those of `allowed` that their users may be sent to unplanned: where it is capped, on no other continent."""
+        if policy.failover.max_other_continents_percent >= 100.0:
+            return allowed
+        return allowed.intersection(*(on_continent_of(self.world, country) for country in self._countries(cells)))
+
+    def _countries(self, cells: Iterable[str]) -> set[str | None]:
+        """Of these cells; None for one that is not known, or where there are none."""
+        found = [self.world.cells.get(cell) for cell in cells]
+        return {cell.country if cell is not None else None for cell in found} or {None}
 
     def _rps(self, model: str, cell: str) -> float:
         demand = self.world.demand.get((model, cell))
@@ -282,7 +306,30 @@ def takes(world: World, cluster: str) -> bool:
     return world.is_routable(cluster) and world.clusters[cluster].phase is Phase.READY and cluster not in world.cordons
 
 
+def keeps_home(policy: PlacementPolicySpec) -> bool:
+    """Whether no users may be served on another continent than theirs."""
+    return policy.failover.max_other_continents_percent <= 0.0
+
+
+def on_continent_of(world: World, country: str | None) -> frozenset[str]:
+    """Clusters on the continent of users of `country`; nobody's where it is not known."""
+    continent = world.continents.get(country) if country is not None else None
+    if continent is None:
+        return frozenset()
+    found = world.documents.clusters
+    return frozenset(one.metadata.name for one in found if world.continents.get(one.spec.location.country) == continent)
+
+
 def allowed_clusters(world: World, policy: PlacementPolicySpec, country: str | None) -> frozenset[str]:
+    """Clusters that may serve users of `country`, by residency and on their continent where nobody may leave it.
+
+    Of an unknown country (None) those that every rule admits.
+    """
+    allowed = resident_clusters(world, policy, country)
+    return allowed & on_continent_of(world, country) if keeps_home(policy) else allowed
+
+
+def resident_clusters(world: World, policy: PlacementPolicySpec, country: str | None) -> frozenset[str]:
     """Clusters that residency lets serve users of `country`; of an unknown one (None), those that every rule admits."""
     allowed = {document.metadata.name: set(document.spec.jurisdictions) for document in world.documents.clusters}
     for rule in policy.residency:

@@ -74,7 +74,7 @@ def survive() -> Iterator[dict[str, object]]:
 def alone_s(index: Index) -> float:
     """Seconds that HiGHS takes for the linear programme with every group by itself."""
     world = number(index).world
-    programme = Coarse(world, classes.whole(world, prices.none(world).capacity, None))
+    programme = Coarse(world, classes.whole(world, prices.none(world), None))
     programme.add_best(prices.none(world), WAYS_ALONE)
     begun_s = time.perf_counter()
     programme.run()

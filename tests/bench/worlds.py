@@ -14,6 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from federation import resources
+from federation.loops.policies import shipped_continents
 from placement.formulation import USD_PER_HOUR
 from placement.model import (
     Cell,
@@ -54,6 +55,7 @@ EUROPE = frozenset(
 def a_large_world(seed: int, *, clusters: int, cells: int, models: int, load: float = 0.2) -> Problem:
     """A world of this size."""
     rng = np.random.default_rng(seed)
+    continents = shipped_continents()
     places, sites = _demo("places.yaml")[0]["places"], [one["spec"]["location"] for one in _demo("clusters.yaml")]
     core = max(1, int(CORE_PART * clusters))
     people = np.array([place["population"] for place in places], dtype=float)
@@ -69,7 +71,12 @@ def a_large_world(seed: int, *, clusters: int, cells: int, models: int, load: fl
     served = _models(rng, models, pools)
     resident = (rng.random(cells) < RESIDENT_PART) & np.array([one["country"] in EUROPE for one in users])
     places_of_users = tuple(
-        Cell(name=f"cell-{at:05d}", country=RESIDENT if resident[at] else OTHER) for at in range(cells)
+        Cell(
+            name=f"cell-{at:05d}",
+            country=RESIDENT if resident[at] else OTHER,
+            continent=continents[users[at]["country"]],
+        )
+        for at in range(cells)
     )
     demand = _demand(rng, served, pools, cells, load)
     return Problem(
@@ -78,6 +85,7 @@ def a_large_world(seed: int, *, clusters: int, cells: int, models: int, load: fl
                 name=name,
                 provider=f"provider-{region[at] % 3}",
                 region=f"region-{region[at]:03d}",
+                continent=continents[where[at]["country"]],
                 jurisdictions=("EU",) if where[at]["country"] in EUROPE else (),
             )
             for at, name in enumerate(names)

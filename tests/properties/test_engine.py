@@ -40,12 +40,29 @@ def obeys(problem: Problem, solution: Solution) -> None:
         if models[flow.model].residency and cells[flow.cell].country == "DE":
             assert "EU" in clusters[flow.cluster].jurisdictions
     for model in problem.models:
+        for continent in ("EU", "NA", ""):
+            assert away(problem, solution, model, continent) <= 1e-4 + model.other_continents_max_fraction * sum(
+                one.requests_per_second
+                for one in problem.demands
+                if one.model == model.name and cells[one.cell].continent == continent
+            )
         total = sum(one.replicas for one in solution.replicas if one.model == model.name)
         missed = [one for one in solution.shortfalls if one.model == model.name and one.rule == "min_replicas"]
         assert total >= model.min_replicas or missed
         held = any(cluster.intake is Intake.HELD for cluster in problem.clusters)
         if missed and len(problem.models) == 1 and not held:
             assert total == most_replicas(problem, model), "a floor is missed by as little as possible"
+
+
+def away(problem: Problem, solution: Solution, model: Model, continent: str) -> float:
+    """Requests per second of a continent's users that are served on no cluster of it."""
+    users = {cell.name for cell in problem.cells if cell.continent == continent}
+    home = {cluster.name for cluster in problem.clusters if cluster.continent == continent and continent}
+    return sum(
+        flow.requests_per_second
+        for flow in solution.flows
+        if flow.model == model.name and flow.cell in users and flow.cluster not in home
+    )
 
 
 def most_replicas(problem: Problem, model: Model) -> int:
@@ -209,6 +226,12 @@ def transport(problem: Problem, model: Model, capacity: dict[str, float]) -> flo
         solver.addRow(rps, rps, len(mine), np.array(mine, dtype=np.int32), np.ones(len(mine)))
     for name, most in capacity.items():
         mine = [i for i, (_, to) in enumerate(columns) if to == name]
+        solver.addRow(-infinity, most, len(mine), np.array(mine, dtype=np.int32), np.ones(len(mine)))
+    for continent in ("EU", "NA", ""):
+        users = [number for number, one in enumerate(demands) if cells[one.cell].continent == continent]
+        home = {name for name, cluster in clusters.items() if cluster.continent == continent and continent}
+        mine = [i for i, (owner, to) in enumerate(columns) if owner in users and to is not None and to not in home]
+        most = model.other_continents_max_fraction * sum(demands[number].requests_per_second for number in users)
         solver.addRow(-infinity, most, len(mine), np.array(mine, dtype=np.int32), np.ones(len(mine)))
     solver.run()
     return float(solver.getInfo().objective_function_value)

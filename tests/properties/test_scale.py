@@ -110,12 +110,46 @@ def test_a_lost_region_leaves_nobody_unserved_that_policy_protects(
         assert missing < 0.01, lost
 
 
+@pytest.mark.parametrize("fraction", [0.2, 0.0])
+def test_a_rush_in_europe_fills_other_continents_no_more_than_policy_allows(
+    problem: Problem, fraction: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large fleet would let one continent's rush cascade to the next, or believe a bound that forgets the cap."""
+    users = {cell.name: cell.continent for cell in problem.cells}
+    home = {cluster.name: cluster.continent for cluster in problem.clusters}
+    rush = tuple(
+        replace(one, requests_per_second=6 * one.requests_per_second) if users[one.cell] == "EU" else one
+        for one in problem.demands
+    )
+    models = tuple(replace(model, other_continents_max_fraction=fraction) for model in problem.models)
+    capped = replace(problem, demands=rush, models=models)
+    solution = solved_as_large(capped, monkeypatch)
+    assert check(capped, solution) == ()
+    assert 0 <= solution.gap < 0.03
+    asked = sum(one.requests_per_second for one in rush if users[one.cell] == "EU")
+    free = solved_as_large(replace(problem, demands=rush), monkeypatch)
+    left = [
+        sum(f.requests_per_second for f in found.flows if users[f.cell] == "EU" != home[f.cluster]) / asked
+        for found in (solution, free)
+    ]
+    assert left[0] <= fraction + 1e-6 and left[0] < left[1]
+    assert free.cost.total < solution.cost.total
+    ready = {(one.model, one.pool): one.replicas for one in free.replicas}
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "LARGE_PAIRS", -1)
+        routing = engine.route(capped, ready)
+    assert check_routing(capped, ready, routing) == ()
+
+
 PROGRAMME = """
 import hashlib
+from dataclasses import replace
 from placement import large
 from placement.filters import Index
 from tests.bench.worlds import a_large_world
-made = large.solve(Index(a_large_world(5, clusters=8, cells=40, models=2)))
+world = a_large_world(5, clusters=8, cells=40, models=2)
+capped = replace(world, models=tuple(replace(one, other_continents_max_fraction=0.1) for one in world.models))
+made = [large.solve(Index(one)) for one in (world, capped)]
 print(hashlib.sha256(repr(made).encode()).hexdigest())
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from placement.model import (
     Cell,
@@ -33,6 +34,7 @@ def a_world(seed: int, *, clusters: int = 4, models: int = 2, cells: int = 3, mo
     served = tuple(_model(rng, number, members) for number in range(rng.randint(1, models)))
     places = tuple(Cell(name=f"cell-{n}", country=rng.choice(COUNTRIES)) for n in range(rng.randint(1, cells)))
     current = _current(rng, served, pools)
+    members, places, served = _continents(random.Random(-seed - 100_000), members, places, served)
     return Problem(
         clusters=members,
         pools=pools,
@@ -117,6 +119,17 @@ def _model(rng: random.Random, number: int, members: tuple[Cluster, ...]) -> Mod
         min_regions=rng.choice((0, 0, 1, 2)),
         spot_max_fraction=rng.choice((1.0, 1.0, 0.5, 0.0)),
         residency=residency,
+    )
+
+
+def _continents(
+    rng: random.Random, members: tuple[Cluster, ...], places: tuple[Cell, ...], models: tuple[Model, ...]
+) -> tuple[tuple[Cluster, ...], tuple[Cell, ...], tuple[Model, ...]]:
+    """Who is on which continent, of some it is not known; some models let other continents serve a part, or nothing."""
+    return (
+        tuple(replace(one, continent=rng.choice(("EU", "EU", "EU", "NA", "NA", ""))) for one in members),
+        tuple(replace(one, continent=rng.choice(("EU", "EU", "EU", "NA", "NA", ""))) for one in places),
+        tuple(replace(one, other_continents_max_fraction=rng.choice((1.0,) * 6 + (0.5, 0.2, 0.0))) for one in models),
     )
 
 

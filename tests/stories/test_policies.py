@@ -124,3 +124,25 @@ def test_a_policy_that_another_file_needs_defined_once_is_refused_twice(quiet: F
     status, answer = quiet.apply("double.yaml", MODEL)
     assert status == 422
     assert "Model chat-8b is already defined at chat.yaml:" in answer["message"]
+
+
+def test_users_who_may_not_leave_their_continent_are_served_on_it(fleet: Fleet) -> None:
+    """A cap on other continents would be accepted and bind nobody, as the product would not know who is where."""
+    failover = {**POLICY["spec"]["failover"], "maxOtherContinentsPercent": 0}
+    capped = {**POLICY, "spec": {**POLICY["spec"], "failover": failover}}
+
+    def ways() -> dict[str, str]:
+        view = fleet.get("/v1/explain/cell/chat-8b/New%20York")
+        return {way["cluster"]: way["code"] for way in view["ways"]}
+
+    assert "OtherContinent" not in ways().values()
+    try:
+        assert fleet.apply("chat.yaml", MODEL, capped)[0] == 200
+        fleet.until(lambda: ways()["fra"] == ways()["mad"] == "OtherContinent", "a plan under the cap")
+        assert ways()["iad"] in ("Serves", "Kept")
+        helpers = fleet.get("/v1/route?model=chat-8b&cell=New%20York").get("helpers", ())
+        assert not helpers, "both others are in Europe"
+    finally:
+        assert fleet.apply("chat.yaml", MODEL, POLICY)[0] == 200
+        fleet.until(lambda: ways()["fra"] != "OtherContinent", "the cap is gone")
+        fleet.until(fleet.is_settled, "placement as before")

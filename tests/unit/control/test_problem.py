@@ -165,6 +165,19 @@ def test_a_price_comes_from_the_report_then_the_catalogue_and_is_never_made_up()
     assert "pool fra/NVIDIA-NEW/on-demand has no price" in asked.left_out[0]
 
 
+def test_continents_and_their_cap_reach_the_engine() -> None:
+    """Policy would be accepted and do nothing."""
+    policy = a_policy("chat", failover=documents.Failover(max_other_continents_percent=25.0))
+    asking = (some_demand("chat", "Berlin", 5.0), some_demand("chat", "Nowhere", 5.0, country="XX"))
+    belief = a_world("fra", "nrt", models=(CHAT,), policies=(policy,))
+    belief = heard(belief, a_report("fra", demand=asking), a_report("nrt"), now_s=NOW_S)
+    problem = ask(replace(belief, continents={"DE": "EU", "JP": "AS"})).problem
+    assert problem.models[0].other_continents_max_fraction == 0.25
+    assert {one.name: one.continent for one in problem.clusters} == {"fra": "EU", "nrt": "AS"}
+    assert {one.name: one.continent for one in problem.cells} == {"Berlin": "EU", "Nowhere": ""}
+    assert ask(world("fra")).problem.models[0].other_continents_max_fraction == 1.0, "no cap unless one is asked for"
+
+
 def test_a_model_without_a_policy_is_left_out_and_said() -> None:
     belief = heard(a_world("fra", models=(CHAT,)), a_report("fra"), now_s=NOW_S)
     asked = ask(belief)

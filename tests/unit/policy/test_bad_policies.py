@@ -104,6 +104,11 @@ CASES = [
         "contradicts",
         id="contradictory-residency",
     ),
+    pytest.param(
+        POLICY + "  failover: {maxOtherContinentsPercent: 101}\n", 9, 41, "<= 100", id="more-than-all-may-leave"
+    ),
+    pytest.param(POLICY + "  failover: {maxOtherContinentsPercent: -1}\n", 9, 41, ">= 0", id="less-than-nobody"),
+    pytest.param(POLICY + "  failover: {maxOtherContinentPercent: 1}\n", 9, 14, "Continents", id="one-continent"),
     pytest.param(POLICY.replace("[DE]", "[de]"), 7, 30, "DE", id="country-in-lower-case"),
     pytest.param(POLICY.replace("[DE]", "[no]"), 7, 30, "'no'", id="norway"),
     pytest.param(POLICY.replace("chat", "taken"), 5, 25, "already obeys", id="two-policies-for-a-model"),

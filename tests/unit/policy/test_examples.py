@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from federation import resources
-from federation.loops.policies import shipped_products
+from federation.loops.policies import shipped_continents, shipped_products
 from federation.policy import catalogue, schema
 
 EXAMPLES = sorted((resources.configs() / "policies").glob("*.yaml"))
@@ -41,3 +41,18 @@ def test_the_examples_are_accepted_together(paths: list[Path]) -> None:
         known, problems = catalogue.accept(known, path.name, path.read_bytes())
         assert problems == ()
     assert known.documents().models and known.documents().policies and known.documents().clusters
+
+
+def test_every_country_is_on_one_continent_and_the_demo_agrees() -> None:
+    """Users would be counted to another continent than theirs, or to none, and be refused for it."""
+    text = (resources.configs() / "continents.yaml").read_text(encoding="utf-8")
+    countries = [one for part in yaml.safe_load(text)["continents"].values() for one in part.split()]
+    known = shipped_continents()
+    assert len(countries) == len(set(countries)) == len(known) == 250
+    assert known["NO"] == "EU", "no country is read as a truth value"
+    places = yaml.safe_load((resources.configs() / "demo" / "places.yaml").read_text(encoding="utf-8"))["places"]
+    assert {(one["country"], one["continent"]) for one in places} <= set(known.items())
+    for path in (*EXAMPLES, *DEMO):
+        for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            if document["kind"] == "Cluster":
+                assert document["spec"]["location"]["country"] in known

@@ -14,7 +14,7 @@ from federation.state.reduce import CordonsSet
 from federation.state.world import Cordon
 from federation.traffic.snapshot import CellEntry, ClusterEntry, Index, ModelEntry, RouteSnapshot, build, pick
 from tests.builders import told
-from tests.unit.traffic.test_table import ROUTES, RULE, world_of
+from tests.unit.traffic.test_table import ROUTES, RULE, capped, world_of
 
 KEYS = [f"session-{number}" for number in range(4000)]
 
@@ -86,6 +86,40 @@ def test_who_could_help_is_named_by_residency_and_distance(place: tuple[float, f
     entry = Index(build(world_of(residency=(RULE,)), ROUTES)).at("chat", *place)
     assert entry is not None
     assert [one.cluster for one in entry.answer.helpers] == helpers
+
+
+@pytest.mark.parametrize(
+    ("percent", "place", "clusters", "helpers"),
+    [
+        pytest.param(0, (52.5, 13.4, "DE"), ["fra", "par"], [], id="all of the continent serve already"),
+        pytest.param(0, (40.7, -74.0, "US"), ["iad"], [], id="there is no other on it"),
+        pytest.param(0, (40.7, -74.0, "FR"), ["par"], ["fra"], id="the user's country counts, not the nearest cell's"),
+        pytest.param(0, (47.4, 8.5, "CH"), ["fra", "par"], [], id="a plan from before the policy changed"),
+        pytest.param(0, (40.7, -74.0, "XX"), [], [], id="a country that nobody knows"),
+        pytest.param(30, (40.7, -74.0, "US"), ["iad"], [], id="a cap: nobody helps unplanned from elsewhere"),
+        pytest.param(30, (47.4, 8.5, "CH"), ["iad"], ["fra", "par"], id="a cap: what is planned stays"),
+        pytest.param(100, (40.7, -74.0, "US"), ["iad"], ["par", "fra"], id="no cap"),
+    ],
+)
+def test_a_cap_on_other_continents_holds_for_who_is_told_of_them(
+    percent: float, place: tuple[float, float, str], clusters: list[str], helpers: list[str]
+) -> None:
+    """Edge functions and DNS would send users where gateways refuse them, or where policy lets nobody be served."""
+    entry = Index(build(capped(percent), ROUTES)).at("chat", *place)
+    assert [one.cluster for one in (entry.answer.clusters if entry is not None else ())] == clusters
+    assert [one.cluster for one in (entry.answer.helpers if entry is not None else ())] == helpers
+
+
+def test_who_comes_from_nobody_knows_where_is_told_nobody_when_none_may_leave() -> None:
+    """Unknown is not the same continent."""
+    assert Index(build(capped(0), ROUTES)).anywhere("chat") is None
+
+
+def test_a_snapshot_without_caps_carries_no_countries() -> None:
+    """Every edge function would fetch a table that it has no use for."""
+    assert build(capped(100), ROUTES).continents == ()
+    again = msgspec.json.decode(Index(build(capped(0), ROUTES)).body, type=RouteSnapshot)
+    assert dict(again.continents) == {"EU": "CH DE FR", "NA": "US"}
 
 
 def test_an_unknown_place_is_helped_only_by_whom_every_rule_admits() -> None:

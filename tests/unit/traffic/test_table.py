@@ -13,6 +13,7 @@ from federation.control.plan import Route, Routes, Share
 from federation.policy.documents import (
     Cluster,
     ClustersIn,
+    Failover,
     Gateway,
     ResidencyRule,
     Traffic,
@@ -120,6 +121,51 @@ def test_residency_holds_for_requests_that_name_no_cell_and_for_overflow() -> No
     assert fra[""].unserved == 0.0, "what some may not have is no lack of room"
     assert "iad" not in fra["Berlin"].overflow
     assert set(fra["Zurich"].overflow) == {"fra", "par"}
+
+
+CONTINENTS = {"DE": "EU", "FR": "EU", "CH": "EU", "US": "NA"}
+
+
+def capped(percent: float, **policy: Any) -> World:
+    """`world_of` where at most so much is served on other continents."""
+    world = world_of(failover=Failover(max_other_continents_percent=percent), **policy)
+    return replace(world, continents=CONTINENTS)
+
+
+def test_where_nobody_may_leave_a_continent_a_gateway_sends_nobody_off_it() -> None:
+    """Failover would do by itself what the plan may never do."""
+    fra, iad = groups(capped(0), "fra"), groups(capped(0), "iad")
+    assert fra["Zurich"].shares == {}, "a plan from before the policy changed is no excuse"
+    assert set(fra["Zurich"].overflow) == {"fra", "par"}
+    assert fra[""].shares == pytest.approx({"fra": 0.8, "par": 0.2})
+    assert "iad" not in {**fra["Berlin"].overflow, **fra[""].overflow}
+    assert iad["New York"].overflow == {} and iad["New York"].shares == {"iad": 1.0}
+    assert (iad[OTHER_CELLS].shares, iad[OTHER_CELLS].overflow) == ({}, {}), "they may be from anywhere"
+
+
+def test_where_nobody_may_leave_a_gateway_knows_the_other_cells_of_its_continent() -> None:
+    """Users whose own front door is lost would be refused at the next."""
+    assert set(groups(capped(0), "par")) == {"", "Berlin", "Zurich", OTHER_CELLS}
+    assert set(groups(capped(0), "fra")) == {"", "Berlin", "Zurich", OTHER_CELLS}
+    assert groups(capped(0), "par")["Berlin"].shares == {"fra": 0.8, "par": 0.2}
+    assert set(groups(capped(0), "iad")) == {"", "New York", OTHER_CELLS}
+
+
+def test_a_cap_lets_a_gateway_send_off_the_continent_what_the_plan_sends_there_alone() -> None:
+    """A region's loss would cascade to the next continent before any plan is made."""
+    fra = groups(capped(30), "fra")
+    assert fra["Zurich"].shares == {"iad": 1.0}
+    assert set(fra["Zurich"].overflow) == {"fra", "par"}
+    assert "iad" not in fra["Berlin"].overflow
+    assert "iad" in groups(capped(100), "fra")["Berlin"].overflow
+    assert OTHER_CELLS not in fra
+
+
+def test_users_of_an_unknown_continent_are_sent_nowhere_when_nobody_may_leave() -> None:
+    """A country that the table lacks would be a way around the policy."""
+    world = replace(capped(0), continents={"FR": "EU", "US": "NA"})
+    fra = groups(world, "fra")
+    assert (fra["Berlin"].shares, fra["Berlin"].overflow) == ({}, {})
 
 
 def test_what_nobody_has_room_for_is_turned_away_at_the_door() -> None:
