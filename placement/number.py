@@ -128,7 +128,7 @@ def _permitted(
     cap = _ints(cap_at.get((model, index.cells[cell].continent), -1) for model, cell in groups)
     for at, (model_name, cell_name) in enumerate(groups):
         model, cell = index.models[model_name], index.cells[cell_name]
-        key = (model.residency, cell.country, model.keeps_home and (cell.continent or True))
+        key = (model.residency, cell.country, cell.continent if model.keeps_home else None)
         if key not in by_rule:
             allowed = [index.problem.allows(model, cell, cluster) for cluster in index.problem.clusters]
             by_rule[key] = np.array(allowed, dtype=bool)
