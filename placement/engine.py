@@ -287,9 +287,9 @@ def route(problem: Problem, ready: Ready) -> Routing:
             if missing:
                 parts, missing = _flows(index, model, usable, beyond, price, is_fair=True)
         flows += parts
-        free = _with_room(usable, beyond, parts)
-        full = _full_continents(index, model, parts)
-        unserved += [_why_not_routed(index, model, cell, rps, usable, free, full) for cell, rps in missing.items()]
+        full = _full_continents(index, model, parts) if missing else {}
+        room = _with_room(usable, beyond, parts) if full else set()
+        unserved += [_why_not_routed(index, model, cell, rps, usable, room, full) for cell, rps in missing.items()]
     cost = _cost(index, flows, unserved, accelerators=0.0, moves=0.0)
     return Routing(flows=tuple(sorted(flows)), unserved=tuple(sorted(unserved)), cost=cost)
 
@@ -449,11 +449,11 @@ def _full_continents(index: Index, model: Model, flows: Sequence[Flow]) -> dict[
     """Continent -> requests per second that leave it, where that is all that policy lets other continents serve."""
     if model.other_continents_max_fraction >= 1.0:
         return {}
-    left = dict.fromkeys(index.may_leave_rps(model), 0.0)
+    most = index.may_leave_rps(model)
+    left = dict.fromkeys(most, 0.0)
     for flow in flows:
         if index.leaves(flow.cell, flow.cluster):
             left[index.cells[flow.cell].continent] += flow.requests_per_second
-    most = index.may_leave_rps(model)
     return {name: rps for name, rps in left.items() if rps >= most[name] * (1.0 - CAP_NEAR) - 10 * DUST_RPS}
 
 
@@ -476,10 +476,10 @@ def _cap_says(model: Model, cell: Cell) -> str:
 
 def _with_room(usable: Capacity, beyond: Capacity, flows: Sequence[Flow]) -> set[str]:
     """Clusters whose replicas are not all in use."""
-    left = {name: rps + beyond.get(name, 0.0) for name, rps in usable.items()}
+    used: Capacity = defaultdict(float)
     for flow in flows:
-        left[flow.cluster] -= flow.requests_per_second
-    return {name for name, rps in left.items() if rps > 10 * DUST_RPS}
+        used[flow.cluster] += flow.requests_per_second
+    return {name for name, rps in usable.items() if rps + beyond.get(name, 0.0) - used[name] > 10 * DUST_RPS}
 
 
 def _why_not_routed(
@@ -488,12 +488,12 @@ def _why_not_routed(
     cell_name: str,
     rps: float,
     usable: Capacity,
-    free: set[str],
+    room: set[str],
     full: Mapping[str, float],
 ) -> Unserved:
     cell = index.cells[cell_name]
     code, reason = _why_nowhere(index, model, cell)
-    beyond = sorted(_beyond_cap(index, model, cell, free)) if code is None and cell.continent in full else []
+    beyond = sorted(_beyond_cap(index, model, cell, room)) if code is None and cell.continent in full else []
     if beyond:
         code, reason = UnservedCode.CONTINENT_CAP, f"{_cap_says(model, cell)}; {beyond[0]} has room"
     elif code is None:

@@ -130,7 +130,7 @@ def _permitted(
     kind = np.empty((len(groups), 3), np.int64)
     for at, (model_name, cell_name) in enumerate(groups):
         model, cell = index.models[model_name], index.cells[cell_name]
-        key = (model.residency, cell.country, model.keeps_home and (cell.continent or True))
+        key = (model.residency, cell.country, cell.continent if model.keeps_home else None)
         if key not in by_rule:
             by_rule[key] = len(allowed)
             allowed.append([index.problem.allows(model, cell, cluster) for cluster in index.problem.clusters])

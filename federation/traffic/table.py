@@ -189,14 +189,15 @@ class _Builder:
 
     def _neighbours(self, gateway: str, model: str, own: Iterable[Route]) -> list[Route]:
         """Routes of the other cells on the gateway's continent."""
-        home = on_continent_of(self.world, self.clusters[gateway].spec.location.country)
-        cells = {route.cell for route in own}
+        continents, cells = self.world.continents, {route.cell for route in own}
+        home = continents.get(self.clusters[gateway].spec.location.country)
         return [
             route
             for route in self.routes[model]
             if route.cell not in cells
             and (cell := self.world.cells.get(route.cell)) is not None
-            and gateway in home & on_continent_of(self.world, cell.country)
+            and home is not None
+            and continents.get(cell.country) == home
         ]
 
     def _front_door(self, model: str, cell: str) -> str:
