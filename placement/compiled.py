@@ -19,5 +19,5 @@ def compiled(function: F) -> F:
 
 
 def inlined(function: F) -> F:
-    """The same for a function of a line or two that inner loops call with many arrays, which costs more than it does."""
+    """The same for a function of a few lines: to hand many arrays to it would cost more than it does."""
     return cast(F, numba.njit(cache=True, inline="always")(function))

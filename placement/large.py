@@ -22,8 +22,9 @@ from placement.coarse import WHOLE, Coarse
 from placement.filters import Index
 from placement.formulation import Formulation
 from placement.number import Numbered, number
+from placement.prices import Prices
 from placement.standing import Standing, told
-from placement.world import Floats, Ints
+from placement.world import Bools, Floats, Ints
 
 PRICING = Grain(classes=400, near=1.5, alike=3)
 PLANNING = Grain(classes=800, near=1.5, alike=2)
@@ -37,9 +38,10 @@ NEAR = 0.1
 """In whole numbers those options are open that have a fraction or cost at most this part above what they bring."""
 GAP = 0.005
 WORK = 1
-ROUNDS = 2
+ROUNDS = 1
 """Of steps over all replicas at the end."""
 DUST_RPS = 1e-6
+SHORT = 1e-4
 NEVER_USD = 1e9
 """Of a replica that does not run, when only those that do may serve."""
 
@@ -58,27 +60,43 @@ class Answer:
     device_usd: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A plan that can be mended, the bound that was proved with it, and what scarce things are worth."""
+
+    standing: Standing
+    bound_usd_per_hour: float
+    prices: Prices
+
+
 def solve(index: Index, *, work: int = WORK) -> Answer:
     """A plan near its bound. Args: work: nodes of branch and bound for each model."""
+    made = plan(index, work=work)
+    pools = zip(index.problem.pools, made.prices.device, strict=True)
+    return Answer(
+        counts=made.standing.counts(),
+        rates=made.standing.rates(),
+        bound_usd_per_hour=made.bound_usd_per_hour,
+        device_usd={pool.name: float(usd) for pool, usd in pools},
+    )
+
+
+def plan(index: Index, *, work: int = WORK) -> Planned:
+    """The same, to be mended after events. Args: work: nodes of branch and bound for each model."""
     numbered = number(index)
     world = numbered.world
-    pricing, bound = _priced(numbered)
-    plan = Coarse(world, classes.whole(world, pricing, PLANNING))
-    plan.settle(pricing, first=PRICED_WAYS, more=MORE_PRICED_WAYS)
-    plan.favour(np.array([model.priority for model in index.problem.models]))
-    if plan.missed().any():
-        kept = replace(pricing, rule=np.where(plan.missed(), 0.0, pricing.rule))
+    pricing, bound = priced(numbered)
+    coarse = Coarse(world, classes.whole(world, pricing, PLANNING))
+    coarse.settle(pricing, first=PRICED_WAYS, more=MORE_PRICED_WAYS)
+    coarse.favour(np.array([model.priority for model in index.problem.models]))
+    if coarse.missed().any():
+        kept = replace(pricing, rule=np.where(coarse.missed(), 0.0, pricing.rule))
         bound = prices.bound_usd(world, prices.raised(world, kept))
-    plan.add_best(prices.raised(world, plan.prices), SPARE_WAYS)
-    replicas, flows = _finished(index, plan, work)
-    standing = Standing(index, numbered, pricing, replicas, *_apportioned(numbered, plan, flows))
+    coarse.add_best(prices.raised(world, coarse.prices), SPARE_WAYS)
+    replicas, flows = _finished(index, coarse, work)
+    standing = Standing(index, numbered, pricing, replicas, *_apportioned(numbered, coarse, flows))
     standing.improve(rounds=ROUNDS)
-    return Answer(
-        counts=standing.counts(),
-        rates=standing.rates(),
-        bound_usd_per_hour=bound,
-        device_usd={pool.name: float(usd) for pool, usd in zip(index.problem.pools, pricing.device, strict=True)},
-    )
+    return Planned(standing=standing, bound_usd_per_hour=bound, prices=pricing)
 
 
 def route(
@@ -119,7 +137,7 @@ def route(
     return told(numbered, *_apportioned(numbered, plan, plan.flows))
 
 
-def _priced(numbered: Numbered) -> tuple[prices.Prices, float]:
+def priced(numbered: Numbered) -> tuple[Prices, float]:
     """Prices, and the bound that they prove."""
     world = numbered.world
     nothing = prices.none(world)
@@ -182,35 +200,70 @@ def _rounded_up(plan: Coarse, down: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """One model's `replicas` [its options], its `ways` and their `flows`, and whether it `misses` a floor."""
+    """One model's `replicas` [its options], its `ways` and their `flows`, which classes [K] go `short`, and whether it
+    `misses` a floor."""
 
     replicas: Floats
     ways: Ints
     flows: Floats
+    short: Bools
     misses: bool
 
 
 def _of_model(index: Index, plan: Coarse, at: int, mine: Ints, most: Floats, down: Floats, work: int) -> _Part:
+    """One model's part on the devices that others leave: `most` and, rounded `down`, what the fractions say [mine]."""
     world = plan.world
     ways = np.flatnonzero(plan.classes.model[plan.way_class] == at)
     near = plan.reduced_usd()[mine] < NEAR * world.option_usd[mine]
     is_open = near | (plan.replicas[mine] - down > WHOLE)
+    part = _searched(index, plan, at, mine, ways, most, down, is_open, work)
+    if part is not None and part.short.any():
+        would = np.unique(plan.way[ways[part.short[plan.way_class[ways]]]])
+        more = is_open | np.isin(world.node_cluster[world.option_node[mine]], would)
+        part = _searched(index, plan, at, mine, ways, most, down, more, work)
+    every = np.ones(len(mine), dtype=bool)
+    for misses in (False, True):
+        part = part or _searched(index, plan, at, mine, ways, most, np.zeros(len(mine)), every, work, misses=misses)
+    if part is None:
+        raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
+    return part
+
+
+def _searched(
+    index: Index,
+    plan: Coarse,
+    at: int,
+    mine: Ints,
+    ways: Ints,
+    most: Floats,
+    down: Floats,
+    is_open: Bools,
+    work: int,
+    *,
+    misses: bool = False,
+) -> _Part | None:
+    """The best found with these options open [mine] and the others rounded, or None where that breaks a rule."""
+    world = plan.world
+    made, flows = _formulated(index, plan, at, ways, misses=misses)
+    least, columns = world.option_least[mine], list(made.replicas.values())
     kept = (world.option_current[mine] > 0) & (down == world.option_current[mine])
-    for all_open, misses in ((False, False), (True, False), (True, True)):
-        made, flows = _formulated(index, plan, at, ways, misses=misses)
-        for column, option in zip(made.replicas.values(), range(len(mine)), strict=True):
-            least = world.option_least[mine[option]]
-            limit = made.programme.upper[column] = min(made.programme.upper[column], most[option])
-            if is_open[option] and not all_open:
-                made.programme.lower[column] = max(least, min(down[option] - (0.0 if kept[option] else 1.0), limit))
-            elif not all_open:
-                whole = float(np.clip(np.round(plan.replicas[mine[option]]), least, limit))
-                made.programme.lower[column] = made.programme.upper[column] = whole
-        found = highs.solve(made.programme, gap=GAP, node_limit=work, plain=True)
-        if found is not None:
-            replicas = np.round(found.values[list(made.replicas.values())])
-            return _Part(replicas=replicas, ways=ways, flows=found.values[flows], misses=misses)
-    raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
+    limit = np.minimum(np.array(made.programme.upper)[columns], most)
+    whole = np.clip(np.round(plan.replicas[mine]), least, limit)
+    lower = np.where(is_open, np.maximum(least, np.minimum(down - np.where(kept, 0.0, 1.0), limit)), whole)
+    upper = np.where(is_open, limit, whole)
+    for place, column in enumerate(columns):
+        made.programme.lower[column], made.programme.upper[column] = float(lower[place]), float(upper[place])
+    found = highs.solve(made.programme, gap=GAP, node_limit=work, plain=True)
+    if found is None:
+        return None
+    served = np.bincount(plan.way_class[ways], weights=found.values[flows], minlength=len(plan.classes.rps))
+    return _Part(
+        replicas=np.round(found.values[columns]),
+        ways=ways,
+        flows=found.values[flows],
+        short=(plan.classes.model == at) & (plan.classes.rps - served > SHORT * plan.classes.rps),
+        misses=misses,
+    )
 
 
 def _formulated(index: Index, plan: Coarse, at: int, ways: Ints, *, misses: bool) -> tuple[Formulation, Ints]:

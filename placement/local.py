@@ -17,7 +17,7 @@ from placement.prices import Prices
 from placement.world import Bools, Floats, Ints, Singles, World, best, request_usd
 
 NEAR_NODES = 12
-"""Of each group: where its flow may go in a step, cheapest first at the prices of the plan."""
+"""Of each group: where its flow may go in a step; those that are cheapest at the prices of the plan."""
 DUST_RPS = 1e-9
 WORTH_USD = 1e-6
 """A step must save more than this, so that nothing is done and undone for the sake of rounding."""
@@ -38,7 +38,9 @@ class Facts(NamedTuple):
     permit_leaves: Bools
     cap_rps: Floats
     near: Ints
-    """[G, NEAR_NODES], -1 where there are no more."""
+    """[G, NEAR_NODES] by rising cost of one request per second there, -1 where there are no more"""
+    near_price: Floats
+    """[G, NEAR_NODES] that cost"""
     near_first: Ints
     """[N + 1]: where the groups that a node is near to begin in `near_group`."""
     near_group: Ints
@@ -80,7 +82,7 @@ class State(NamedTuple):
     group).
     """
 
-    count: Ints
+    replicas: Ints
     """[O]"""
     capacity: Floats
     """[N]"""
@@ -112,7 +114,7 @@ class State(NamedTuple):
 
 def facts(world: World, prices: Prices, keeps_last: Bools) -> Facts:
     """The indices of a world, with nodes near to groups at these prices."""
-    near, _ = best(world, prices.capacity, prices.away, NEAR_NODES)
+    near, near_price = _near(world, prices)
     groups, at = np.nonzero(near >= 0)
     node = near[groups, at]
     by_node = np.argsort(node, kind="stable")
@@ -127,6 +129,7 @@ def facts(world: World, prices: Prices, keeps_last: Bools) -> Facts:
         permit_leaves=world.permit_leaves,
         cap_rps=world.cap_rps,
         near=near,
+        near_price=near_price,
         near_first=np.searchsorted(node[by_node], np.arange(nodes + 1)).astype(np.int64),
         near_group=groups[by_node].astype(np.int64),
         rtt_ms=world.rtt_ms,
@@ -149,7 +152,9 @@ def facts(world: World, prices: Prices, keeps_last: Bools) -> Facts:
         option_most=world.option_most.copy(),
         node_first=np.searchsorted(world.option_node[option_order], np.arange(nodes + 1)).astype(np.int64),
         node_option=option_order.astype(np.int64),
-        rule_first=np.searchsorted(world.rule_option[rule_order], np.arange(len(world.option_node) + 1)).astype(np.int64),
+        rule_first=np.searchsorted(world.rule_option[rule_order], np.arange(len(world.option_node) + 1)).astype(
+            np.int64
+        ),
         rule=world.rule_of[rule_order].astype(np.int64),
         rule_term=world.rule_term[rule_order],
         rule_lower=world.rule_lower,
@@ -158,21 +163,33 @@ def facts(world: World, prices: Prices, keeps_last: Bools) -> Facts:
     )
 
 
-def state(world: World, count: Ints, group: Ints, node: Ints, rps: Floats) -> State:
+def _near(world: World, prices: Prices) -> tuple[Ints, Floats]:
+    near, _ = best(world, prices.capacity, prices.away, NEAR_NODES)
+    cluster, model = world.node_cluster[near], world.group_model[:, None]
+    latency_ms = world.rtt_ms[world.group_cell[:, None], cluster] + world.service_ms[model]
+    late = np.where(latency_ms > world.objective_ms[model], world.late_usd[model], 0.0)
+    usd = np.where(near >= 0, world.node_usd[near] + world.near_usd * latency_ms + late, np.inf)
+    order = np.argsort(usd, axis=1, kind="stable")
+    return np.take_along_axis(near, order, axis=1), np.take_along_axis(usd, order, axis=1)
+
+
+def state(world: World, replicas: Ints, group: Ints, node: Ints, rps: Floats) -> State:
     """A plan with these replicas [O] and flows."""
     nodes, groups, flows = len(world.node_model), len(world.group_rps), len(group)
     most = 2 * (flows + groups) + 1024
     left = world.group_rps - np.bincount(group, weights=rps, minlength=groups)
-    terms = world.rule_term * count[world.rule_option]
-    started = np.maximum(0, count - world.option_current)
+    terms = world.rule_term * replicas[world.rule_option]
+    started = np.maximum(0, replicas - world.option_current)
     permit = world.group_permit[group]
     leaves = world.permit_leaves[permit, world.node_cluster[node]]
     cap = world.permit_cap[permit][leaves]
     made = State(
-        count=count.astype(np.int64),
-        capacity=np.bincount(world.option_node, weights=count * world.option_rps, minlength=nodes).astype(np.float64),
+        replicas=replicas.astype(np.int64),
+        capacity=np.bincount(world.option_node, weights=replicas * world.option_rps, minlength=nodes).astype(
+            np.float64
+        ),
         load=np.bincount(node, weights=rps, minlength=nodes).astype(np.float64),
-        free=(world.pool_devices - world.used_devices(count)).astype(np.int64),
+        free=(world.pool_devices - world.used_devices(replicas)).astype(np.int64),
         kept=np.bincount(world.rule_of, weights=terms, minlength=len(world.rule_lower)).astype(np.float64),
         started=np.bincount(world.option_model, weights=started, minlength=len(world.service_ms)).astype(np.float64),
         away=np.bincount(cap, weights=rps[leaves], minlength=len(world.cap_rps)).astype(np.float64),
@@ -190,6 +207,11 @@ def state(world: World, count: Ints, group: Ints, node: Ints, rps: Floats) -> St
     )
     _enter(made, group, node, rps)
     return made
+
+
+def copy(state: State) -> State:
+    """The same, to be changed by itself."""
+    return state._replace(**{name: part.copy() for name, part in state._asdict().items()})
 
 
 def flows(state: State) -> tuple[Ints, Ints, Floats]:
@@ -281,7 +303,7 @@ def _room(f: Facts, s: State, group: int, node: int, old: int) -> float:
     cap = _cap(f, group, node)
     if cap >= 0 and (old < 0 or _cap(f, group, old) < 0):
         room = min(room, f.cap_rps[cap] - s.away[cap])
-    return room
+    return float(room)
 
 
 @inlined
@@ -315,7 +337,7 @@ def _move(f: Facts, s: State, entry: int, node: int, rps: float) -> float:
         _note(s, SPLIT, made, entry, rps)
     _count(f, s, group, old, -rps)
     _count(f, s, group, node, rps)
-    return rps
+    return float(rps)
 
 
 @compiled
@@ -328,15 +350,15 @@ def _serve(f: Facts, s: State, group: int, node: int, rps: float) -> float:
     s.left[group] -= rps
     _count(f, s, group, node, rps)
     _note(s, SERVE, made, group, rps)
-    return rps
+    return float(rps)
 
 
 @compiled
 def _change(f: Facts, s: State, option: int, by: int) -> None:
     """One replica more or less."""
-    started = max(0, s.count[option] - f.option_current[option])
-    s.count[option] += by
-    s.started[f.option_model[option]] += max(0, s.count[option] - f.option_current[option]) - started
+    started = max(0, s.replicas[option] - f.option_current[option])
+    s.replicas[option] += by
+    s.started[f.option_model[option]] += max(0, s.replicas[option] - f.option_current[option]) - started
     s.capacity[f.option_node[option]] += by * f.option_rps[option]
     s.free[f.option_pool[option]] -= by * f.option_devices[option]
     for at in range(f.rule_first[option], f.rule_first[option + 1]):
@@ -373,7 +395,7 @@ def _usd(f: Facts, group: int, node: int) -> float:
     """Of one request per second."""
     model = f.group_model[group]
     rtt_ms = f.rtt_ms[f.group_cell[group], f.node_cluster[node]]
-    return f.node_usd[node] + request_usd(
+    return float(f.node_usd[node]) + request_usd(
         rtt_ms, f.service_ms[model], f.objective_ms[model], f.late_usd[model], f.near_usd
     )
 
@@ -381,22 +403,20 @@ def _usd(f: Facts, group: int, node: int) -> float:
 @compiled
 def _elsewhere(f: Facts, s: State, group: int, node: int) -> tuple[int, float]:
     """The cheapest near node with room but this one, or -1."""
-    found, usd = -1, np.inf
-    for at in range(f.near.shape[1]):
-        other = f.near[group, at]
+    near, capacity, load = f.near, s.capacity, s.load
+    for at in range(near.shape[1]):
+        other = near[group, at]
         if other < 0:
             break
-        if other != node and _room(f, s, group, other, node) > DUST_RPS:
-            price = _usd(f, group, other)
-            if price < usd:
-                found, usd = other, price
-    return found, usd
+        if other != node and capacity[other] - load[other] > DUST_RPS and _room(f, s, group, other, node) > DUST_RPS:
+            return other, f.near_price[group, at]
+    return -1, np.inf
 
 
 @compiled
 def _holds(f: Facts, s: State, option: int, by: int) -> bool:
     """Whether rules and bounds let a count change; a rule that is missed may not be missed by more."""
-    count = s.count[option] + by
+    count = s.replicas[option] + by
     if count < f.option_least[option] or count > f.option_most[option]:
         return False
     model = f.option_model[option]
@@ -459,19 +479,19 @@ def _relieve(f: Facts, s: State, node: int, most_usd: float) -> float:
 def _drop(f: Facts, s: State, option: int) -> float:
     """Give up a replica where that pays; what it saves, or 0."""
     node = f.option_node[option]
-    if s.count[option] <= 0 or s.capacity[node] - s.load[node] < HOPEFUL * f.option_rps[option]:
+    if s.replicas[option] <= 0 or s.capacity[node] - s.load[node] < HOPEFUL * f.option_rps[option]:
         return 0.0
     if not _holds(f, s, option, -1) or _is_full(s):
         return 0.0
     mark = s.ends[2]
     saves = f.option_usd[option]
-    if s.count[option] > f.option_current[option]:
+    if s.replicas[option] > f.option_current[option]:
         saves += f.option_start_usd[option]
     _change(f, s, option, -1)
     _note(s, COUNT, option, -1, 0.0)
     more = _relieve(f, s, node, saves)
     if more < saves - WORTH_USD:
-        return saves - more
+        return float(saves - more)
     _back(f, s, mark)
     return 0.0
 
@@ -483,7 +503,7 @@ def _add(f: Facts, s: State, option: int) -> float:
         return 0.0
     mark, node = s.ends[2], f.option_node[option]
     saves = -f.option_usd[option]
-    if s.count[option] >= f.option_current[option]:
+    if s.replicas[option] >= f.option_current[option]:
         saves -= f.option_start_usd[option]
     room = s.capacity[node] + f.option_rps[option] - s.load[node]
     count = 0
@@ -541,7 +561,7 @@ def _add(f: Facts, s: State, option: int) -> float:
         for place in range(f.node_first[other], f.node_first[other + 1]):
             saves += _drop(f, s, f.node_option[place])
     if saves > WORTH_USD:
-        return saves
+        return float(saves)
     _back(f, s, mark)
     return 0.0
 
@@ -559,7 +579,7 @@ def _shift(f: Facts, s: State, node: int) -> float:
             saves += _move(f, s, entry, other, rps) * (here - usd)
         entry = after
     s.ends[2] = 0
-    return saves
+    return float(saves)
 
 
 @compiled
@@ -705,3 +725,16 @@ def release_excess(f: Facts, s: State, nodes: Ints) -> None:
             if need <= ROUNDING:
                 break
             _release(f, s, entries[at], min(need, s.flow_rps[entries[at]]))
+
+
+def usd_per_hour(facts: Facts, state: State) -> float:
+    """What a plan costs: replicas, starts, flows, and what is unserved."""
+    group, node, rps = flows(state)
+    model = facts.group_model[group]
+    latency_ms = facts.rtt_ms[facts.group_cell[group], facts.node_cluster[node]] + facts.service_ms[model]
+    late = np.where(latency_ms > facts.objective_ms[model], facts.late_usd[model], 0.0)
+    served = rps * (facts.node_usd[node] + facts.near_usd * latency_ms + late)
+    started = np.maximum(0, state.replicas - facts.option_current)
+    lost = state.left * facts.unserved_usd[facts.group_model]
+    run = state.replicas * facts.option_usd + started * facts.option_start_usd
+    return float(run.sum() + served.sum() + lost.sum())

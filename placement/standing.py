@@ -7,6 +7,7 @@ steps; everything between two steps keeps all hard rules that can be kept.
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -19,7 +20,7 @@ from placement.prices import Prices, option_usd
 from placement.world import Floats, Ints
 
 PAYS = 0.2
-"""Options that are not in use are tried where they cost at most this part above what they bring at the plan's prices."""
+"""Options that are not in use are tried where they cost at most this part above what they bring at these prices."""
 UNSERVED_RPS = 1e-6
 
 Rates = dict[str, dict[tuple[str, str], float]]
@@ -60,8 +61,8 @@ class Standing:
         lost = np.flatnonzero(np.isin(self._numbered.clusters, list(clusters)))
         nodes = np.flatnonzero(np.isin(self._world.node_cluster, lost))
         touched = local.leave(self._facts, self._state, nodes)
-        for option in np.flatnonzero(np.isin(self._world.option_node, nodes)):
-            local.change(self._facts, self._state, option, -self._state.count[option])
+        for option in np.flatnonzero(np.isin(self._world.option_node, nodes)).tolist():
+            local.change(self._facts, self._state, option, -int(self._state.replicas[option]))
             self._facts.option_least[option] = self._facts.option_most[option] = 0
         self._serve(touched)
         return touched
@@ -74,8 +75,8 @@ class Standing:
         options = np.flatnonzero(self._world.option_pool == at)
         nodes = np.unique(self._world.option_node[options])
         touched = local.served(self._state, nodes)
-        for option in options[np.argsort(-self._world.option_devices[options], kind="stable")]:
-            while self._state.free[at] < 0 and self._state.count[option] > self._facts.option_least[option]:
+        for option in options[np.argsort(-self._world.option_devices[options], kind="stable")].tolist():
+            while self._state.free[at] < 0 and self._state.replicas[option] > self._facts.option_least[option]:
                 local.change(self._facts, self._state, option, -1)
         local.release_excess(self._facts, self._state, nodes)
         self._serve(touched)
@@ -111,10 +112,10 @@ class Standing:
                 local.fill(self._facts, self._state, unserved)
                 saved += local.improve(self._facts, self._state, self._options(unserved), 1)
         if near is None:
-            options = np.flatnonzero(self._pays | (self._state.count > 0))
+            options = np.flatnonzero(self._pays | (self._state.replicas > 0))
         else:
             options = self._options(near)
-            options = options[self._pays[options] | (self._state.count[options] > 0)]
+            options = options[self._pays[options] | (self._state.replicas[options] > 0)]
         return saved + local.improve(self._facts, self._state, options, rounds)
 
     def _serve(self, groups: Ints) -> None:
@@ -131,12 +132,31 @@ class Standing:
 
     # ---- what it is
 
+    def copy(self) -> Standing:
+        """Another that changes by itself."""
+        made = copy.copy(self)
+        made._state = local.copy(self._state)
+        own = {name: getattr(self._facts, name).copy() for name in ("option_usd", "option_least", "option_most")}
+        made._facts = self._facts._replace(**own)
+        made._devices, made._rps = self._devices.copy(), self._rps.copy()
+        return made
+
+    @property
+    def replicas(self) -> Ints:
+        """[O]"""
+        return self._state.replicas.copy()
+
+    @property
+    def usd_per_hour(self) -> float:
+        """What it costs."""
+        return local.usd_per_hour(self._facts, self._state)
+
     def counts(self) -> dict[tuple[str, str], int]:
         """(model, pool) -> replicas."""
         made = {}
-        for option in np.flatnonzero(self._state.count):
+        for option in np.flatnonzero(self._state.replicas):
             model, one = self._numbered.options[option]
-            made[model.name, one.pool.name] = int(self._state.count[option])
+            made[model.name, one.pool.name] = int(self._state.replicas[option])
         return made
 
     def rates(self) -> Rates:

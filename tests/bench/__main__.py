@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from tests.bench import agent_footprint, demo_size, loading, placement, reports, routes, traffic
+from tests.bench import agent_footprint, demo_size, events, loading, placement, reports, routes, traffic
 
 Result = dict[str, object]
 CASES: dict[str, Callable[[], Iterator[Result]]] = {
@@ -16,6 +16,7 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "policies": loading.policies,
     "placement": placement.placement,
     "survive": placement.survive,
+    "events": events.events,
     "routes": routes.routes,
     "traffic": traffic.traffic,
     "reports": reports.reports,
