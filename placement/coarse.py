@@ -6,16 +6,20 @@ Rows:    served[class], capacity[node], devices[pool], starts, rules, budgets, c
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import highspy
 import numpy as np
 
 from placement import highs
-from placement.classes import Classes
+from placement.classes import Classes, apportion
 from placement.prices import Prices, option_usd, raised
 from placement.world import Bools, Floats, Ints, World
 
 INFINITE = highspy.kHighsInf
 WHOLE = 1e-6
+DUST_RPS = 1e-6
 ROUNDS = 8
 SHORT_RPS = 1e-3
 WORTH_ADDING = 1e-4
@@ -152,6 +156,37 @@ class Coarse:
             away=np.maximum(0.0, -duals[self._caps]),
         )
 
+    def copy(self) -> Coarse:
+        """The same, solved as far, to be changed by itself."""
+        made = copy.copy(self)
+        made._solver = highs.quiet()
+        made._solver.passModel(self._solver.getLp())
+        made._solver.setBasis(self._solver.getBasis())
+        made.run()
+        return made
+
+    def limit(self, options: Ints, least: Ints, most: Ints) -> None:
+        """Other bounds of these options, from the next `run` on."""
+        self._solver.changeColsBounds(len(options), options.astype(np.int32), least.astype(float), most.astype(float))
+
+    def price(self, options: Ints, usd: Floats) -> None:
+        """Other prices of one replica of these options."""
+        self._solver.changeColsCost(len(options), options.astype(np.int32), usd)
+
+    def stock(self, pool: int, devices: int) -> None:
+        """Another number of devices in a pool."""
+        self._solver.changeRowBounds(self._devices.start + pool, -INFINITE, float(devices))
+
+    def ask(self, group_rps: Floats) -> None:
+        """Other demand of the groups [G]; what a way by halves may carry stays as it is."""
+        classes = self.classes
+        rps = np.add.reduceat(group_rps[classes.order], classes.first[:-1]) if self.count else classes.rps
+        self.world = replace(self.world, group_rps=group_rps)
+        self.classes = replace(classes, rps=rps)
+        rows = np.arange(self._served.start, self._served.stop, dtype=np.int32)
+        for row, one in zip(rows.tolist(), rps.tolist(), strict=True):
+            self._solver.changeRowBounds(row, one, one)
+
     def settle(self, prices: Prices, *, first: int, more: int) -> None:
         """Solve it, with the `first` best ways of each class at these prices, and `more` at a time while they save."""
         self.add_best(prices, first)
@@ -208,6 +243,25 @@ class Coarse:
             np.ones(len(row)),
         )
         self.way_class, self.way = np.concatenate([self.way_class, one]), np.concatenate([self.way, way])
+
+    def apportioned(self, ways: Ints, flows: Floats) -> tuple[Ints, Ints, Floats]:
+        """(group, node, requests per second): what the `flows` [ways] of these ways are for single groups."""
+        ways = ways[np.lexsort((self.way[ways], self.way_class[ways]))]
+        groups, clusters, rps = apportion(self.world, self.classes, self.way_class[ways], self.way[ways], flows[ways])
+        return groups, self._node[self.world.group_model[groups], clusters], rps
+
+    @property
+    def class_of(self) -> Ints:
+        """[G]"""
+        made = np.empty(len(self.classes.order), np.int64)
+        made[self.classes.order] = np.repeat(np.arange(self.count), np.diff(self.classes.first))
+        return made
+
+    def members(self, kinds: Bools) -> Ints:
+        """The groups of these classes [K]."""
+        sizes = np.diff(self.classes.first)
+        made: Ints = self.classes.order[np.repeat(kinds, sizes)]
+        return made
 
     def cap_of(self, one: Ints, way: Ints) -> Ints:
         """The cap that counts what these classes send these ways, or -1."""

@@ -51,6 +51,7 @@ class Index:
         for demand in problem.demands:
             if demand.requests_per_second > 0:
                 self.demands[demand.model].append(demand)
+        self._options: dict[str, tuple[Option, ...]] = {}
         self._fitting: dict[str, frozenset[str]] = {}
         self._allowed: dict[tuple[str, str, str], frozenset[str]] = {}
         self._residing: dict[tuple[str, str], frozenset[str]] = {}
@@ -60,6 +61,11 @@ class Index:
 
     def options(self, model: Model) -> tuple[Option, ...]:
         """Every pool that may hold replicas of `model`, by pool name."""
+        if model.name not in self._options:
+            self._options[model.name] = self._options_of(model)
+        return self._options[model.name]
+
+    def _options_of(self, model: Model) -> tuple[Option, ...]:
         found = []
         for pool in self.problem.pools:
             shape = model.shape_for(pool)

@@ -18,7 +18,7 @@ import numpy as np
 
 from placement import classes, formulation, highs, prices
 from placement.classes import Grain
-from placement.coarse import WHOLE, Coarse
+from placement.coarse import DUST_RPS, WHOLE, Coarse
 from placement.filters import Index
 from placement.formulation import Formulation
 from placement.number import Numbered, number
@@ -40,7 +40,6 @@ GAP = 0.005
 WORK = 1
 ROUNDS = 1
 """Of steps over all replicas at the end."""
-DUST_RPS = 1e-6
 SHORT = 1e-4
 NEVER_USD = 1e9
 """Of a replica that does not run, when only those that do may serve."""
@@ -65,6 +64,7 @@ class Planned:
     """A plan that can be mended, the bound that was proved with it, and what scarce things are worth."""
 
     standing: Standing
+    coarse: Coarse
     bound_usd_per_hour: float
     prices: Prices
 
@@ -94,9 +94,15 @@ def plan(index: Index, *, work: int = WORK) -> Planned:
         bound = prices.bound_usd(world, prices.raised(world, kept))
     coarse.add_best(prices.raised(world, coarse.prices), SPARE_WAYS)
     replicas, flows = _finished(index, coarse, work)
-    standing = Standing(index, numbered, pricing, replicas, *_apportioned(numbered, coarse, flows))
+    standing = Standing(
+        index,
+        numbered,
+        pricing,
+        replicas,
+        *coarse.apportioned(np.flatnonzero(flows > DUST_RPS), flows),
+    )
     standing.improve(rounds=ROUNDS)
-    return Planned(standing=standing, bound_usd_per_hour=bound, prices=pricing)
+    return Planned(standing=standing, coarse=coarse, bound_usd_per_hour=bound, prices=pricing)
 
 
 def route(
@@ -134,7 +140,7 @@ def route(
     start = prices.none(running)
     plan = Coarse(running, classes.whole(running, start, PLANNING))
     plan.settle(start, first=WAYS, more=MORE_WAYS)
-    return told(numbered, *_apportioned(numbered, plan, plan.flows))
+    return told(numbered, *plan.apportioned(np.flatnonzero(plan.flows > DUST_RPS), plan.flows))
 
 
 def priced(numbered: Numbered) -> tuple[Prices, float]:
@@ -199,7 +205,15 @@ def _rounded_up(plan: Coarse, down: Floats) -> Floats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
+class Held:
+    """What flows that stay take: `load_rps` [N] of nodes, `away_rps` [C] of caps."""
+
+    load_rps: Floats
+    away_rps: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
     """One model's `replicas` [its options], its `ways` and their `flows`, which classes [K] go `short`, and whether it
     `misses` a floor."""
 
@@ -210,64 +224,70 @@ class _Part:
     misses: bool
 
 
-def _of_model(index: Index, plan: Coarse, at: int, mine: Ints, most: Floats, down: Floats, work: int) -> _Part:
+def _of_model(index: Index, plan: Coarse, at: int, mine: Ints, most: Floats, down: Floats, work: int) -> Part:
     """One model's part on the devices that others leave: `most` and, rounded `down`, what the fractions say [mine]."""
     world = plan.world
     ways = np.flatnonzero(plan.classes.model[plan.way_class] == at)
+    least = world.option_least[mine].astype(float)
+    kept = (world.option_current[mine] > 0) & (down == world.option_current[mine])
+    most = np.maximum(np.minimum(world.option_most[mine], most), least)
+    open_from = np.maximum(least, np.minimum(down - np.where(kept, 0.0, 1.0), most))
+    whole = np.clip(np.round(plan.replicas[mine]), least, most)
     near = plan.reduced_usd()[mine] < NEAR * world.option_usd[mine]
     is_open = near | (plan.replicas[mine] - down > WHOLE)
-    part = _searched(index, plan, at, mine, ways, most, down, is_open, work)
-    if part is not None and part.short.any():
+    for _ in range(2):
+        lower, upper = np.where(is_open, open_from, whole), np.where(is_open, most, whole)
+        part = searched(index, plan, at, ways, lower, upper, work)
+        if part is None or not part.short.any():
+            break
         would = np.unique(plan.way[ways[part.short[plan.way_class[ways]]]])
-        more = is_open | np.isin(world.node_cluster[world.option_node[mine]], would)
-        part = _searched(index, plan, at, mine, ways, most, down, more, work)
-    every = np.ones(len(mine), dtype=bool)
+        is_open |= np.isin(world.node_cluster[world.option_node[mine]], would)
     for misses in (False, True):
-        part = part or _searched(index, plan, at, mine, ways, most, np.zeros(len(mine)), every, work, misses=misses)
+        part = part or searched(index, plan, at, ways, least, most, work, misses=misses)
     if part is None:
         raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
     return part
 
 
-def _searched(
+def searched(
     index: Index,
     plan: Coarse,
     at: int,
-    mine: Ints,
     ways: Ints,
-    most: Floats,
-    down: Floats,
-    is_open: Bools,
+    lower: Floats,
+    upper: Floats,
     work: int,
     *,
+    held: Held | None = None,
     misses: bool = False,
-) -> _Part | None:
-    """The best found with these options open [mine] and the others rounded, or None where that breaks a rule."""
-    world = plan.world
-    made, flows = _formulated(index, plan, at, ways, misses=misses)
-    least, columns = world.option_least[mine], list(made.replicas.values())
-    kept = (world.option_current[mine] > 0) & (down == world.option_current[mine])
-    limit = np.minimum(np.array(made.programme.upper)[columns], most)
-    whole = np.clip(np.round(plan.replicas[mine]), least, limit)
-    lower = np.where(is_open, np.maximum(least, np.minimum(down - np.where(kept, 0.0, 1.0), limit)), whole)
-    upper = np.where(is_open, limit, whole)
-    for place, column in enumerate(columns):
-        made.programme.lower[column], made.programme.upper[column] = float(lower[place]), float(upper[place])
+) -> Part | None:
+    """The best replicas of a model within these bounds [its options], for the classes of these ways alone, or None.
+
+    Args: held: what the others' flows take. misses: floors may be missed, at a price.
+    """
+    made, flows = _formulated(index, plan, at, ways, held=held, misses=misses)
+    columns = list(made.replicas.values())
+    for column, low, high in zip(columns, lower.tolist(), upper.tolist(), strict=True):
+        made.programme.lower[column], made.programme.upper[column] = low, min(high, made.programme.upper[column])
     found = highs.solve(made.programme, gap=GAP, node_limit=work, plain=True)
     if found is None:
         return None
-    served = np.bincount(plan.way_class[ways], weights=found.values[flows], minlength=len(plan.classes.rps))
-    return _Part(
+    rps = plan.classes.rps
+    served = np.bincount(plan.way_class[ways], weights=found.values[flows], minlength=len(rps))
+    asking = np.isin(np.arange(len(rps)), plan.way_class[ways])
+    return Part(
         replicas=np.round(found.values[columns]),
         ways=ways,
         flows=found.values[flows],
-        short=(plan.classes.model == at) & (plan.classes.rps - served > SHORT * plan.classes.rps),
+        short=asking & (rps - served > SHORT * rps),
         misses=misses,
     )
 
 
-def _formulated(index: Index, plan: Coarse, at: int, ways: Ints, *, misses: bool) -> tuple[Formulation, Ints]:
-    """The programme of one model over its classes, and the columns of its ways."""
+def _formulated(
+    index: Index, plan: Coarse, at: int, ways: Ints, *, held: Held | None, misses: bool
+) -> tuple[Formulation, Ints]:
+    """The programme of one model over the classes of these ways, and the columns of the ways."""
     model = index.problem.models[at]
     options = index.options(model)
     made = Formulation()
@@ -280,7 +300,7 @@ def _formulated(index: Index, plan: Coarse, at: int, ways: Ints, *, misses: bool
         rps = option.shape.requests_per_second * model.target_utilisation
         capacity[where[option.pool.cluster]][made.replicas[model.name, option.pool.name]] = -rps
     unserved_usd = formulation.USD_PER_HOUR * model.unserved_usd_per_1000
-    for one in np.flatnonzero(plan.classes.model == at).tolist():
+    for one in np.unique(plan.way_class[ways]).tolist():
         served[one] = {programme.column(unserved_usd): 1.0}
     columns = np.empty(len(ways), np.int64)
     caps = plan.cap_of(plan.way_class[ways], plan.way[ways]).tolist()
@@ -293,20 +313,14 @@ def _formulated(index: Index, plan: Coarse, at: int, ways: Ints, *, misses: bool
         if caps[place] >= 0:
             leaving[caps[place]][column] = 1.0
     for cap, terms in sorted(leaving.items()):
-        programme.row(terms, upper=float(plan.world.cap_rps[cap]))
+        programme.row(
+            terms, upper=float(plan.world.cap_rps[cap]) - (float(held.away_rps[cap]) if held is not None else 0.0)
+        )
     for one, terms in served.items():
         programme.row(terms, lower=float(plan.classes.rps[one]), upper=float(plan.classes.rps[one]))
-    for _, terms in sorted(capacity.items()):
-        programme.row(terms, upper=0.0)
+    node_at = plan.world.node_at[at]
+    for cluster, terms in sorted(capacity.items()):
+        programme.row(terms, upper=-float(held.load_rps[node_at[cluster]]) if held is not None else 0.0)
     formulation.add_floors(made, index, model, options, with_shortfall=misses)
     formulation.add_spot(made, index, model, options, only_held=misses)
     return made, columns
-
-
-def _apportioned(numbered: Numbered, plan: Coarse, flows: Floats) -> tuple[Ints, Ints, Floats]:
-    """(group, node, requests per second): what the flows of a plan's ways are for single groups."""
-    used = np.flatnonzero(flows > DUST_RPS)
-    used = used[np.lexsort((plan.way[used], plan.way_class[used]))]
-    world = numbered.world
-    groups, clusters, rps = classes.apportion(world, plan.classes, plan.way_class[used], plan.way[used], flows[used])
-    return groups, world.node_at[world.group_model[groups], clusters], rps

@@ -165,6 +165,8 @@ def facts(world: World, prices: Prices, keeps_last: Bools) -> Facts:
 
 def _near(world: World, prices: Prices) -> tuple[Ints, Floats]:
     near, _ = best(world, prices.capacity, prices.away, NEAR_NODES)
+    if not len(world.node_model):
+        return near, np.full(near.shape, np.inf)
     cluster, model = world.node_cluster[near], world.group_model[:, None]
     latency_ms = world.rtt_ms[world.group_cell[:, None], cluster] + world.service_ms[model]
     late = np.where(latency_ms > world.objective_ms[model], world.late_usd[model], 0.0)
@@ -205,7 +207,7 @@ def state(world: World, replicas: Ints, group: Ints, node: Ints, rps: Floats) ->
         log=np.zeros((most, 4), np.int64),
         log_rps=np.zeros(most),
     )
-    _enter(made, group, node, rps)
+    _start(made, group, node, rps)
     return made
 
 
@@ -223,7 +225,7 @@ def flows(state: State) -> tuple[Ints, Ints, Floats]:
 
 
 @compiled
-def _enter(s: State, group: Ints, node: Ints, rps: Floats) -> None:
+def _start(s: State, group: Ints, node: Ints, rps: Floats) -> None:
     for at in range(len(group)):
         if rps[at] > 0.0:
             _link(s, _new(s, group[at]), group[at], node[at], rps[at])
@@ -682,9 +684,51 @@ def _release(f: Facts, s: State, entry: int, rps: float) -> None:
 
 
 @compiled
-def change(f: Facts, s: State, option: int, by: int) -> None:
-    """So many replicas more or less, whether or not that pays or rules allow it."""
-    _change(f, s, option, by)
+def close(f: Facts, s: State, nodes: Ints) -> None:
+    """No replica runs on these nodes any more, and none can."""
+    for node in nodes:
+        for at in range(f.node_first[node], f.node_first[node + 1]):
+            option = f.node_option[at]
+            _change(f, s, option, -s.replicas[option])
+            f.option_least[option] = f.option_most[option] = 0
+
+
+@compiled
+def clear(f: Facts, s: State, pool: int, options: Ints) -> None:
+    """A pool that has more than its devices gives up replicas of these options, one option after the other."""
+    for option in options:
+        while s.free[pool] < 0 and s.replicas[option] > f.option_least[option]:
+            _change(f, s, option, -1)
+
+
+@compiled
+def approach(f: Facts, s: State, options: Ints, wanted: Ints) -> None:
+    """As many replicas of these options as wanted, as far as rules, bounds and devices let it be."""
+    for place in range(len(options)):
+        while s.replicas[options[place]] > wanted[place] and _holds(f, s, options[place], -1):
+            _change(f, s, options[place], -1)
+    for place in range(len(options)):
+        while s.replicas[options[place]] < wanted[place] and _holds(f, s, options[place], 1):
+            _change(f, s, options[place], 1)
+
+
+@compiled
+def release(f: Facts, s: State, groups: Ints) -> None:
+    """Nobody serves these groups any more."""
+    for group in groups:
+        entry = s.group_head[group]
+        while entry != END:
+            after = s.after[entry, 1]
+            _release(f, s, entry, s.flow_rps[entry])
+            entry = after
+
+
+@compiled
+def enter(f: Facts, s: State, group: Ints, node: Ints, rps: Floats) -> None:
+    """What was unserved is served by these nodes, whether or not they have the room."""
+    for at in range(len(group)):
+        _serve(f, s, group[at], node[at], min(rps[at], s.left[group[at]]))
+        s.ends[2] = 0
 
 
 @compiled

@@ -2,7 +2,7 @@
 
 An event (a cluster lost, a pool shrunk, a price, new demand) first changes who serves whom, with the replicas that run
 (milliseconds); `improve` then starts and gives up replicas where that pays, near to what was touched. Both are `local`
-steps; everything between two steps keeps all hard rules that can be kept.
+steps, which keep the hard rules. What is done about an event in fractions and small programmes is `mend`'s.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from placement import local
 from placement.filters import Index
 from placement.number import Numbered
 from placement.prices import Prices, option_usd
-from placement.world import Floats, Ints
+from placement.world import Bools, Floats, Ints
 
 PAYS = 0.2
 """Options that are not in use are tried where they cost at most this part above what they bring at these prices."""
@@ -50,73 +51,94 @@ class Standing:
         self._state = local.state(self._world, replicas, groups, nodes, rps)
         brings = prices.capacity[self._world.option_node] * self._world.option_rps
         self._pays = option_usd(self._world, prices) - brings < PAYS * self._world.option_usd
-        self._rps = self._world.group_rps.copy()
-        self._pools = {pool.name: at for at, pool in enumerate(index.problem.pools)}
+        self._clusters = {name: at for at, name in enumerate(numbered.clusters)}
+        self.pools = {pool.name: at for at, pool in enumerate(index.problem.pools)}
         self._devices = self._world.pool_devices.copy()
 
     # ---- events: who serves whom changes at once
 
     def lose(self, clusters: Iterable[str]) -> Ints:
         """Nothing runs in these clusters any more, and nothing can. Gives the groups that they served."""
-        lost = np.flatnonzero(np.isin(self._numbered.clusters, list(clusters)))
+        lost = [self._clusters[name] for name in clusters]
         nodes = np.flatnonzero(np.isin(self._world.node_cluster, lost))
         touched = local.leave(self._facts, self._state, nodes)
-        for option in np.flatnonzero(np.isin(self._world.option_node, nodes)).tolist():
-            local.change(self._facts, self._state, option, -int(self._state.replicas[option]))
-            self._facts.option_least[option] = self._facts.option_most[option] = 0
+        local.close(self._facts, self._state, nodes)
         self._serve(touched)
         return touched
 
     def shrink(self, pool: str, devices: int) -> Ints:
         """A pool has only so many devices. Gives the groups that it served."""
-        at = self._pools[pool]
-        self._state.free[at] -= self._devices[at] - devices
+        at = self.pools[pool]
+        self._state.free[at] += devices - self._devices[at]
         self._devices[at] = devices
         options = np.flatnonzero(self._world.option_pool == at)
+        options = options[np.argsort(-self._world.option_devices[options], kind="stable")]
         nodes = np.unique(self._world.option_node[options])
         touched = local.served(self._state, nodes)
-        for option in options[np.argsort(-self._world.option_devices[options], kind="stable")].tolist():
-            while self._state.free[at] < 0 and self._state.replicas[option] > self._facts.option_least[option]:
-                local.change(self._facts, self._state, option, -1)
+        local.clear(self._facts, self._state, at, options)
         local.release_excess(self._facts, self._state, nodes)
         self._serve(touched)
         return touched
 
     def price(self, pool: str, usd_per_device_hour: float) -> Ints:
         """A device of a pool costs so much. Gives the groups near to it."""
-        options = np.flatnonzero(self._world.option_pool == self._pools[pool])
-        usd = self._world.option_devices[options] * usd_per_device_hour
+        options = np.flatnonzero(self._world.option_pool == self.pools[pool])
+        usd = (self._world.option_devices[options] * usd_per_device_hour).astype(np.float64)
         self._facts.option_usd[options] = usd
-        nodes = np.unique(self._world.option_node[options])
-        return local.near(self._facts, nodes)
+        return local.near(self._facts, np.unique(self._world.option_node[options]))
 
     def ask(self, rps: Floats) -> None:
         """Demand is [G] now: flows grow and shrink with it, and what a node cannot carry goes elsewhere."""
-        before = self._rps
+        before = self._world.group_rps
         times = np.divide(rps, before, out=np.ones_like(rps), where=before > 0)
         local.scale(self._facts, self._state, times)
         self._state.left[before <= 0] = rps[before <= 0]
-        self._rps = rps.copy()
+        self._world = replace(self._world, group_rps=rps)
         local.release_excess(self._facts, self._state, np.arange(len(self._world.node_model)))
         self._serve(np.flatnonzero(self._state.left > UNSERVED_RPS))
 
     # ---- what pays is done
 
+    def hand_over(self, groups: Ints, options: Ints, wanted: Ints) -> None:
+        """Nobody serves these groups for now; of these options as many replicas run as wanted, where that can be."""
+        local.release(self._facts, self._state, groups)
+        local.approach(self._facts, self._state, options, wanted)
+
+    def take(self, options: Ints, replicas: Ints, groups: Ints, nodes: Ints, rps: Floats) -> None:
+        """So many replicas of these options, and these flows of groups that nobody serves."""
+        local.approach(self._facts, self._state, options, replicas)
+        local.enter(self._facts, self._state, groups, nodes, rps)
+
+    def tidy(self, nodes: Ints, *, rounds: int) -> None:
+        """Bring what these nodes cannot carry elsewhere, serve what is left, and take steps around them."""
+        local.release_excess(self._facts, self._state, nodes)
+        left = np.flatnonzero(self._state.left > UNSERVED_RPS)
+        self._serve(left)
+        self._serve_with_more(left)
+        changed = np.flatnonzero(np.isin(self._world.option_node, nodes))
+        local.improve(self._facts, self._state, changed[self._is_hopeful(changed)], rounds)
+
     def improve(self, *, rounds: int, near: Ints | None = None) -> float:
         """Take steps while they save; gives USD per hour saved. Args: near: only around these groups."""
+        unserved = np.flatnonzero(self._state.left > UNSERVED_RPS)
+        self._serve(unserved)
+        saved = self._serve_with_more(unserved)
+        options = np.arange(len(self._pays)) if near is None else self._options(near)
+        return saved + local.improve(self._facts, self._state, options[self._is_hopeful(options)], rounds)
+
+    def _is_hopeful(self, options: Ints) -> Bools:
+        made: Bools = self._pays[options] | (self._state.replicas[options] > 0)
+        return made
+
+    def _serve_with_more(self, groups: Ints) -> float:
+        """Start what serves these groups, where that pays."""
         saved = 0.0
-        for priority in sorted(set(self._priority.tolist()), reverse=True):
-            mine = self._priority[self._world.group_model] == priority
-            unserved = np.flatnonzero(mine & (self._state.left > UNSERVED_RPS))
-            if len(unserved):
-                local.fill(self._facts, self._state, unserved)
-                saved += local.improve(self._facts, self._state, self._options(unserved), 1)
-        if near is None:
-            options = np.flatnonzero(self._pays | (self._state.replicas > 0))
-        else:
-            options = self._options(near)
-            options = options[self._pays[options] | (self._state.replicas[options] > 0)]
-        return saved + local.improve(self._facts, self._state, options, rounds)
+        priority = self._priority[self._world.group_model[groups]]
+        for one in sorted(set(priority.tolist()), reverse=True):
+            mine = groups[(priority == one) & (self._state.left[groups] > UNSERVED_RPS)]
+            if len(mine):
+                saved += local.improve(self._facts, self._state, self._options(mine), 1)
+        return saved
 
     def _serve(self, groups: Ints) -> None:
         priority = self._priority[self._world.group_model[groups]]
@@ -138,13 +160,37 @@ class Standing:
         made._state = local.copy(self._state)
         own = {name: getattr(self._facts, name).copy() for name in ("option_usd", "option_least", "option_most")}
         made._facts = self._facts._replace(**own)
-        made._devices, made._rps = self._devices.copy(), self._rps.copy()
+        made._devices = self._devices.copy()
         return made
 
     @property
     def replicas(self) -> Ints:
         """[O]"""
         return self._state.replicas.copy()
+
+    def flows(self) -> tuple[Ints, Ints, Floats]:
+        """(group, node, requests per second) of every flow."""
+        return local.flows(self._state)
+
+    @property
+    def load_rps(self) -> Floats:
+        """[N] what each node serves."""
+        return self._state.load.copy()
+
+    @property
+    def away_rps(self) -> Floats:
+        """[C] what leaves its continent."""
+        return self._state.away.copy()
+
+    @property
+    def bounds(self) -> tuple[Ints, Ints]:
+        """[O] the fewest and the most replicas that may run."""
+        return self._facts.option_least.copy(), self._facts.option_most.copy()
+
+    @property
+    def free_devices(self) -> Ints:
+        """[P]"""
+        return self._state.free.copy()
 
     @property
     def usd_per_hour(self) -> float:

@@ -1,0 +1,128 @@
+"""A large plan after an event: what the event changes is planned again, in fractions and then in whole replicas.
+
+A loss is made good by chains of small moves, which no single step finds. The programme in fractions does, in a few
+pivots from where it stands; what it changes is decided for each model in a small programme, with everything else held.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import numpy as np
+
+from placement import large
+from placement.coarse import DUST_RPS, WHOLE
+from placement.filters import Index
+from placement.large import Held, Planned
+from placement.standing import Standing
+from placement.world import Floats, Ints
+
+FOLLOWED = 0.02
+"""Users are told anew where at least this part of their class goes elsewhere in the programme."""
+CHANGED = 0.3
+SERVED_THERE = 0.2
+""" And where at least this part of their class is served on nodes where so much of a replica comes or goes."""
+
+
+class Mending:
+    """A plan with its programme, changed in place. After an event, `standing` has who serves whom with what runs."""
+
+    def __init__(self, index: Index, planned: Planned) -> None:
+        self.standing: Standing = planned.standing
+        self._index, self._coarse = index, planned.coarse
+        self._coarse.run()  # with the ways that were added last
+        self._seen()
+
+    def copy(self) -> Mending:
+        """Another that changes by itself."""
+        made = copy.copy(self)
+        made.standing, made._coarse = self.standing.copy(), self._coarse.copy()
+        made._seen()
+        return made
+
+    def lose(self, clusters: Iterable[str]) -> Ints:
+        """Nothing runs in these clusters any more. Gives the groups that they served."""
+        touched = self.standing.lose(clusters)
+        least, most = self.standing.bounds
+        closed = np.flatnonzero((most == 0) & (self._coarse.world.option_most > 0))
+        self._coarse.limit(closed, least[closed], most[closed])
+        return touched
+
+    def shrink(self, pool: str, devices: int) -> Ints:
+        """A pool has only so many devices. Gives the groups that it served."""
+        touched = self.standing.shrink(pool, devices)
+        self._coarse.stock(self.standing.pools[pool], devices)
+        return touched
+
+    def price(self, pool: str, usd_per_device_hour: float) -> Ints:
+        """A device of a pool costs so much. Gives the groups near to it."""
+        touched = self.standing.price(pool, usd_per_device_hour)
+        options = np.flatnonzero(self._coarse.world.option_pool == self.standing.pools[pool])
+        self._coarse.price(
+            options, (self._coarse.world.option_devices[options] * usd_per_device_hour).astype(np.float64)
+        )
+        return touched
+
+    def ask(self, rps: Floats) -> None:
+        """Demand is [G] now."""
+        self.standing.ask(rps)
+        self._coarse.ask(rps)
+
+    def follow(self, *, work: int = large.WORK, rounds: int = large.ROUNDS) -> None:
+        """Plan again what the programme in fractions changes. Args: as in `large.plan`, and of steps at the end."""
+        coarse, standing = self._coarse, self.standing
+        replicas, share = self._replicas, self._share
+        coarse.run()
+        self._seen()
+        world, moved = coarse.world, np.zeros(coarse.count, dtype=bool)
+        part = np.bincount(coarse.way_class, weights=np.abs(self._share - share), minlength=coarse.count)
+        moved = part > 2 * FOLLOWED
+        change = self._replicas - replicas
+        options = np.flatnonzero(np.abs(change) > WHOLE)
+        moved |= self._served_at(np.unique(world.option_node[np.abs(change) > CHANGED])) > SERVED_THERE
+        groups = coarse.members(moved)
+        before, (least, most) = standing.replicas, standing.bounds
+        wanted = np.clip(np.round(before[options] + change[options]), least[options], most[options])
+        standing.hand_over(groups, options, wanted.astype(np.int64))
+        nodes = [world.option_node[options]]
+        for at in sorted(range(len(world.service_ms)), key=lambda at: (-self._index.problem.models[at].priority, at)):
+            ways = np.flatnonzero((coarse.classes.model[coarse.way_class] == at) & moved[coarse.way_class])
+            mine = np.flatnonzero(world.option_model == at)
+            changes = np.abs(change[mine]) > WHOLE
+            if not len(ways) and not changes.any():
+                continue
+            now = standing.replicas[mine]
+            free = np.maximum(0, standing.free_devices[world.option_pool[mine]]) // world.option_devices[mine]
+            near = coarse.reduced_usd()[mine] < large.NEAR * world.option_usd[mine]
+            near &= np.isin(world.node_cluster[world.option_node[mine]], coarse.way[ways])
+            low = np.clip(np.minimum(before[mine], np.floor(before[mine] + change[mine])) - 1, least[mine], most[mine])
+            high = np.minimum(most[mine], now + free)
+            lower = np.where(changes | near, np.minimum(low, high), now)
+            upper = np.where(changes | near, high, now)
+            held = Held(load_rps=standing.load_rps, away_rps=standing.away_rps)
+            found = large.searched(
+                self._index, coarse, at, ways, lower.astype(float), upper.astype(float), work, held=held
+            )
+            if found is not None:
+                used = ways[found.flows > DUST_RPS]
+                flows = np.zeros(len(coarse.way))
+                flows[ways] = found.flows
+                entered = coarse.apportioned(used, flows)
+                standing.take(mine, found.replicas.astype(np.int64), *entered)
+                nodes.append(entered[1])
+        standing.tidy(np.unique(np.concatenate(nodes)), rounds=rounds)
+
+    def _served_at(self, nodes: Ints) -> Floats:
+        """[K] the part of each class that these nodes serve."""
+        coarse = self._coarse
+        group, node, rps = self.standing.flows()
+        there = np.isin(node, nodes)
+        served = np.bincount(coarse.class_of[group[there]], weights=rps[there], minlength=coarse.count)
+        made: Floats = served / np.maximum(coarse.classes.rps, DUST_RPS)
+        return made
+
+    def _seen(self) -> None:
+        coarse = self._coarse
+        self._replicas = coarse.replicas
+        self._share = coarse.flows / np.maximum(coarse.classes.rps, DUST_RPS)[coarse.way_class]
