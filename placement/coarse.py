@@ -171,6 +171,9 @@ class Coarse:
 
     def price(self, options: Ints, usd: Floats) -> None:
         """Other prices of one replica of these options."""
+        every = self.world.option_usd.copy()
+        every[options] = usd
+        self.world = replace(self.world, option_usd=every)
         self._solver.changeColsCost(len(options), options.astype(np.int32), usd)
 
     def stock(self, pool: int, devices: int) -> None:
@@ -190,13 +193,18 @@ class Coarse:
     def settle(self, prices: Prices, *, first: int, more: int) -> None:
         """Solve it, with the `first` best ways of each class at these prices, and `more` at a time while they save."""
         self.add_best(prices, first)
-        for _ in range(ROUNDS):
-            self.run()
+        self.resettle(more=more, rounds=ROUNDS)
+
+    def resettle(self, *, more: int, rounds: int) -> None:
+        """Solve it again, with `more` ways at a time while they save and at most so often."""
+        self.run()
+        for _ in range(rounds - 1):
             one, way, usd = self._cheapest(raised(self.world, self.prices), more)
             saves = usd < self._paid[one] - WORTH_ADDING * np.abs(self._paid[one]) - 1e-7
             if not saves.any():
-                break
+                return
             self._add(one[saves], way[saves])
+            self.run()
 
     def add_best(self, prices: Prices, count: int) -> None:
         """Add the `count` best ways of each class at these prices."""

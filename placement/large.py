@@ -267,7 +267,9 @@ def searched(
     """
     made, flows = _formulated(index, plan, at, ways, held=held, misses=misses)
     columns = list(made.replicas.values())
-    for column, low, high in zip(columns, lower.tolist(), upper.tolist(), strict=True):
+    prices_usd = plan.world.option_usd[plan.world.option_model == at].tolist()
+    for column, low, high, usd in zip(columns, lower.tolist(), upper.tolist(), prices_usd, strict=True):
+        made.programme.cost[column] = usd
         made.programme.lower[column], made.programme.upper[column] = low, min(high, made.programme.upper[column])
     found = highs.solve(made.programme, gap=GAP, node_limit=work, plain=True)
     if found is None:

@@ -18,6 +18,8 @@ from placement.large import Held, Planned
 from placement.standing import Standing
 from placement.world import Floats, Ints
 
+ROUNDS = 2
+"""Of the programme in fractions, to which ways are added."""
 FOLLOWED = 0.02
 """Users are told anew where at least this part of their class goes elsewhere in the programme."""
 CHANGED = 0.3
@@ -69,15 +71,20 @@ class Mending:
         self.standing.ask(rps)
         self._coarse.ask(rps)
 
-    def follow(self, *, work: int = large.WORK, rounds: int = large.ROUNDS) -> None:
-        """Plan again what the programme in fractions changes. Args: as in `large.plan`, and of steps at the end."""
+    def follow(self, *, everywhere: bool = False, work: int = large.WORK, rounds: int = large.ROUNDS) -> None:
+        """Plan again what the programme in fractions changes.
+
+        Args: everywhere: who serves whom too, as after a change of all demand. work: nodes of branch and bound for each
+            model. rounds: of steps at the end.
+        """
         coarse, standing = self._coarse, self.standing
         replicas, share = self._replicas, self._share
-        coarse.run()
+        coarse.resettle(more=large.MORE_PRICED_WAYS, rounds=ROUNDS)
         self._seen()
-        world, moved = coarse.world, np.zeros(coarse.count, dtype=bool)
+        share = np.concatenate([share, np.zeros(len(self._share) - len(share))])
+        world = coarse.world
         part = np.bincount(coarse.way_class, weights=np.abs(self._share - share), minlength=coarse.count)
-        moved = part > 2 * FOLLOWED
+        moved = (part > 2 * FOLLOWED) | everywhere
         change = self._replicas - replicas
         options = np.flatnonzero(np.abs(change) > WHOLE)
         moved |= self._served_at(np.unique(world.option_node[np.abs(change) > CHANGED])) > SERVED_THERE

@@ -21,7 +21,7 @@ LOSSES = 40
 ANEW = 4
 """Of the losses, so many are planned anew beside the mended plan."""
 NOISE = 0.03
-ROUNDS = 2
+ROUNDS = 1
 
 
 def events() -> Iterator[dict[str, object]]:
@@ -89,7 +89,7 @@ def _noise(size: str, problem: Problem, planned: Mending, seed: int) -> Iterator
     mended = planned.copy()
     begun_s = time.perf_counter()
     mended.ask(world.world.group_rps)
-    mended.follow(rounds=ROUNDS)
+    mended.follow(everywhere=True, rounds=ROUNDS)
     taken_s = time.perf_counter() - begun_s
     replicas = sum(planned.standing.counts().values())
     moved = _moved(planned, mended.standing.counts())
