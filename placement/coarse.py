@@ -159,11 +159,19 @@ class Coarse:
     def copy(self) -> Coarse:
         """The same, solved as far, to be changed by itself."""
         made = copy.copy(self)
+        made._has = self._has.copy()
         made._solver = highs.quiet()
         made._solver.passModel(self._solver.getLp())
         made._solver.setBasis(self._solver.getBasis())
         made.run()
         return made
+
+    def stick(self, part: float) -> None:
+        """From the next `run` on another way must save its class more than this part of what it pays now."""
+        discount = np.where(self.flows > DUST_RPS, part * np.maximum(0.0, self._paid[self.way_class]), 0.0)
+        columns = self._first_way + np.arange(len(self.way), dtype=np.int32)
+        usd = self.classes.usd[self.way_class, self.way] - discount
+        self._solver.changeColsCost(len(columns), columns, usd)
 
     def limit(self, options: Ints, least: Ints, most: Ints) -> None:
         """Other bounds of these options, from the next `run` on."""

@@ -703,10 +703,13 @@ def clear(f: Facts, s: State, pool: int, options: Ints) -> None:
 
 @compiled
 def approach(f: Facts, s: State, options: Ints, wanted: Ints) -> None:
-    """As many replicas of these options as wanted, as far as rules, bounds and devices let it be."""
+    """As many replicas of these options as wanted, as far as rules, bounds, devices and what they serve let it be."""
     for place in range(len(options)):
-        while s.replicas[options[place]] > wanted[place] and _holds(f, s, options[place], -1):
-            _change(f, s, options[place], -1)
+        option, node = options[place], f.option_node[options[place]]
+        while s.replicas[option] > wanted[place] and _holds(f, s, option, -1):
+            if s.load[node] > s.capacity[node] - f.option_rps[option] + ROUNDING:
+                break
+            _change(f, s, option, -1)
     for place in range(len(options)):
         while s.replicas[options[place]] < wanted[place] and _holds(f, s, options[place], 1):
             _change(f, s, options[place], 1)

@@ -12,14 +12,16 @@ from collections.abc import Iterable
 import numpy as np
 
 from placement import large
-from placement.coarse import DUST_RPS, WHOLE
+from placement.coarse import DUST_RPS, SHORT_RPS, WHOLE
 from placement.filters import Index
 from placement.large import Held, Planned
 from placement.standing import Standing
 from placement.world import Floats, Ints
 
-ROUNDS = 2
-"""Of the programme in fractions, to which ways are added."""
+ROUNDS = 3
+"""Of the programme in fractions, to which ways are added where somebody has none left."""
+STICKS = 0.01
+"""Nothing goes elsewhere in the programme to save less than this part: many ways cost almost the same."""
 FOLLOWED = 0.02
 """Users are told anew where at least this part of their class goes elsewhere in the programme."""
 CHANGED = 0.3
@@ -35,6 +37,7 @@ class Mending:
         self._index, self._coarse = index, planned.coarse
         self._coarse.run()  # with the ways that were added last
         self._seen()
+        self._coarse.stick(STICKS)
 
     def copy(self) -> Mending:
         """Another that changes by itself."""
@@ -79,7 +82,10 @@ class Mending:
         """
         coarse, standing = self._coarse, self.standing
         replicas, share = self._replicas, self._share
-        coarse.resettle(more=large.MORE_PRICED_WAYS, rounds=ROUNDS)
+        unserved_rps = coarse.unserved.sum()
+        coarse.run()
+        if coarse.unserved.sum() > unserved_rps + SHORT_RPS:
+            coarse.resettle(more=large.MORE_PRICED_WAYS, rounds=ROUNDS)
         self._seen()
         share = np.concatenate([share, np.zeros(len(self._share) - len(share))])
         world = coarse.world
@@ -88,6 +94,7 @@ class Mending:
         change = self._replicas - replicas
         options = np.flatnonzero(np.abs(change) > WHOLE)
         moved |= self._served_at(np.unique(world.option_node[np.abs(change) > CHANGED])) > SERVED_THERE
+        moved |= np.bincount(coarse.class_of, weights=standing.unserved, minlength=coarse.count) > SHORT_RPS
         groups = coarse.members(moved)
         before, (least, most) = standing.replicas, standing.bounds
         wanted = np.clip(np.round(before[options] + change[options]), least[options], most[options])
@@ -110,7 +117,7 @@ class Mending:
             held = Held(load_rps=standing.load_rps, away_rps=standing.away_rps)
             found = large.searched(
                 self._index, coarse, at, ways, lower.astype(float), upper.astype(float), work, held=held
-            )
+            ) or large.searched(self._index, coarse, at, ways, now.astype(float), upper.astype(float), work, held=held)
             if found is not None:
                 used = ways[found.flows > DUST_RPS]
                 flows = np.zeros(len(coarse.way))
@@ -119,6 +126,7 @@ class Mending:
                 standing.take(mine, found.replicas.astype(np.int64), *entered)
                 nodes.append(entered[1])
         standing.tidy(np.unique(np.concatenate(nodes)), rounds=rounds)
+        coarse.stick(STICKS)
 
     def _served_at(self, nodes: Ints) -> Floats:
         """[K] the part of each class that these nodes serve."""

@@ -210,6 +210,11 @@ class Standing:
         return told(self._numbered, *local.flows(self._state))
 
     @property
+    def unserved(self) -> Floats:
+        """[G] requests per second."""
+        return self._state.left.copy()
+
+    @property
     def unserved_rps(self) -> float:
         """Of all groups."""
         return float(self._state.left.sum())
