@@ -402,7 +402,7 @@ def _usd(f: Facts, group: int, node: int) -> float:
     )
 
 
-@compiled
+@inlined
 def _elsewhere(f: Facts, s: State, group: int, node: int) -> tuple[int, float]:
     """The cheapest near node with room but this one, or -1."""
     near, capacity, load = f.near, s.capacity, s.load
