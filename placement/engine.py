@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from placement import formulation, highs, rules
+from placement import formulation, highs, kernel, rules
 from placement.filters import Index
 from placement.model import (
     Cell,
@@ -40,10 +40,9 @@ NEAR_GAP = 0.005
 NEAR_NODE_LIMIT = 500
 """Half a percent is less than policies' minimum gain, so a better answer within it would not be acted on."""
 LUMPY_GAP = 0.02
-LUMPY_FLOWS = 2_000
+LUMPY_ARCS = 2_000
 LUMPY_NODE_LIMIT = 50
-"""Where replicas are few, a plan near the relaxation may be far from the best: then the whole programme is searched,
-with rows that make it tight, unless it is too large for that."""
+"""Where replicas are few, a plan near the relaxation may be far from the best: then the kernel is searched."""
 DUST_RPS = 1e-6
 ROUND = 1e-6
 DECIMALS = 6
@@ -134,15 +133,28 @@ def _answer(
         if found is None:
             continue
         relaxed = (made, fractions) if fractions is not None else None
-        if found.objective - found.bound > LUMPY_GAP * abs(found.objective) and len(made.flows) <= LUMPY_FLOWS:
-            tight = formulation.formulate(index, with_shortfall=misses, tiers=tiers, least=least, tight=True)
-            better = highs.solve(tight.programme, gap=NEAR_GAP, node_limit=LUMPY_NODE_LIMIT if work is None else work)
-            bound = max(found.bound, better.bound) if better is not None else found.bound
-            if better is not None and better.objective < found.objective:
-                made, found = tight, better
-            found = replace(found, bound=min(bound, found.objective))
+        if _is_lumpy(found):
+            found = _searched(made, found, work)
         return _Whole(made=made, found=found, misses=misses, relaxed=relaxed)
     raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
+
+
+def _is_lumpy(found: highs.Found) -> bool:
+    return found.objective - found.bound > LUMPY_GAP * abs(found.objective)
+
+
+def _searched(made: formulation.Formulation, found: highs.Found, work: int | None) -> highs.Found:
+    """An answer that is no worse than `found`, and closer to its bound."""
+    tight = kernel.tighten(made.programme, made.facilities)
+    if tight is None:
+        return found
+    found = replace(found, bound=min(max(found.bound, tight.found.objective), found.objective))
+    if not _is_lumpy(found):
+        return found
+    better = tight.search(arcs=LUMPY_ARCS, gap=NEAR_GAP, node_limit=LUMPY_NODE_LIMIT if work is None else work)
+    if better is None or better.objective >= found.objective:
+        return found
+    return replace(better, bound=min(max(found.bound, better.bound), better.objective))
 
 
 def _tiers(index: Index, solution: Solution, work: int | None) -> list[formulation.Tier]:
