@@ -40,9 +40,12 @@ NEAR_GAP = 0.005
 NEAR_NODE_LIMIT = 500
 """Half a percent is less than policies' minimum gain, so a better answer within it would not be acted on."""
 LUMPY_GAP = 0.02
-LUMPY_ARCS = 2_000
 LUMPY_NODE_LIMIT = 50
-"""Where replicas are few, a plan near the relaxation may be far from the best: then the kernel is searched."""
+ALONE_ARCS, LUMPY_ARCS = 500, 1_000
+SEARCH_GAP, ROUNDS = 0.001, 3
+"""Where replicas are few, a plan near the relaxation may be far from the best. Then model by model is placed anew, which
+takes less than a second at the demo's size. Only what is still far from its bound is searched as a whole, and from
+there two models at a time, which may take a minute."""
 DUST_RPS = 1e-6
 ROUND = 1e-6
 DECIMALS = 6
@@ -151,10 +154,14 @@ def _searched(made: formulation.Formulation, found: highs.Found, work: int | Non
     found = replace(found, bound=min(max(found.bound, tight.found.objective), found.objective))
     if not _is_lumpy(found):
         return found
-    better = tight.search(arcs=LUMPY_ARCS, gap=NEAR_GAP, node_limit=LUMPY_NODE_LIMIT if work is None else work)
-    if better is None or better.objective >= found.objective:
-        return found
-    return replace(better, bound=min(max(found.bound, better.bound), better.objective))
+    nodes = LUMPY_NODE_LIMIT if work is None else work
+    found = tight.improve(found, 1, arcs=ALONE_ARCS, gap=SEARCH_GAP, node_limit=nodes, rounds=ROUNDS)
+    if _is_lumpy(found):
+        other = tight.search(arcs=LUMPY_ARCS, gap=NEAR_GAP, node_limit=nodes) or found
+        other = tight.improve(other, 2, arcs=LUMPY_ARCS, gap=SEARCH_GAP, node_limit=nodes, rounds=ROUNDS)
+        if other.objective < found.objective:
+            found = replace(other, bound=max(found.bound, other.bound))
+    return replace(found, bound=min(found.bound, found.objective))
 
 
 def _tiers(index: Index, solution: Solution, work: int | None) -> list[formulation.Tier]:

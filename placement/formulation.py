@@ -181,7 +181,7 @@ def _routing(
         programme.row(terms, lower=demand.requests_per_second, upper=demand.requests_per_second)
     for cluster, of_one in sorted(capacity.items()):
         row = programme.row({**{column: -rps for column, rps in of_one.items()}, **into[cluster]}, upper=0.0)
-        made.facilities.append(Facility(row=row, arcs=tuple(into[cluster]), capacity=of_one))
+        made.facilities.append(Facility(row=row, arcs=tuple(into[cluster]), capacity=of_one, group=model.name))
 
 
 def _unit_usd(model: Model, options: tuple[Option, ...]) -> dict[str, float]:

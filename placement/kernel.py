@@ -11,7 +11,8 @@ add least, by their facility and by themselves. Its programme in whole numbers i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,6 +40,8 @@ class Facility:
     arcs: Sequence[int]
     capacity: dict[int, float]
     """Integer column -> what one of it carries."""
+    group: str = ""
+    """Facilities of different groups serve different demands: little but devices is common to them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +71,7 @@ class Tight:
     """The relaxation with every variable upper bound, and what using each arc adds to it at least."""
 
     programme: Programme
+    facilities: Sequence[Facility]
     bounds: Bounds
     found: Found
     added: Floats
@@ -75,16 +79,60 @@ class Tight:
 
     def search(self, *, arcs: int, gap: float, node_limit: int, time_limit_s: float | None = None) -> Found | None:
         """The best answer found in whole numbers with the `arcs` arcs of the kernel; its bound is the relaxation's."""
-        order = np.argsort(self.added, kind="stable")
+        kept = np.argsort(self.added, kind="stable")[:arcs]
+        return self._searched(kept, {}, gap=gap, node_limit=node_limit, time_limit_s=time_limit_s)
+
+    def improve(self, found: Found, together: int, *, arcs: int, gap: float, node_limit: int, rounds: int) -> Found:
+        """An answer no worse than `found`: some groups `together` are searched, the others keep their facilities.
+
+        Each choice of so many groups has its turn in each round; a round that gains less than the gap is the last.
+        """
+        names = sorted({one.group for one in self.facilities})
+        choices = list(itertools.combinations(names, min(together, len(names))))
+        group = np.repeat([one.group for one in self.facilities], [len(one.arcs) for one in self.facilities])
+        for _ in range(rounds):
+            before = found.objective
+            for chosen in choices:
+                fixed = {
+                    site: float(round(found.values[site]))
+                    for one in self.facilities
+                    if one.group not in chosen
+                    for site in one.capacity
+                }
+                used = found.values[self.bounds.arc] > USED
+                added = np.where(used, -1.0, np.where(np.isin(group, chosen), self.added, np.inf))
+                count = min(max(arcs, int(used.sum())), int(np.isfinite(added).sum()))
+                kept = np.argsort(added, kind="stable")[:count]
+                better = self._searched(kept, fixed, gap=gap, node_limit=node_limit)
+                if better is not None and better.objective < found.objective:
+                    found = replace(better, bound=max(found.bound, better.bound))
+            if found.objective > before - gap * abs(before):
+                break
+        return found
+
+    def _searched(
+        self,
+        arcs: Ints,
+        fixed: Mapping[int, float],
+        *,
+        gap: float,
+        node_limit: int,
+        time_limit_s: float | None = None,
+    ) -> Found | None:
+        """The best answer with these arcs (places in `bounds.arc`) alone, and some columns fixed."""
         kept = np.ones(len(self.programme.cost), bool)
-        kept[self.bounds.arc[order[arcs:]]] = False
-        inner = _part(self.programme, kept, self.bounds.rows(np.sort(order[:arcs])))
-        found = highs.solve(inner, gap=gap, node_limit=node_limit, time_limit_s=time_limit_s)
+        kept[self.bounds.arc] = False
+        kept[self.bounds.arc[arcs]] = True
+        part = _part(self.programme, kept, self.bounds.rows(np.sort(arcs)))
+        number = np.cumsum(kept) - 1
+        for column, value in fixed.items():
+            part.lower[number[column]] = part.upper[number[column]] = value
+        found = highs.solve(part, gap=gap, node_limit=node_limit, time_limit_s=time_limit_s)
         if found is None:
             return None
         values = np.zeros(len(kept))
         values[kept] = found.values
-        bound = found.bound if kept.all() else self.found.objective
+        bound = found.bound if kept.all() and not fixed else self.found.objective
         return replace(found, values=values, bound=min(max(bound, self.found.objective), found.objective))
 
 
@@ -108,6 +156,7 @@ def tighten(programme: Programme, facilities: Sequence[Facility]) -> Tight | Non
         return None
     return Tight(
         programme=programme,
+        facilities=facilities,
         bounds=bounds,
         found=found,
         added=_added(programme, facilities, found, np.where(row_of >= 0, np.append(found.duals, 0.0)[row_of], 0.0)),

@@ -16,6 +16,8 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "policies": loading.policies,
     "placement": placement.placement,
     "survive": placement.survive,
+    "lumpy": placement.lumpy,
+    "literature": placement.from_literature,
     "routes": routes.routes,
     "traffic": traffic.traffic,
     "reports": reports.reports,
