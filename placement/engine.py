@@ -43,9 +43,9 @@ LUMPY_GAP = 0.02
 LUMPY_NODE_LIMIT = 50
 ALONE_ARCS, LUMPY_ARCS = 500, 1_000
 SEARCH_GAP, ROUNDS = 0.001, 3
-"""Where replicas are few, a plan near the relaxation may be far from the best. Then model by model is placed anew, which
-takes less than a second at the demo's size. Only what is still far from its bound is searched as a whole, and from
-there two models at a time, which may take a minute."""
+"""Where replicas are few, a plan near the relaxation may be far from the best. Then model by model is placed anew,
+which takes less than a second at the demo's size. Only what is still far from its bound is searched as a whole, and
+from there two models at a time, which may take a minute."""
 DUST_RPS = 1e-6
 ROUND = 1e-6
 DECIMALS = 6

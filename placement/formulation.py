@@ -155,9 +155,7 @@ def add_replicas(
         programme.row(budget, upper=float(model.max_starts))
 
 
-def _routing(
-    made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, is_wanted: bool
-) -> None:
+def _routing(made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, is_wanted: bool) -> None:
     programme = made.programme
     capacity: dict[str, dict[int, float]] = defaultdict(dict)
     for option in options:

@@ -141,7 +141,7 @@ def tighten(programme: Programme, facilities: Sequence[Facility]) -> Tight | Non
     bounds = _bounds(programme, facilities)
     relaxation = Relaxation(programme)
     row_of = np.full(len(bounds.arc), -1)
-    found = relaxation.solve()
+    found = relaxation.solve() if len(bounds.arc) else highs.solve(programme, relaxed=True)
     for _ in range(ROUNDS):
         if found is None:
             return None

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from placement import highs, kernel
+from placement import kernel
 from placement.highs import Found, Programme
 from placement.kernel import Facility
 

@@ -68,9 +68,9 @@ def from_literature() -> Iterator[dict[str, object]]:
     for name, capacity, optimum in literature.large_optima():
         path = literature.DATA / "orlib_cap" / f"{name}.txt"
         yield from _of_file(f"{name}-{capacity:g}", path, "cap", capacity, "optimum", optimum)
-    for number, single in enumerate(literature.single_source_optima(), start=1):
-        path = literature.DATA / "holmberg" / f"p{number}.txt"
-        yield from _of_file(f"holmberg p{number}", path, "holmberg", None, "single-source optimum", single)
+    for file, single in enumerate(literature.single_source_optima(), start=1):
+        path = literature.DATA / "holmberg" / f"p{file}.txt"
+        yield from _of_file(f"holmberg p{file}", path, "holmberg", None, "single-source optimum", single)
 
 
 def _of_file(
