@@ -41,11 +41,12 @@ NEAR_NODE_LIMIT = 500
 """Half a percent is less than policies' minimum gain, so a better answer within it would not be acted on."""
 LUMPY_GAP = 0.02
 LUMPY_NODE_LIMIT = 50
-ALONE_ARCS, LUMPY_ARCS = 500, 1_000
-SEARCH_GAP, ROUNDS = 0.001, 3
+ALONE_ARCS, LUMPY_ARCS, WHOLE_ARCS = 500, 1_000, 2_000
+SEARCH_GAP, ROUNDS_ALONE, PAIRS = 0.001, 3, 18
 """Where replicas are few, a plan near the relaxation may be far from the best. Then model by model is placed anew,
 which takes less than a second at the demo's size. Only what is still far from its bound is searched as a whole, and
-from there two models at a time, which may take a minute."""
+from there two models at a time, which may take a minute. Up to WHOLE_ARCS all arcs are kept: that improves the bound
+too."""
 DUST_RPS = 1e-6
 ROUND = 1e-6
 DECIMALS = 6
@@ -155,12 +156,15 @@ def _searched(made: formulation.Formulation, found: highs.Found, work: int | Non
     if not _is_lumpy(found):
         return found
     nodes = LUMPY_NODE_LIMIT if work is None else work
-    found = tight.improve(found, 1, arcs=ALONE_ARCS, gap=SEARCH_GAP, node_limit=nodes, rounds=ROUNDS)
+    alone = ROUNDS_ALONE * len({one.group for one in made.facilities})
+    found = tight.improve(found, 1, arcs=ALONE_ARCS, gap=SEARCH_GAP, node_limit=nodes, searches=alone)
     if _is_lumpy(found):
-        other = tight.search(arcs=LUMPY_ARCS, gap=NEAR_GAP, node_limit=nodes) or found
-        other = tight.improve(other, 2, arcs=LUMPY_ARCS, gap=SEARCH_GAP, node_limit=nodes, rounds=ROUNDS)
+        arcs = WHOLE_ARCS if len(made.flows) <= WHOLE_ARCS else LUMPY_ARCS
+        other = tight.search(arcs=arcs, gap=NEAR_GAP, node_limit=nodes) or found
+        other = tight.improve(other, 2, arcs=LUMPY_ARCS, gap=SEARCH_GAP, node_limit=nodes, searches=PAIRS)
         if other.objective < found.objective:
-            found = replace(other, bound=max(found.bound, other.bound))
+            found = replace(other, bound=found.bound)
+        found = replace(found, bound=max(found.bound, other.bound))
     return replace(found, bound=min(found.bound, found.objective))
 
 

@@ -82,32 +82,34 @@ class Tight:
         kept = np.argsort(self.added, kind="stable")[:arcs]
         return self._searched(kept, {}, gap=gap, node_limit=node_limit, time_limit_s=time_limit_s)
 
-    def improve(self, found: Found, together: int, *, arcs: int, gap: float, node_limit: int, rounds: int) -> Found:
+    def improve(self, found: Found, together: int, *, arcs: int, gap: float, node_limit: int, searches: int) -> Found:
         """An answer no worse than `found`: some groups `together` are searched, the others keep their facilities.
 
-        Each choice of so many groups has its turn in each round; a round that gains less than the gap is the last.
+        Each choice of so many groups has its turn in each round. It ends with a round that gains less than the gap, or
+        after so many `searches`.
         """
         names = sorted({one.group for one in self.facilities})
         choices = list(itertools.combinations(names, min(together, len(names))))
         group = np.repeat([one.group for one in self.facilities], [len(one.arcs) for one in self.facilities])
-        for _ in range(rounds):
-            before = found.objective
-            for chosen in choices:
-                fixed = {
-                    site: float(round(found.values[site]))
-                    for one in self.facilities
-                    if one.group not in chosen
-                    for site in one.capacity
-                }
-                used = found.values[self.bounds.arc] > USED
-                added = np.where(used, -1.0, np.where(np.isin(group, chosen), self.added, np.inf))
-                count = min(max(arcs, int(used.sum())), int(np.isfinite(added).sum()))
-                kept = np.argsort(added, kind="stable")[:count]
-                better = self._searched(kept, fixed, gap=gap, node_limit=node_limit)
-                if better is not None and better.objective < found.objective:
-                    found = replace(better, bound=max(found.bound, better.bound))
-            if found.objective > before - gap * abs(before):
-                break
+        before = found.objective
+        for turn, chosen in enumerate(itertools.islice(itertools.cycle(choices), searches), start=1):
+            fixed = {
+                site: float(round(found.values[site]))
+                for one in self.facilities
+                if one.group not in chosen
+                for site in one.capacity
+            }
+            used = found.values[self.bounds.arc] > USED
+            added = np.where(used, -1.0, np.where(np.isin(group, chosen), self.added, np.inf))
+            count = min(max(arcs, int(used.sum())), int(np.isfinite(added).sum()))
+            kept = np.argsort(added, kind="stable")[:count]
+            better = self._searched(kept, fixed, gap=gap, node_limit=node_limit)
+            if better is not None and better.objective < found.objective:
+                found = replace(better, bound=max(found.bound, better.bound))
+            if turn % len(choices) == 0:
+                if found.objective > before - gap * abs(before):
+                    break
+                before = found.objective
         return found
 
     def _searched(
