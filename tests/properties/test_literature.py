@@ -26,7 +26,7 @@ def test_the_small_files_of_or_library_are_solved_to_their_optimum_and_proved() 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_large_files_of_or_library_come_within_a_ten_thousandth_of_their_optimum() -> None:
-    """The smallest capacity of each file; all twelve are in `make bench CASE=literature`. Plans of many sites would waste money."""
+    """Plans of many sites would waste money. The least capacity of each file; `make bench CASE=literature` has all."""
     for name, capacity, optimum in literature.large_optima()[::4]:
         answer = literature.solve(literature.read(DATA / "orlib_cap" / f"{name}.txt", "cap", capacity=capacity))
         assert answer is not None and answer.bound <= optimum * (1 + 1e-6), name
