@@ -26,6 +26,7 @@ from math import inf
 from placement import rules
 from placement.filters import Index, Option
 from placement.highs import Found, Programme
+from placement.kernel import Facility
 from placement.model import Cell, Cluster, Demand, Floor, Intake, Model, Problem
 
 USD_PER_HOUR = 3.6
@@ -56,6 +57,8 @@ class Formulation:
     unserved: dict[tuple[str, str], int] = field(default_factory=dict)
     devices: dict[str, int] = field(default_factory=dict)
     """Pool -> its row."""
+    facilities: list[Facility] = field(default_factory=list)
+    """A model in a cluster: what is served there, by which replicas."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,22 +100,20 @@ def formulate(
     *,
     with_shortfall: bool = False,
     without_floors: bool = False,
-    tight: bool = False,
     tiers: Sequence[Tier] = (),
     least: float = -inf,
 ) -> Formulation:
     """The placement programme.
 
-    Args: with_shortfall: let floors be missed, at a price above everything. without_floors: leave them out. tight: say
-        for each pair that it needs replicas, which the capacity rows imply in whole numbers alone. tiers: what models
-        of some priorities may leave unserved. least: models of lower priority are worth nothing.
+    Args: with_shortfall: let floors be missed, at a price above everything. without_floors: leave them out. tiers: what
+        models of some priorities may leave unserved. least: models of lower priority are worth nothing.
     """
     made = Formulation()
     in_pool: dict[str, dict[int, float]] = defaultdict(dict)
     for model in index.problem.models:
         options = index.options(model)
         add_replicas(made, index, model, options, in_pool, with_shortfall=with_shortfall)
-        _routing(made, index, model, options, is_wanted=model.priority >= least, tight=tight)
+        _routing(made, index, model, options, is_wanted=model.priority >= least)
         if not without_floors:
             add_floors(made, index, model, options, with_shortfall=with_shortfall)
         add_spot(made, index, model, options, only_held=with_shortfall or without_floors)
@@ -155,15 +156,13 @@ def add_replicas(
         programme.row(budget, upper=float(model.max_starts))
 
 
-def _routing(
-    made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, is_wanted: bool, tight: bool
-) -> None:
+def _routing(made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, is_wanted: bool) -> None:
     programme = made.programme
     capacity: dict[str, dict[int, float]] = defaultdict(dict)
     for option in options:
         column = made.replicas[model.name, option.pool.name]
         rps = option.shape.requests_per_second * model.target_utilisation
-        capacity[option.pool.cluster][column] = -rps
+        capacity[option.pool.cluster][column] = rps
     unit_usd = _unit_usd(model, options)
     into: dict[str, dict[int, float]] = defaultdict(dict)
     leaving: dict[str, dict[int, float]] = defaultdict(dict)
@@ -180,13 +179,11 @@ def _routing(
             terms[column] = 1.0
             if model.is_capped and index.leaves(demand.cell, cluster):
                 leaving[index.cells[demand.cell].continent][column] = 1.0
-            if tight:
-                most = {n: max(rps, -demand.requests_per_second) for n, rps in capacity[cluster].items()}
-                programme.row({column: 1.0, **most}, upper=0.0)
             into[cluster][column] = 1.0
         programme.row(terms, lower=demand.requests_per_second, upper=demand.requests_per_second)
-    for cluster, terms in sorted(capacity.items()):
-        programme.row({**terms, **into[cluster]}, upper=0.0)
+    for cluster, of_one in sorted(capacity.items()):
+        row = programme.row({**{column: -rps for column, rps in of_one.items()}, **into[cluster]}, upper=0.0)
+        made.facilities.append(Facility(row=row, arcs=tuple(into[cluster]), capacity=of_one, group=model.name))
     add_caps(programme, index, model, leaving)
 
 

@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 
 import highspy
 import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 SEED = 20260101
 
@@ -97,6 +101,32 @@ def solve(
     is_mip = any(programme.is_integer) and not relaxed
     solver.passModel(_lp(programme, is_mip=is_mip))
     solver.run()
+    return _found(solver, len(programme.row_lower), is_mip=is_mip)
+
+
+class Relaxation:
+    """A programme in fractions, to which rows are added: each answer begins at the one before."""
+
+    def __init__(self, programme: Programme) -> None:
+        self.rows = len(programme.row_lower)
+        self._solver = quiet()
+        self._solver.passModel(_lp(programme, is_mip=False))
+
+    def add(self, starts: Ints, columns: Ints, values: Floats) -> None:
+        """Add rows `sum(value * x[column]) <= 0`; row i has the terms from starts[i] to starts[i + 1]."""
+        count = len(starts) - 1
+        lower, upper = np.full(count, -highspy.kHighsInf), np.zeros(count)
+        begin, which = starts[:-1].astype(np.int32), columns.astype(np.int32)
+        self._solver.addRows(count, lower, upper, len(columns), begin, which, values)
+        self.rows += count
+
+    def solve(self) -> Found | None:
+        """The best answer, or None when there is none."""
+        self._solver.run()
+        return _found(self._solver, self.rows, is_mip=False)
+
+
+def _found(solver: highspy.Highs, rows: int, *, is_mip: bool) -> Found | None:
     info = solver.getInfo()
     if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
         return None
@@ -104,7 +134,7 @@ def solve(
     bound = float(info.mip_dual_bound) if is_mip else objective
     answer = solver.getSolution()
     values = np.asarray(answer.col_value, dtype=np.float64)
-    duals, reduced = np.zeros(len(programme.row_lower)), np.zeros(len(values))
+    duals, reduced = np.zeros(rows), np.zeros(len(values))
     if not is_mip:
         duals = np.asarray(answer.row_dual, dtype=np.float64)
         reduced = np.asarray(answer.col_dual, dtype=np.float64)

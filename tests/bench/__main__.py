@@ -17,6 +17,8 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "placement": placement.placement,
     "survive": placement.survive,
     "events": events.events,
+    "lumpy": placement.lumpy,
+    "literature": placement.from_literature,
     "routes": routes.routes,
     "traffic": traffic.traffic,
     "reports": reports.reports,

@@ -1,4 +1,4 @@
-"""Files of the literature on capacitated facility location, by the solver that the engine has.
+"""Files of the literature on capacitated facility location, by the solver and the kernel that the engine has.
 
 A warehouse is a pool of one device: opening it is starting one replica. A customer's demand may be split. That is what
 the optima of OR-Library assume; those of Holmberg et al. are for customers that may not be split, so they are upper
@@ -16,13 +16,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from placement import highs
+from placement import kernel
 from placement.highs import Found, Programme
+from placement.kernel import Facility
 
 Floats = NDArray[np.float64]
 
+DATA = Path(__file__).parents[3] / "shared" / "data" / "facility-location"
+"""Not part of the project: what uses it does without where it is not there."""
 Format = Literal["cap", "holmberg"]
 NODE_LIMIT = 1_000_000
+SMALL_ARCS = 20_000
+"""Up to so many the whole programme is searched to the end; of more, the kernel."""
+KERNEL_ARCS = 10_000
 PROVED = 1e-8
 
 
@@ -32,6 +38,7 @@ class Instance:
 
     programme: Programme
     is_open: tuple[int, ...]
+    facilities: tuple[Facility, ...]
 
 
 def read(path: Path, form: Format, *, capacity: float | None = None) -> Instance:
@@ -45,6 +52,32 @@ def read(path: Path, form: Format, *, capacity: float | None = None) -> Instance
     except (IndexError, ValueError) as error:
         hint = "; it names no capacities, give --capacity" if "capacity" in words and capacity is None else ""
         raise ValueError(f"{path}: no {form} file: {error}{hint}") from error
+
+
+def small_optima() -> dict[str, float]:
+    """File of OR-Library -> optimum, for the files that name their capacities."""
+    rows = [line.split() for line in _optima_lines()]
+    return {row[0]: float(row[1]) for row in rows if len(row) == 2 and row[0].startswith("cap")}
+
+
+def large_optima() -> list[tuple[str, float, float]]:
+    """(file of OR-Library, capacity of every warehouse, optimum) for the others."""
+    found, name = [], ""
+    for line in _optima_lines():
+        words = line.replace("(capacity", "").replace(")", "").split()
+        name = words[0] if words and words[0].startswith("cap") else name
+        if line.endswith(")"):
+            found.append((name, float(words[-1]), float(words[-2])))
+    return found
+
+
+def single_source_optima() -> list[float]:
+    """Of each file of Holmberg et al., in order: the optimum when no customer may be split."""
+    return [float(word) for word in (DATA / "holmberg" / "os.txt").read_text(encoding="ascii").split()]
+
+
+def _optima_lines() -> list[str]:
+    return [line.strip() for line in (DATA / "orlib_cap" / "capopt.txt").read_text(encoding="ascii").splitlines()]
 
 
 def _cap(words: list[str], capacity: float | None) -> tuple[Floats, Floats, Floats, Floats]:
@@ -65,27 +98,40 @@ def _holmberg(words: list[str]) -> tuple[Floats, Floats, Floats, Floats]:
 
 
 def _programme(widths: Floats, opening: Floats, demands: Floats, costs: Floats) -> Instance:
-    """Open warehouses and ways as a programme: x <= demand * open makes its relaxation strong."""
+    """Open warehouses and ways as a programme; a way's column is how much of the demand takes it."""
     warehouses, customers = len(widths), len(demands)
     if len(opening) != warehouses or costs.shape != (customers, warehouses):
         raise ValueError("the numbers are not as many as its first line says")
+    if not (demands > 0.0).all():
+        raise ValueError("a customer has no demand")
     programme = Programme()
     is_open = [programme.column(float(usd), upper=1.0, integer=True) for usd in opening]
     into: list[dict[int, float]] = [{one: -float(width)} for one, width in zip(is_open, widths, strict=True)]
     for demand, usd in zip(demands, costs, strict=True):
-        parts = [programme.column(float(one), upper=1.0) for one in usd]
-        programme.row(dict.fromkeys(parts, 1.0), lower=1.0, upper=1.0)
-        for one, part, terms in zip(is_open, parts, into, strict=True):
-            programme.row({part: 1.0, one: -1.0}, upper=0.0)
-            terms[part] = float(demand)
-    for terms in into:
-        programme.row(terms, upper=0.0)
-    return Instance(programme=programme, is_open=tuple(is_open))
+        ways = [programme.column(float(one) / float(demand), upper=float(demand)) for one in usd]
+        programme.row(dict.fromkeys(ways, 1.0), lower=float(demand), upper=float(demand))
+        for way, terms in zip(ways, into, strict=True):
+            terms[way] = 1.0
+    facilities = [
+        Facility(row=programme.row(terms, upper=0.0), arcs=tuple(terms)[1:], capacity={one: float(width)})
+        for one, width, terms in zip(is_open, widths, into, strict=True)
+    ]
+    at_least = np.searchsorted(np.cumsum(np.sort(widths)[::-1]), float(demands.sum())) + 1
+    programme.row(dict.fromkeys(is_open, 1.0), lower=float(at_least))
+    return Instance(programme=programme, is_open=tuple(is_open), facilities=tuple(facilities))
 
 
 def solve(instance: Instance, *, time_limit_s: float | None = None) -> Found | None:
-    """The cheapest set of warehouses: proved, or the best within the time; None where none was found."""
-    return highs.solve(instance.programme, gap=1e-9, node_limit=NODE_LIMIT, time_limit_s=time_limit_s)
+    """The cheapest set of warehouses; None where none was found.
+
+    A small one is proved, or the best within the time. Of a large one it is the best of its kernel.
+    """
+    tight = kernel.tighten(instance.programme, instance.facilities)
+    if tight is None:
+        return None
+    ways = len(tight.bounds.arc)
+    arcs = ways if ways <= SMALL_ARCS else KERNEL_ARCS
+    return tight.search(arcs=arcs, gap=1e-9, node_limit=NODE_LIMIT, time_limit_s=time_limit_s)
 
 
 def is_proved(found: Found) -> bool:

@@ -13,17 +13,20 @@ from pathlib import Path
 
 import click
 
-from placement import classes, engine, large, prices
+from placement import classes, engine, highs, large, prices
 from placement.coarse import Coarse
 from placement.filters import Index
+from placement.formulation import formulate
 from placement.number import number
 from tests.bench import literature
 from tests.bench.demo_size import result
-from tests.bench.worlds import a_large_world
+from tests.bench.worlds import a_large_world, a_lumpy_world
 
 SIZES = ((50, 500, 4), (200, 2_000, 8), (1_000, 10_000, 20))
 LP_AT_MOST = 20_000
 """Groups: beyond that the programme alone takes longer than a person waits."""
+LUMPY_WORLDS = 20
+ALONE_S, ALONE_NODES = 60.0, 1_000_000_000
 WAYS_ALONE = 16
 """Of each group, in the programme that HiGHS solves alone; ours may use every pair."""
 
@@ -45,6 +48,41 @@ def placement() -> Iterator[dict[str, object]]:
             missing = sum(one.requests_per_second for one in solution.unserved)
             asked = sum(one.requests_per_second for one in problem.demands)
             yield result(f"{size} unserved", missing, "requests/s", "asked", asked, seed)
+
+
+def lumpy() -> Iterator[dict[str, object]]:
+    """Edge worlds of about one replica per pool and model, beside HiGHS's MIP on the same input: 20 minutes of it."""
+    for seed in range(1, LUMPY_WORLDS + 1):
+        problem = a_lumpy_world(seed)
+        begun_s = time.perf_counter()
+        solution = engine.solve(problem)
+        ours_s = time.perf_counter() - begun_s
+        alone = highs.solve(formulate(Index(problem)).programme, node_limit=ALONE_NODES, time_limit_s=ALONE_S)
+        alone_usd = alone.objective if alone is not None else None
+        yield result("lumpy cost", solution.cost.total, "USD/h", f"HiGHS MIP alone in {ALONE_S:g} s", alone_usd, seed)
+        yield result("lumpy plan", ours_s, "s", "HiGHS MIP alone at most", ALONE_S, seed)
+
+
+def from_literature() -> Iterator[dict[str, object]]:
+    """The large files of OR-Library beside their optima; Holmberg's beside the best without splitting a customer."""
+    for name, capacity, optimum in literature.large_optima():
+        path = literature.DATA / "orlib_cap" / f"{name}.txt"
+        yield from _of_file(f"{name}-{capacity:g}", path, "cap", capacity, "optimum", optimum)
+    for file, single in enumerate(literature.single_source_optima(), start=1):
+        path = literature.DATA / "holmberg" / f"p{file}.txt"
+        yield from _of_file(f"holmberg p{file}", path, "holmberg", None, "single-source optimum", single)
+
+
+def _of_file(
+    name: str, path: Path, form: literature.Format, capacity: float | None, baseline: str, known: float
+) -> Iterator[dict[str, object]]:
+    instance = literature.read(path, form, capacity=capacity)
+    begun_s = time.perf_counter()
+    found = literature.solve(instance)
+    taken_s = time.perf_counter() - begun_s
+    if found is not None:
+        line = result(f"{name} value", found.objective, "cost", baseline, known)
+        yield {**line, "bound": found.bound, "seconds": round(taken_s, 3)}
 
 
 def survive() -> Iterator[dict[str, object]]:

@@ -45,6 +45,8 @@ LATE_TIMES, UNSERVED_TIMES = 4.0, 40.0
 """What a late and an unserved request cost, in times of what serving it costs on a usual device."""
 UTILISATION = 0.8
 CORE_PART, RESIDENT_PART = 0.15, 0.25
+EDGE_PART = 0.3
+"""Of one replica per pool and model: demand of a lumpy world. Some pools are dear, so others hold more than one."""
 RESIDENT, OTHER = "DE", "US"
 """Countries of cells: of those whose users must stay in Europe, and of all others."""
 EUROPE = frozenset(
@@ -102,6 +104,31 @@ def a_large_world(seed: int, *, clusters: int, cells: int, models: int, load: fl
             cells=tuple(cell.name for cell in places_of_users), clusters=names, rtt_ms=rtt_ms.astype(np.float32)
         ),
     )
+
+
+def a_lumpy_world(seed: int, *, clusters: int = 30, cells: int = 60, models: int = 4) -> Problem:
+    """An edge world: pools of a few devices, and users for about one replica per pool and model.
+
+    What a replica serves is then more than most cells ask for, so the fractions of a relaxation say little.
+    """
+    problem = a_large_world(seed, clusters=clusters, cells=cells, models=models)
+    rng = np.random.default_rng([seed, 1])
+    pools = tuple(replace(pool, devices=int(rng.integers(1, 5))) for pool in problem.pools)
+    wanted = {model.name: EDGE_PART * sum(_replica_rps(model, pool) for pool in pools) for model in problem.models}
+    asked: dict[str, float] = dict.fromkeys(wanted, 0.0)
+    for one in problem.demands:
+        asked[one.model] += one.requests_per_second
+    demands = tuple(
+        replace(one, requests_per_second=one.requests_per_second * wanted[one.model] / asked[one.model])
+        for one in problem.demands
+    )
+    return replace(problem, pools=pools, demands=demands)
+
+
+def _replica_rps(model: Model, pool: Pool) -> float:
+    """What plans count on from one replica there; nothing where it does not fit."""
+    shape = model.shape_for(pool)
+    return shape.requests_per_second * model.target_utilisation if shape is not None else 0.0
 
 
 def _demo(name: str) -> list[Any]:

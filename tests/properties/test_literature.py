@@ -7,21 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.bench import literature
+from tests.bench.literature import DATA
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "facility-location"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the literature's files are in shared/, which is not here")
-
-
-def optima() -> dict[str, float]:
-    """File -> optimum, for the files with one."""
-    rows = [line.split() for line in (DATA / "orlib_cap" / "capopt.txt").read_text(encoding="ascii").splitlines()]
-    return {row[0]: float(row[1]) for row in rows if len(row) == 2 and row[0].startswith("cap")}
 
 
 @pytest.mark.slow
 def test_the_small_files_of_or_library_are_solved_to_their_optimum_and_proved() -> None:
     """An engine that is wrong about textbook worlds is wrong about real ones, and its bound proves nothing."""
-    known = optima()
+    known = literature.small_optima()
     assert len(known) == 37
     for name, optimum in known.items():
         answer = literature.solve(literature.read(DATA / "orlib_cap" / f"{name}.txt", "cap"))
@@ -30,10 +24,19 @@ def test_the_small_files_of_or_library_are_solved_to_their_optimum_and_proved() 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_large_files_of_or_library_come_within_a_ten_thousandth_of_their_optimum() -> None:
+    """Plans of many sites would waste money. The least capacity of each file; `make bench CASE=literature` has all."""
+    for name, capacity, optimum in literature.large_optima()[::4]:
+        answer = literature.solve(literature.read(DATA / "orlib_cap" / f"{name}.txt", "cap", capacity=capacity))
+        assert answer is not None and answer.bound <= optimum * (1 + 1e-6), name
+        assert answer.objective == pytest.approx(optimum, rel=1e-4), name
+
+
+@pytest.mark.slow
 def test_customers_that_may_be_split_never_cost_more() -> None:
     """The first 24 of Holmberg et al., whose optima are for customers that may not be split."""
-    bounds = [float(word) for word in (DATA / "holmberg" / "os.txt").read_text(encoding="ascii").split()]
-    for number, single in enumerate(bounds[:24], start=1):
+    for number, single in enumerate(literature.single_source_optima()[:24], start=1):
         answer = literature.solve(literature.read(DATA / "holmberg" / f"p{number}.txt", "holmberg"))
         assert answer is not None and literature.is_proved(answer), number
         assert answer.objective <= single + 0.01, number
