@@ -41,12 +41,13 @@ NEAR_NODE_LIMIT = 500
 """Half a percent is less than policies' minimum gain, so a better answer within it would not be acted on."""
 LUMPY_GAP = 0.02
 LUMPY_NODE_LIMIT = 50
-ALONE_ARCS, LUMPY_ARCS, WHOLE_ARCS = 500, 1_000, 2_000
+ALONE_ARCS, LUMPY_ARCS, WHOLE_ARCS = 500, 700, 2_000
 SEARCH_GAP, ROUNDS_ALONE, PAIRS = 0.001, 3, 18
+FEW_REPLICAS = 3
 """Where replicas are few, a plan near the relaxation may be far from the best. Then model by model is placed anew,
-which takes less than a second at the demo's size. Only what is still far from its bound is searched as a whole, and
-from there two models at a time, which may take a minute. Up to WHOLE_ARCS all arcs are kept: that improves the bound
-too."""
+which takes less than a second at the demo's size. Only what is still far from its bound, or has few replicas in a pool
+that it uses, is searched as a whole, and from there two models at a time, which may take a minute. Up to WHOLE_ARCS all
+arcs are kept: that improves the bound too."""
 DUST_RPS = 1e-6
 CAP_NEAR = 1e-4
 """A cap is reached when so small a part of it is left."""
@@ -149,6 +150,13 @@ def _is_lumpy(found: highs.Found) -> bool:
     return found.objective - found.bound > LUMPY_GAP * abs(found.objective)
 
 
+def _has_few(made: formulation.Formulation, found: highs.Found) -> bool:
+    """Whether pools that are used have few replicas: then each of them that is not whole weighs much."""
+    counts = [round(found.values[column]) for column in made.replicas.values()]
+    used = sum(1 for count in counts if count)
+    return bool(sum(counts) < FEW_REPLICAS * used)
+
+
 def _searched(made: formulation.Formulation, found: highs.Found, work: int | None) -> highs.Found:
     """An answer that is no worse than `found`, and closer to its bound."""
     tight = kernel.tighten(made.programme, made.facilities)
@@ -160,7 +168,7 @@ def _searched(made: formulation.Formulation, found: highs.Found, work: int | Non
     nodes = LUMPY_NODE_LIMIT if work is None else work
     alone = ROUNDS_ALONE * len({one.group for one in made.facilities})
     found = tight.improve(found, 1, arcs=ALONE_ARCS, gap=SEARCH_GAP, node_limit=nodes, searches=alone)
-    if _is_lumpy(found):
+    if _is_lumpy(found) or (_has_few(made, found) and found.objective - found.bound > NEAR_GAP * abs(found.objective)):
         arcs = WHOLE_ARCS if len(made.flows) <= WHOLE_ARCS else LUMPY_ARCS
         other = tight.search(arcs=arcs, gap=NEAR_GAP, node_limit=nodes) or found
         other = tight.improve(other, 2, arcs=LUMPY_ARCS, gap=SEARCH_GAP, node_limit=nodes, searches=PAIRS)
