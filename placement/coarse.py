@@ -36,7 +36,7 @@ class Coarse:
         self._has = np.zeros(classes.usd.shape, dtype=bool)
         self._clusters = world.rtt_ms.shape[1]
         self._node = world.node_at
-        self._solver = highs.quiet()
+        self.solver = highs.quiet()
         self._build()
 
     def _build(self) -> None:
@@ -133,12 +133,12 @@ class Coarse:
         lp.a_matrix_.start_ = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         lp.a_matrix_.index_ = row[order].astype(np.int32)
         lp.a_matrix_.value_ = value[order]
-        self._solver.passModel(lp)
+        self.solver.passModel(lp)
 
     def run(self) -> None:
         """Solve it as it is."""
-        self._solver.run()
-        answer, info = self._solver.getSolution(), self._solver.getInfo()
+        self.solver.run()
+        answer, info = self.solver.getSolution(), self.solver.getInfo()
         duals = np.asarray(answer.row_dual)
         self.values: Floats = np.asarray(answer.col_value)
         self.usd_per_hour = float(info.objective_function_value)
@@ -160,9 +160,9 @@ class Coarse:
         """The same, solved as far, to be changed by itself."""
         made = copy.copy(self)
         made._has = self._has.copy()
-        made._solver = highs.quiet()
-        made._solver.passModel(self._solver.getLp())
-        made._solver.setBasis(self._solver.getBasis())
+        made.solver = highs.quiet()
+        made.solver.passModel(self.solver.getLp())
+        made.solver.setBasis(self.solver.getBasis())
         made.run()
         return made
 
@@ -171,22 +171,22 @@ class Coarse:
         discount = np.where(self.flows > DUST_RPS, part * np.maximum(0.0, self._paid[self.way_class]), 0.0)
         columns = self._first_way + np.arange(len(self.way), dtype=np.int32)
         usd = self.classes.usd[self.way_class, self.way] - discount
-        self._solver.changeColsCost(len(columns), columns, usd)
+        self.solver.changeColsCost(len(columns), columns, usd)
 
     def limit(self, options: Ints, least: Ints, most: Ints) -> None:
         """Other bounds of these options, from the next `run` on."""
-        self._solver.changeColsBounds(len(options), options.astype(np.int32), least.astype(float), most.astype(float))
+        self.solver.changeColsBounds(len(options), options.astype(np.int32), least.astype(float), most.astype(float))
 
     def price(self, options: Ints, usd: Floats) -> None:
         """Other prices of one replica of these options."""
         every = self.world.option_usd.copy()
         every[options] = usd
         self.world = replace(self.world, option_usd=every)
-        self._solver.changeColsCost(len(options), options.astype(np.int32), usd)
+        self.solver.changeColsCost(len(options), options.astype(np.int32), usd)
 
     def stock(self, pool: int, devices: int) -> None:
         """Another number of devices in a pool."""
-        self._solver.changeRowBounds(self._devices.start + pool, -INFINITE, float(devices))
+        self.solver.changeRowBounds(self._devices.start + pool, -INFINITE, float(devices))
 
     def ask(self, group_rps: Floats) -> None:
         """Other demand of the groups [G]; what a way by halves may carry stays as it is."""
@@ -196,7 +196,7 @@ class Coarse:
         self.classes = replace(classes, rps=rps)
         rows = np.arange(self._served.start, self._served.stop, dtype=np.int32)
         for row, one in zip(rows.tolist(), rps.tolist(), strict=True):
-            self._solver.changeRowBounds(row, one, one)
+            self.solver.changeRowBounds(row, one, one)
 
     def settle(self, prices: Prices, *, first: int, more: int) -> None:
         """Solve it, with the `first` best ways of each class at these prices, and `more` at a time while they save."""
@@ -248,7 +248,7 @@ class Coarse:
         row[first[:-1]] = one
         row[first[:-1] + 1] = self.count + self._node[self.classes.model[one], way % self._clusters]
         row[first[:-1][cap >= 0] + 2] = self._caps.start + cap[cap >= 0]
-        self._solver.addCols(
+        self.solver.addCols(
             count,
             self.classes.usd[one, way],
             np.zeros(count),
@@ -296,12 +296,12 @@ class Coarse:
         usd = self.world.unserved_usd[self.classes.model]
         for tier in tiers[:-1]:
             wanted = np.where(priority[self.classes.model] >= tier, usd, 0.0)
-            self._solver.changeColsCost(self.count, columns, wanted)
+            self.solver.changeColsCost(self.count, columns, wanted)
             self.run()
             mine = columns[priority[self.classes.model] == tier]
             left = float(self.values[mine].sum()) * (1.0 + WHOLE) + WHOLE
-            self._solver.addRow(-INFINITE, left, len(mine), mine, np.ones(len(mine)))
-        self._solver.changeColsCost(self.count, columns, usd)
+            self.solver.addRow(-INFINITE, left, len(mine), mine, np.ones(len(mine)))
+        self.solver.changeColsCost(self.count, columns, usd)
         self.run()
 
     def reduced_usd(self) -> Floats:

@@ -17,6 +17,7 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "placement": placement.placement,
     "survive": placement.survive,
     "events": events.events,
+    "largest": placement.largest,
     "lumpy": placement.lumpy,
     "literature": placement.from_literature,
     "routes": routes.routes,

@@ -1,4 +1,4 @@
-"""The engine on large worlds, and HiGHS's LP on the same input beside it where that ends in minutes.
+"""The engine on large worlds, and HiGHS alone on the same input beside it.
 
 The bound of these lines is over every pair. `python -m tests.bench.placement --instance FILE` solves
 a file of the literature.
@@ -6,25 +6,31 @@ a file of the literature.
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import click
+import highspy
+import numpy as np
 
 from placement import classes, engine, highs, large, prices
 from placement.coarse import Coarse
 from placement.filters import Index
 from placement.formulation import formulate
+from placement.model import Problem, Solution
 from placement.number import number
 from tests.bench import literature
 from tests.bench.demo_size import result
 from tests.bench.worlds import a_large_world, a_lumpy_world
 
 SIZES = ((50, 500, 4), (200, 2_000, 8), (1_000, 10_000, 20))
-LP_AT_MOST = 20_000
-"""Groups: beyond that the programme alone takes longer than a person waits."""
+LP_TIMES = 40.0
+"""HiGHS's linear programme is given up when it has taken so many times as long as ours."""
+MIP_SIZE, MIP_S = "200x2000x8", 120.0
+LARGEST = (3_000, 30_000, 20)
 LUMPY_WORLDS = 20
 ALONE_S, ALONE_NODES = 60.0, 1_000_000_000
 WAYS_ALONE = 16
@@ -32,22 +38,50 @@ WAYS_ALONE = 16
 
 
 def placement() -> Iterator[dict[str, object]]:
-    """A cold plan, its distance to the bound, and HiGHS's linear programme alone; the first solve is not measured."""
+    """A cold plan, its distance to the bound, and HiGHS alone; the first solve is not measured."""
     large.solve(Index(a_large_world(0, clusters=10, cells=50, models=2)))
     for clusters, cells, models in SIZES:
         for seed in (1, 2, 3):
             problem = a_large_world(seed, clusters=clusters, cells=cells, models=models)
             size, index = f"{clusters}x{cells}x{models}", Index(problem)
-            begun_s = time.perf_counter()
-            answer = large.solve(index)
-            ours_s = time.perf_counter() - begun_s
-            lp_s = alone_s(index) if len(problem.demands) <= LP_AT_MOST else None
-            solution = engine.solution_of(index, answer)
-            yield result(f"{size} plan", ours_s, "s", "HiGHS LP alone", lp_s, seed)
-            yield result(f"{size} cost", solution.cost.total, "USD/h", "bound", solution.bound_usd_per_hour, seed)
-            missing = sum(one.requests_per_second for one in solution.unserved)
-            asked = sum(one.requests_per_second for one in problem.demands)
-            yield result(f"{size} unserved", missing, "requests/s", "asked", asked, seed)
+            solution, ours_s = _planned(index)
+            lp_s, _, is_done = alone(index, whole=False, time_limit_s=LP_TIMES * ours_s)
+            yield result(
+                f"{size} plan", ours_s, "s", f"HiGHS LP alone, {'done' if is_done else 'not done'}", lp_s, seed
+            )
+            yield from _quality(size, problem, solution, seed)
+            if size == MIP_SIZE:
+                _, usd, _ = alone(index, whole=True, time_limit_s=MIP_S)
+                yield result(f"{size} cost", solution.cost.total, "USD/h", f"HiGHS MIP in {MIP_S:g} s", usd, seed)
+
+
+def largest() -> Iterator[dict[str, object]]:
+    """The largest world: time, distance to the bound, and the memory that all of it took."""
+    clusters, cells, models = LARGEST
+    large.solve(Index(a_large_world(0, clusters=10, cells=50, models=2)))
+    problem = a_large_world(1, clusters=clusters, cells=cells, models=models)
+    before_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    size = f"{clusters}x{cells}x{models}"
+    solution, ours_s = _planned(Index(problem))
+    after_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    yield result(f"{size} plan", ours_s, "s", "", None, 1)
+    yield result(f"{size} memory", after_mib, "MiB", "before the plan", before_mib, 1)
+    yield from _quality(size, problem, solution, 1)
+
+
+def _planned(index: Index) -> tuple[Solution, float]:
+    """The plan, and the engine's seconds."""
+    begun_s = time.perf_counter()
+    answer = large.solve(index)
+    taken_s = time.perf_counter() - begun_s
+    return engine.solution_of(index, answer), taken_s
+
+
+def _quality(size: str, problem: Problem, solution: Solution, seed: int) -> Iterator[dict[str, object]]:
+    yield result(f"{size} cost", solution.cost.total, "USD/h", "bound", solution.bound_usd_per_hour, seed)
+    missing = sum(one.requests_per_second for one in solution.unserved)
+    asked = sum(one.requests_per_second for one in problem.demands)
+    yield result(f"{size} unserved", missing, "requests/s", "asked", asked, seed)
 
 
 def lumpy() -> Iterator[dict[str, object]]:
@@ -109,14 +143,25 @@ def survive() -> Iterator[dict[str, object]]:
             yield result(f"{size} unserved by the worst loss", worst, "requests/s", "asked", asked, seed)
 
 
-def alone_s(index: Index) -> float:
-    """Seconds that HiGHS takes for the linear programme with every group by itself."""
+def alone(index: Index, *, whole: bool, time_limit_s: float) -> tuple[float, float | None, bool]:
+    """(seconds, USD per hour of the answer, whether it ended) of HiGHS on the programme with every group by itself.
+
+    Args: whole: replicas in whole numbers.
+    """
     world = number(index).world
     programme = Coarse(world, classes.whole(world, prices.none(world), None))
     programme.add_best(prices.none(world), WAYS_ALONE)
+    solver, options = programme.solver, np.arange(len(world.option_node), dtype=np.int32)
+    solver.setOptionValue("time_limit", time_limit_s)
+    if whole:
+        solver.changeColsIntegrality(len(options), options, np.full(len(options), highspy.HighsVarType.kInteger))
     begun_s = time.perf_counter()
-    programme.run()
-    return time.perf_counter() - begun_s
+    solver.run()
+    taken_s = time.perf_counter() - begun_s
+    info = solver.getInfo()
+    is_feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+    is_done = solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
+    return taken_s, float(info.objective_function_value) if is_feasible else None, is_done
 
 
 @click.command(
