@@ -20,7 +20,7 @@ from placement.world import Bools, Floats, Ints, World
 INFINITE = highspy.kHighsInf
 WHOLE = 1e-6
 DUST_RPS = 1e-6
-ROUNDS = 8
+ROUNDS = 16
 SHORT_RPS = 1e-3
 WORTH_ADDING = 1e-4
 """A way is added when it would save this part of what its class pays."""
