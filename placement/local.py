@@ -22,6 +22,7 @@ DUST_RPS = 1e-9
 WORTH_USD = 1e-6
 """A step must save more than this, so that nothing is done and undone for the sake of rounding."""
 ROUNDING = 1e-7
+CROWDED = 0.75
 HOPEFUL = 0.5
 """A replica is tried to be given up where it is idle by at least this part."""
 RELINK, SPLIT, SERVE, COUNT = 0, 1, 2, 3
@@ -208,6 +209,33 @@ def state(world: World, replicas: Ints, group: Ints, node: Ints, rps: Floats) ->
         log_rps=np.zeros(most),
     )
     _start(made, group, node, rps)
+    return made
+
+
+def is_crowded(state: State) -> bool:
+    """Whether few entries are left: each flow that is split takes one more."""
+    return bool(state.ends[0] > CROWDED * len(state.flow_rps))
+
+
+def compacted(state: State) -> State:
+    """The same with one entry for each group and node."""
+    group, node, rps = flows(state)
+    first = np.flatnonzero(np.append(True, (group[1:] != group[:-1]) | (node[1:] != node[:-1]))[: len(group)])
+    rps = np.add.reduceat(rps, first) if len(first) else rps
+    most = 2 * (len(first) + len(state.left)) + 1024
+    made = state._replace(
+        flow_group=np.full(most, END, np.int64),
+        flow_node=np.full(most, END, np.int64),
+        flow_rps=np.zeros(most),
+        after=np.full((most, 2), END, np.int64),
+        before=np.full((most, 2), END, np.int64),
+        node_head=np.full(len(state.node_head), END, np.int64),
+        group_head=np.full(len(state.group_head), END, np.int64),
+        ends=np.array([0, END, 0], np.int64),
+        log=np.zeros((most, 4), np.int64),
+        log_rps=np.zeros(most),
+    )
+    _start(made, group[first], node[first], rps)
     return made
 
 

@@ -141,6 +141,8 @@ class Standing:
         return saved
 
     def _serve(self, groups: Ints) -> None:
+        if local.is_crowded(self._state):
+            self._state = local.compacted(self._state)
         priority = self._priority[self._world.group_model[groups]]
         for one in sorted(set(priority.tolist()), reverse=True):
             local.fill(self._facts, self._state, groups[priority == one])
@@ -171,6 +173,11 @@ class Standing:
     def flows(self) -> tuple[Ints, Ints, Floats]:
         """(group, node, requests per second) of every flow."""
         return local.flows(self._state)
+
+    @property
+    def group_rps(self) -> Floats:
+        """[G] what each group asks for."""
+        return self._world.group_rps.copy()
 
     @property
     def load_rps(self) -> Floats:

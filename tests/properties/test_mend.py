@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from placement import engine, large
+from placement import engine, large, local
 from placement.check import check
 from placement.filters import Index
 from placement.large import Answer
@@ -184,3 +184,24 @@ def test_steps_save_what_they_say(planned: Mending) -> None:
     saved = mended.standing.improve(rounds=3)
     assert saved > 0
     assert before - mended.standing.usd_per_hour >= saved - 1e-6
+
+
+def test_a_plan_that_was_mended_very_often_still_can_be(planned: Mending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After weeks of events no flow could be split any more, and users would stay unserved beside free replicas."""
+    mended, tidied = planned.copy(), planned.copy()
+    rng = np.random.default_rng(2)
+    rps = mended.standing.group_rps
+    for _ in range(4):
+        rps = rps * rng.lognormal(0.0, 0.05, len(rps))
+        for one, crowded in ((mended, 1.0), (tidied, -1.0)):
+            monkeypatch.setattr(local, "CROWDED", crowded)
+            one.ask(rps)
+            one.follow(everywhere=True)
+    assert tidied.standing.usd_per_hour == pytest.approx(mended.standing.usd_per_hour, rel=0.01)
+    assert tidied.standing.unserved_rps == pytest.approx(mended.standing.unserved_rps, abs=0.001 * rps.sum())
+    for one in (mended, tidied):
+        group, node, served = one.standing.flows()
+        load = np.bincount(node, weights=served, minlength=len(one.standing.load_rps))
+        assert load == pytest.approx(one.standing.load_rps, abs=1e-6)
+        left = rps - np.bincount(group, weights=served, minlength=len(rps))
+        assert left.sum() == pytest.approx(one.standing.unserved_rps, abs=1e-6)
