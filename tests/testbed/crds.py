@@ -161,7 +161,7 @@ def install(plane: ControlPlane, definitions: list[dict[str, Any]]) -> None:
     for one in definitions:
         while True:
             status = plane.request("GET", f"{CRDS}/{one['metadata']['name']}").get("status", {})
-            conditions = {each["type"]: each["status"] for each in status.get("conditions", [])}
+            conditions = {each["type"]: each["status"] for each in status.get("conditions") or []}
             if conditions.get("Established") == "True":
                 break
             assert time.monotonic() < deadline_s, f"{one['metadata']['name']}: {conditions}"
