@@ -32,9 +32,9 @@ async def busy() -> tuple[Solver, asyncio.Task[Answer]]:
     """A solver in the middle of a long solve."""
     solver = Solver()
     await solver.warm()
-    long = a_large_world(1, clusters=600, cells=6_000, models=12)
+    long = a_large_world(1, clusters=1_000, cells=6_000, models=16)
     solving = asyncio.get_running_loop().create_task(solver.solve(long, ()))
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(3.0)
     assert not solving.done(), "the world is too small for this test"
     return solver, solving
 
