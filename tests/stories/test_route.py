@@ -81,14 +81,18 @@ def test_what_is_unchanged_is_not_sent_again(fleet: Fleet) -> None:
     assert asked(fleet, "/snapshot", If_None_Match=etag) == (304, etag, None)
 
 
-def _arrived(fleet: Fleet) -> bool:
+def _rests(fleet: Fleet) -> bool:
+    """Whether shares are where the plan wants them, and what is told of them has followed."""
     shares = [one for row in fleet.get("/v1/routes")["items"] for one in row["routes"]]
-    return all(one["share"] == one["target_share"] for one in shares)
+    if not all(one["share"] == one["target_share"] for one in shares):
+        return False
+    _, etag, _ = asked(fleet, "/snapshot")
+    return asked(fleet, "/snapshot?wait=0.5", If_None_Match=etag)[0] == 304
 
 
 def test_who_waits_hears_of_a_change_when_it_happens(fleet: Fleet) -> None:
     """An edge function would have to ask again and again, or send users to a cluster that is gone."""
-    fleet.until(lambda: _arrived(fleet), "shares where the plan wants them")
+    fleet.until(lambda: _rests(fleet), "shares where the plan wants them")
     _, etag, before = asked(fleet, "/snapshot")
     begun_s = time.monotonic()
     assert asked(fleet, "/snapshot?wait=0.5", If_None_Match=etag)[0] == 304
