@@ -167,9 +167,9 @@ def apportion(world: World, classes: Classes, one: Ints, cluster: Ints, rps: Flo
     Args: one, cluster, rps: the flows; one class after the other.
     """
     start = np.searchsorted(one, np.arange(len(classes.rps) + 1)).astype(np.int64)
-    node_usd = np.zeros((len(world.service_ms), world.rtt_ms.shape[1]))
-    node_usd[world.node_model, world.node_cluster] = world.node_usd
+    most = len(one) + int(np.diff(classes.first)[np.unique(one)].sum())
     return _apportion(
+        most,
         classes.order,
         classes.first,
         start,
@@ -184,12 +184,14 @@ def apportion(world: World, classes: Classes, one: Ints, cluster: Ints, rps: Flo
         world.objective_ms,
         world.late_usd,
         world.near_usd,
-        node_usd,
+        world.node_usd,
+        world.node_at,
     )
 
 
 @compiled
 def _apportion(
+    most: int,
     order: Ints,
     first: Ints,
     start: Ints,
@@ -205,12 +207,14 @@ def _apportion(
     late_usd: Floats,
     near_usd: float,
     node_usd: Floats,
+    node_at: Ints,
 ) -> tuple[Ints, Ints, Floats]:
     """Cluster by cluster, the busiest first: it gets the members that lose most by their next best of those left."""
-    made = len(group_rps) + len(rps)
-    to_group, to_cluster, to_rps = np.empty(made, np.int64), np.empty(made, np.int64), np.empty(made)
+    to_group, to_cluster, to_rps = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
     end = 0
     for one in range(len(first) - 1):
+        if start[one] == start[one + 1]:
+            continue
         lo, hi = first[one], first[one + 1]
         flows = np.arange(start[one], start[one + 1])
         flows = flows[np.argsort(-rps[flows], kind="mergesort")]
@@ -225,7 +229,7 @@ def _apportion(
             price[len(flows), at] = unserved_usd[model]
             for flow in range(len(flows)):
                 to = cluster[flows[flow]]
-                price[flow, at] = node_usd[model, to] + request_usd(
+                price[flow, at] = node_usd[node_at[model, to]] + request_usd(
                     rtt_ms[group_cell[group], to], service_ms[model], objective_ms[model], late_usd[model], near_usd
                 )
         served = rps[flows].sum()

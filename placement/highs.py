@@ -54,6 +54,113 @@ class Programme:
         self.row_upper.append(upper)
         return len(self.row_lower) - 1
 
+    @property
+    def height(self) -> int:
+        """How many rows it has."""
+        return len(self.row_lower)
+
+    @property
+    def has_integers(self) -> bool:
+        """Whether any variable must be whole."""
+        return any(self.is_integer)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no variables."""
+        return not self.cost
+
+    def holds_at_nothing(self) -> bool:
+        """Whether the rows allow sums of zero."""
+        return all(low <= 0.0 <= high for low, high in zip(self.row_lower, self.row_upper, strict=True))
+
+    def lp(self, *, is_mip: bool) -> highspy.HighsLp:
+        """For the solver."""
+        lp = highspy.HighsLp()
+        lp.num_col_ = len(self.cost)
+        lp.num_row_ = len(self.row_lower)
+        lp.col_cost_ = np.array(self.cost, dtype=np.float64)
+        lp.col_lower_ = np.array(self.lower, dtype=np.float64)
+        lp.col_upper_ = np.array(self.upper, dtype=np.float64)
+        lp.row_lower_ = np.array(self.row_lower, dtype=np.float64)
+        lp.row_upper_ = np.array(self.row_upper, dtype=np.float64)
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+        lp.a_matrix_.start_ = np.array(self.starts, dtype=np.int32)
+        lp.a_matrix_.index_ = np.array(self.columns, dtype=np.int32)
+        lp.a_matrix_.value_ = np.array(self.values, dtype=np.float64)
+        if is_mip:
+            lp.integrality_ = _kinds(self.is_integer)
+        return lp
+
+
+class Table:
+    """The same from arrays: columns, rows and entries in any order; entries that meet are added up."""
+
+    def __init__(self) -> None:
+        self._columns: list[tuple[Floats, Floats, Floats, NDArray[np.bool_]]] = []
+        self._rows: list[tuple[Floats, Floats]] = []
+        self._entries: list[tuple[Ints, Ints, Floats]] = []
+        self._width = self._height = 0
+
+    def columns(
+        self, cost: Floats, *, lower: Floats | float = 0.0, upper: Floats | float = np.inf, integer: bool = False
+    ) -> Ints:
+        """Add variables; gives their numbers."""
+        count = len(cost)
+        kinds = np.full(count, integer)
+        self._columns.append((cost, np.broadcast_to(lower, count), np.broadcast_to(upper, count), kinds))
+        self._width += count
+        return np.arange(self._width - count, self._width)
+
+    def rows(self, count: int, *, lower: Floats | float = -np.inf, upper: Floats | float = np.inf) -> Ints:
+        """Add rows without entries; gives their numbers."""
+        self._rows.append((np.broadcast_to(lower, count), np.broadcast_to(upper, count)))
+        self._height += count
+        return np.arange(self._height - count, self._height)
+
+    def entries(self, rows: Ints, columns: Ints, values: Floats | float) -> None:
+        """Add values of columns in rows."""
+        self._entries.append((rows, columns, np.broadcast_to(values, len(columns))))
+
+    @property
+    def height(self) -> int:
+        """How many rows it has."""
+        return self._height
+
+    @property
+    def has_integers(self) -> bool:
+        """Whether any variable must be whole."""
+        return any(kinds.any() for _, _, _, kinds in self._columns)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no variables."""
+        return not self._width
+
+    def holds_at_nothing(self) -> bool:
+        """Whether the rows allow sums of zero."""
+        return all(bool(((low <= 0.0) & (high >= 0.0)).all()) for low, high in self._rows)
+
+    def lp(self, *, is_mip: bool) -> highspy.HighsLp:
+        """For the solver."""
+        lp = highspy.HighsLp()
+        lp.num_col_, lp.num_row_ = self._width, self._height
+        cost, lower, upper, kinds = (np.concatenate(part) for part in zip(*self._columns, strict=True))
+        lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, lower, upper
+        none: Ints = np.zeros(0, np.int64)
+        low, high = zip(*self._rows, strict=True) if self._rows else ((none,), (none,))
+        lp.row_lower_, lp.row_upper_ = np.concatenate(low).astype(float), np.concatenate(high).astype(float)
+        row, column, value = zip(*self._entries, strict=True) if self._entries else ((none,), (none,), (none,))
+        rows, columns = np.concatenate(row), np.concatenate(column)
+        place, which = np.unique(columns * max(1, self._height) + rows, return_inverse=True)
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+        counts = np.bincount(place // max(1, self._height), minlength=self._width)
+        lp.a_matrix_.start_ = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        lp.a_matrix_.index_ = (place % max(1, self._height)).astype(np.int32)
+        lp.a_matrix_.value_ = np.bincount(which, weights=np.concatenate(value), minlength=len(place)).astype(float)
+        if is_mip:
+            lp.integrality_ = _kinds(kinds.tolist())
+        return lp
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
@@ -71,7 +178,7 @@ class Found:
 
 
 def solve(
-    programme: Programme,
+    programme: Programme | Table,
     *,
     gap: float = 0.0,
     node_limit: int = 1,
@@ -81,36 +188,39 @@ def solve(
 ) -> Found | None:
     """The best answer found within the relative `gap` and `node_limit`, or None when there is none.
 
-    Args: relaxed: let integer columns take any value. plain: without the searches in neighbourhoods that find good
-        answers of hard programmes and cost most of the time of easy ones. time_limit_s: for baselines alone: answers
-        under it are not the same on every machine.
+    Args: relaxed: let integer columns take any value. plain: without the searches, restarts and symmetries that find
+        good answers of hard programmes and cost most of the time of easy ones. time_limit_s: for baselines alone:
+        answers under it are not the same on every machine.
     There is no starting point to give: HiGHS 1.16 has returned a wrong objective from a partial one (seed 382 of the
     random worlds in the tests).
     """
-    if not programme.cost:  # HiGHS calls a programme without variables neither feasible nor infeasible
-        holds = all(low <= 0.0 <= high for low, high in zip(programme.row_lower, programme.row_upper, strict=True))
-        rows, none = np.zeros(len(programme.row_lower)), np.zeros(0)
-        return Found(values=none, objective=0.0, bound=0.0, duals=rows, reduced=none) if holds else None
+    if programme.is_empty:  # HiGHS calls a programme without variables neither feasible nor infeasible
+        rows, none = np.zeros(programme.height), np.zeros(0)
+        nothing = Found(values=none, objective=0.0, bound=0.0, duals=rows, reduced=none)
+        return nothing if programme.holds_at_nothing() else None
     solver = quiet()
     solver.setOptionValue("mip_rel_gap", gap)
     solver.setOptionValue("mip_max_nodes", node_limit)
-    for search in ("rins", "rens", "root_reduced_cost") if plain else ():
-        solver.setOptionValue(f"mip_heuristic_run_{search}", False)
+    if plain:
+        for search in ("rins", "rens", "root_reduced_cost", "feasibility_jump"):
+            solver.setOptionValue(f"mip_heuristic_run_{search}", False)
+        solver.setOptionValue("mip_allow_restart", False)
+        solver.setOptionValue("mip_detect_symmetry", False)
     if time_limit_s is not None:
         solver.setOptionValue("time_limit", time_limit_s)
-    is_mip = any(programme.is_integer) and not relaxed
-    solver.passModel(_lp(programme, is_mip=is_mip))
+    is_mip = programme.has_integers and not relaxed
+    solver.passModel(programme.lp(is_mip=is_mip))
     solver.run()
-    return _found(solver, len(programme.row_lower), is_mip=is_mip)
+    return _found(solver, programme.height, is_mip=is_mip)
 
 
 class Relaxation:
     """A programme in fractions, to which rows are added: each answer begins at the one before."""
 
     def __init__(self, programme: Programme) -> None:
-        self.rows = len(programme.row_lower)
+        self.rows = programme.height
         self._solver = quiet()
-        self._solver.passModel(_lp(programme, is_mip=False))
+        self._solver.passModel(programme.lp(is_mip=False))
 
     def add(self, starts: Ints, columns: Ints, values: Floats) -> None:
         """Add rows `sum(value * x[column]) <= 0`; row i has the terms from starts[i] to starts[i + 1]."""
@@ -152,20 +262,6 @@ def quiet() -> highspy.Highs:
     return solver
 
 
-def _lp(programme: Programme, *, is_mip: bool) -> highspy.HighsLp:
-    lp = highspy.HighsLp()
-    lp.num_col_ = len(programme.cost)
-    lp.num_row_ = len(programme.row_lower)
-    lp.col_cost_ = np.array(programme.cost, dtype=np.float64)
-    lp.col_lower_ = np.array(programme.lower, dtype=np.float64)
-    lp.col_upper_ = np.array(programme.upper, dtype=np.float64)
-    lp.row_lower_ = np.array(programme.row_lower, dtype=np.float64)
-    lp.row_upper_ = np.array(programme.row_upper, dtype=np.float64)
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    lp.a_matrix_.start_ = np.array(programme.starts, dtype=np.int32)
-    lp.a_matrix_.index_ = np.array(programme.columns, dtype=np.int32)
-    lp.a_matrix_.value_ = np.array(programme.values, dtype=np.float64)
-    if is_mip:
-        kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
-        lp.integrality_ = [kinds[integer] for integer in programme.is_integer]
-    return lp
+def _kinds(is_integer: list[bool]) -> list[highspy.HighsVarType]:
+    kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+    return [kinds[integer] for integer in is_integer]

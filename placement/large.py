@@ -10,21 +10,20 @@ Effort is counted in nodes of branch and bound, never in seconds, so the same pr
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from placement import classes, formulation, highs, prices
+from placement import classes, prices
 from placement.classes import Grain
 from placement.coarse import DUST_RPS, WHOLE, Coarse
 from placement.filters import Index
-from placement.formulation import Formulation
 from placement.number import Numbered, number
+from placement.part import Part, searched
 from placement.prices import Prices
 from placement.standing import Standing, told
-from placement.world import Bools, Floats, Ints
+from placement.world import Floats, Ints
 
 PRICING = Grain(classes=400, near=1.5, alike=3)
 PLANNING = Grain(classes=800, near=1.5, alike=2)
@@ -36,11 +35,9 @@ SPARE_WAYS = 8
 """Of each class besides, so that whole replicas find users."""
 NEAR = 0.1
 """In whole numbers those options are open that have a fraction or cost at most this part above what they bring."""
-GAP = 0.005
 WORK = 1
 ROUNDS = 1
 """Of steps over all replicas at the end."""
-SHORT = 1e-4
 NEVER_USD = 1e9
 """Of a replica that does not run, when only those that do may serve."""
 
@@ -204,26 +201,6 @@ def _rounded_up(plan: Coarse, down: Floats) -> Floats:
     return replicas
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
-    """What flows that stay take: `load_rps` [N] of nodes, `away_rps` [C] of caps."""
-
-    load_rps: Floats
-    away_rps: Floats
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One model's `replicas` [its options], its `ways` and their `flows`, which classes [K] go `short`, and whether it
-    `misses` a floor."""
-
-    replicas: Floats
-    ways: Ints
-    flows: Floats
-    short: Bools
-    misses: bool
-
-
 def _of_model(index: Index, plan: Coarse, at: int, mine: Ints, most: Floats, down: Floats, work: int) -> Part:
     """One model's part on the devices that others leave: `most` and, rounded `down`, what the fractions say [mine]."""
     world = plan.world
@@ -247,82 +224,3 @@ def _of_model(index: Index, plan: Coarse, at: int, mine: Ints, most: Floats, dow
     if part is None:
         raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
     return part
-
-
-def searched(
-    index: Index,
-    plan: Coarse,
-    at: int,
-    ways: Ints,
-    lower: Floats,
-    upper: Floats,
-    work: int,
-    *,
-    held: Held | None = None,
-    misses: bool = False,
-) -> Part | None:
-    """The best replicas of a model within these bounds [its options], for the classes of these ways alone, or None.
-
-    Args: held: what the others' flows take. misses: floors may be missed, at a price.
-    """
-    made, flows = _formulated(index, plan, at, ways, held=held, misses=misses)
-    columns = list(made.replicas.values())
-    prices_usd = plan.world.option_usd[plan.world.option_model == at].tolist()
-    for column, low, high, usd in zip(columns, lower.tolist(), upper.tolist(), prices_usd, strict=True):
-        made.programme.cost[column] = usd
-        made.programme.lower[column], made.programme.upper[column] = low, min(high, made.programme.upper[column])
-    found = highs.solve(made.programme, gap=GAP, node_limit=work, plain=True)
-    if found is None:
-        return None
-    rps = plan.classes.rps
-    served = np.bincount(plan.way_class[ways], weights=found.values[flows], minlength=len(rps))
-    asking = np.isin(np.arange(len(rps)), plan.way_class[ways])
-    return Part(
-        replicas=np.round(found.values[columns]),
-        ways=ways,
-        flows=found.values[flows],
-        short=asking & (rps - served > SHORT * rps),
-        misses=misses,
-    )
-
-
-def _formulated(
-    index: Index, plan: Coarse, at: int, ways: Ints, *, held: Held | None, misses: bool
-) -> tuple[Formulation, Ints]:
-    """The programme of one model over the classes of these ways, and the columns of the ways."""
-    model = index.problem.models[at]
-    options = index.options(model)
-    made = Formulation()
-    formulation.add_replicas(made, index, model, options, defaultdict(dict), with_shortfall=misses)
-    programme = made.programme
-    served: dict[int, dict[int, float]] = {}
-    capacity: dict[int, dict[int, float]] = defaultdict(dict)
-    where = {cluster.name: number for number, cluster in enumerate(index.problem.clusters)}
-    for option in options:
-        rps = option.shape.requests_per_second * model.target_utilisation
-        capacity[where[option.pool.cluster]][made.replicas[model.name, option.pool.name]] = -rps
-    unserved_usd = formulation.USD_PER_HOUR * model.unserved_usd_per_1000
-    for one in np.unique(plan.way_class[ways]).tolist():
-        served[one] = {programme.column(unserved_usd): 1.0}
-    columns = np.empty(len(ways), np.int64)
-    caps = plan.cap_of(plan.way_class[ways], plan.way[ways]).tolist()
-    leaving: dict[int, dict[int, float]] = defaultdict(dict)
-    pairs = zip(plan.way_class[ways].tolist(), plan.way[ways].tolist(), strict=True)
-    for place, (one, cluster) in enumerate(pairs):
-        columns[place] = column = programme.column(float(plan.classes.usd[one, cluster]))
-        served[one][column] = 1.0
-        capacity[cluster][column] = 1.0
-        if caps[place] >= 0:
-            leaving[caps[place]][column] = 1.0
-    for cap, terms in sorted(leaving.items()):
-        programme.row(
-            terms, upper=float(plan.world.cap_rps[cap]) - (float(held.away_rps[cap]) if held is not None else 0.0)
-        )
-    for one, terms in served.items():
-        programme.row(terms, lower=float(plan.classes.rps[one]), upper=float(plan.classes.rps[one]))
-    node_at = plan.world.node_at[at]
-    for cluster, terms in sorted(capacity.items()):
-        programme.row(terms, upper=-float(held.load_rps[node_at[cluster]]) if held is not None else 0.0)
-    formulation.add_floors(made, index, model, options, with_shortfall=misses)
-    formulation.add_spot(made, index, model, options, only_held=misses)
-    return made, columns

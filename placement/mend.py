@@ -14,7 +14,8 @@ import numpy as np
 from placement import large
 from placement.coarse import DUST_RPS, SHORT_RPS, WHOLE
 from placement.filters import Index
-from placement.large import Held, Planned
+from placement.large import Planned
+from placement.part import Held, searched
 from placement.standing import Standing
 from placement.world import Floats, Ints
 
@@ -115,9 +116,9 @@ class Mending:
             lower = np.where(changes | near, np.minimum(low, high), now)
             upper = np.where(changes | near, high, now)
             held = Held(load_rps=standing.load_rps, away_rps=standing.away_rps)
-            found = large.searched(
+            found = searched(
                 self._index, coarse, at, ways, lower.astype(float), upper.astype(float), work, held=held
-            ) or large.searched(self._index, coarse, at, ways, now.astype(float), upper.astype(float), work, held=held)
+            ) or searched(self._index, coarse, at, ways, now.astype(float), upper.astype(float), work, held=held)
             if found is not None:
                 used = ways[found.flows > DUST_RPS]
                 flows = np.zeros(len(coarse.way))

@@ -20,7 +20,7 @@ from placement.number import Numbered
 from placement.prices import Prices, option_usd
 from placement.world import Bools, Floats, Ints
 
-PAYS = 0.2
+PAYS = 0.05
 """Options that are not in use are tried where they cost at most this part above what they bring at these prices."""
 UNSERVED_RPS = 1e-6
 
