@@ -50,7 +50,28 @@ def whole(world: World, start: Prices, grain: Grain | None) -> Classes:
 
     Without a `grain` each group is a class.
     """
-    order, first, model, permit, rps = _classify(world, start, grain) if grain else _each(world)
+    return _whole(world, *(_classify(world, start, grain) if grain else _each(world)))
+
+
+def halves(world: World, start: Prices, grain: Grain) -> Classes:
+    """Classes with two ways to each cluster: in time, as much as the members are who would be, and late, the others."""
+    return _halves(world, *_classify(world, start, grain))
+
+
+def again(world: World, before: Classes) -> Classes | None:
+    """The same classes of the same groups with the numbers of another world; None where some members may no longer go
+    where the others may."""
+    order, first = before.order, before.first
+    permit = world.group_permit[order]
+    member = permit[first[:-1]]
+    if (permit != np.repeat(member, np.diff(first))).any():
+        return None
+    rps = np.add.reduceat(world.group_rps[order], first[:-1]) if len(member) else before.rps
+    make = _whole if before.usd.shape[1] == world.rtt_ms.shape[1] else _halves
+    return make(world, order, first, before.model, member, rps)
+
+
+def _whole(world: World, order: Ints, first: Ints, model: Ints, permit: Ints, rps: Floats) -> Classes:
     _, near_usd, late_usd = _sums(world, order, first, model)
     usd = (near_usd + late_usd) / np.maximum(rps, 1e-30)[:, None]
     usd = _reachable(world, usd, model, permit)
@@ -58,9 +79,7 @@ def whole(world: World, start: Prices, grain: Grain | None) -> Classes:
     return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most)
 
 
-def halves(world: World, start: Prices, grain: Grain) -> Classes:
-    """Classes with two ways to each cluster: in time, as much as the members are who would be, and late, the others."""
-    order, first, model, permit, rps = _classify(world, start, grain)
+def _halves(world: World, order: Ints, first: Ints, model: Ints, permit: Ints, rps: Floats) -> Classes:
     on, near_usd, late_usd = _sums(world, order, first, model)
     off = np.maximum(0.0, rps[:, None] - on)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -7,13 +7,13 @@ Rows:    served[class], capacity[node], devices[pool], starts, rules, budgets, c
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import highspy
 import numpy as np
 
 from placement import highs
 from placement.classes import Classes, apportion
+from placement.number import Since, earlier
 from placement.prices import Prices, option_usd, raised
 from placement.world import Bools, Floats, Ints, World
 
@@ -36,6 +36,7 @@ class Coarse:
         self._has = np.zeros(classes.usd.shape, dtype=bool)
         self._clusters = world.rtt_ms.shape[1]
         self._node = world.node_at
+        self.is_favoured = False
         self.solver = highs.quiet()
         self._build()
 
@@ -46,14 +47,16 @@ class Coarse:
         starting = np.flatnonzero(
             ((world.option_start_usd > 0) | limited[world.option_model]) & (world.option_most > world.option_current)
         )
+        self._starting = starting
         starts, rules = len(starting), len(world.rule_lower)
         nodes, pools = len(world.node_model), len(world.pool_devices)
         models = np.flatnonzero(limited)
         at = np.cumsum([0, count, nodes, pools, starts, rules, len(models), len(world.cap_rps)])
-        self._served, self._capacity, self._devices, self._rules, self._budgets, self._caps = (
+        self._served, self._capacity, self._devices, self._starts, self._rules, self._budgets, self._caps = (
             slice(at[0], at[1]),
             slice(at[1], at[2]),
             slice(at[2], at[3]),
+            slice(at[3], at[4]),
             slice(at[4], at[5]),
             slice(at[5], at[6]),
             slice(at[6], at[7]),
@@ -177,26 +180,46 @@ class Coarse:
         """Other bounds of these options, from the next `run` on."""
         self.solver.changeColsBounds(len(options), options.astype(np.int32), least.astype(float), most.astype(float))
 
-    def price(self, options: Ints, usd: Floats) -> None:
-        """Other prices of one replica of these options."""
-        every = self.world.option_usd.copy()
-        every[options] = usd
-        self.world = replace(self.world, option_usd=every)
-        self.solver.changeColsCost(len(options), options.astype(np.int32), usd)
+    def again(self, world: World, kinds: Classes, since: Since) -> Coarse:
+        """The same programme over another world, to be run from where this one ended.
 
-    def stock(self, pool: int, devices: int) -> None:
-        """Another number of devices in a pool."""
-        self.solver.changeRowBounds(self._devices.start + pool, -INFINITE, float(devices))
+        Args: kinds: the same classes there. since: what was where in this world. The answer is this one's still.
+        """
+        made = Coarse(world, kinds)
+        usable = np.isfinite(kinds.usd[self.way_class, self.way]) & (kinds.most[self.way_class, self.way] > 0)
+        made._add(self.way_class[usable], self.way[usable])
+        times = kinds.rps / np.maximum(self.classes.rps, DUST_RPS)
+        made.flows = (self.flows * times[self.way_class])[usable]
+        made.replicas, made.unserved = earlier(self.replicas, since.options), self.unserved
+        made._paid = self._paid
+        made.solver.setBasis(self._basis_of(made, usable, since))
+        return made
 
-    def ask(self, group_rps: Floats) -> None:
-        """Other demand of the groups [G]; what a way by halves may carry stays as it is."""
-        classes = self.classes
-        rps = np.add.reduceat(group_rps[classes.order], classes.first[:-1]) if self.count else classes.rps
-        self.world = replace(self.world, group_rps=group_rps)
-        self.classes = replace(classes, rps=rps)
-        rows = np.arange(self._served.start, self._served.stop, dtype=np.int32)
-        for row, one in zip(rows.tolist(), rps.tolist(), strict=True):
-            self.solver.changeRowBounds(row, one, one)
+    def _basis_of(self, made: Coarse, usable: Bools, since: Since) -> highspy.HighsBasis:
+        """This one's basis for another world; what is new there begins at nothing."""
+        basis = self.solver.getBasis()
+        low, basic = highspy.HighsBasisStatus.kLower, highspy.HighsBasisStatus.kBasic
+        columns, rows = basis.col_status, basis.row_status
+        first, count = self._first_way, self.count
+        of_start = {option: at for at, option in enumerate(self._starting.tolist())}
+        start = [of_start.get(option, -1) for option in since.options[made._starting].tolist()]
+        told = highspy.HighsBasis()
+        told.valid, told.alien = True, True
+        told.col_status = [
+            *(columns[at] if at >= 0 else low for at in since.options.tolist()),
+            *columns[self.options : self.options + count],
+            *(columns[self.options + count + at] if at >= 0 else low for at in start),
+            *([low] * len(made.world.rule_lower)),
+            *(columns[first + at] for at in np.flatnonzero(usable).tolist()),
+        ]
+        told.row_status = [
+            *rows[self._served],
+            *(rows[self._capacity.start + at] if at >= 0 else basic for at in since.nodes.tolist()),
+            *(rows[self._devices.start + at] if at >= 0 else basic for at in since.pools.tolist()),
+            *(rows[self._starts.start + at] if at >= 0 else basic for at in start),
+            *([basic] * (made._caps.stop - made._rules.start)),
+        ]
+        return told
 
     def settle(self, prices: Prices, *, first: int, more: int) -> None:
         """Solve it, with the `first` best ways of each class at these prices, and `more` at a time while they save."""
@@ -301,6 +324,7 @@ class Coarse:
             mine = columns[priority[self.classes.model] == tier]
             left = float(self.values[mine].sum()) * (1.0 + WHOLE) + WHOLE
             self.solver.addRow(-INFINITE, left, len(mine), mine, np.ones(len(mine)))
+            self.is_favoured = True
         self.solver.changeColsCost(self.count, columns, usd)
         self.run()
 

@@ -23,7 +23,7 @@ from placement.number import Numbered, number
 from placement.part import Part, searched
 from placement.prices import Prices
 from placement.standing import Standing, told
-from placement.world import Floats, Ints
+from placement.world import Floats, Ints, World
 
 PRICING = Grain(classes=400, near=1.5, alike=3)
 PLANNING = Grain(classes=800, near=1.5, alike=2)
@@ -61,6 +61,8 @@ class Planned:
     """A plan that can be mended, the bound that was proved with it, and what scarce things are worth."""
 
     standing: Standing
+    rough: Coarse | None
+    """What gave the prices."""
     coarse: Coarse
     bound_usd_per_hour: float
     prices: Prices
@@ -68,12 +70,16 @@ class Planned:
 
 def solve(index: Index, *, work: int = WORK) -> Answer:
     """A plan near its bound. Args: work: nodes of branch and bound for each model."""
-    made = plan(index, work=work)
-    pools = zip(index.problem.pools, made.prices.device, strict=True)
+    return answer_of(index, plan(index, work=work))
+
+
+def answer_of(index: Index, planned: Planned) -> Answer:
+    """What was planned, by name."""
+    pools = zip(index.problem.pools, planned.prices.device, strict=True)
     return Answer(
-        counts=made.standing.counts(),
-        rates=made.standing.rates(),
-        bound_usd_per_hour=made.bound_usd_per_hour,
+        counts=planned.standing.counts(),
+        rates=planned.standing.rates(),
+        bound_usd_per_hour=planned.bound_usd_per_hour,
         device_usd={pool.name: float(usd) for pool, usd in pools},
     )
 
@@ -82,7 +88,8 @@ def plan(index: Index, *, work: int = WORK) -> Planned:
     """The same, to be mended after events. Args: work: nodes of branch and bound for each model."""
     numbered = number(index)
     world = numbered.world
-    pricing, bound = priced(numbered)
+    rough = _rough(world)
+    pricing, bound = _proved(world, rough)
     coarse = Coarse(world, classes.whole(world, pricing, PLANNING))
     coarse.settle(pricing, first=PRICED_WAYS, more=MORE_PRICED_WAYS)
     coarse.favour(np.array([model.priority for model in index.problem.models]))
@@ -99,7 +106,7 @@ def plan(index: Index, *, work: int = WORK) -> Planned:
         *coarse.apportioned(np.flatnonzero(flows > DUST_RPS), flows),
     )
     standing.improve(rounds=ROUNDS)
-    return Planned(standing=standing, coarse=coarse, bound_usd_per_hour=bound, prices=pricing)
+    return Planned(standing=standing, rough=rough, coarse=coarse, bound_usd_per_hour=bound, prices=pricing)
 
 
 def route(
@@ -142,13 +149,21 @@ def route(
 
 def priced(numbered: Numbered) -> tuple[Prices, float]:
     """Prices, and the bound that they prove."""
-    world = numbered.world
+    return _proved(numbered.world, _rough(numbered.world))
+
+
+def _rough(world: World) -> Coarse | None:
+    """The programme that gives prices, solved; None of a world where nothing can be placed or nobody asks."""
     nothing = prices.none(world)
     if not len(world.option_model) or not len(world.group_rps):
-        return nothing, prices.bound_usd(world, nothing)
+        return None
     rough = Coarse(world, classes.halves(world, nothing, PRICING))
     rough.settle(nothing, first=WAYS, more=MORE_WAYS)
-    found = prices.raised(world, rough.prices)
+    return rough
+
+
+def _proved(world: World, rough: Coarse | None) -> tuple[Prices, float]:
+    found = prices.none(world) if rough is None else prices.raised(world, rough.prices)
     return found, prices.bound_usd(world, found)
 
 

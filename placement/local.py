@@ -684,20 +684,6 @@ def leave(f: Facts, s: State, nodes: Ints) -> Ints:
     return np.unique(groups)
 
 
-def served(state: State, nodes: Ints) -> Ints:
-    """The groups that these nodes serve."""
-    used = (state.flow_rps > 0.0) & np.isin(state.flow_node, nodes)
-    made: Ints = np.unique(state.flow_group[used])
-    return made
-
-
-def near(facts: Facts, nodes: Ints) -> Ints:
-    """The groups that these nodes are near to."""
-    parts = [facts.near_group[facts.near_first[node] : facts.near_first[node + 1]] for node in nodes]
-    made: Ints = np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
-    return made
-
-
 @compiled
 def _release(f: Facts, s: State, entry: int, rps: float) -> None:
     """So much of a flow is unserved from now on."""
@@ -760,19 +746,6 @@ def enter(f: Facts, s: State, group: Ints, node: Ints, rps: Floats) -> None:
     for at in range(len(group)):
         _serve(f, s, group[at], node[at], min(rps[at], s.left[group[at]]))
         s.ends[2] = 0
-
-
-@compiled
-def scale(f: Facts, s: State, times: Floats) -> None:
-    """Each group [G] asks for so many times as much; nodes may have more than they can carry after it."""
-    for group in range(len(times)):
-        s.left[group] *= times[group]
-        entry = s.group_head[group]
-        while entry != END:
-            more = s.flow_rps[entry] * (times[group] - 1.0)
-            s.flow_rps[entry] += more
-            _count(f, s, group, s.flow_node[entry], more)
-            entry = s.after[entry, 1]
 
 
 @compiled

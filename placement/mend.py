@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
-from placement import large
+from placement import classes, large, prices
 from placement.coarse import DUST_RPS, SHORT_RPS, WHOLE
 from placement.filters import Index
 from placement.large import Planned
+from placement.number import earlier, number, since
 from placement.part import Held, searched
 from placement.standing import Standing
 from placement.world import Floats, Ints
@@ -30,12 +32,22 @@ SERVED_THERE = 0.2
 """ And where at least this part of their class is served on nodes where so much of a replica comes or goes."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Before:
+    """Of a plan before an event: `replicas` [O], and the `fractions` [O] and `share` [ways] of its programme."""
+
+    replicas: Ints
+    fractions: Floats
+    share: Floats
+
+
 class Mending:
     """A plan with its programme, changed in place. After an event, `standing` has who serves whom with what runs."""
 
     def __init__(self, index: Index, planned: Planned) -> None:
         self.standing: Standing = planned.standing
-        self._index, self._coarse = index, planned.coarse
+        self._index, self._coarse, self._rough = index, planned.coarse, planned.rough
+        self._prices = planned.prices
         self._coarse.run()  # with the ways that were added last
         self._seen()
         self._coarse.stick(STICKS)
@@ -44,6 +56,7 @@ class Mending:
         """Another that changes by itself."""
         made = copy.copy(self)
         made.standing, made._coarse = self.standing.copy(), self._coarse.copy()
+        made._rough = self._rough and self._rough.copy()
         made._seen()
         return made
 
@@ -55,50 +68,82 @@ class Mending:
         self._coarse.limit(closed, least[closed], most[closed])
         return touched
 
-    def shrink(self, pool: str, devices: int) -> Ints:
-        """A pool has only so many devices. Gives the groups that it served."""
-        touched = self.standing.shrink(pool, devices)
-        self._coarse.stock(self.standing.pools[pool], devices)
-        return touched
+    def follow(self, *, work: int = large.WORK, rounds: int = large.ROUNDS) -> None:
+        """After a loss, plan again what the programme in fractions changes.
 
-    def price(self, pool: str, usd_per_device_hour: float) -> Ints:
-        """A device of a pool costs so much. Gives the groups near to it."""
-        touched = self.standing.price(pool, usd_per_device_hour)
-        options = np.flatnonzero(self._coarse.world.option_pool == self.standing.pools[pool])
-        self._coarse.price(
-            options, (self._coarse.world.option_devices[options] * usd_per_device_hour).astype(np.float64)
-        )
-        return touched
-
-    def ask(self, rps: Floats) -> None:
-        """Demand is [G] now."""
-        self.standing.ask(rps)
-        self._coarse.ask(rps)
-
-    def follow(self, *, everywhere: bool = False, work: int = large.WORK, rounds: int = large.ROUNDS) -> None:
-        """Plan again what the programme in fractions changes.
-
-        Args: everywhere: who serves whom too, as after a change of all demand. work: nodes of branch and bound for each
-            model. rounds: of steps at the end.
+        Args: work: nodes of branch and bound for each model. rounds: of steps at the end.
         """
-        coarse, standing = self._coarse, self.standing
-        replicas, share = self._replicas, self._share
+        before = self._before(self.standing.replicas)
+        self._solve()
+        self._approach(before, everywhere=False, work=work, rounds=rounds)
+
+    def become(self, index: Index, *, work: int = large.WORK, rounds: int = large.ROUNDS) -> bool:
+        """Plan again for a world that differs in numbers alone: devices, prices, latency, demand, intake, what runs.
+
+        False, with nothing changed, where it differs in more, or where models go short by priority.
+        """
+        numbered = number(index)
+        changed = since(self.standing.numbered, numbered)
+        if changed is None or self._rough is None or self._coarse.is_favoured:
+            return False
+        kinds = classes.again(numbered.world, self._coarse.classes)
+        rough = classes.again(numbered.world, self._rough.classes)
+        if kinds is None or rough is None:
+            return False
+        self._rough = self._rough.again(numbered.world, rough, changed)
+        self._rough.resettle(more=large.MORE_WAYS, rounds=ROUNDS)
+        self._prices = prices.raised(numbered.world, self._rough.prices)
+        world = self._coarse.world
+        is_other = not np.array_equal(world.group_rps, numbered.world.group_rps)
+        is_other |= not np.array_equal(world.rtt_ms, numbered.world.rtt_ms, equal_nan=True)
+        self._index, self._coarse = index, self._coarse.again(numbered.world, kinds, changed)
+        self._seen()
+        self._coarse.stick(STICKS)
+        replicas = earlier(self.standing.replicas.astype(float), changed.options).astype(np.int64)
+        before = self._before(replicas)
+        self._solve(everywhere=is_other)
+        self.standing = self.standing.again(index, numbered, self._prices, changed)
+        self._approach(before, everywhere=is_other, work=work, rounds=rounds)
+        return True
+
+    @property
+    def answer(self) -> large.Answer:
+        """The plan by name, with what the newest prices prove; after `lose` they are those from before it."""
+        pools = zip(self.standing.numbered.pools, self._prices.device, strict=True)
+        return large.Answer(
+            counts=self.standing.counts(),
+            rates=self.standing.rates(),
+            bound_usd_per_hour=prices.bound_usd(self.standing.numbered.world, self._prices),
+            device_usd={name: float(usd) for name, usd in pools},
+        )
+
+    def _before(self, replicas: Ints) -> _Before:
+        return _Before(replicas=replicas, fractions=self._replicas, share=self._share)
+
+    def _solve(self, *, everywhere: bool = False) -> None:
+        """Args: everywhere: any class may need another way, not only one that has none left."""
+        coarse = self._coarse
         unserved_rps = coarse.unserved.sum()
         coarse.run()
-        if coarse.unserved.sum() > unserved_rps + SHORT_RPS:
+        if everywhere or coarse.unserved.sum() > unserved_rps + SHORT_RPS:
             coarse.resettle(more=large.MORE_PRICED_WAYS, rounds=ROUNDS)
         self._seen()
-        share = np.concatenate([share, np.zeros(len(self._share) - len(share))])
+
+    def _approach(self, before: _Before, *, everywhere: bool, work: int, rounds: int) -> None:
+        """What the programme in fractions changed, in whole replicas. Args: everywhere: who serves whom too."""
+        coarse, standing = self._coarse, self.standing
+        share = np.concatenate([before.share, np.zeros(len(self._share) - len(before.share))])
         world = coarse.world
         part = np.bincount(coarse.way_class, weights=np.abs(self._share - share), minlength=coarse.count)
         moved = (part > 2 * FOLLOWED) | everywhere
-        change = self._replicas - replicas
+        change = self._replicas - before.fractions
         options = np.flatnonzero(np.abs(change) > WHOLE)
         moved |= self._served_at(np.unique(world.option_node[np.abs(change) > CHANGED])) > SERVED_THERE
         moved |= np.bincount(coarse.class_of, weights=standing.unserved, minlength=coarse.count) > SHORT_RPS
         groups = coarse.members(moved)
-        before, (least, most) = standing.replicas, standing.bounds
-        wanted = np.clip(np.round(before[options] + change[options]), least[options], most[options])
+        least, most = standing.bounds
+        aim = before.replicas + change
+        wanted = np.clip(np.round(aim[options]), least[options], most[options])
         standing.hand_over(groups, options, wanted.astype(np.int64))
         nodes = [world.option_node[options]]
         for at in sorted(range(len(world.service_ms)), key=lambda at: (-self._index.problem.models[at].priority, at)):
@@ -111,7 +156,7 @@ class Mending:
             free = np.maximum(0, standing.free_devices[world.option_pool[mine]]) // world.option_devices[mine]
             near = coarse.reduced_usd()[mine] < large.NEAR * world.option_usd[mine]
             near &= np.isin(world.node_cluster[world.option_node[mine]], coarse.way[ways])
-            low = np.clip(np.minimum(before[mine], np.floor(before[mine] + change[mine])) - 1, least[mine], most[mine])
+            low = np.clip(np.minimum(before.replicas[mine], np.floor(aim[mine])) - 1, least[mine], most[mine])
             high = np.minimum(most[mine], now + free)
             lower = np.where(changes | near, np.minimum(low, high), now)
             upper = np.where(changes | near, high, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,12 +15,49 @@ from placement.world import Bools, Floats, Ints, Singles, World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbered:
-    """A world with the meaning of its options, groups (model, cell) and clusters."""
+    """A world with the meaning of its options, groups (model, cell), clusters, pools and models."""
 
     world: World
     options: tuple[tuple[Model, Option], ...]
     groups: tuple[tuple[str, str], ...]
     clusters: tuple[str, ...]
+    pools: tuple[str, ...]
+    models: tuple[Model, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Since:
+    """Where each option [O], node [N] and pool [P] of a world was in the one before it, or -1."""
+
+    options: Ints
+    nodes: Ints
+    pools: Ints
+
+
+def since(before: Numbered, after: Numbered) -> Since | None:
+    """What became of a world; None where the same users do not ask for the same models in the same clusters' reach.
+
+    Devices, prices, latency, demand, intake and what runs may all be others; options and pools may come and go.
+    """
+    alike = [replace(model, max_starts=None) for model in before.models] == [
+        replace(model, max_starts=None) for model in after.models
+    ]
+    if not alike or before.groups != after.groups or before.clusters != after.clusters:
+        return None
+    options = {(model.name, one.pool.name): at for at, (model, one) in enumerate(before.options)}
+    pools = {name: at for at, name in enumerate(before.pools)}
+    nodes = before.world.node_at[after.world.node_model, after.world.node_cluster]
+    return Since(
+        options=_ints(options.get((model.name, one.pool.name), -1) for model, one in after.options),
+        nodes=nodes,
+        pools=_ints(pools.get(name, -1) for name in after.pools),
+    )
+
+
+def earlier(values: Floats, place: Ints) -> Floats:
+    """What each had before; nothing for what was not there."""
+    made: Floats = np.where(place >= 0, values[place], 0.0) if len(values) else np.zeros(len(place))
+    return made
 
 
 def number(index: Index) -> Numbered:
@@ -80,7 +117,14 @@ def number(index: Index) -> Numbered:
         rule_lower=_floats(lower for _, lower, _ in made),
         rule_usd=_floats(usd for _, _, usd in made),
     )
-    return Numbered(world=world, options=tuple(options), groups=tuple(groups), clusters=clusters)
+    return Numbered(
+        world=world,
+        options=tuple(options),
+        groups=tuple(groups),
+        clusters=clusters,
+        pools=tuple(pool_at),
+        models=models,
+    )
 
 
 def _rtt_ms(index: Index, cell_at: dict[str, int], cluster_at: dict[str, int]) -> Singles:

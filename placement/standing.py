@@ -10,13 +10,12 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 
 from placement import local
 from placement.filters import Index
-from placement.number import Numbered
+from placement.number import Numbered, Since, earlier
 from placement.prices import Prices, option_usd
 from placement.world import Bools, Floats, Ints
 
@@ -43,7 +42,7 @@ class Standing:
         nodes: Ints,
         rps: Floats,
     ) -> None:
-        self._numbered, self._world = numbered, numbered.world
+        self.numbered, self._world = numbered, numbered.world
         models = index.problem.models
         self._priority = np.array([model.priority for model in models], np.int64)
         keeps_last = np.array([model.min_regions > 0 for model in models], dtype=bool)
@@ -52,8 +51,6 @@ class Standing:
         brings = prices.capacity[self._world.option_node] * self._world.option_rps
         self._pays = option_usd(self._world, prices) - brings < PAYS * self._world.option_usd
         self._clusters = {name: at for at, name in enumerate(numbered.clusters)}
-        self.pools = {pool.name: at for at, pool in enumerate(index.problem.pools)}
-        self._devices = self._world.pool_devices.copy()
 
     # ---- events: who serves whom changes at once
 
@@ -66,36 +63,29 @@ class Standing:
         self._serve(touched)
         return touched
 
-    def shrink(self, pool: str, devices: int) -> Ints:
-        """A pool has only so many devices. Gives the groups that it served."""
-        at = self.pools[pool]
-        self._state.free[at] += devices - self._devices[at]
-        self._devices[at] = devices
-        options = np.flatnonzero(self._world.option_pool == at)
-        options = options[np.argsort(-self._world.option_devices[options], kind="stable")]
-        nodes = np.unique(self._world.option_node[options])
-        touched = local.served(self._state, nodes)
-        local.clear(self._facts, self._state, at, options)
-        local.release_excess(self._facts, self._state, nodes)
-        self._serve(touched)
-        return touched
+    def again(self, index: Index, numbered: Numbered, prices: Prices, since: Since) -> Standing:
+        """The same plan in another world: as much of it as can be there, and with the replicas left who can be served.
 
-    def price(self, pool: str, usd_per_device_hour: float) -> Ints:
-        """A device of a pool costs so much. Gives the groups near to it."""
-        options = np.flatnonzero(self._world.option_pool == self.pools[pool])
-        usd = (self._world.option_devices[options] * usd_per_device_hour).astype(np.float64)
-        self._facts.option_usd[options] = usd
-        return local.near(self._facts, np.unique(self._world.option_node[options]))
-
-    def ask(self, rps: Floats) -> None:
-        """Demand is [G] now: flows grow and shrink with it, and what a node cannot carry goes elsewhere."""
-        before = self._world.group_rps
-        times = np.divide(rps, before, out=np.ones_like(rps), where=before > 0)
-        local.scale(self._facts, self._state, times)
-        self._state.left[before <= 0] = rps[before <= 0]
-        self._world = replace(self._world, group_rps=rps)
-        local.release_excess(self._facts, self._state, np.arange(len(self._world.node_model)))
-        self._serve(np.flatnonzero(self._state.left > UNSERVED_RPS))
+        Args: since: what was where in this world.
+        """
+        world = numbered.world
+        replicas = earlier(self._state.replicas.astype(float), since.options).astype(np.int64)
+        replicas = np.clip(replicas, world.option_least, world.option_most)
+        to = np.full(len(self._world.node_model), -1, np.int64)
+        known = np.flatnonzero(since.nodes >= 0)
+        to[since.nodes[known]] = known
+        groups, nodes, rps = local.flows(self._state)
+        times = world.group_rps / np.maximum(self._world.group_rps, UNSERVED_RPS)
+        is_there = to[nodes] >= 0
+        flows = groups[is_there], to[nodes[is_there]], (rps * times[groups])[is_there]
+        made = Standing(index, numbered, prices, replicas, *flows)
+        for pool in np.flatnonzero(made._state.free < 0).tolist():
+            options = np.flatnonzero(world.option_pool == pool)
+            options = options[np.argsort(-world.option_devices[options], kind="stable")]
+            local.clear(made._facts, made._state, pool, options)
+        local.release_excess(made._facts, made._state, np.arange(len(world.node_model)))
+        made._serve(np.flatnonzero(made._state.left > UNSERVED_RPS))
+        return made
 
     # ---- what pays is done
 
@@ -162,7 +152,6 @@ class Standing:
         made._state = local.copy(self._state)
         own = {name: getattr(self._facts, name).copy() for name in ("option_usd", "option_least", "option_most")}
         made._facts = self._facts._replace(**own)
-        made._devices = self._devices.copy()
         return made
 
     @property
@@ -208,13 +197,13 @@ class Standing:
         """(model, pool) -> replicas."""
         made = {}
         for option in np.flatnonzero(self._state.replicas):
-            model, one = self._numbered.options[option]
+            model, one = self.numbered.options[option]
             made[model.name, one.pool.name] = int(self._state.replicas[option])
         return made
 
     def rates(self) -> Rates:
         """Model -> (cell, cluster) -> requests per second."""
-        return told(self._numbered, *local.flows(self._state))
+        return told(self.numbered, *local.flows(self._state))
 
     @property
     def unserved(self) -> Floats:

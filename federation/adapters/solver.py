@@ -23,6 +23,7 @@ from federation.adapters import parcel
 from placement import cell as ways
 from placement import check, engine, explain
 from placement import model as words
+from placement.planner import Planner
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ class Solver:
         """
         try:
             packed = await self._plans.hand_over(await parcel.pack_gently(problem))
-            answer: Answer = await parcel.unpack_gently(await self._plans.call(_solve_packed, packed, present))
+            answer: Answer = await parcel.unpack_gently(await self._plans.call(self._plans.solve, packed, present))
             return answer
         except asyncio.CancelledError:
             self._plans.stop()
@@ -92,6 +93,7 @@ class _Worker:
     """A process of our own, started at the first call and again after it died or was stopped."""
 
     def __init__(self) -> None:
+        self.solve = _solve_next
         self._pool: ProcessPoolExecutor | None = None
         self._pid: Future[int] | None = None
 
@@ -129,6 +131,7 @@ class _Lent:
     """An executor that somebody lends: what was begun there goes on there, and its answer is not waited for."""
 
     def __init__(self, executor: Executor) -> None:
+        self.solve = _solve_packed  # who knows which process gets it, and what that planned before
         self._executor = executor
 
     async def call(self, work: Callable[..., T], *args: object) -> T:
@@ -138,13 +141,15 @@ class _Lent:
             raise SolverError(f"the executor that solves placements failed: {error}") from error
 
     async def hand_over(self, packed: parcel.Parcel) -> parcel.Parcel:
-        """All of it goes with the call: who knows which process gets it."""
+        """All of it goes with the call."""
         return packed
 
     def stop(self) -> None:
         """Nothing: it is not ours."""
 
 
+_planner = Planner()
+"""In a process of our own: what it planned last, to be mended."""
 _received: list[bytes] = []
 """In the worker: what `hand_over` sent since the last solve."""
 
@@ -158,15 +163,30 @@ def _receive(piece: bytes | None) -> None:
 
 
 def _solve_packed(problem: parcel.Parcel, present: tuple[words.Placed, ...]) -> parcel.Parcel:
-    whole = problem if problem.pieces else parcel.Parcel(problem.shape, tuple(_received))
+    return parcel.pack(solve_and_check(parcel.unpack(problem), present))
+
+
+def _solve_next(problem: parcel.Parcel, present: tuple[words.Placed, ...]) -> parcel.Parcel:
+    whole = parcel.Parcel(problem.shape, tuple(_received))
     _received.clear()
-    return parcel.pack(solve_and_check(parcel.unpack(whole), present))
+    return parcel.pack(solve_and_check(parcel.unpack(whole), present, _planner))
 
 
-def solve_and_check(problem: words.Problem, present: tuple[words.Placed, ...]) -> Answer:
-    """Solve, check, and route what is kept: the work of one plan, in one process."""
-    solution = engine.solve(problem)
-    _refuse(check.check(problem, solution))
+def solve_and_check(
+    problem: words.Problem, present: tuple[words.Placed, ...], planner: Planner | None = None
+) -> Answer:
+    """Solve, check, and route what is kept: the work of one plan, in one process.
+
+    Args: planner: what remembers the plans before this one.
+    """
+    planner = planner or Planner()
+    solution = planner.solve(problem)
+    violations = check.check(problem, solution)
+    if violations and planner.mended:
+        planner.forget()
+        solution = planner.solve(problem)
+        violations = check.check(problem, solution)
+    _refuse(violations)
     kept = {(one.model, one.pool): one.replicas for one in present}
     trusting = replace(problem, clusters=tuple(replace(cluster, reachable=True) for cluster in problem.clusters))
     return Answer(

@@ -84,12 +84,11 @@ def _noise(size: str, problem: Problem, planned: Mending, seed: int) -> Iterator
             for one in problem.demands
         ),
     )
-    world = number(Index(noisy))
-    _, bound = large.priced(world)
+    index = Index(noisy)
+    _, bound = large.priced(number(index))
     mended = planned.copy()
     begun_s = time.perf_counter()
-    mended.ask(world.world.group_rps)
-    mended.follow(everywhere=True, rounds=ROUNDS)
+    mended.become(index, rounds=ROUNDS)
     taken_s = time.perf_counter() - begun_s
     replicas = sum(planned.standing.counts().values())
     moved = _moved(planned, mended.standing.counts())

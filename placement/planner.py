@@ -1,0 +1,69 @@
+"""World after world: a large plan is mended where the world differs in numbers alone, and else made anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from placement import engine
+from placement.filters import Index
+from placement.model import Problem, Solution
+
+if TYPE_CHECKING:
+    from placement.mend import Mending
+
+DRIFT = 0.003
+"""So much further from its bound than the last plan that was made anew a mended one may be."""
+
+
+class Planner:
+    """Plans, each from the one before it where that is large.
+
+    A mended plan leaves alone what need not change. What it gives depends on what it was asked before; `engine.solve`
+    is the same for plans that do not.
+    """
+
+    def __init__(self) -> None:
+        self._mending: Mending | None = None
+        self._gap = 0.0
+        self.mended = False
+        """Whether the newest plan was."""
+
+    def solve(self, problem: Problem) -> Solution:
+        """The placement, as `engine.solve` says. Raises: RuntimeError as there."""
+        index = Index(problem)
+        self.mended = False
+        if not engine.is_large(index):
+            self._mending = None
+            return engine.solve(problem)
+        return self._mend(index) or self._anew(index)
+
+    def forget(self) -> None:
+        """The next plan is made anew."""
+        self._mending = None
+
+    def _mend(self, index: Index) -> Solution | None:
+        """None where the world differs in more than numbers, or the plan is not good enough."""
+        mending = self._mending
+        if mending is None or not mending.become(index):
+            return None
+        made = engine.solution_of(index, mending.answer)
+        if _goes_short(made) or made.gap > self._gap + DRIFT:
+            return None
+        self.mended = True
+        return made
+
+    def _anew(self, index: Index) -> Solution:
+        from placement import large, mend  # numba takes a second to load, which small worlds need not pay
+
+        self._mending = None
+        planned = large.plan(index)
+        made = engine.solution_of(index, large.answer_of(index, planned))
+        self._gap = made.gap
+        if not _goes_short(made):
+            self._mending = mend.Mending(index, planned)
+        return made
+
+
+def _goes_short(solution: Solution) -> bool:
+    """In a shortage who goes short is weighed anew each time."""
+    return bool(solution.unserved or solution.shortfalls)
