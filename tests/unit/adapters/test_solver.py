@@ -6,7 +6,9 @@ import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from federation.adapters.solver import Answer, Solver, SolverError
@@ -81,3 +83,26 @@ async def test_closing_ends_a_solve_with_its_reason() -> None:
     await solver.close()
     with pytest.raises(SolverError, match="died"):
         await solving
+
+
+@pytest.mark.slow
+async def test_the_next_plan_of_a_large_fleet_moves_little() -> None:
+    """Each breath of demand would move replicas all over a large fleet."""
+    problem = a_large_world(1, clusters=60, cells=1_800, models=2)
+    rng = np.random.default_rng(1)
+    solver = Solver()
+    first = (await solver.solve(problem, ())).solution
+    running = replace(
+        problem,
+        current=first.replicas,
+        demands=tuple(
+            replace(one, requests_per_second=one.requests_per_second * float(rng.lognormal(0.0, 0.03)))
+            for one in problem.demands
+        ),
+    )
+    mended = (await solver.solve(running, first.replicas)).solution
+    await solver.close()
+    before = {(one.model, one.pool): one.replicas for one in first.replicas}
+    started = sum(max(0, one.replicas - before.get((one.model, one.pool), 0)) for one in mended.replicas)
+    assert started <= 0.02 * sum(before.values())
+    assert mended != engine.solve(running), "made anew, which moves more"
