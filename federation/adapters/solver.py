@@ -84,9 +84,9 @@ class Solver:
         return await self._routes.call(ways.explain, problem, solution, model, cell)
 
     async def close(self) -> None:
-        """End the processes, whatever they are at."""
-        self._plans.stop()
-        self._routes.stop()
+        """End the processes, whatever they are at, for good."""
+        self._plans.close()
+        self._routes.close()
 
 
 class _Worker:
@@ -96,8 +96,11 @@ class _Worker:
         self.solve = _solve_next
         self._pool: ProcessPoolExecutor | None = None
         self._pid: Future[int] | None = None
+        self._is_closed = False
 
     async def call(self, work: Callable[..., T], *args: object) -> T:
+        if self._is_closed:
+            raise SolverError("the solver was closed")
         if self._pool is None:
             self._pool = _pool()
             self._pid = self._pool.submit(os.getpid)
@@ -126,6 +129,11 @@ class _Worker:
             os.kill(self._pid.result(), signal.SIGKILL)
         pool.shutdown(wait=True, cancel_futures=True)
 
+    def close(self) -> None:
+        """The same, and no call starts another."""
+        self._is_closed = True
+        self.stop()
+
 
 class _Lent:
     """An executor that somebody lends: what was begun there goes on there, and its answer is not waited for."""
@@ -146,6 +154,9 @@ class _Lent:
 
     def stop(self) -> None:
         """Nothing: it is not ours."""
+
+    def close(self) -> None:
+        """Nothing either."""
 
 
 _planner = Planner()

@@ -85,6 +85,18 @@ async def test_closing_ends_a_solve_with_its_reason() -> None:
         await solving
 
 
+async def test_nothing_is_started_once_it_is_closed() -> None:
+    """A controller that ended while it packed a question would leave a process behind."""
+    solver = Solver()
+    solving = asyncio.get_running_loop().create_task(
+        solver.solve(a_large_world(1, clusters=60, cells=600, models=2), ())
+    )
+    await asyncio.sleep(0)
+    await solver.close()
+    with pytest.raises(SolverError, match="closed"):
+        await solving
+
+
 @pytest.mark.slow
 async def test_the_next_plan_of_a_large_fleet_moves_little() -> None:
     """Each breath of demand would move replicas all over a large fleet."""
