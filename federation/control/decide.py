@@ -43,13 +43,15 @@ class Decision:
     """The placement to go to, and a verdict for every model that could have changed.
 
     `budgets`: model -> the most replicas that a change worth making may start, where this one moves more than the hour
-    has left.
+    has left. `postponed`: (model, pool) where a change that has to wait out the dwell would have more than `target`:
+    to stop there now is to start again soon.
     """
 
     target: dict[tuple[str, str], int]
     verdicts: tuple[Verdict, ...]
     history: History
     budgets: dict[str, int]
+    postponed: frozenset[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,11 @@ def decide(question: Question) -> Decision:
         verdict if verdict.accepted == (name in accepted) else _swept_along(verdict, now, new)
         for name, verdict in sorted(verdicts.items())
     )
-    return Decision(target=target, verdicts=final, history=_remember(question, final), budgets=budgets)
+    waiting = {verdict.model for verdict in final if verdict.code == "Dwell"}
+    postponed = frozenset(key for key, count in new.items() if key[0] in waiting and count > target.get(key, 0))
+    return Decision(
+        target=target, verdicts=final, history=_remember(question, final), budgets=budgets, postponed=postponed
+    )
 
 
 def _of(counts: Counts, model: str) -> dict[str, int]:

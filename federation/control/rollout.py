@@ -41,6 +41,7 @@ class Situation:
     load_rps: Mapping[tuple[str, str], float]
     heard: frozenset[str]
     weighed: frozenset[str]
+    postponed: frozenset[PlacementKey]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,7 @@ class _Walk:
     def stop(self) -> None:
         """Lower counts to the target as far as what is ready allows."""
         for key in self.keys:
-            if key[1] not in self.s.weighed:
+            if key[1] not in self.s.weighed or key in self.s.postponed:
                 continue
             while self.desired.get(key, 0) > self.s.target.get(key, 0) and self._may_stop(key, spare=True):
                 self.desired[key] -= 1

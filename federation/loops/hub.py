@@ -21,7 +21,7 @@ from federation.control.plan import Plan, Routes
 from federation.control.problem import Formulated
 from federation.metrics import Metrics
 from federation.state.reduce import Event, Heard, Note, reduce
-from federation.state.world import World
+from federation.state.world import PlacementKey, World
 from federation.traffic.snapshot import Index, RouteSnapshot
 from federation.traffic.status import GatewayStatus
 from federation.traffic.table import Tables
@@ -90,6 +90,8 @@ class Hub:
         self.thought: Thought | None = None
         self.planned_s = float("-inf")
         """The instant (monotonic) that the newest plan was made of."""
+        self.postponed: frozenset[PlacementKey] = frozenset()
+        """Where a change that the newest plan has to wait with would have more replicas."""
         self.gateways: Mapping[str, GatewayStatus] = {}
         """By the gateway's own name; those that are gone are kept, as what they hold still serves."""
         self.tables = Tables(by_cluster={}, missing=())

@@ -20,7 +20,7 @@ from federation.control.problem import Formulated, formulate
 from federation.loops.hub import Hub, Thought
 from federation.loops.steer import NewTarget, Steer
 from federation.policy.documents import Disruption
-from federation.state.world import World
+from federation.state.world import PlacementKey, World
 
 log = structlog.get_logger("plan")
 
@@ -73,7 +73,7 @@ class Planner:
             return f"nothing changes: {error}"
         if hub.world.braked:
             return f"nothing moves: {hub.world.braked}"
-        hub.planned_s = now_s
+        hub.planned_s, hub.postponed = now_s, outcome.postponed
         hub.thought = Thought(formulated=formulated, answer=answer, at_s=hub.clock.wall_s())
         hub.metrics.plan_duration_seconds.labels(loop="plan").observe(time.perf_counter() - started_s)
         if outcome.new is None:
@@ -87,12 +87,14 @@ class Planner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a cycle came to: a new target or none, the sentence about it, and the budgets to ask again with."""
+    """What a cycle came to: a new target or none, the sentence about it, the budgets to ask again with, and where a
+    change that has to wait would have more."""
 
     new: NewTarget | None
     verdicts: tuple[decide.Verdict, ...]
     sentence: str
     budgets: dict[str, int]
+    postponed: frozenset[PlacementKey]
 
 
 def within_budgets(formulated: Formulated, budgets: Mapping[str, int]) -> Formulated:
@@ -142,8 +144,15 @@ def judge(world: World, formulated: Formulated, answer: Answer, hub: Hub) -> Out
         reason = answer.reasons.get((model, pool)) or earlier.get(key, "kept: leaving is not worth the move")
         target.append(Replicas(model=model, cluster=key[1], pool=key[2], replicas=count, reason=reason))
     sentence = describe(decision, formulated)
+    postponed = frozenset((model, *formulated.keys[pool]) for model, pool in decision.postponed)
     if {one.key: one.replicas for one in target} == hub.plan.target_by_key():
-        return Outcome(new=None, verdicts=decision.verdicts, sentence=sentence, budgets=decision.budgets)
+        return Outcome(
+            new=None,
+            verdicts=decision.verdicts,
+            sentence=sentence,
+            budgets=decision.budgets,
+            postponed=postponed,
+        )
     new = NewTarget(
         target=tuple(target),
         trigger="",
@@ -163,7 +172,9 @@ def judge(world: World, formulated: Formulated, answer: Answer, hub: Hub) -> Out
         shortfalls=tuple(one.reason for one in solution.shortfalls),
         history=decision.history,
     )
-    return Outcome(new=new, verdicts=decision.verdicts, sentence=sentence, budgets=decision.budgets)
+    return Outcome(
+        new=new, verdicts=decision.verdicts, sentence=sentence, budgets=decision.budgets, postponed=postponed
+    )
 
 
 def describe(decision: decide.Decision, formulated: Formulated) -> str:

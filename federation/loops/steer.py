@@ -125,6 +125,7 @@ class Steer:
                 load_rps=shift.peak_rps(remembered),
                 heard=frozenset(n for n, state in world.clusters.items() if state.phase is Phase.READY),
                 weighed=frozenset(n for n, state in world.clusters.items() if state.since_s <= hub.planned_s),
+                postponed=hub.postponed,
             )
         )
         self._waiting = step.waiting

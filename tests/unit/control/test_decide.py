@@ -111,6 +111,8 @@ def test_a_voluntary_change_must_be_worth_it(usd: float, history: History, code:
     assert [(v.code, v.accepted) for v in decision.verdicts] == [(code, accepted)]
     where = "par" if accepted else "fra"
     assert decision.target == {("chat", f"{where}/L4/on-demand"): 1}
+    postponed = {("chat", "par/L4/on-demand")} if code == "Dwell" else set()
+    assert decision.postponed == postponed, "only what has to wait is about to be started"
 
 
 def test_users_left_unserved_wait_for_no_hysteresis() -> None:

@@ -47,6 +47,7 @@ def step(
     load: Mapping[tuple[str, str], float] | None = None,
     heard: tuple[str, ...] = ("fra", "iad", "nrt"),
     weighed: tuple[str, ...] = ("fra", "iad", "nrt"),
+    postponed: tuple[PlacementKey, ...] = (),
     trusted: Mapping[PlacementKey, int] | None = None,
     problem: engine.Problem | None = None,
 ) -> dict[PlacementKey, int]:
@@ -59,6 +60,7 @@ def step(
         load_rps=load or {},
         heard=frozenset(heard),
         weighed=frozenset(weighed),
+        postponed=frozenset(postponed),
     )
     return rollout.next_step(situation).desired
 
@@ -110,6 +112,12 @@ def test_what_runs_in_a_cluster_that_came_back_is_stopped_by_no_older_plan() -> 
     both = {FRA: 1, IAD: 1}
     assert step({IAD: 1}, both, both, weighed=("iad", "nrt")) == both
     assert step({IAD: 1}, both, both)[FRA] == 0
+
+
+def test_what_a_plan_that_has_to_wait_would_have_is_not_stopped_meanwhile() -> None:
+    """A region that is back within the dwell would lose its replicas, and have them started again seconds later."""
+    both = {FRA: 1, IAD: 1}
+    assert step({IAD: 1}, both, both, postponed=(FRA,)) == both
 
 
 def test_what_is_to_go_loses_its_requests_first_and_not_before_the_rest_is_ready() -> None:
