@@ -78,7 +78,7 @@ def solve(problem: Problem, *, work: int | None = None) -> Solution:
     Raises: RuntimeError when the solver gives no answer to a programme that has one.
     """
     index = Index(problem)
-    if is_large(index):
+    if is_large(problem):
         return _solve_large(index, work)
     solution = _solve_whole(index, (), work)
     tiers = _tiers(index, solution, work)
@@ -194,9 +194,9 @@ def _tiers(index: Index, solution: Solution, work: int | None) -> list[formulati
     return tiers
 
 
-def is_large(index: Index) -> bool:
+def is_large(problem: Problem) -> bool:
     """Whether the programme over every pair of a cell and a cluster would take longer than a control cycle."""
-    return len(index.problem.demands) * len(index.problem.clusters) > LARGE_PAIRS
+    return len(problem.demands) * len(problem.clusters) > LARGE_PAIRS
 
 
 def _solve_large(index: Index, work: int | None) -> Solution:
@@ -309,7 +309,7 @@ def route(problem: Problem, ready: Ready) -> Routing:
         formulation.USD_PER_HOUR * (model.unserved_usd_per_1000 + 2 * model.late_usd_per_1000 + 1.0)
         for model in problem.models
     ]
-    rates = _routed_as_large(index, counts, prices) if is_large(index) else None
+    rates = _routed_as_large(index, counts, prices) if is_large(problem) else None
     for model, price in zip(problem.models, prices, strict=True):
         usable, beyond = capacity_of(index, model, counts)
         if rates is not None:

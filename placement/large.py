@@ -70,17 +70,18 @@ class Planned:
 
 def solve(index: Index, *, work: int = WORK) -> Answer:
     """A plan near its bound. Args: work: nodes of branch and bound for each model."""
-    return answer_of(index, plan(index, work=work))
+    made = plan(index, work=work)
+    return answer_of(made.standing, made.prices, made.bound_usd_per_hour)
 
 
-def answer_of(index: Index, planned: Planned) -> Answer:
+def answer_of(standing: Standing, prices: Prices, bound_usd_per_hour: float) -> Answer:
     """What was planned, by name."""
-    pools = zip(index.problem.pools, planned.prices.device, strict=True)
+    pools = zip(standing.numbered.pools, prices.device, strict=True)
     return Answer(
-        counts=planned.standing.counts(),
-        rates=planned.standing.rates(),
-        bound_usd_per_hour=planned.bound_usd_per_hour,
-        device_usd={pool.name: float(usd) for pool, usd in pools},
+        counts=standing.counts(),
+        rates=standing.rates(),
+        bound_usd_per_hour=bound_usd_per_hour,
+        device_usd={name: float(usd) for name, usd in pools},
     )
 
 

@@ -99,8 +99,7 @@ class Mending:
         self._index, self._coarse = index, self._coarse.again(numbered.world, kinds, changed)
         self._seen()
         self._coarse.stick(STICKS)
-        replicas = earlier(self.standing.replicas.astype(float), changed.options).astype(np.int64)
-        before = self._before(replicas)
+        before = self._before(earlier(self.standing.replicas, changed.options))
         self._solve(everywhere=is_other)
         self.standing = self.standing.again(index, numbered, self._prices, changed)
         self._approach(before, everywhere=is_other, work=work, rounds=rounds)
@@ -109,13 +108,8 @@ class Mending:
     @property
     def answer(self) -> large.Answer:
         """The plan by name, with what the newest prices prove; after `lose` they are those from before it."""
-        pools = zip(self.standing.numbered.pools, self._prices.device, strict=True)
-        return large.Answer(
-            counts=self.standing.counts(),
-            rates=self.standing.rates(),
-            bound_usd_per_hour=prices.bound_usd(self.standing.numbered.world, self._prices),
-            device_usd={name: float(usd) for name, usd in pools},
-        )
+        bound = prices.bound_usd(self.standing.numbered.world, self._prices)
+        return large.answer_of(self.standing, self._prices, bound)
 
     def _before(self, replicas: Ints) -> _Before:
         return _Before(replicas=replicas, fractions=self._replicas, share=self._share)

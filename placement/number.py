@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from placement import formulation, rules
 from placement.filters import Index, Option
 from placement.model import Intake, Model, RttMatrix
 from placement.world import Bools, Floats, Ints, Singles, World
+
+N = TypeVar("N", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +58,11 @@ def since(before: Numbered, after: Numbered) -> Since | None:
     )
 
 
-def earlier(values: Floats, place: Ints) -> Floats:
+def earlier(values: NDArray[N], place: Ints) -> NDArray[N]:
     """What each had before; nothing for what was not there."""
-    made: Floats = np.where(place >= 0, values[place], 0.0) if len(values) else np.zeros(len(place))
+    made = np.zeros(len(place), values.dtype)
+    known = place >= 0
+    made[known] = values[place[known]]
     return made
 
 

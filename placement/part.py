@@ -83,8 +83,8 @@ class _Question:
     ) -> None:
         self._index, self._plan, self._at, self._ways, self._misses = index, plan, at, ways, misses
         self._world, self._model = plan.world, index.problem.models[at]
-        first = int(np.searchsorted(self._world.option_model, at))
-        self._mine = np.arange(first, first + len(lower))
+        self._first = int(np.searchsorted(self._world.option_model, at))
+        self._mine = np.arange(self._first, self._first + len(lower))
         lower, upper = lower.copy(), np.maximum(lower, upper)
         if misses and self._spot_is_held():
             spot = self._is_spot() & (self._world.option_least[self._mine] == 0)
@@ -159,7 +159,7 @@ class _Question:
         world, table = self._world, self.table
         entry = np.flatnonzero(world.option_model[world.rule_option] == self._at)
         rules, of_rule = np.unique(world.rule_of[entry], return_inverse=True)
-        mine, term = world.rule_option[entry] - self._mine[:1].sum(), world.rule_term[entry]
+        mine, term = world.rule_option[entry] - self._first, world.rule_term[entry]
         lower = world.rule_lower[rules] - np.bincount(of_rule, weights=term * self._fixed[mine], minlength=len(rules))
         may_miss = np.full(len(rules), self._misses)
         if len(rules) and self._model.spot_max_fraction < 1.0:  # the last of a model's; it holds whatever is missed

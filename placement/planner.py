@@ -30,11 +30,11 @@ class Planner:
 
     def solve(self, problem: Problem) -> Solution:
         """The placement, as `engine.solve` says. Raises: RuntimeError as there."""
-        index = Index(problem)
         self.mended = False
-        if not engine.is_large(index):
+        if not engine.is_large(problem):
             self._mending = None
             return engine.solve(problem)
+        index = Index(problem)
         return self._mend(index) or self._anew(index)
 
     def forget(self) -> None:
@@ -57,7 +57,7 @@ class Planner:
 
         self._mending = None
         planned = large.plan(index)
-        made = engine.solution_of(index, large.answer_of(index, planned))
+        made = engine.solution_of(index, large.answer_of(planned.standing, planned.prices, planned.bound_usd_per_hour))
         self._gap = made.gap
         if not _goes_short(made):
             self._mending = mend.Mending(index, planned)

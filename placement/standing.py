@@ -1,8 +1,8 @@
 """A plan that stands: bettered step by step, and mended after an event without touching what the event does not.
 
-An event (a cluster lost, a pool shrunk, a price, new demand) first changes who serves whom, with the replicas that run
-(milliseconds); `improve` then starts and gives up replicas where that pays, near to what was touched. Both are `local`
-steps, which keep the hard rules. What is done about an event in fractions and small programmes is `mend`'s.
+The loss of clusters, or another world (`again`), first changes who serves whom, with the replicas that run; `improve`
+then starts and gives up replicas where that pays, near to what was touched. Both are `local` steps, which keep the hard
+rules. What is done about an event in fractions and small programmes is `mend`'s.
 """
 
 from __future__ import annotations
@@ -69,8 +69,7 @@ class Standing:
         Args: since: what was where in this world.
         """
         world = numbered.world
-        replicas = earlier(self._state.replicas.astype(float), since.options).astype(np.int64)
-        replicas = np.clip(replicas, world.option_least, world.option_most)
+        replicas = np.clip(earlier(self._state.replicas, since.options), world.option_least, world.option_most)
         to = np.full(len(self._world.node_model), -1, np.int64)
         known = np.flatnonzero(since.nodes >= 0)
         to[since.nodes[known]] = known

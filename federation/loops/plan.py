@@ -144,15 +144,15 @@ def judge(world: World, formulated: Formulated, answer: Answer, hub: Hub) -> Out
         reason = answer.reasons.get((model, pool)) or earlier.get(key, "kept: leaving is not worth the move")
         target.append(Replicas(model=model, cluster=key[1], pool=key[2], replicas=count, reason=reason))
     sentence = describe(decision, formulated)
-    postponed = frozenset((model, *formulated.keys[pool]) for model, pool in decision.postponed)
+    stays = Outcome(
+        new=None,
+        verdicts=decision.verdicts,
+        sentence=sentence,
+        budgets=decision.budgets,
+        postponed=frozenset((model, *formulated.keys[pool]) for model, pool in decision.postponed),
+    )
     if {one.key: one.replicas for one in target} == hub.plan.target_by_key():
-        return Outcome(
-            new=None,
-            verdicts=decision.verdicts,
-            sentence=sentence,
-            budgets=decision.budgets,
-            postponed=postponed,
-        )
+        return stays
     new = NewTarget(
         target=tuple(target),
         trigger="",
@@ -172,9 +172,7 @@ def judge(world: World, formulated: Formulated, answer: Answer, hub: Hub) -> Out
         shortfalls=tuple(one.reason for one in solution.shortfalls),
         history=decision.history,
     )
-    return Outcome(
-        new=new, verdicts=decision.verdicts, sentence=sentence, budgets=decision.budgets, postponed=postponed
-    )
+    return replace(stays, new=new)
 
 
 def describe(decision: decide.Decision, formulated: Formulated) -> str:
