@@ -169,12 +169,18 @@ class Coarse:
         made.run()
         return made
 
-    def stick(self, part: float) -> None:
-        """From the next `run` on another way must save its class more than this part of what it pays now."""
+    def stick(self, part: float, *, options: bool = False) -> None:
+        """From the next `run` on another way must save its class more than this part of what it pays now.
+
+        Args: options: and one that is not in use costs this part more, so none replaces another that is as good.
+        """
         discount = np.where(self.flows > DUST_RPS, part * np.maximum(0.0, self._paid[self.way_class]), 0.0)
         columns = self._first_way + np.arange(len(self.way), dtype=np.int32)
         usd = self.classes.usd[self.way_class, self.way] - discount
         self.solver.changeColsCost(len(columns), columns, usd)
+        more = np.where(options & (self.replicas <= WHOLE), part, 0.0)
+        every = np.arange(self.options, dtype=np.int32)
+        self.solver.changeColsCost(self.options, every, self.world.option_usd * (1.0 + more))
 
     def limit(self, options: Ints, least: Ints, most: Ints) -> None:
         """Other bounds of these options, from the next `run` on."""

@@ -98,7 +98,7 @@ class Mending:
         is_other |= not np.array_equal(world.rtt_ms, numbered.world.rtt_ms, equal_nan=True)
         self._index, self._coarse = index, self._coarse.again(numbered.world, kinds, changed)
         self._seen()
-        self._coarse.stick(STICKS)
+        self._coarse.stick(STICKS, options=True)
         before = self._before(earlier(self.standing.replicas, changed.options))
         self._solve(everywhere=is_other)
         self.standing = self.standing.again(index, numbered, self._prices, changed)

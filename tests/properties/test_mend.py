@@ -178,6 +178,18 @@ def test_new_demand_everywhere_moves_little(problem: Problem, planned: Mending) 
     assert mended.standing.usd_per_hour < 1.02 * large.priced(number(Index(noisy)))[1]
 
 
+def test_latencies_that_are_a_little_other_do_not_exchange_what_is_as_good() -> None:
+    """Models would change places on devices that suit them alike, with each breath of the network."""
+    problem = a_large_world(2, clusters=80, cells=800, models=8)
+    planned = Mending(Index(problem), large.plan(Index(problem)))
+    before, started = planned.standing.counts(), 0
+    for seed in range(3):
+        mended = planned.copy()
+        become(mended, with_slower_paths(problem, seed))
+        started += sum(max(0, count - before.get(key, 0)) for key, count in mended.standing.counts().items())
+    assert started <= 3 * 0.08 * sum(before.values())
+
+
 def test_a_pool_that_shrinks_and_one_that_gets_dearer_are_used_less(problem: Problem, planned: Mending) -> None:
     """Replicas would be planned on devices that are gone, or kept where they cost ten times as much as elsewhere."""
     counts = planned.standing.counts()
