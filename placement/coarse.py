@@ -141,10 +141,30 @@ class Coarse:
     def run(self) -> None:
         """Solve it as it is."""
         self.solver.run()
-        answer, info = self.solver.getSolution(), self.solver.getInfo()
-        duals = np.asarray(answer.row_dual)
+        answer = self.solver.getSolution()
         self.values: Floats = np.asarray(answer.col_value)
-        self.usd_per_hour = float(info.objective_function_value)
+        self.activity: Floats = np.asarray(answer.row_value)
+        self.duals: Floats = np.asarray(answer.row_dual)
+        self.is_basic: Bools = np.zeros(len(self.values), dtype=bool)
+        self.row_is_basic: Bools = np.zeros(len(self.duals), dtype=bool)
+        basic = self.solver.getBasicVariables()[1]
+        self.is_basic[basic[basic >= 0]] = True
+        self.row_is_basic[-1 - basic[basic < 0]] = True
+        self._read()
+
+    def take(self, columns: Ints, values: Floats, rows: Ints, activity: Floats, duals: Floats) -> None:
+        """What a part of it gave, instead of `run`: of these columns and rows."""
+        self.values, self.activity, self.duals = self.values.copy(), self.activity.copy(), self.duals.copy()
+        self.values[columns], self.activity[rows], self.duals[rows] = values, activity, duals
+        self._read()
+
+    def take_basis(self, columns: Ints, is_basic: Bools, rows: Ints, row_is_basic: Bools) -> None:
+        """Where a part of it ended, so that another may go on from there."""
+        self.is_basic, self.row_is_basic = self.is_basic.copy(), self.row_is_basic.copy()
+        self.is_basic[columns], self.row_is_basic[rows] = is_basic, row_is_basic
+
+    def _read(self) -> None:
+        duals = self.duals
         self.replicas: Floats = self.values[: self.options]
         self.unserved: Floats = self.values[self.options : self.options + self.count]
         self.flows: Floats = self.values[self._first_way :]
@@ -159,6 +179,37 @@ class Coarse:
             away=np.maximum(0.0, -duals[self._caps]),
         )
 
+    @property
+    def way_node(self) -> Ints:
+        """[ways] where each way leads."""
+        made: Ints = self._node[self.classes.model[self.way_class], self.way % self._clusters]
+        return made
+
+    def is_of_class(self, rows: Ints) -> Bools:
+        """Whether these rows say that a class is served."""
+        made: Bools = rows < self.count
+        return made
+
+    def columns_of(self, kinds: Bools) -> Ints:
+        """The columns of these classes [K] and of all that may serve them, in their order."""
+        world = self.world
+        ways = np.flatnonzero(kinds[self.way_class])
+        nodes = np.zeros(len(world.node_model), dtype=bool)
+        nodes[self.way_node[ways]] = True
+        options = nodes[world.option_node]
+        starts = np.flatnonzero(options[self._starting])
+        rules = np.zeros(len(world.rule_lower), dtype=bool)
+        rules[world.rule_of[options[world.rule_option]]] = True
+        first = self.options + self.count
+        made = [
+            np.flatnonzero(options),
+            self.options + np.flatnonzero(kinds),
+            first + starts,
+            first + len(self._starting) + np.flatnonzero(rules),
+            self._first_way + ways,
+        ]
+        return np.concatenate(made).astype(np.int32)
+
     def copy(self) -> Coarse:
         """The same, solved as far, to be changed by itself."""
         made = copy.copy(self)
@@ -166,19 +217,18 @@ class Coarse:
         made.solver = highs.quiet()
         made.solver.passModel(self.solver.getLp())
         made.solver.setBasis(self.solver.getBasis())
-        made.run()
         return made
 
-    def stick(self, part: float, *, options: bool = False) -> None:
+    def stick(self, part: float) -> None:
         """From the next `run` on another way must save its class more than this part of what it pays now.
 
-        Args: options: and one that is not in use costs this part more, so none replaces another that is as good.
+        An option that is not in use costs this part more, so none replaces another that is as good.
         """
         discount = np.where(self.flows > DUST_RPS, part * np.maximum(0.0, self._paid[self.way_class]), 0.0)
         columns = self._first_way + np.arange(len(self.way), dtype=np.int32)
         usd = self.classes.usd[self.way_class, self.way] - discount
         self.solver.changeColsCost(len(columns), columns, usd)
-        more = np.where(options & (self.replicas <= WHOLE), part, 0.0)
+        more = np.where(self.replicas > WHOLE, 0.0, part)
         every = np.arange(self.options, dtype=np.int32)
         self.solver.changeColsCost(self.options, every, self.world.option_usd * (1.0 + more))
 

@@ -206,6 +206,7 @@ def solve(
             solver.setOptionValue(f"mip_heuristic_run_{search}", False)
         solver.setOptionValue("mip_allow_restart", False)
         solver.setOptionValue("mip_detect_symmetry", False)
+        solver.setOptionValue("mip_root_presolve_only", True)
     if time_limit_s is not None:
         solver.setOptionValue("time_limit", time_limit_s)
     is_mip = programme.has_integers and not relaxed

@@ -664,21 +664,31 @@ def improve(f: Facts, s: State, options: Ints, rounds: int) -> float:
 
 
 @compiled
-def leave(f: Facts, s: State, nodes: Ints) -> Ints:
-    """These nodes serve nobody any more; gives the groups that they served."""
+def served(s: State, nodes: Ints) -> tuple[Ints, Floats]:
+    """(group, requests per second) of every flow to these nodes."""
     count = 0
     for node in nodes:
         entry = s.node_head[node]
         while entry != END:
             count, entry = count + 1, s.after[entry, 0]
-    groups = np.empty(count, np.int64)
+    groups, rps = np.empty(count, np.int64), np.empty(count)
     count = 0
     for node in nodes:
         entry = s.node_head[node]
         while entry != END:
+            groups[count], rps[count] = s.flow_group[entry], s.flow_rps[entry]
+            count, entry = count + 1, s.after[entry, 0]
+    return groups, rps
+
+
+@compiled
+def leave(f: Facts, s: State, nodes: Ints) -> Ints:
+    """These nodes serve nobody any more; gives the groups that they served."""
+    groups, _ = served(s, nodes)
+    for node in nodes:
+        entry = s.node_head[node]
+        while entry != END:
             after = s.after[entry, 0]
-            groups[count] = s.flow_group[entry]
-            count += 1
             _release(f, s, entry, s.flow_rps[entry])
             entry = after
     return np.unique(groups)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement import classes, large, prices
+from placement import classes, large, nearby, prices
 from placement.coarse import DUST_RPS, SHORT_RPS, WHOLE
 from placement.filters import Index
 from placement.large import Planned
@@ -48,16 +48,16 @@ class Mending:
         self.standing: Standing = planned.standing
         self._index, self._coarse, self._rough = index, planned.coarse, planned.rough
         self._prices = planned.prices
+        self._lost = np.zeros(len(self._coarse.world.node_model), dtype=bool)
         self._coarse.run()  # with the ways that were added last
         self._seen()
-        self._coarse.stick(STICKS)
 
     def copy(self) -> Mending:
         """Another that changes by itself."""
         made = copy.copy(self)
         made.standing, made._coarse = self.standing.copy(), self._coarse.copy()
         made._rough = self._rough and self._rough.copy()
-        made._seen()
+        made._lost = self._lost.copy()
         return made
 
     def lose(self, clusters: Iterable[str]) -> Ints:
@@ -66,15 +66,21 @@ class Mending:
         least, most = self.standing.bounds
         closed = np.flatnonzero((most == 0) & (self._coarse.world.option_most > 0))
         self._coarse.limit(closed, least[closed], most[closed])
+        self._lost[self._coarse.world.option_node[closed]] = True
         return touched
 
     def follow(self, *, work: int = large.WORK, rounds: int = large.ROUNDS) -> None:
-        """After a loss, plan again what the programme in fractions changes.
+        """After losses, plan again what the programme in fractions changes nearby.
 
         Args: work: nodes of branch and bound for each model. rounds: of steps at the end.
         """
         before = self._before(self.standing.replicas)
-        self._solve()
+        coarse, unserved_rps = self._coarse, self._coarse.unserved.sum()
+        nearby.replan(coarse, self._lost, stick=STICKS)
+        self._lost[:] = False
+        if coarse.unserved.sum() > unserved_rps + SHORT_RPS:
+            self._solve(everywhere=True)
+        self._seen()
         self._approach(before, everywhere=False, work=work, rounds=rounds)
 
     def become(self, index: Index, *, work: int = large.WORK, rounds: int = large.ROUNDS) -> bool:
@@ -98,7 +104,7 @@ class Mending:
         is_other |= not np.array_equal(world.rtt_ms, numbered.world.rtt_ms, equal_nan=True)
         self._index, self._coarse = index, self._coarse.again(numbered.world, kinds, changed)
         self._seen()
-        self._coarse.stick(STICKS, options=True)
+        self._lost = np.zeros(len(numbered.world.node_model), dtype=bool)
         before = self._before(earlier(self.standing.replicas, changed.options))
         self._solve(everywhere=is_other)
         self.standing = self.standing.again(index, numbered, self._prices, changed)
@@ -114,13 +120,14 @@ class Mending:
     def _before(self, replicas: Ints) -> _Before:
         return _Before(replicas=replicas, fractions=self._replicas, share=self._share)
 
-    def _solve(self, *, everywhere: bool = False) -> None:
+    def _solve(self, *, everywhere: bool) -> None:
         """Args: everywhere: any class may need another way, not only one that has none left."""
-        coarse = self._coarse
-        unserved_rps = coarse.unserved.sum()
+        coarse, unserved_rps = self._coarse, self._coarse.unserved.sum()
+        coarse.stick(STICKS)
         coarse.run()
         if everywhere or coarse.unserved.sum() > unserved_rps + SHORT_RPS:
             coarse.resettle(more=large.MORE_PRICED_WAYS, rounds=ROUNDS)
+        coarse.stick(0.0)
         self._seen()
 
     def _approach(self, before: _Before, *, everywhere: bool, work: int, rounds: int) -> None:
@@ -139,16 +146,16 @@ class Mending:
         aim = before.replicas + change
         wanted = np.clip(np.round(aim[options]), least[options], most[options])
         standing.hand_over(groups, options, wanted.astype(np.int64))
-        nodes = [world.option_node[options]]
+        model, reduced = coarse.classes.model[coarse.way_class], coarse.reduced_usd()
         for at in sorted(range(len(world.service_ms)), key=lambda at: (-self._index.problem.models[at].priority, at)):
-            ways = np.flatnonzero((coarse.classes.model[coarse.way_class] == at) & moved[coarse.way_class])
+            ways = np.flatnonzero((model == at) & moved[coarse.way_class])
             mine = np.flatnonzero(world.option_model == at)
             changes = np.abs(change[mine]) > WHOLE
             if not len(ways) and not changes.any():
                 continue
             now = standing.replicas[mine]
             free = np.maximum(0, standing.free_devices[world.option_pool[mine]]) // world.option_devices[mine]
-            near = coarse.reduced_usd()[mine] < large.NEAR * world.option_usd[mine]
+            near = reduced[mine] < large.NEAR * world.option_usd[mine]
             near &= np.isin(world.node_cluster[world.option_node[mine]], coarse.way[ways])
             low = np.clip(np.minimum(before.replicas[mine], np.floor(aim[mine])) - 1, least[mine], most[mine])
             high = np.minimum(most[mine], now + free)
@@ -162,18 +169,15 @@ class Mending:
                 used = ways[found.flows > DUST_RPS]
                 flows = np.zeros(len(coarse.way))
                 flows[ways] = found.flows
-                entered = coarse.apportioned(used, flows)
-                standing.take(mine, found.replicas.astype(np.int64), *entered)
-                nodes.append(entered[1])
-        standing.tidy(np.unique(np.concatenate(nodes)), rounds=rounds)
-        coarse.stick(STICKS)
+                standing.take(mine, found.replicas.astype(np.int64), *coarse.apportioned(used, flows))
+        other = np.unique(world.option_node[standing.replicas != before.replicas])
+        standing.tidy(np.arange(len(world.node_model)) if everywhere else other, rounds=rounds)
 
     def _served_at(self, nodes: Ints) -> Floats:
         """[K] the part of each class that these nodes serve."""
         coarse = self._coarse
-        group, node, rps = self.standing.flows()
-        there = np.isin(node, nodes)
-        served = np.bincount(coarse.class_of[group[there]], weights=rps[there], minlength=coarse.count)
+        group, rps = self.standing.served_by(nodes)
+        served = np.bincount(coarse.class_of[group], weights=rps, minlength=coarse.count)
         made: Floats = served / np.maximum(coarse.classes.rps, DUST_RPS)
         return made
 

@@ -99,8 +99,8 @@ class Standing:
         local.enter(self._facts, self._state, groups, nodes, rps)
 
     def tidy(self, nodes: Ints, *, rounds: int) -> None:
-        """Bring what these nodes cannot carry elsewhere, serve what is left, and take steps around them."""
-        local.release_excess(self._facts, self._state, nodes)
+        """Bring what nodes cannot carry elsewhere, serve what is left, and take steps around these nodes."""
+        local.release_excess(self._facts, self._state, np.arange(len(self._world.node_model)))
         left = np.flatnonzero(self._state.left > UNSERVED_RPS)
         self._serve(left)
         self._serve_with_more(left)
@@ -161,6 +161,10 @@ class Standing:
     def flows(self) -> tuple[Ints, Ints, Floats]:
         """(group, node, requests per second) of every flow."""
         return local.flows(self._state)
+
+    def served_by(self, nodes: Ints) -> tuple[Ints, Floats]:
+        """(group, requests per second) of every flow to these nodes."""
+        return local.served(self._state, nodes)
 
     @property
     def group_rps(self) -> Floats:
