@@ -147,9 +147,10 @@ class Coarse:
         self.duals: Floats = np.asarray(answer.row_dual)
         self.is_basic: Bools = np.zeros(len(self.values), dtype=bool)
         self.row_is_basic: Bools = np.zeros(len(self.duals), dtype=bool)
-        basic = self.solver.getBasicVariables()[1]
-        self.is_basic[basic[basic >= 0]] = True
-        self.row_is_basic[-1 - basic[basic < 0]] = True
+        if len(self.values):  # what has no columns has no basis
+            basic = self.solver.getBasicVariables()[1]
+            self.is_basic[basic[basic >= 0]] = True
+            self.row_is_basic[-1 - basic[basic < 0]] = True
         self._read()
 
     def take(self, columns: Ints, values: Floats, rows: Ints, activity: Floats, duals: Floats) -> None:
