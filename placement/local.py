@@ -444,6 +444,21 @@ def _elsewhere(f: Facts, s: State, group: int, node: int) -> tuple[int, float]:
 
 
 @compiled
+def _two(f: Facts, s: State, group: int) -> tuple[int, float, float]:
+    """The cheapest near node with room, or -1, its price and that of the next."""
+    near, capacity, load, best, usd = f.near, s.capacity, s.load, -1, np.inf
+    for at in range(near.shape[1]):
+        other = near[group, at]
+        if other < 0:
+            break
+        if capacity[other] - load[other] > DUST_RPS and _room(f, s, group, other, -1) > DUST_RPS:
+            if best >= 0:
+                return best, usd, f.near_price[group, at]
+            best, usd = other, f.near_price[group, at]
+    return best, usd, np.inf
+
+
+@compiled
 def _holds(f: Facts, s: State, option: int, by: int) -> bool:
     """Whether rules and bounds let a count change; a rule that is missed may not be missed by more."""
     count = s.replicas[option] + by
@@ -615,18 +630,16 @@ def _shift(f: Facts, s: State, node: int) -> float:
 @compiled
 def fill(f: Facts, s: State, groups: Ints) -> None:
     """Serve what these groups have unserved where there is room: first those who lose most by their second choice."""
-    regret = np.empty(len(groups))
+    regret, best, best_usd = np.empty(len(groups)), np.empty(len(groups), np.int64), np.empty(len(groups))
     for at in range(len(groups)):
-        first, usd = _elsewhere(f, s, groups[at], -1)
-        second = f.unserved_usd[f.group_model[groups[at]]]
-        if first >= 0:
-            _, other = _elsewhere(f, s, groups[at], first)
-            second = min(second, other)
-        regret[at] = (second - usd) if first >= 0 else -np.inf
+        best[at], best_usd[at], second = _two(f, s, groups[at])
+        second = min(second, f.unserved_usd[f.group_model[groups[at]]])
+        regret[at] = (second - best_usd[at]) if best[at] >= 0 else -np.inf
     for at in np.argsort(-regret, kind="mergesort"):
-        group = groups[at]
+        group, node, usd = groups[at], best[at], best_usd[at]
         while s.left[group] > DUST_RPS:
-            node, usd = _elsewhere(f, s, group, -1)
+            if node >= 0 and _room(f, s, group, node, -1) <= DUST_RPS:
+                node, usd = _elsewhere(f, s, group, -1)
             if node < 0 or usd >= f.unserved_usd[f.group_model[group]]:
                 break
             moved = _serve(f, s, group, node, min(s.left[group], _room(f, s, group, node, -1)))
