@@ -61,7 +61,8 @@ class _Part:
     feasible for the dual, and the solver goes on from where the whole programme ended, although rows of what is held
     are missing.
 
-    Columns: those of the classes, then what rows carry that are `shared` and not of one class. Rows: all theirs."""
+    Columns: those of the classes, then what rows carry that are `shared` and not of one class. Rows: all theirs.
+    """
 
     def __init__(self, coarse: Coarse, kinds: Bools, stick: float) -> None:
         self._coarse = coarse
@@ -94,12 +95,16 @@ class _Part:
         return usd
 
     def solve(self) -> None:
+        """Tell the programme what it gives; where it gives nothing the whole is solved."""
         coarse, columns, rows, shared = self._coarse, self._columns, self._rows, self._shared
         held = coarse.activity[rows] - self._carried(self._before)
         part = highs.quiet()
         part.passModel(self._programme(self._asked - held))
         part.setBasis(self._basis())
         part.run()
+        if part.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            coarse.run()
+            return
         answer = part.getSolution()
         values = np.asarray(answer.col_value)
         carried, duals = held + self._carried(values[: self._count]), self._price + np.asarray(answer.row_dual)
