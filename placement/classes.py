@@ -16,6 +16,9 @@ from placement.compiled import compiled
 from placement.prices import Prices
 from placement.world import Floats, Ints, Singles, World, best, request_usd
 
+TINY_RPS = 1e-30
+ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grain:
@@ -50,32 +53,66 @@ def whole(world: World, start: Prices, grain: Grain | None) -> Classes:
 
     Without a `grain` each group is a class.
     """
-    return _whole(world, *(_classify(world, start, grain) if grain else _each(world)))
+    every = np.arange(len(world.group_rps))
+    return _whole(world, *(_classify(world, start, grain, every) if grain else _each(world)))
 
 
 def halves(world: World, start: Prices, grain: Grain) -> Classes:
     """Classes with two ways to each cluster: in time, as much as the members are who would be, and late, the others."""
-    return _halves(world, *_classify(world, start, grain))
+    return _halves(world, *_classify(world, start, grain, np.arange(len(world.group_rps))))
+
+
+def split(world: World, before: Classes, start: Prices, grain: Grain, groups: Ints) -> Classes:
+    """Whole classes, but that these groups leave theirs for new ones, which come after those before."""
+    new = _whole(world, *_classify(world, start, grain, groups))
+    leaves = np.zeros(len(world.group_rps), dtype=bool)
+    leaves[groups] = True
+    count, sizes, leaves = len(before.rps), np.diff(before.first), leaves[before.order]
+    gone, kind = before.order[leaves], np.repeat(np.arange(count), sizes)[leaves]
+    sizes = sizes - np.bincount(kind, minlength=count)
+    usd, rps = np.concatenate([before.usd, new.usd]), np.concatenate([before.rps, new.rps])
+    one, first = np.unique(kind, return_index=True)
+    gone_rps: Floats = np.bincount(kind, weights=world.group_rps[gone], minlength=count)[one].astype(np.float64)
+    left_rps = np.where(sizes[one] > 0, np.maximum(0.0, before.rps[one] - gone_rps), 0.0)
+    less = _whole(world, gone, np.append(first, len(gone)), before.model[one], before.permit[one], gone_rps)
+    tells = np.flatnonzero(left_rps > ROUNDING * before.rps[one])  # nothing is known of the mean of no one
+    sums = before.usd[one[tells]] * before.rps[one[tells], None]
+    with np.errstate(invalid="ignore"):
+        left_usd = (sums - less.usd[tells] * gone_rps[tells, None]) / left_rps[tells, None]
+    usd[one[tells]] = np.where(np.isfinite(sums), left_usd, np.inf)
+    rps[one] = left_rps
+    return Classes(
+        order=np.concatenate([before.order[~leaves], new.order]),
+        first=np.concatenate([[0], np.cumsum(sizes), sizes.sum() + new.first[1:]]),
+        model=np.concatenate([before.model, new.model]),
+        permit=np.concatenate([before.permit, new.permit]),
+        rps=rps,
+        usd=usd,
+        most=np.broadcast_to(np.inf, usd.shape),
+    )
 
 
 def again(world: World, before: Classes) -> Classes | None:
     """The same classes of the same groups with the numbers of another world; None where some members may no longer go
     where the others may."""
     order, first = before.order, before.first
+    count, sizes = len(before.rps), np.diff(first)
     permit = world.group_permit[order]
-    member = permit[first[:-1]]
-    if (permit != np.repeat(member, np.diff(first))).any():
+    member = np.zeros(count, np.int64)
+    member[sizes > 0] = permit[first[:-1][sizes > 0]]
+    if (permit != np.repeat(member, sizes)).any():
         return None
-    rps = np.add.reduceat(world.group_rps[order], first[:-1]) if len(member) else before.rps
+    kind = np.repeat(np.arange(count), sizes)
+    rps = np.bincount(kind, weights=world.group_rps[order], minlength=count).astype(np.float64)
     make = _whole if before.usd.shape[1] == world.rtt_ms.shape[1] else _halves
     return make(world, order, first, before.model, member, rps)
 
 
 def _whole(world: World, order: Ints, first: Ints, model: Ints, permit: Ints, rps: Floats) -> Classes:
     _, near_usd, late_usd = _sums(world, order, first, model)
-    usd = (near_usd + late_usd) / np.maximum(rps, 1e-30)[:, None]
+    usd = (near_usd + late_usd) / np.maximum(rps, TINY_RPS)[:, None]
     usd = _reachable(world, usd, model, permit)
-    most = np.full(usd.shape, np.inf)
+    most = np.broadcast_to(np.inf, usd.shape)
     return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most)
 
 
@@ -95,23 +132,24 @@ def _each(world: World) -> tuple[Ints, Ints, Ints, Ints, Floats]:
     return np.arange(count), np.arange(count + 1), world.group_model, world.group_permit, world.group_rps
 
 
-def _classify(world: World, start: Prices, grain: Grain) -> tuple[Ints, Ints, Ints, Ints, Floats]:
-    top, usd = best(world, start.capacity, start.away, max(1, grain.alike))
+def _classify(world: World, start: Prices, grain: Grain, groups: Ints) -> tuple[Ints, Ints, Ints, Ints, Floats]:
+    top, usd = best(world, start.capacity, start.away, max(1, grain.alike), groups)
     near = (usd <= usd[:, :1] * grain.near + 1e-9) & (top >= 0)
     alike = np.sort(np.where(near, top, -1), axis=1)
-    kind = _numbered(world.group_model, world.group_permit, *alike.T)
-    worth = np.bincount(kind, weights=world.group_rps * np.minimum(world.unserved_usd[world.group_model], usd[:, 0]))
+    model, permit, rps = world.group_model[groups], world.group_permit[groups], world.group_rps[groups]
+    kind = _numbered(model, permit, *alike.T)
+    worth = np.bincount(kind, weights=rps * np.minimum(world.unserved_usd[model], usd[:, 0]))
     if len(worth) > grain.classes:
         large = np.zeros(len(worth), dtype=bool)
         large[np.argsort(-worth, kind="stable")[: grain.classes]] = True
         apart = np.where(large[kind], kind, -1)
-        kind = _numbered(world.group_model, apart, world.group_permit, np.where(large[kind], -1, top[:, 0]))
+        kind = _numbered(model, apart, permit, np.where(large[kind], -1, top[:, 0]))
     count = int(kind.max()) + 1 if len(kind) else 0
     order = np.argsort(kind, kind="stable")
     first = np.searchsorted(kind[order], np.arange(count + 1)).astype(np.int64)
     member = order[first[:-1]]
-    rps = np.bincount(kind, weights=world.group_rps, minlength=count).astype(np.float64)
-    return order, first, world.group_model[member], world.group_permit[member], rps
+    total = np.bincount(kind, weights=rps, minlength=count).astype(np.float64)
+    return groups[order], first, model[member], permit[member], total
 
 
 def _numbered(*columns: Ints) -> Ints:

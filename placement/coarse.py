@@ -2,17 +2,19 @@
 
 Columns: n[option], z[class] (unserved), a[start], s[rule] (missed), then x[way] as they are added.
 Rows:    served[class], capacity[node], devices[pool], starts, rules, budgets, caps.
+z[class] and served[class] of classes that are split off come last.
 """
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import highspy
 import numpy as np
 
 from placement import highs
-from placement.classes import Classes, apportion
+from placement.classes import Classes, Grain, apportion, split
 from placement.number import Since, earlier
 from placement.prices import Prices, option_usd, raised
 from placement.world import Bools, Floats, Ints, World
@@ -33,7 +35,7 @@ class Coarse:
         self.world, self.classes = world, classes
         self.options, self.count = len(world.option_model), len(classes.rps)
         self.way_class, self.way = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        self._has = np.zeros(classes.usd.shape, dtype=bool)
+        self._has: Bools = np.zeros(classes.usd.shape, dtype=bool)
         self._clusters = world.rtt_ms.shape[1]
         self._node = world.node_at
         self.is_favoured = False
@@ -52,7 +54,7 @@ class Coarse:
         nodes, pools = len(world.node_model), len(world.pool_devices)
         models = np.flatnonzero(limited)
         at = np.cumsum([0, count, nodes, pools, starts, rules, len(models), len(world.cap_rps)])
-        self._served, self._capacity, self._devices, self._starts, self._rules, self._budgets, self._caps = (
+        _, self._capacity, self._devices, self._starts, self._rules, self._budgets, self._caps = (
             slice(at[0], at[1]),
             slice(at[1], at[2]),
             slice(at[2], at[3]),
@@ -63,6 +65,9 @@ class Coarse:
         )
         self._limited = models
         self._first_way = options + count + starts + rules
+        self._class_row, self._class_column = np.arange(count), options + np.arange(count)
+        self._way_column = np.zeros(0, np.int64)
+        self._is_closed = np.zeros(nodes, dtype=bool)
         every, kinds, new = np.arange(options), np.arange(count), np.arange(starts)
         budget = np.searchsorted(models, world.option_model[starting])
         budgeted = limited[world.option_model[starting]]
@@ -167,9 +172,9 @@ class Coarse:
     def _read(self) -> None:
         duals = self.duals
         self.replicas: Floats = self.values[: self.options]
-        self.unserved: Floats = self.values[self.options : self.options + self.count]
-        self.flows: Floats = self.values[self._first_way :]
-        self._paid = duals[self._served]
+        self.unserved: Floats = self.values[self._class_column]
+        self.flows: Floats = self.values[self._way_column]
+        self._paid = duals[self._class_row]
         start = np.zeros(len(self.world.service_ms))
         start[self._limited] = np.maximum(0.0, -duals[self._budgets])
         self.prices = Prices(
@@ -188,7 +193,7 @@ class Coarse:
 
     def is_of_class(self, rows: Ints) -> Bools:
         """Whether these rows say that a class is served."""
-        made: Bools = rows < self.count
+        made: Bools = np.isin(rows, self._class_row)
         return made
 
     def columns_of(self, kinds: Bools) -> Ints:
@@ -201,20 +206,20 @@ class Coarse:
         starts = np.flatnonzero(options[self._starting])
         rules = np.zeros(len(world.rule_lower), dtype=bool)
         rules[world.rule_of[options[world.rule_option]]] = True
-        first = self.options + self.count
+        missed = self._first_way - len(world.rule_lower)
         made = [
             np.flatnonzero(options),
-            self.options + np.flatnonzero(kinds),
-            first + starts,
-            first + len(self._starting) + np.flatnonzero(rules),
-            self._first_way + ways,
+            self._class_column[kinds],
+            missed - len(self._starting) + starts,
+            missed + np.flatnonzero(rules),
+            self._way_column[ways],
         ]
-        return np.concatenate(made).astype(np.int32)
+        return np.sort(np.concatenate(made)).astype(np.int32)
 
     def copy(self) -> Coarse:
         """The same, solved as far, to be changed by itself."""
         made = copy.copy(self)
-        made._has = self._has.copy()
+        made._has, made._is_closed = self._has.copy(), self._is_closed.copy()
         made.solver = highs.quiet()
         made.solver.passModel(self.solver.getLp())
         made.solver.setBasis(self.solver.getBasis())
@@ -226,9 +231,8 @@ class Coarse:
         An option that is not in use costs this part more, so none replaces another that is as good.
         """
         discount = np.where(self.flows > DUST_RPS, part * np.maximum(0.0, self._paid[self.way_class]), 0.0)
-        columns = self._first_way + np.arange(len(self.way), dtype=np.int32)
         usd = self.classes.usd[self.way_class, self.way] - discount
-        self.solver.changeColsCost(len(columns), columns, usd)
+        self.solver.changeColsCost(len(self.way), self._way_column.astype(np.int32), usd)
         more = np.where(self.replicas > WHOLE, 0.0, part)
         every = np.arange(self.options, dtype=np.int32)
         self.solver.changeColsCost(self.options, every, self.world.option_usd * (1.0 + more))
@@ -236,6 +240,63 @@ class Coarse:
     def limit(self, options: Ints, least: Ints, most: Ints) -> None:
         """Other bounds of these options, from the next `run` on."""
         self.solver.changeColsBounds(len(options), options.astype(np.int32), least.astype(float), most.astype(float))
+        self._is_closed[self.world.option_node[options[most == 0]]] = True
+
+    def split(self, groups: Ints, grain: Grain, *, ways: int) -> Bools:
+        """These groups leave their classes for new ones, each with its best `ways` at the newest prices.
+
+        What was in one class because a node that is closed now was best for all is not alike any more. Nothing is
+        solved yet. Gives the classes [K] that are new, less, or served on closed nodes.
+        """
+        prices = raised(self.world, self.prices)
+        prices = replace(prices, capacity=np.where(self._is_closed, np.inf, prices.capacity))
+        less, count = np.unique(self.class_of[groups]), self.count
+        self.classes = split(self.world, self.classes, prices, grain, groups)
+        self.count = len(self.classes.rps)
+        self._lessen(less)
+        paid = self._append(np.arange(count, self.count), prices, ways)
+        self._grown(paid)
+        gone = self._is_closed[self.way_node]
+        changed = np.arange(self.count) >= count
+        changed[less] = True
+        changed[self.way_class[gone & (self.flows > DUST_RPS)]] = True
+        self.flows = np.where(gone, 0.0, self.flows)
+        return changed
+
+    def _lessen(self, less: Ints) -> None:
+        """Tell the solver of classes which some have left."""
+        for row, rps in zip(self._class_row[less].tolist(), self.classes.rps[less].tolist(), strict=True):
+            self.solver.changeRowBounds(row, rps, rps)
+        ways = np.flatnonzero(np.isin(self.way_class, less))
+        usd = self.classes.usd[self.way_class[ways], self.way[ways]]
+        self.solver.changeColsCost(len(ways), self._way_column[ways].astype(np.int32), usd)
+
+    def _append(self, new: Ints, prices: Prices, ways: int) -> Floats:
+        """Tell the solver of classes that are new; gives what each pays at these prices."""
+        solver, count, each = self.solver, len(new), np.arange(len(new), dtype=np.int32)
+        self._class_row = np.append(self._class_row, solver.getNumRow() + each)
+        self._class_column = np.append(self._class_column, solver.getNumCol() + each)
+        rps, zeros, none = self.classes.rps[new], np.zeros(count), np.zeros(0, np.int32)
+        solver.addRows(count, rps, rps, 0, 0 * each, none, np.zeros(0))
+        paid = self.world.unserved_usd[self.classes.model[new]]
+        rows = self._class_row[new].astype(np.int32)
+        solver.addCols(count, paid, zeros, zeros + INFINITE, count, each, rows, np.ones(count))
+        self._has = np.concatenate([self._has, np.zeros((count, self.classes.usd.shape[1]), dtype=bool)])
+        one, way, usd = self._cheapest(prices, ways, new)
+        known = np.isfinite(usd)
+        self._add(one[known], way[known])
+        np.minimum.at(paid, one - new[0] if count else one, usd)
+        return paid
+
+    def _grown(self, duals: Floats) -> None:
+        """Nothing is by columns and in rows that came after the newest answer. Args: duals: of these rows."""
+        columns, rows = self.solver.getNumCol() - len(self.values), len(duals)
+        self.values = np.append(self.values, np.zeros(columns))
+        self.is_basic = np.append(self.is_basic, np.zeros(columns, dtype=bool))
+        self.activity = np.append(self.activity, np.zeros(rows))
+        self.duals = np.append(self.duals, duals)
+        self.row_is_basic = np.append(self.row_is_basic, np.zeros(rows, dtype=bool))
+        self._read()
 
     def again(self, world: World, kinds: Classes, since: Since) -> Coarse:
         """The same programme over another world, to be run from where this one ended.
@@ -257,20 +318,20 @@ class Coarse:
         basis = self.solver.getBasis()
         low, basic = highspy.HighsBasisStatus.kLower, highspy.HighsBasisStatus.kBasic
         columns, rows = basis.col_status, basis.row_status
-        first, count = self._first_way, self.count
+        first = self._first_way - len(self.world.rule_lower) - len(self._starting)
         of_start = {option: at for at, option in enumerate(self._starting.tolist())}
         start = [of_start.get(option, -1) for option in since.options[made._starting].tolist()]
         told = highspy.HighsBasis()
         told.valid, told.alien = True, True
         told.col_status = [
             *(columns[at] if at >= 0 else low for at in since.options.tolist()),
-            *columns[self.options : self.options + count],
-            *(columns[self.options + count + at] if at >= 0 else low for at in start),
+            *(columns[at] for at in self._class_column.tolist()),
+            *(columns[first + at] if at >= 0 else low for at in start),
             *([low] * len(made.world.rule_lower)),
-            *(columns[first + at] for at in np.flatnonzero(usable).tolist()),
+            *(columns[at] for at in self._way_column[usable].tolist()),
         ]
         told.row_status = [
-            *rows[self._served],
+            *(rows[at] for at in self._class_row.tolist()),
             *(rows[self._capacity.start + at] if at >= 0 else basic for at in since.nodes.tolist()),
             *(rows[self._devices.start + at] if at >= 0 else basic for at in since.pools.tolist()),
             *(rows[self._starts.start + at] if at >= 0 else basic for at in start),
@@ -287,36 +348,44 @@ class Coarse:
         """Solve it again, with `more` ways at a time while they save and at most so often."""
         self.run()
         for _ in range(rounds - 1):
-            one, way, usd = self._cheapest(raised(self.world, self.prices), more)
-            saves = usd < self._paid[one] - WORTH_ADDING * np.abs(self._paid[one]) - 1e-7
-            if not saves.any():
+            if not self._add_saving(np.arange(self.count), more):
                 return
-            self._add(one[saves], way[saves])
             self.run()
+
+    def widen(self, kinds: Bools, *, more: int) -> bool:
+        """Add up to `more` ways of these classes [K] that save at the newest prices, unused; whether there are any."""
+        is_wider = self._add_saving(np.flatnonzero(kinds), more)
+        self._grown(np.zeros(0))
+        return is_wider
+
+    def _add_saving(self, kinds: Ints, most: int) -> bool:
+        one, way, usd = self._cheapest(raised(self.world, self.prices), most, kinds)
+        saves = usd < self._paid[one] - WORTH_ADDING * np.abs(self._paid[one]) - 1e-7
+        self._add(one[saves], way[saves])
+        return bool(saves.any())
 
     def add_best(self, prices: Prices, count: int) -> None:
         """Add the `count` best ways of each class at these prices."""
-        one, way, usd = self._cheapest(prices, count)
+        one, way, usd = self._cheapest(prices, count, np.arange(self.count))
         self._add(one[np.isfinite(usd)], way[np.isfinite(usd)])
 
-    def _cheapest(self, prices: Prices, most: int) -> tuple[Ints, Ints, Floats]:
-        """(class, way, its price) of the best ways that are not in yet."""
+    def _cheapest(self, prices: Prices, most: int, kinds: Ints) -> tuple[Ints, Ints, Floats]:
+        """(class, way, its price) of the best ways of these classes that are not in yet."""
         price = np.full((len(self.world.service_ms), self._clusters), np.inf)
         price[self.world.node_model, self.world.node_cluster] = prices.capacity
         ways = self.classes.usd.shape[1]
-        price = price[self.classes.model]
+        price = price[self.classes.model[kinds]]
         if len(prices.away):
-            price = price + self.world.toll(prices.away)[self.classes.permit]
-        price = np.tile(price, (1, ways // self._clusters)) + self.classes.usd
-        price[self._has] = np.inf
+            price = price + self.world.toll(prices.away)[self.classes.permit[kinds]]
+        price = np.tile(price, (1, ways // self._clusters)) + self.classes.usd[kinds]
+        price[self._has[kinds]] = np.inf
         most = min(most, ways)
         if most < ways:
             way = np.argpartition(price, most - 1, axis=1)[:, :most]
         else:
-            way = np.tile(np.arange(ways), (self.count, 1))
-        one = np.repeat(np.arange(self.count), most)
-        way = way.reshape(-1)
-        return one, way, price[one, way]
+            way = np.tile(np.arange(ways), (len(kinds), 1))
+        usd = np.take_along_axis(price, way, axis=1)
+        return np.repeat(kinds, most), way.reshape(-1), usd.reshape(-1)
 
     def _add(self, one: Ints, way: Ints) -> None:
         count = len(one)
@@ -325,9 +394,10 @@ class Coarse:
         entries = np.where(cap >= 0, 3, 2)
         first = np.concatenate([[0], np.cumsum(entries)]).astype(np.int32)
         row = np.empty(first[-1], np.int32)
-        row[first[:-1]] = one
-        row[first[:-1] + 1] = self.count + self._node[self.classes.model[one], way % self._clusters]
+        row[first[:-1]] = self._class_row[one]
+        row[first[:-1] + 1] = self._capacity.start + self._node[self.classes.model[one], way % self._clusters]
         row[first[:-1][cap >= 0] + 2] = self._caps.start + cap[cap >= 0]
+        self._way_column = np.append(self._way_column, self.solver.getNumCol() + np.arange(count))
         self.solver.addCols(
             count,
             self.classes.usd[one, way],
@@ -372,7 +442,7 @@ class Coarse:
         tiers = sorted(set(priority.tolist()), reverse=True)
         if len(tiers) < 2 or not (short & (priority > tiers[-1])).any():
             return
-        columns = self.options + np.arange(self.count, dtype=np.int32)
+        columns = self._class_column.astype(np.int32)
         usd = self.world.unserved_usd[self.classes.model]
         for tier in tiers[:-1]:
             wanted = np.where(priority[self.classes.model] >= tier, usd, 0.0)

@@ -13,19 +13,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from placement import classes, large, nearby, prices
+from placement.classes import Grain
 from placement.coarse import DUST_RPS, SHORT_RPS, WHOLE
 from placement.filters import Index
 from placement.large import Planned
 from placement.number import earlier, number, since
-from placement.part import Held, searched
+from placement.part import GAP, Held, Part, searched
 from placement.standing import Standing
-from placement.world import Floats, Ints
+from placement.world import Bools, Floats, Ints
 
+LEFT = Grain(classes=150, near=1.5, alike=2)
+"""Of those who were served on nodes that are gone."""
+LEFT_WAYS = 6
+LEFT_GAP = 0.01
+"""That may be left of each model's small programme, after losses."""
+FRAYED = 2
+"""With so many times the classes of the plan made anew, the next is made anew too."""
 ROUNDS = 3
 """Of the programme in fractions, to which ways are added where somebody has none left."""
 STICKS = 0.01
 """Nothing goes elsewhere in the programme to save less than this part: many ways cost almost the same."""
-FOLLOWED = 0.02
+FOLLOWED = 0.05
 """Users are told anew where at least this part of their class goes elsewhere in the programme."""
 CHANGED = 0.3
 SERVED_THERE = 0.2
@@ -48,7 +56,7 @@ class Mending:
         self.standing: Standing = planned.standing
         self._index, self._coarse, self._rough = index, planned.coarse, planned.rough
         self._prices = planned.prices
-        self._lost = np.zeros(len(self._coarse.world.node_model), dtype=bool)
+        self._touched, self._classes = np.zeros(0, np.int64), self._coarse.count
         self._coarse.run()  # with the ways that were added last
         self._seen()
 
@@ -57,7 +65,6 @@ class Mending:
         made = copy.copy(self)
         made.standing, made._coarse = self.standing.copy(), self._coarse.copy()
         made._rough = self._rough and self._rough.copy()
-        made._lost = self._lost.copy()
         return made
 
     def lose(self, clusters: Iterable[str]) -> Ints:
@@ -66,7 +73,7 @@ class Mending:
         least, most = self.standing.bounds
         closed = np.flatnonzero((most == 0) & (self._coarse.world.option_most > 0))
         self._coarse.limit(closed, least[closed], most[closed])
-        self._lost[self._coarse.world.option_node[closed]] = True
+        self._touched = np.union1d(self._touched, touched)
         return touched
 
     def follow(self, *, work: int = large.WORK, rounds: int = large.ROUNDS) -> None:
@@ -74,10 +81,12 @@ class Mending:
 
         Args: work: nodes of branch and bound for each model. rounds: of steps at the end.
         """
-        before = self._before(self.standing.replicas)
         coarse, unserved_rps = self._coarse, self._coarse.unserved.sum()
-        nearby.replan(coarse, self._lost, stick=STICKS)
-        self._lost[:] = False
+        kinds = coarse.split(self._touched, LEFT, ways=LEFT_WAYS)
+        self._touched = self._touched[:0]
+        self._seen()
+        before = self._before(self.standing.replicas)
+        nearby.replan(coarse, kinds, stick=STICKS)
         if coarse.unserved.sum() > unserved_rps + SHORT_RPS:
             self._solve(everywhere=True)
         self._seen()
@@ -86,11 +95,12 @@ class Mending:
     def become(self, index: Index, *, work: int = large.WORK, rounds: int = large.ROUNDS) -> bool:
         """Plan again for a world that differs in numbers alone: devices, prices, latency, demand, intake, what runs.
 
-        False, with nothing changed, where it differs in more, or where models go short by priority.
+        False, with nothing changed, where it differs in more, where models go short by priority, or after many losses.
         """
         numbered = number(index)
         changed = since(self.standing.numbered, numbered)
-        if changed is None or self._rough is None or self._coarse.is_favoured:
+        is_frayed = self._coarse.count > FRAYED * self._classes
+        if changed is None or self._rough is None or self._coarse.is_favoured or is_frayed:
             return False
         kinds = classes.again(numbered.world, self._coarse.classes)
         rough = classes.again(numbered.world, self._rough.classes)
@@ -104,7 +114,7 @@ class Mending:
         is_other |= not np.array_equal(world.rtt_ms, numbered.world.rtt_ms, equal_nan=True)
         self._index, self._coarse = index, self._coarse.again(numbered.world, kinds, changed)
         self._seen()
-        self._lost = np.zeros(len(numbered.world.node_model), dtype=bool)
+        self._touched = self._touched[:0]
         before = self._before(earlier(self.standing.replicas, changed.options))
         self._solve(everywhere=is_other)
         self.standing = self.standing.again(index, numbered, self._prices, changed)
@@ -138,40 +148,68 @@ class Mending:
         part = np.bincount(coarse.way_class, weights=np.abs(self._share - share), minlength=coarse.count)
         moved = (part > 2 * FOLLOWED) | everywhere
         change = self._replicas - before.fractions
-        options = np.flatnonzero(np.abs(change) > WHOLE)
         moved |= self._served_at(np.unique(world.option_node[np.abs(change) > CHANGED])) > SERVED_THERE
         moved |= np.bincount(coarse.class_of, weights=standing.unserved, minlength=coarse.count) > SHORT_RPS
-        groups = coarse.members(moved)
-        least, most = standing.bounds
-        aim = before.replicas + change
-        wanted = np.clip(np.round(aim[options]), least[options], most[options])
-        standing.hand_over(groups, options, wanted.astype(np.int64))
-        model, reduced = coarse.classes.model[coarse.way_class], coarse.reduced_usd()
+        standing.hand_over(coarse.members(moved), *self._rounded_up(before.replicas, change))
+        reduced, gap = coarse.reduced_usd(), GAP if everywhere else LEFT_GAP
         for at in sorted(range(len(world.service_ms)), key=lambda at: (-self._index.problem.models[at].priority, at)):
-            ways = np.flatnonzero((model == at) & moved[coarse.way_class])
-            mine = np.flatnonzero(world.option_model == at)
-            changes = np.abs(change[mine]) > WHOLE
-            if not len(ways) and not changes.any():
-                continue
-            now = standing.replicas[mine]
-            free = np.maximum(0, standing.free_devices[world.option_pool[mine]]) // world.option_devices[mine]
-            near = reduced[mine] < large.NEAR * world.option_usd[mine]
-            near &= np.isin(world.node_cluster[world.option_node[mine]], coarse.way[ways])
-            low = np.clip(np.minimum(before.replicas[mine], np.floor(aim[mine])) - 1, least[mine], most[mine])
-            high = np.minimum(most[mine], now + free)
-            lower = np.where(changes | near, np.minimum(low, high), now)
-            upper = np.where(changes | near, high, now)
-            held = Held(load_rps=standing.load_rps, away_rps=standing.away_rps)
-            found = searched(
-                self._index, coarse, at, ways, lower.astype(float), upper.astype(float), work, held=held
-            ) or searched(self._index, coarse, at, ways, now.astype(float), upper.astype(float), work, held=held)
-            if found is not None:
-                used = ways[found.flows > DUST_RPS]
-                flows = np.zeros(len(coarse.way))
-                flows[ways] = found.flows
-                standing.take(mine, found.replicas.astype(np.int64), *coarse.apportioned(used, flows))
+            self._decide(at, moved, before.replicas, change, reduced, work=work, gap=gap)
         other = np.unique(world.option_node[standing.replicas != before.replicas])
         standing.tidy(np.arange(len(world.node_model)) if everywhere else other, rounds=rounds)
+
+    def _decide(
+        self, at: int, moved: Bools, before: Ints, change: Floats, reduced: Floats, *, work: int, gap: float
+    ) -> None:
+        """One model's replicas in whole numbers, near to what the programme in fractions changed, and who is served
+        where of the classes that `moved` [K]."""
+        coarse, standing, world = self._coarse, self.standing, self._coarse.world
+        ways = np.flatnonzero((coarse.classes.model[coarse.way_class] == at) & moved[coarse.way_class])
+        mine = np.flatnonzero(world.option_model == at)
+        changes = np.abs(change[mine]) > WHOLE
+        if not len(ways) and not changes.any():
+            return
+        cluster = world.node_cluster[world.option_node[mine]]
+        least, most = (one[mine] for one in standing.bounds)
+        now, before = standing.replicas[mine], before[mine]
+        free = np.maximum(0, standing.free_devices[world.option_pool[mine]]) // world.option_devices[mine]
+        high = np.minimum(most, now + free)
+        low = np.minimum(np.clip(np.minimum(before, np.floor(before + change[mine])) - 1, least, most), high)
+        near = reduced[mine] < large.NEAR * world.option_usd[mine]
+        is_open = changes | (near & np.isin(cluster, coarse.way[ways]))
+        held = Held(load_rps=standing.load_rps, away_rps=standing.away_rps)
+
+        def found(lower: Ints, upper: Ints) -> Part | None:
+            bounds = lower.astype(float), upper.astype(float)
+            return searched(self._index, coarse, at, ways, *bounds, work, gap=gap, held=held)
+
+        made = found(np.where(is_open, low, now), np.where(is_open, high, now))
+        if made is None:
+            made = found(now, np.where(is_open, high, now))
+        elif made.short.any():
+            is_open |= np.isin(cluster, coarse.way[ways[made.short[coarse.way_class[ways]]]])
+            made = found(np.where(is_open, low, now), np.where(is_open, high, now)) or made
+        if made is not None:
+            flows = np.zeros(len(coarse.way))
+            flows[ways] = made.flows
+            used = ways[made.flows > DUST_RPS]
+            standing.take(mine, made.replicas.astype(np.int64), *coarse.apportioned(used, flows))
+
+    def _rounded_up(self, before: Ints, change: Floats) -> tuple[Ints, Ints]:
+        """The options that change, and as many whole replicas of each as are reserved for its model: one for each
+        fraction, where the pool has the devices, large ones first."""
+        world, standing = self._coarse.world, self.standing
+        options = np.flatnonzero(np.abs(change) > WHOLE)
+        least, most = standing.bounds
+        aim = np.clip(before[options] + change[options], least[options], most[options])
+        devices, pool = world.option_devices[options], world.option_pool[options]
+        made, free = np.floor(aim + WHOLE).astype(np.int64), standing.free_devices
+        np.add.at(free, pool, (standing.replicas[options] - made) * devices)
+        part = aim - made
+        for at in np.lexsort((-part, -devices)).tolist():
+            if part[at] > WHOLE and free[pool[at]] >= devices[at]:
+                made[at] += 1
+                free[pool[at]] -= devices[at]
+        return options, made
 
     def _served_at(self, nodes: Ints) -> Floats:
         """[K] the part of each class that these nodes serve."""

@@ -1,7 +1,7 @@
-"""The part of a programme in fractions that a loss changes, solved by itself; everything else is held.
+"""The part of a programme in fractions that an event changes, solved by itself; everything else is held.
 
-Who was served on nodes that are gone goes elsewhere, which hardly changes what lies further: some hundred classes stand
-for thousands. Only where that makes devices so dear that others would save much by making way, they may.
+Who was served on nodes that are gone goes elsewhere, which hardly changes what lies further: some hundred classes are
+planned for, not all. Only where that makes devices so dear that others would save much by making way, they may.
 """
 
 from __future__ import annotations
@@ -10,35 +10,41 @@ import highspy
 import numpy as np
 
 from placement import highs
-from placement.coarse import DUST_RPS, Coarse
+from placement.coarse import DUST_RPS, WHOLE, Coarse
 from placement.prices import raised
 from placement.world import Bools, Floats
 
 ROUNDS = 2
+WAYS = 2
+"""That are added for each class where they save, after a round."""
 MATTERS = 0.02
 """Others are planned for again where they may save this part of what everybody pays."""
-GOES = 0.1
+GOES = 0.2
 """ They are those who may save this part of what they pay."""
 AT_BOUND = 1e-9
+PRIMAL = 4
+"""Of HiGHS's simplex strategies: from this basis it takes half the time of the dual one."""
 
 
-def replan(coarse: Coarse, nodes: Bools, *, stick: float) -> None:
-    """Solve the programme again for whom the loss of these nodes [N] touches.
+def replan(coarse: Coarse, kinds: Bools, *, stick: float) -> None:
+    """Solve the programme again for these classes [K].
 
     That makes devices dearer, and those who would rather go elsewhere at the new prices are planned for again too.
-    Args: stick: another way must save its class more than this part of what it pays.
+    Args: stick: another way must save its class more than this part of what it pays, and an option that is not in use
+        costs this part more.
     """
-    kinds = np.zeros(coarse.count, dtype=bool)
-    kinds[coarse.way_class[(coarse.flows > DUST_RPS) & nodes[coarse.way_node]]] = True
     for _ in range(ROUNDS):
         if not kinds.any():
             return
         _Part(coarse, kinds, stick).solve()
+        is_wider = coarse.widen(kinds, more=WAYS)
         saves_usd, pays_usd = _may_save(coarse)
-        more = kinds | (saves_usd > GOES * pays_usd)
-        if (more == kinds).all() or saves_usd[~kinds].sum() < MATTERS * pays_usd.sum():
+        others = ~kinds & (saves_usd > GOES * pays_usd)
+        if saves_usd[~kinds].sum() < MATTERS * pays_usd.sum():
+            others[:] = False
+        if not is_wider and not others.any():
             return
-        kinds = more
+        kinds = kinds | others
 
 
 def _may_save(coarse: Coarse) -> tuple[Floats, Floats]:
@@ -86,6 +92,8 @@ class _Part:
         coarse, price = self._coarse, self._price
         shared = np.where(np.isinf(price), 0.0, price)
         usd = usd - np.bincount(self._column, weights=self._value * shared[self._row], minlength=self._count)
+        idle = np.flatnonzero((self._columns < coarse.options) & (self._before <= WHOLE))
+        usd[idle] += stick * coarse.world.option_usd[self._columns[idle]]
         asks = np.isinf(price[self._row])
         column, row = self._column[asks], self._row[asks]
         paid = np.maximum(0.0, coarse.duals[self._rows[row]])
@@ -99,6 +107,7 @@ class _Part:
         coarse, columns, rows, shared = self._coarse, self._columns, self._rows, self._shared
         held = coarse.activity[rows] - self._carried(self._before)
         part = highs.quiet()
+        part.setOptionValue("simplex_strategy", PRIMAL)
         part.passModel(self._programme(self._asked - held))
         part.setBasis(self._basis())
         part.run()
@@ -132,9 +141,14 @@ class _Part:
         return lp
 
     def _basis(self) -> highspy.HighsBasis:
-        """As much of the whole programme's as is here."""
+        """As much of the whole programme's as is here; a class that is new takes its cheapest way."""
         coarse, shared, status = self._coarse, self._rows[self._shared], highspy.HighsBasisStatus
-        is_basic = np.concatenate([coarse.is_basic[self._columns], coarse.row_is_basic[shared]])
+        own = coarse.is_basic[self._columns]
+        lacks = coarse.is_of_class(self._rows)
+        lacks[self._row[own[self._column]]] = False
+        cheapest = np.flatnonzero(lacks[self._row] & (self._usd[self._column] == 0.0))
+        own[self._column[cheapest[np.unique(self._row[cheapest], return_index=True)[1]]]] = True
+        is_basic = np.concatenate([own, coarse.row_is_basic[shared]])
         values: Floats = np.concatenate([self._before, coarse.activity[shared]])
         names = np.array([status.kLower, status.kUpper, status.kBasic], dtype=object)
         basis = highspy.HighsBasis()

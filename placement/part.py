@@ -50,6 +50,7 @@ def searched(
     upper: Floats,
     work: int,
     *,
+    gap: float = GAP,
     held: Held | None = None,
     misses: bool = False,
 ) -> Part | None:
@@ -62,7 +63,7 @@ def searched(
     question.add_flows(held)
     if not (question.add_rules() and question.add_regions()):
         return None
-    found = highs.solve(question.table, gap=GAP, node_limit=work, plain=True)
+    found = highs.solve(question.table, gap=gap, node_limit=work, plain=True)
     if found is None:
         return None
     replicas = question.lower

@@ -179,15 +179,17 @@ def _best(
     return top, top_usd
 
 
-def best(world: World, capacity: Floats, away: Floats, most: int) -> tuple[Ints, Floats]:
-    """[G, most] the nodes that serve each group best at these prices of capacity [N] and of caps [C], or -1, and what
-    each pays."""
+def best(
+    world: World, capacity: Floats, away: Floats, most: int, groups: Ints | slice = slice(None)
+) -> tuple[Ints, Floats]:
+    """[G, most] the nodes that serve each of these groups best at these prices of capacity [N] and of caps [C], or -1,
+    and what each pays."""
     price = capacity + world.node_usd
     ranked = np.lexsort((np.arange(len(price)), price, world.node_model)).astype(np.int64)
     return _best(
-        world.group_model,
-        world.group_cell,
-        world.group_permit,
+        world.group_model[groups],
+        world.group_cell[groups],
+        world.group_permit[groups],
         world.rtt_ms,
         world.permitted,
         world.service_ms,

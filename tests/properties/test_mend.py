@@ -223,7 +223,7 @@ def test_day_after_day_each_plan_keeps_the_rules_and_follows_the_last(problem: P
         after = mended.standing.counts()
         assert not any(pool.startswith(f"{cluster}/") for _, pool in after) or not cluster
         stay = sum(min(count, before.get(key, 0)) for key, count in after.items())
-        assert stay > 0.7 * sum(after.values())
+        assert stay > 0.6 * sum(after.values())
 
 
 def test_a_draining_cluster_is_left_and_a_silent_one_kept(problem: Problem, planned: Mending) -> None:
@@ -305,3 +305,15 @@ def test_a_plan_that_was_mended_very_often_still_can_be(planned: Mending, monkey
         assert load == pytest.approx(one.standing.load_rps, abs=1e-6)
         left = rps - np.bincount(group, weights=served, minlength=len(rps))
         assert left.sum() == pytest.approx(one.standing.unserved_rps, abs=1e-6)
+
+
+def test_after_many_losses_the_plan_is_made_anew(problem: Problem, planned: Mending) -> None:
+    """Each loss tells some users apart: after weeks of them a cycle would take many times as long."""
+    mended, world = planned.copy(), problem
+    for cluster in busiest(planned, 30):
+        assert mended.copy().become(Index(world))
+        mended.lose([cluster])
+        mended.follow()
+        if not mended.copy().become(Index(world)):
+            return
+    raise AssertionError("30 of 40 clusters were lost one after the other, and it was mended still")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from placement import large, nearby
+from placement import classes, large, nearby, prices
+from placement.classes import Grain
 from placement.coarse import DUST_RPS, WHOLE, Coarse
 from placement.filters import Index
-from placement.world import Floats
+from placement.number import Since
+from placement.world import Bools, Floats, Ints
 from tests.bench.worlds import a_large_world
 
 pytestmark = pytest.mark.timeout(400)  # the first call compiles, for most of a minute
 NEAR_ENOUGH = 1e-6
+GRAIN = Grain(classes=60, near=1.5, alike=2)
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +23,14 @@ def solved() -> Coarse:
     made = large.plan(Index(a_large_world(1, clusters=80, cells=800, models=8))).coarse
     made.run()
     return made
+
+
+def leaving(coarse: Coarse, cluster: int) -> Ints:
+    """Groups that this cluster serves, as far as classes say."""
+    served = np.unique(coarse.way_class[(coarse.flows > DUST_RPS) & (coarse.way == cluster)])
+    groups = coarse.members(np.isin(np.arange(coarse.count), served))
+    some: Ints = groups[groups % 3 != 0]  # others stay
+    return some
 
 
 def usd_per_hour(coarse: Coarse) -> float:
@@ -34,17 +45,23 @@ def carried(coarse: Coarse) -> Floats:
     return np.bincount(row, weights=value, minlength=lp.num_row_).astype(np.float64)
 
 
-def without(coarse: Coarse, cluster: int) -> tuple[Coarse, Coarse]:
-    """Two copies in which nothing runs in this cluster: one solved whole, and one nearby."""
-    whole, near = coarse.copy(), coarse.copy()
+def close(coarse: Coarse, cluster: int) -> Bools:
+    """Nothing runs in this cluster any more; gives the classes that it served."""
     world = coarse.world
     nodes = world.node_cluster == cluster
     options = np.flatnonzero(nodes[world.option_node])
     none = np.zeros(len(options), np.int64)
-    for one in (whole, near):
-        one.limit(options, none, none)
+    coarse.limit(options, none, none)
+    served = np.unique(coarse.way_class[(coarse.flows > DUST_RPS) & nodes[coarse.way_node]])
+    return np.isin(np.arange(coarse.count), served)
+
+
+def without(coarse: Coarse, cluster: int) -> tuple[Coarse, Coarse]:
+    """Two copies in which nothing runs in this cluster: one solved whole, and one nearby."""
+    whole, near = coarse.copy(), coarse.copy()
+    close(whole, cluster)
     whole.run()
-    nearby.replan(near, nodes, stick=0.0)
+    nearby.replan(near, close(near, cluster), stick=0.0)
     return whole, near
 
 
@@ -93,15 +110,69 @@ def test_where_nobody_was_served_nothing_changes(solved: Coarse) -> None:
 
 def test_part_after_part_goes_on_from_where_the_last_ended(solved: Coarse) -> None:
     """After a night of losses the plan would no longer be one, or each would take as long as the first plan."""
-    near, nodes = solved.copy(), np.zeros(len(solved.world.node_model), dtype=bool)
+    near = solved.copy()
     for cluster in used(solved)[::4]:
-        lost = solved.world.node_cluster == cluster
-        nodes |= lost
-        options = np.flatnonzero(lost[solved.world.option_node])
-        none = np.zeros(len(options), np.int64)
-        near.limit(options, none, none)
-        nearby.replan(near, lost, stick=0.0)
+        nearby.replan(near, close(near, cluster), stick=0.0)
     assert near.activity == pytest.approx(carried(near), abs=NEAR_ENOUGH)
     whole = near.copy()
     whole.run()
     assert usd_per_hour(near) <= usd_per_hour(whole) * 1.02
+
+
+def test_who_leaves_a_class_takes_what_is_due(solved: Coarse) -> None:
+    """Users would be planned for twice or not at all after a loss, or at costs that nobody has."""
+    before, world = solved.classes, solved.world
+    for cluster in used(solved)[:6]:
+        groups = leaving(solved, cluster)
+        after = classes.split(world, before, prices.raised(world, solved.prices), GRAIN, groups)
+        assert sorted(after.order.tolist()) == list(range(len(world.group_rps)))
+        kind = np.repeat(np.arange(len(after.rps)), np.diff(after.first))
+        assert (kind[np.isin(after.order, groups)] >= len(before.rps)).all()
+        assert (kind[~np.isin(after.order, groups)] < len(before.rps)).all()
+        rps = np.bincount(kind, weights=world.group_rps[after.order], minlength=len(after.rps))
+        assert after.rps == pytest.approx(rps, abs=1e-9)
+        whole = classes.again(world, after)  # every mean made from its members
+        assert whole is not None
+        asks = (after.rps > 1e-6) & (np.diff(after.first) > 0)
+        reached = np.isfinite(whole.usd[asks])
+        assert (np.isfinite(after.usd[asks]) == reached).all()
+        assert after.usd[asks][reached] == pytest.approx(whole.usd[asks][reached], rel=1e-6, abs=1e-6)
+
+
+def test_whom_a_loss_hits_is_told_apart_before_it_is_planned_for(solved: Coarse) -> None:
+    """A city's users would be sent after a loss where the mean of a continent's would go."""
+    saved = []
+    for cluster in used(solved):
+        near = without(solved, cluster)[1]
+        apart = solved.copy()
+        groups = leaving(solved, cluster)
+        kinds = close(apart, cluster)
+        told = apart.split(groups, GRAIN, ways=6)
+        assert told[: len(kinds)][kinds].all()
+        nearby.replan(apart, told, stick=0.0)
+        lp, rows = apart.solver.getLp(), carried(apart)
+        assert apart.activity == pytest.approx(rows, abs=NEAR_ENOUGH)
+        assert (rows <= np.asarray(lp.row_upper_) + NEAR_ENOUGH).all()
+        assert (rows >= np.asarray(lp.row_lower_) - NEAR_ENOUGH).all()
+        assert apart.flows[apart.way == cluster] == pytest.approx(0.0, abs=NEAR_ENOUGH)
+        saved.append(1.0 - usd_per_hour(apart) / usd_per_hour(near))
+    assert np.mean(saved) > 0.0 and max(saved) > 0.01, (np.mean(saved), max(saved))
+
+
+def test_a_programme_that_was_split_is_the_same_when_made_again(solved: Coarse) -> None:
+    """The first cycle after a loss would begin from nothing, or from a basis of other columns."""
+    apart = solved.copy()
+    cluster = used(solved)[0]
+    close(apart, cluster)
+    nearby.replan(apart, apart.split(leaving(solved, cluster), GRAIN, ways=6), stick=0.0)
+    apart.run()
+    world = apart.world
+    options, nodes = np.arange(len(world.option_model)), np.arange(len(world.node_model))
+    kept = Since(options=options, nodes=nodes, pools=np.arange(len(world.pool_devices)))
+    kinds = classes.again(world, apart.classes)
+    assert kinds is not None
+    made = apart.again(world, kinds, kept)
+    close(made, cluster)
+    made.run()
+    assert usd_per_hour(made) == pytest.approx(usd_per_hour(apart), rel=1e-6)
+    assert made.solver.getInfo().simplex_iteration_count < 20
