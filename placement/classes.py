@@ -92,20 +92,27 @@ def split(world: World, before: Classes, start: Prices, grain: Grain, groups: In
     )
 
 
-def again(world: World, before: Classes) -> Classes | None:
-    """The same classes of the same groups with the numbers of another world; None where some members may no longer go
-    where the others may."""
-    order, first = before.order, before.first
-    count, sizes = len(before.rps), np.diff(first)
-    permit = world.group_permit[order]
-    member = np.zeros(count, np.int64)
-    member[sizes > 0] = permit[first[:-1][sizes > 0]]
-    if (permit != np.repeat(member, sizes)).any():
-        return None
-    kind = np.repeat(np.arange(count), sizes)
+def hold(world: World, before: Classes) -> bool:
+    """Whether all members of each class may still go where the others may, in another world of the same groups."""
+    permit = world.group_permit[before.order]
+    return bool((permit == np.repeat(_of_members(before, permit), np.diff(before.first))).all())
+
+
+def again(world: World, before: Classes) -> Classes:
+    """The same classes of the same groups with the numbers of another world, where they `hold`."""
+    order, first, count = before.order, before.first, len(before.rps)
+    kind = np.repeat(np.arange(count), np.diff(first))
     rps = np.bincount(kind, weights=world.group_rps[order], minlength=count).astype(np.float64)
     make = _whole if before.usd.shape[1] == world.rtt_ms.shape[1] else _halves
-    return make(world, order, first, before.model, member, rps)
+    return make(world, order, first, before.model, _of_members(before, world.group_permit[order]), rps)
+
+
+def _of_members(classes: Classes, values: Ints) -> Ints:
+    """[K] the first member's; zero where there is none. Args: values: of members, in their order."""
+    some = np.diff(classes.first) > 0
+    made = np.zeros(len(some), np.int64)
+    made[some] = values[classes.first[:-1][some]]
+    return made
 
 
 def _whole(world: World, order: Ints, first: Ints, model: Ints, permit: Ints, rps: Floats) -> Classes:

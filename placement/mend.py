@@ -82,8 +82,7 @@ class Mending:
         Args: work: nodes of branch and bound for each model. rounds: of steps at the end.
         """
         coarse, unserved_rps = self._coarse, self._coarse.unserved.sum()
-        kinds = coarse.split(self._touched, LEFT, ways=LEFT_WAYS)
-        self._touched = self._touched[:0]
+        kinds = self._split()
         self._seen()
         before = self._before(self.standing.replicas)
         nearby.replan(coarse, kinds, stick=STICKS)
@@ -102,19 +101,18 @@ class Mending:
         is_frayed = self._coarse.count > FRAYED * self._classes
         if changed is None or self._rough is None or self._coarse.is_favoured or is_frayed:
             return False
-        kinds = classes.again(numbered.world, self._coarse.classes)
-        rough = classes.again(numbered.world, self._rough.classes)
-        if kinds is None or rough is None:
+        if not all(classes.hold(numbered.world, one.classes) for one in (self._coarse, self._rough)):
             return False
-        self._rough = self._rough.again(numbered.world, rough, changed)
+        self._rough = self._rough.again(numbered.world, classes.again(numbered.world, self._rough.classes), changed)
         self._rough.resettle(more=large.MORE_WAYS, rounds=ROUNDS)
         self._prices = prices.raised(numbered.world, self._rough.prices)
         world = self._coarse.world
         is_other = not np.array_equal(world.group_rps, numbered.world.group_rps)
         is_other |= not np.array_equal(world.rtt_ms, numbered.world.rtt_ms, equal_nan=True)
+        self._part_with(np.setdiff1d(np.arange(len(world.node_model)), changed.nodes))
+        kinds = classes.again(numbered.world, self._coarse.classes)
         self._index, self._coarse = index, self._coarse.again(numbered.world, kinds, changed)
         self._seen()
-        self._touched = self._touched[:0]
         before = self._before(earlier(self.standing.replicas, changed.options))
         self._solve(everywhere=is_other)
         self.standing = self.standing.again(index, numbered, self._prices, changed)
@@ -126,6 +124,21 @@ class Mending:
         """The plan by name, with what the newest prices prove; after `lose` they are those from before it."""
         bound = prices.bound_usd(self.standing.numbered.world, self._prices)
         return large.answer_of(self.standing, self._prices, bound)
+
+    def _part_with(self, nodes: Ints) -> None:
+        """Those whom these nodes serve are told apart, as nothing can run there in the world to come."""
+        groups, _ = self.standing.served_by(nodes)
+        self._touched = np.union1d(self._touched, groups)
+        if len(self._touched):
+            closed = np.flatnonzero(np.isin(self._coarse.world.option_node, nodes))
+            none = np.zeros(len(closed), np.int64)
+            self._coarse.limit(closed, none, none)
+            self._split()
+
+    def _split(self) -> Bools:
+        """Whom losses touched leave their classes; gives the classes [K] to be solved again."""
+        touched, self._touched = self._touched, self._touched[:0]
+        return self._coarse.split(touched, LEFT, ways=LEFT_WAYS)
 
     def _before(self, replicas: Ints) -> _Before:
         return _Before(replicas=replicas, fractions=self._replicas, share=self._share)

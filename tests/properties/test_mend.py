@@ -219,7 +219,7 @@ def test_day_after_day_each_plan_keeps_the_rules_and_follows_the_last(problem: P
         if cluster:
             world = without(world, cluster)
         before = mended.standing.counts()
-        become(mended, world, gap=0.08)
+        become(mended, world, gap=0.05)
         after = mended.standing.counts()
         assert not any(pool.startswith(f"{cluster}/") for _, pool in after) or not cluster
         stay = sum(min(count, before.get(key, 0)) for key, count in after.items())

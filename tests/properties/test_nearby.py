@@ -132,7 +132,6 @@ def test_who_leaves_a_class_takes_what_is_due(solved: Coarse) -> None:
         rps = np.bincount(kind, weights=world.group_rps[after.order], minlength=len(after.rps))
         assert after.rps == pytest.approx(rps, abs=1e-9)
         whole = classes.again(world, after)  # every mean made from its members
-        assert whole is not None
         asks = (after.rps > 1e-6) & (np.diff(after.first) > 0)
         reached = np.isfinite(whole.usd[asks])
         assert (np.isfinite(after.usd[asks]) == reached).all()
@@ -170,7 +169,6 @@ def test_a_programme_that_was_split_is_the_same_when_made_again(solved: Coarse) 
     options, nodes = np.arange(len(world.option_model)), np.arange(len(world.node_model))
     kept = Since(options=options, nodes=nodes, pools=np.arange(len(world.pool_devices)))
     kinds = classes.again(world, apart.classes)
-    assert kinds is not None
     made = apart.again(world, kinds, kept)
     close(made, cluster)
     made.run()
