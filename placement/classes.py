@@ -23,11 +23,13 @@ ROUNDING = 1e-9
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grain:
     """Groups are alike when `alike` of their cheapest nodes are the same, of those that cost at most `near` times the
-    cheapest. The `classes` with the most load are kept; of the rest those with the same cheapest node are one."""
+    cheapest. The `classes` with the most load are kept; of the rest those with the same `rest` cheapest nodes are one.
+    """
 
     classes: int
     near: float
     alike: int
+    rest: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +152,7 @@ def _classify(world: World, start: Prices, grain: Grain, groups: Ints) -> tuple[
         large = np.zeros(len(worth), dtype=bool)
         large[np.argsort(-worth, kind="stable")[: grain.classes]] = True
         apart = np.where(large[kind], kind, -1)
-        kind = _numbered(model, apart, permit, np.where(large[kind], -1, top[:, 0]))
+        kind = _numbered(model, apart, permit, *np.where(large[kind, None], -1, top[:, : grain.rest]).T)
     count = int(kind.max()) + 1 if len(kind) else 0
     order = np.argsort(kind, kind="stable")
     first = np.searchsorted(kind[order], np.arange(count + 1)).astype(np.int64)

@@ -313,6 +313,8 @@ def _unlink(s: State, entry: int) -> None:
 @inlined
 def _cap(f: Facts, group: int, node: int) -> int:
     """The cap that counts what this group is served there, or -1."""
+    if not len(f.cap_rps):
+        return -1
     permit = f.group_permit[group]
     return f.permit_cap[permit] if f.permit_leaves[permit, f.node_cluster[node]] else -1
 
@@ -697,14 +699,16 @@ def served(s: State, nodes: Ints) -> tuple[Ints, Floats]:
 @compiled
 def leave(f: Facts, s: State, nodes: Ints) -> Ints:
     """These nodes serve nobody any more; gives the groups that they served."""
-    groups, _ = served(s, nodes)
+    groups, count = np.empty(len(s.flow_rps), np.int64), 0
     for node in nodes:
         entry = s.node_head[node]
         while entry != END:
             after = s.after[entry, 0]
+            groups[count] = s.flow_group[entry]
+            count += 1
             _release(f, s, entry, s.flow_rps[entry])
             entry = after
-    return np.unique(groups)
+    return np.unique(groups[:count])
 
 
 @compiled

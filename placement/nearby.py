@@ -20,7 +20,9 @@ WAYS = 2
 MATTERS = 0.02
 """Others are planned for again where they may save this part of what everybody pays."""
 GOES = 0.2
-""" They are those who may save this part of what they pay."""
+""" They are those who may save this part of what they pay,"""
+OTHERS = 100
+""" and the so many classes of them that may save most."""
 AT_BOUND = 1e-9
 PRIMAL = 4
 """Of HiGHS's simplex strategies: from this basis it takes half the time of the dual one."""
@@ -33,18 +35,22 @@ def replan(coarse: Coarse, kinds: Bools, *, stick: float) -> None:
     Args: stick: another way must save its class more than this part of what it pays, and an option that is not in use
         costs this part more.
     """
-    for _ in range(ROUNDS):
+    for more in reversed(range(ROUNDS)):
         if not kinds.any():
             return
         _Part(coarse, kinds, stick).solve()
+        if not more:
+            return
         is_wider = coarse.widen(kinds, more=WAYS)
         saves_usd, pays_usd = _may_save(coarse)
-        others = ~kinds & (saves_usd > GOES * pays_usd)
-        if saves_usd[~kinds].sum() < MATTERS * pays_usd.sum():
-            others[:] = False
-        if not is_wider and not others.any():
+        others = np.zeros(0, np.int64)
+        if saves_usd[~kinds].sum() >= MATTERS * pays_usd.sum():
+            others = np.flatnonzero(~kinds & (saves_usd > GOES * pays_usd))
+            others = others[np.argsort(-saves_usd[others], kind="stable")[:OTHERS]]
+        if not is_wider and not len(others):
             return
-        kinds = kinds | others
+        kinds = kinds.copy()
+        kinds[others] = True
 
 
 def _may_save(coarse: Coarse) -> tuple[Floats, Floats]:
