@@ -27,6 +27,7 @@ from agents.kube.backend import KubeBackend, KubeSettings
 from agents.limits import Limits
 from agents.probe import Probe
 from agents.simulated import SimulatedBackend
+from federation.aiokit.address import host_port
 from federation.aiokit.broker import BrokerAddress
 from federation.aiokit.clock import Clock
 from federation.wire import messages
@@ -227,10 +228,10 @@ def _pool(text: str, vram_gib: float) -> messages.PoolReport:
 def _listen(text: str | None) -> tuple[str, int] | None:
     if text is None:
         return None
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit():
-        raise click.UsageError(f"--probe-listen {text!r}: expected HOST:PORT, as 0.0.0.0:9480")
-    return host.strip("[]"), int(port)
+    try:
+        return host_port(text, "0.0.0.0:9480")
+    except ValueError as error:
+        raise click.UsageError(f"--probe-listen {error}") from error
 
 
 async def _run(agent: Agent) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from federation.aiokit.loopback import is_loopback
+from federation.aiokit.address import is_loopback
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TOKEN_AGE_S = 60.0

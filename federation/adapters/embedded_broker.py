@@ -12,8 +12,8 @@ from amqtt.broker import Broker
 from amqtt.errors import BrokerError
 from amqtt.session import Session
 
+from federation.aiokit.address import is_loopback
 from federation.aiokit.broker import BrokerAddress
-from federation.aiokit.loopback import is_loopback
 
 
 class BrokerDown(Exception):

@@ -20,7 +20,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from federation.aiokit.loopback import is_loopback
+from federation.aiokit.address import is_loopback
 from federation.traffic import dns
 from federation.traffic.snapshot import Index, RouteSnapshot
 

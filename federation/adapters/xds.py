@@ -16,7 +16,7 @@ import structlog
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import any_pb2
 
-from federation.aiokit.loopback import is_loopback
+from federation.aiokit.address import is_loopback
 from federation.traffic.status import GatewayStatus
 from federation.traffic.stream import Request, Response, Stream
 from federation.traffic.xds import Resource, Snapshot

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 
-from federation.aiokit.loopback import is_loopback
+from federation.aiokit.address import is_loopback
 
 
 class InsecureAddress(ValueError):

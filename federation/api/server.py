@@ -17,7 +17,7 @@ from aiohttp_sse import sse_response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from federation import metrics
-from federation.aiokit.loopback import is_loopback
+from federation.aiokit.address import is_loopback
 from federation.api import access, openapi, render, views
 from federation.api.answers import answer, answer_list, refuse
 from federation.traffic.snapshot import Entry, Index

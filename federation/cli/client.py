@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from federation.aiokit import context
-from federation.aiokit.loopback import is_loopback
+from federation.aiokit.address import host_port, is_loopback
 from federation.api import views
 from federation.yamlkit.explain import Problem
 
@@ -156,3 +156,11 @@ def connect(ctx: click.Context) -> Client:
     if token is None:
         raise CliError(f"no token for {server}", "give --token or set ISOCHRONE_TOKEN", exit_code=UNAUTHORISED)
     return Client(server, token, given.get("ca_file") or (known.ca_file if known else None))
+
+
+def listen_at(option: str, text: str, example: str) -> tuple[str, int]:
+    """The host and port of an option. Raises: click.UsageError."""
+    try:
+        return host_port(text, example)
+    except ValueError as error:
+        raise click.UsageError(f"{option} {error}") from error

@@ -17,6 +17,7 @@ from federation.aiokit import context
 from federation.aiokit.broker import InsecureAddress
 from federation.api.server import InsecureListen
 from federation.app import Controller
+from federation.cli.client import listen_at
 from federation.logs import configure
 from federation.settings import Listen, Settings
 from federation.state.world import Timing
@@ -124,10 +125,10 @@ def controller(
 ) -> None:
     """Run the controller: hear the agents, plan, publish, serve the API and the latency map."""
     configure(log_format)
-    host, port = _host_port("--listen", listen, "127.0.0.1:8480")
+    host, port = listen_at("--listen", listen, "127.0.0.1:8480")
     xds = None
     if xds_listen is not None:
-        xds_host, xds_port = _host_port("--xds-listen", xds_listen, "127.0.0.1:18000")
+        xds_host, xds_port = listen_at("--xds-listen", xds_listen, "127.0.0.1:18000")
         xds = XdsListen(host=xds_host, port=xds_port, cert_file=xds_cert, key_file=xds_key, ca_file=xds_ca)
     given = [name for name, file in (("cert", xds_cert), ("key", xds_key), ("ca", xds_ca)) if file is not None]
     if given and (xds is None or len(given) < 3):
@@ -156,13 +157,6 @@ def controller(
     )
     token = token_file.read_text(encoding="utf-8").strip() if token_file else os.environ.get("ISOCHRONE_TOKEN")
     sys.exit(asyncio.run(_run(settings, token)))
-
-
-def _host_port(option: str, text: str, example: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise click.UsageError(f"{option} {text!r}: expected HOST:PORT, as {example}")
-    return host.strip("[]"), int(port)
 
 
 async def _run(settings: Settings, token: str | None) -> int:

@@ -11,7 +11,7 @@ import click
 
 from federation.adapters.pdns import DnsBackend, DnsSettings, InsecureDns
 from federation.aiokit.tasks import together
-from federation.cli.client import CliError, connect
+from federation.cli.client import CliError, connect, listen_at
 from federation.logs import configure
 from federation.traffic.dns import Places, Zone, parse_places
 
@@ -53,9 +53,7 @@ def dns(
 ) -> None:
     """Answer PowerDNS from the controller's routes; go on from what is known while the controller is away."""
     configure(log_format)
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit():
-        raise click.UsageError(f"--listen {listen!r}: expected HOST:PORT, as 127.0.0.1:8481")
+    host, port = listen_at("--listen", listen, "127.0.0.1:8481")
     client = connect(ctx)
     name = zone.rstrip(".").lower()
     if len(name) > 200 or not re.fullmatch(rf"{LABEL}(\.{LABEL})*", name):
@@ -70,8 +68,8 @@ def dns(
         token=client.token,
         ca_file=ctx.obj.get("ca_file"),
         places=known,
-        host=host.strip("[]"),
-        port=int(port),
+        host=host,
+        port=port,
         state_path=state,
     )
     asyncio.run(_run(DnsBackend(settings)))

@@ -127,6 +127,8 @@ CASES = [
     pytest.param(MODEL.replace("chat", "other"), 3, 18, "already defined", id="two-models-of-one-name"),
 ]
 
+AT_ONCE_S = 0.02
+
 
 def in_force() -> PolicySet:
     """A set with two good files, that bad ones are handed in beside."""
@@ -156,18 +158,23 @@ def test_it_is_refused_where_it_is_wrong(text: str | bytes, line: int, column: i
     assert after is before, "the last accepted revision and the other files stay in force"
 
 
-@pytest.mark.parametrize(("text", "line", "column", "says"), CASES)
-def test_it_is_refused_at_once(text: str | bytes, line: int, column: int, says: str) -> None:
-    """One bad file would stop a controller from planning. Processor time, best of three: machines are shared."""
-    before = in_force()
-    payload = text.encode() if isinstance(text, str) else text
+def accept_s(before: PolicySet, payload: bytes) -> float:
+    """Processor time, best of three: machines are shared."""
     gc.collect()
     taken_s = []
     for _ in range(3):
         begun_s = time.process_time()
         catalogue.accept(before, "bad.yaml", payload)
         taken_s.append(time.process_time() - begun_s)
-    assert min(taken_s) < 0.2
+    return min(taken_s)
+
+
+@pytest.mark.parametrize(("text", "line", "column", "says"), CASES)
+def test_it_is_refused_at_once(text: str | bytes, line: int, column: int, says: str) -> None:
+    """One bad file would stop a controller from planning: no file takes much longer than the largest that is read."""
+    before = in_force()
+    taken_s = accept_s(before, text.encode() if isinstance(text, str) else text)
+    assert taken_s < AT_ONCE_S or taken_s < 3.0 * accept_s(before, f"a: [{'x,' * 19_000}]".encode())
 
 
 def test_a_huge_file_is_not_even_read(tmp_path: Path) -> None:
