@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from placement.compiled import compiled, inlined
+from placement.compiled import bare, compiled
 from placement.prices import Prices
 from placement.world import Bools, Floats, Ints, Singles, World, best, request_usd
 
@@ -252,14 +252,14 @@ def flows(state: State) -> tuple[Ints, Ints, Floats]:
     return state.flow_group[used], state.flow_node[used], state.flow_rps[used]
 
 
-@compiled
+@bare
 def _start(s: State, group: Ints, node: Ints, rps: Floats) -> None:
     for at in range(len(group)):
         if rps[at] > 0.0:
             _link(s, _new(s, group[at]), group[at], node[at], rps[at])
 
 
-@compiled
+@bare
 def _new(s: State, group: int) -> int:
     entry = s.ends[1]
     if entry != END:
@@ -275,7 +275,7 @@ def _new(s: State, group: int) -> int:
     return int(entry)
 
 
-@compiled
+@bare
 def _delete(s: State, entry: int) -> None:
     """An entry without a node."""
     before, after, group = s.before[entry, 1], s.after[entry, 1], s.flow_group[entry]
@@ -290,7 +290,7 @@ def _delete(s: State, entry: int) -> None:
     s.ends[1] = entry
 
 
-@compiled
+@bare
 def _link(s: State, entry: int, group: int, node: int, rps: float) -> None:
     s.flow_node[entry], s.flow_rps[entry] = node, rps
     s.after[entry, 0], s.before[entry, 0] = s.node_head[node], END
@@ -299,7 +299,7 @@ def _link(s: State, entry: int, group: int, node: int, rps: float) -> None:
     s.node_head[node] = entry
 
 
-@compiled
+@bare
 def _unlink(s: State, entry: int) -> None:
     before, after, node = s.before[entry, 0], s.after[entry, 0], s.flow_node[entry]
     if before != END:
@@ -310,7 +310,7 @@ def _unlink(s: State, entry: int) -> None:
         s.before[after, 0] = before
 
 
-@inlined
+@bare
 def _cap(f: Facts, group: int, node: int) -> int:
     """The cap that counts what this group is served there, or -1."""
     if not len(f.cap_rps):
@@ -319,7 +319,7 @@ def _cap(f: Facts, group: int, node: int) -> int:
     return f.permit_cap[permit] if f.permit_leaves[permit, f.node_cluster[node]] else -1
 
 
-@inlined
+@bare
 def _count(f: Facts, s: State, group: int, node: int, rps: float) -> None:
     """A node serves so much more of a group."""
     s.load[node] += rps
@@ -328,7 +328,7 @@ def _count(f: Facts, s: State, group: int, node: int, rps: float) -> None:
         s.away[cap] += rps
 
 
-@inlined
+@bare
 def _room(f: Facts, s: State, group: int, node: int, old: int) -> float:
     """Requests per second of a group that a node can take, which an `old` one (or -1) serves now."""
     room = s.capacity[node] - s.load[node]
@@ -338,20 +338,20 @@ def _room(f: Facts, s: State, group: int, node: int, old: int) -> float:
     return float(room)
 
 
-@inlined
+@bare
 def _note(s: State, kind: int, one: int, other: int, rps: float) -> None:
     at = s.ends[2]
     s.log[at, 0], s.log[at, 1], s.log[at, 2], s.log_rps[at] = kind, one, other, rps
     s.ends[2] += 1
 
 
-@inlined
+@bare
 def _is_full(s: State) -> bool:
     """Whether no entry can be made or noted: a step ends there, and what does not pay is taken back as always."""
     return bool((s.ends[1] == END and s.ends[0] >= len(s.flow_rps)) or s.ends[2] >= len(s.log_rps))
 
 
-@compiled
+@bare
 def _move(f: Facts, s: State, entry: int, node: int, rps: float) -> float:
     """So much of a flow to another node; gives what was moved."""
     if _is_full(s):
@@ -372,7 +372,7 @@ def _move(f: Facts, s: State, entry: int, node: int, rps: float) -> float:
     return float(rps)
 
 
-@compiled
+@bare
 def _serve(f: Facts, s: State, group: int, node: int, rps: float) -> float:
     """So much of what was unserved; gives what is served now."""
     if _is_full(s):
@@ -385,7 +385,7 @@ def _serve(f: Facts, s: State, group: int, node: int, rps: float) -> float:
     return float(rps)
 
 
-@compiled
+@bare
 def _change(f: Facts, s: State, option: int, by: int) -> None:
     """One replica more or less."""
     started = max(0, s.replicas[option] - f.option_current[option])
@@ -397,7 +397,7 @@ def _change(f: Facts, s: State, option: int, by: int) -> None:
         s.kept[f.rule[at]] += by * f.rule_term[at]
 
 
-@compiled
+@bare
 def _back(f: Facts, s: State, mark: int) -> None:
     """Take back everything since `mark`."""
     while s.ends[2] > mark:
@@ -422,7 +422,7 @@ def _back(f: Facts, s: State, mark: int) -> None:
             s.left[other] += rps
 
 
-@inlined
+@bare
 def _usd(f: Facts, group: int, node: int) -> float:
     """Of one request per second."""
     model = f.group_model[group]
@@ -432,7 +432,7 @@ def _usd(f: Facts, group: int, node: int) -> float:
     )
 
 
-@inlined
+@bare
 def _elsewhere(f: Facts, s: State, group: int, node: int) -> tuple[int, float]:
     """The cheapest near node with room but this one, or -1."""
     near, capacity, load = f.near, s.capacity, s.load
@@ -445,7 +445,7 @@ def _elsewhere(f: Facts, s: State, group: int, node: int) -> tuple[int, float]:
     return -1, np.inf
 
 
-@compiled
+@bare
 def _two(f: Facts, s: State, group: int) -> tuple[int, float, float]:
     """The cheapest near node with room, or -1, its price and that of the next."""
     near, capacity, load, best, usd = f.near, s.capacity, s.load, -1, np.inf
@@ -460,7 +460,7 @@ def _two(f: Facts, s: State, group: int) -> tuple[int, float, float]:
     return best, usd, np.inf
 
 
-@compiled
+@bare
 def _holds(f: Facts, s: State, option: int, by: int) -> bool:
     """Whether rules and bounds let a count change; a rule that is missed may not be missed by more."""
     count = s.replicas[option] + by
@@ -613,7 +613,7 @@ def _add(f: Facts, s: State, option: int) -> float:
     return 0.0
 
 
-@compiled
+@bare
 def _shift(f: Facts, s: State, node: int) -> float:
     """Flows of a node to cheaper ones with room; what it saves."""
     saves, entry = 0.0, s.node_head[node]
@@ -711,7 +711,7 @@ def leave(f: Facts, s: State, nodes: Ints) -> Ints:
     return np.unique(groups[:count])
 
 
-@compiled
+@bare
 def _release(f: Facts, s: State, entry: int, rps: float) -> None:
     """So much of a flow is unserved from now on."""
     group, node = s.flow_group[entry], s.flow_node[entry]
@@ -724,7 +724,7 @@ def _release(f: Facts, s: State, entry: int, rps: float) -> None:
         s.flow_rps[entry] -= rps
 
 
-@compiled
+@bare
 def close(f: Facts, s: State, nodes: Ints) -> None:
     """No replica runs on these nodes any more, and none can."""
     for node in nodes:
@@ -734,7 +734,7 @@ def close(f: Facts, s: State, nodes: Ints) -> None:
             f.option_least[option] = f.option_most[option] = 0
 
 
-@compiled
+@bare
 def clear(f: Facts, s: State, pool: int, options: Ints) -> None:
     """A pool that has more than its devices gives up replicas of these options, one option after the other."""
     for option in options:
@@ -742,7 +742,7 @@ def clear(f: Facts, s: State, pool: int, options: Ints) -> None:
             _change(f, s, option, -1)
 
 
-@compiled
+@bare
 def approach(f: Facts, s: State, options: Ints, wanted: Ints) -> None:
     """As many replicas of these options as wanted, as far as rules, bounds, devices and what they serve let it be."""
     for place in range(len(options)):
@@ -756,7 +756,7 @@ def approach(f: Facts, s: State, options: Ints, wanted: Ints) -> None:
             _change(f, s, options[place], 1)
 
 
-@compiled
+@bare
 def release(f: Facts, s: State, groups: Ints) -> None:
     """Nobody serves these groups any more."""
     for group in groups:
@@ -767,7 +767,7 @@ def release(f: Facts, s: State, groups: Ints) -> None:
             entry = after
 
 
-@compiled
+@bare
 def enter(f: Facts, s: State, group: Ints, node: Ints, rps: Floats) -> None:
     """What was unserved is served by these nodes, whether or not they have the room."""
     for at in range(len(group)):
