@@ -11,6 +11,8 @@ from typing import Any, TypeVar, cast
 import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
+BARE: dict[str, Any] = {"cache": True, "_nrt": False}
+"""numba's name for what it does not document."""
 
 
 def compiled(function: F) -> F:
@@ -21,4 +23,4 @@ def compiled(function: F) -> F:
 def bare(function: F) -> F:
     """The same for a function that makes no arrays: references to those that it looks up are not counted, which takes
     ten times as long as the rest of a step."""
-    return cast(F, numba.njit(cache=True, _nrt=False)(function))
+    return cast(F, numba.njit(**BARE)(function))

@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SEED = 20260101
+ALIKE = 1e-7
+"""Objectives that differ by less are the same."""
 
 
 @dataclass(slots=True)
@@ -181,12 +183,13 @@ def solve(
     programme: Programme | Table,
     *,
     gap: float = 0.0,
+    left: float = 0.0,
     node_limit: int = 1,
     relaxed: bool = False,
     plain: bool = False,
     time_limit_s: float | None = None,
 ) -> Found | None:
-    """The best answer found within the relative `gap` and `node_limit`, or None when there is none.
+    """The best answer found within `gap` (relative) or `left` (absolute), and `node_limit`; None when there is none.
 
     Args: relaxed: let integer columns take any value. plain: without the searches, restarts and symmetries that find
         good answers of hard programmes and cost most of the time of easy ones. time_limit_s: for baselines alone:
@@ -200,6 +203,7 @@ def solve(
         return nothing if programme.holds_at_nothing() else None
     solver = quiet()
     solver.setOptionValue("mip_rel_gap", gap)
+    solver.setOptionValue("mip_abs_gap", max(left, ALIKE))
     solver.setOptionValue("mip_max_nodes", node_limit)
     if plain:
         for search in ("rins", "rens", "root_reduced_cost", "feasibility_jump"):
@@ -259,7 +263,6 @@ def quiet() -> highspy.Highs:
     solver.setOptionValue("threads", 1)
     solver.setOptionValue("parallel", "off")
     solver.setOptionValue("random_seed", SEED)
-    solver.setOptionValue("mip_abs_gap", 1e-7)
     return solver
 
 

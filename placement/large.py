@@ -26,17 +26,17 @@ from placement.standing import Standing, told
 from placement.world import Floats, Ints, World
 
 PRICING = Grain(classes=400, near=1.5, alike=3)
-PLANNING = Grain(classes=800, near=1.5, alike=2)
+PLANNING = Grain(classes=600, near=1.5, alike=2)
 WAYS, MORE_WAYS = 8, 16
 """Of each class: at the start, and at a time while they pay."""
-PRICED_WAYS, MORE_PRICED_WAYS = 6, 4
+PRICED_WAYS, MORE_PRICED_WAYS = 5, 4
 """The same where prices are known before."""
 SPARE_WAYS = 8
 """Of each class besides, so that whole replicas find users."""
 NEAR = 0.1
 """In whole numbers those options are open that have a fraction or cost at most this part above what they bring."""
 WORK = 1
-ROUNDS = 1
+ROUNDS = 5
 """Of steps over all replicas at the end."""
 NEVER_USD = 1e9
 """Of a replica that does not run, when only those that do may serve."""

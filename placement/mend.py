@@ -27,6 +27,8 @@ LEFT = Grain(classes=150, near=1.5, alike=2, rest=0)
 LEFT_WAYS = 6
 LEFT_GAP = 0.01
 """That may be left of each model's small programme, after losses."""
+LEFT_PART = 0.004
+""" And this part of what runs costs, of all models' programmes together."""
 FRAYED = 2
 """With so many times the classes of the plan made anew, the next is made anew too."""
 ROUNDS = 3
@@ -36,6 +38,13 @@ STICKS = 0.01
 FOLLOWED = 0.05
 """Users are told anew where at least this part of their class goes elsewhere in the programme."""
 CHANGED = 0.3
+DEAR = 0.1
+"""A model is decided again, after the others gave back what they did not need, where what runs costs this part more
+than in the programme in fractions."""
+NEAR = 0.05
+"""In whole numbers those options are open that change or cost at most this part above what they bring."""
+STEPS = 2
+"""Rounds of steps at the end."""
 SERVED_THERE = 0.2
 """ And where at least this part of their class is served on nodes where so much of a replica comes or goes."""
 
@@ -47,6 +56,26 @@ class _Before:
     replicas: Ints
     fractions: Floats
     share: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Aim:
+    """What is decided for each model: who is served where of the classes that `moved` [K], and the options [O] that
+    `changes` or are `near` to paying, from the `replicas` [O] before. Searches may leave `gap` or `usd`."""
+
+    moved: Bools
+    replicas: Ints
+    change: Floats
+    near: Bools
+    work: int
+    gap: float
+    usd: float
+
+    @property
+    def changes(self) -> Bools:
+        """[O]"""
+        made: Bools = np.abs(self.change) > WHOLE
+        return made
 
 
 class Mending:
@@ -76,7 +105,7 @@ class Mending:
         self._touched = np.union1d(self._touched, touched)
         return touched
 
-    def follow(self, *, work: int = large.WORK, rounds: int = large.ROUNDS) -> None:
+    def follow(self, *, work: int = large.WORK, rounds: int = STEPS) -> None:
         """After losses, plan again what the programme in fractions changes nearby.
 
         Args: work: nodes of branch and bound for each model. rounds: of steps at the end.
@@ -91,7 +120,7 @@ class Mending:
         self._seen()
         self._approach(before, everywhere=False, work=work, rounds=rounds)
 
-    def become(self, index: Index, *, work: int = large.WORK, rounds: int = large.ROUNDS) -> bool:
+    def become(self, index: Index, *, work: int = large.WORK, rounds: int = STEPS) -> bool:
         """Plan again for a world that differs in numbers alone: devices, prices, latency, demand, intake, what runs.
 
         False, with nothing changed, where it differs in more, where models go short by priority, or after many losses.
@@ -164,36 +193,48 @@ class Mending:
         moved |= self._served_at(np.unique(world.option_node[np.abs(change) > CHANGED])) > SERVED_THERE
         moved |= np.bincount(coarse.class_of, weights=standing.unserved, minlength=coarse.count) > SHORT_RPS
         standing.hand_over(coarse.members(moved), *self._rounded_up(before.replicas, change))
-        reduced, gap = coarse.reduced_usd(), GAP if everywhere else LEFT_GAP
-        for at in sorted(range(len(world.service_ms)), key=lambda at: (-self._index.problem.models[at].priority, at)):
-            self._decide(at, moved, before.replicas, change, reduced, work=work, gap=gap)
+        runs_usd = float((standing.replicas * world.option_usd).sum())
+        aim = _Aim(
+            moved=moved,
+            replicas=before.replicas,
+            change=change,
+            near=coarse.reduced_usd() < NEAR * world.option_usd,
+            work=work,
+            gap=GAP if everywhere else LEFT_GAP,
+            usd=0.0 if everywhere else LEFT_PART * runs_usd / len(world.service_ms),
+        )
+        models = sorted(range(len(world.service_ms)), key=lambda at: (-self._index.problem.models[at].priority, at))
+        for at in models:
+            self._decide(at, aim)
+        runs, would = (self._usd_of_models(each) for each in (standing.replicas, self._replicas))
+        for at in models:
+            if runs[at] > (1.0 + DEAR) * would[at]:
+                none = np.zeros(0, np.int64)
+                standing.hand_over(coarse.members(moved & (coarse.classes.model == at)), none, none)
+                self._decide(at, aim)
         other = np.unique(world.option_node[standing.replicas != before.replicas])
         standing.tidy(np.arange(len(world.node_model)) if everywhere else other, rounds=rounds)
 
-    def _decide(
-        self, at: int, moved: Bools, before: Ints, change: Floats, reduced: Floats, *, work: int, gap: float
-    ) -> None:
-        """One model's replicas in whole numbers, near to what the programme in fractions changed, and who is served
-        where of the classes that `moved` [K]."""
+    def _decide(self, at: int, aim: _Aim) -> None:
+        """One model's replicas in whole numbers, near to what the programme in fractions changed, and its flows."""
         coarse, standing, world = self._coarse, self.standing, self._coarse.world
-        ways = np.flatnonzero((coarse.classes.model[coarse.way_class] == at) & moved[coarse.way_class])
+        ways = np.flatnonzero((coarse.classes.model[coarse.way_class] == at) & aim.moved[coarse.way_class])
         mine = np.flatnonzero(world.option_model == at)
-        changes = np.abs(change[mine]) > WHOLE
+        changes = aim.changes[mine]
         if not len(ways) and not changes.any():
             return
         cluster = world.node_cluster[world.option_node[mine]]
         least, most = (one[mine] for one in standing.bounds)
-        now, before = standing.replicas[mine], before[mine]
+        now, before = standing.replicas[mine], aim.replicas[mine]
         free = np.maximum(0, standing.free_devices[world.option_pool[mine]]) // world.option_devices[mine]
         high = np.minimum(most, now + free)
-        low = np.minimum(np.clip(np.minimum(before, np.floor(before + change[mine])) - 1, least, most), high)
-        near = reduced[mine] < large.NEAR * world.option_usd[mine]
-        is_open = changes | (near & np.isin(cluster, coarse.way[ways]))
+        low = np.minimum(np.clip(np.minimum(before, np.floor(before + aim.change[mine])) - 1, least, most), high)
+        is_open = changes | (aim.near[mine] & np.isin(cluster, coarse.way[ways]))
         held = Held(load_rps=standing.load_rps, away_rps=standing.away_rps)
 
         def found(lower: Ints, upper: Ints) -> Part | None:
             bounds = lower.astype(float), upper.astype(float)
-            return searched(self._index, coarse, at, ways, *bounds, work, gap=gap, held=held)
+            return searched(self._index, coarse, at, ways, *bounds, aim.work, gap=aim.gap, usd=aim.usd, held=held)
 
         made = found(np.where(is_open, low, now), np.where(is_open, high, now))
         if made is None:
@@ -206,6 +247,12 @@ class Mending:
             flows[ways] = made.flows
             used = ways[made.flows > DUST_RPS]
             standing.take(mine, made.replicas.astype(np.int64), *coarse.apportioned(used, flows))
+
+    def _usd_of_models(self, replicas: Ints | Floats) -> Floats:
+        """[M] what so many replicas [O] cost to run."""
+        world = self._coarse.world
+        usd = np.bincount(world.option_model, weights=world.option_usd * replicas, minlength=len(world.service_ms))
+        return usd.astype(np.float64)
 
     def _rounded_up(self, before: Ints, change: Floats) -> tuple[Ints, Ints]:
         """The options that change, and as many whole replicas of each as are reserved for its model: one for each

@@ -114,6 +114,7 @@ class _Part:
         held = coarse.activity[rows] - self._carried(self._before)
         part = highs.quiet()
         part.setOptionValue("simplex_strategy", PRIMAL)
+        part.setOptionValue("primal_simplex_bound_perturbation_multiplier", 0.0)
         part.passModel(self._programme(self._asked - held))
         part.setBasis(self._basis())
         part.run()

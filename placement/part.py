@@ -51,19 +51,21 @@ def searched(
     work: int,
     *,
     gap: float = GAP,
+    usd: float = 0.0,
     held: Held | None = None,
     misses: bool = False,
 ) -> Part | None:
     """The best replicas of a model within these bounds [its options], for the classes of these ways alone, or None.
 
-    Args: work: nodes of branch and bound. held: what the others' flows take. misses: floors may be missed, at a price.
+    Args: work: nodes of branch and bound. gap, usd: of the cost this part, or so much per hour, may be left. held: what
+        the others' flows take. misses: floors may be missed, at a price.
     """
     question = _Question(index, plan, at, ways, lower, upper, misses)
     question.add_starts()
     question.add_flows(held)
     if not (question.add_rules() and question.add_regions()):
         return None
-    found = highs.solve(question.table, gap=gap, node_limit=work, plain=True)
+    found = highs.solve(question.table, gap=gap, left=usd, node_limit=work, plain=True)
     if found is None:
         return None
     replicas = question.lower
