@@ -22,7 +22,7 @@ from placement.part import GAP, Held, Part, searched
 from placement.standing import Standing
 from placement.world import Bools, Floats, Ints
 
-LEFT = Grain(classes=150, near=1.5, alike=2, rest=0)
+LEFT = Grain(classes=70, near=1.5, alike=2, rest=0)
 """Of those who were served on nodes that are gone."""
 LEFT_WAYS = 6
 LEFT_GAP = 0.01

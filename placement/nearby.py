@@ -21,7 +21,7 @@ MATTERS = 0.02
 """Others are planned for again where they may save this part of what everybody pays."""
 GOES = 0.2
 """ They are those who may save this part of what they pay,"""
-OTHERS = 100
+OTHERS = 60
 """ and the so many classes of them that may save most."""
 AT_BOUND = 1e-9
 PRIMAL = 4

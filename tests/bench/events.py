@@ -21,7 +21,6 @@ LOSSES = 40
 ANEW = 4
 """Of the losses, so many are planned anew beside the mended plan."""
 NOISE = 0.03
-ROUNDS = 1
 
 
 def events() -> Iterator[dict[str, object]]:
@@ -48,7 +47,7 @@ def _losses(size: str, problem: Problem, planned: Mending, seed: int) -> Iterato
         begun_s = time.perf_counter()
         mended.lose([cluster])
         lost_s = time.perf_counter()
-        mended.follow(rounds=ROUNDS)
+        mended.follow()
         at_once_ms.append(1e3 * (lost_s - begun_s))
         nearby_ms.append(1e3 * (time.perf_counter() - lost_s))
         if at < ANEW:
@@ -88,7 +87,7 @@ def _noise(size: str, problem: Problem, planned: Mending, seed: int) -> Iterator
     _, bound = large.priced(number(index))
     mended = planned.copy()
     begun_s = time.perf_counter()
-    mended.become(index, rounds=ROUNDS)
+    mended.become(index)
     taken_s = time.perf_counter() - begun_s
     replicas = sum(planned.standing.counts().values())
     moved = _moved(planned, mended.standing.counts())
