@@ -18,8 +18,6 @@ from tests.bench.worlds import a_large_world
 
 SIZES = ((200, 2_000, 8), (1_000, 10_000, 20))
 LOSSES = 40
-ANEW = 4
-"""Of the losses, so many are planned anew beside the mended plan."""
 NOISE = 0.03
 
 
@@ -41,8 +39,8 @@ def events() -> Iterator[dict[str, object]]:
 def _losses(size: str, problem: Problem, planned: Mending, seed: int) -> Iterator[dict[str, object]]:
     used = sorted({pool.partition("/")[0] for _, pool in planned.standing.counts()})
     lost = np.random.default_rng(seed).choice(used, min(LOSSES, len(used)), replace=False).tolist()
-    at_once_ms, nearby_ms = [], []
-    for at, cluster in enumerate(lost):
+    at_once_ms, nearby_ms, gaps, starts = [], [], [], []
+    for cluster in lost:
         mended = planned.copy()
         begun_s = time.perf_counter()
         mended.lose([cluster])
@@ -50,28 +48,23 @@ def _losses(size: str, problem: Problem, planned: Mending, seed: int) -> Iterato
         mended.follow()
         at_once_ms.append(1e3 * (lost_s - begun_s))
         nearby_ms.append(1e3 * (time.perf_counter() - lost_s))
-        if at < ANEW:
-            anew = large.plan(Index(_without(problem, cluster)))
-            gap, gap_anew = (one.usd_per_hour / anew.bound_usd_per_hour - 1 for one in (mended.standing, anew.standing))
-            yield result(f"{size} gap without {cluster}", 100 * gap, "%", "planned anew", 100 * gap_anew, seed)
-            churn, churn_anew = (_moved(planned, one.counts()) for one in (mended.standing, anew.standing))
-            yield result(f"{size} starts without {cluster}", churn, "replicas", "planned anew", churn_anew, seed)
-    yield result(
-        f"{size} loss, routes p99",
-        float(np.percentile(at_once_ms, 99)),
-        "ms",
-        "median",
-        float(np.median(at_once_ms)),
-        seed,
-    )
-    yield result(
-        f"{size} loss, bettered p95",
-        float(np.percentile(nearby_ms, 95)),
-        "ms",
-        "median",
-        float(np.median(nearby_ms)),
-        seed,
-    )
+        anew = large.plan(Index(_without(problem, cluster)))
+        both = (mended.standing, anew.standing)
+        gaps.append([100 * (one.usd_per_hour / anew.bound_usd_per_hour - 1) for one in both])
+        starts.append([_moved(planned, one.counts()) for one in both])
+    for name, taken_ms, most in (("routes", at_once_ms, 99), ("bettered", nearby_ms, 95)):
+        value, median = (float(np.percentile(taken_ms, part)) for part in (most, 50))
+        yield result(f"{size} loss, {name} p{most}", value, "ms", "median", median, seed)
+    gap, gap_anew = np.mean(gaps, axis=0).tolist()
+    yield result(f"{size} loss, gap", gap, "%", "planned anew", gap_anew, seed)
+    more = np.diff(np.array(gaps)[:, ::-1], axis=1)
+    value, median = (float(np.percentile(more, part)) for part in (90, 50))
+    yield result(f"{size} loss, gap beyond planned anew p90", value, "points", "median", median, seed)
+    moved, moved_anew = np.mean(starts, axis=0).tolist()
+    yield result(f"{size} loss, starts", moved, "replicas", "planned anew", moved_anew, seed)
+    part = [mine / max(1, other) for mine, other in starts]
+    value, median = (float(np.percentile(part, at)) for at in (95, 50))
+    yield result(f"{size} loss, starts of those planned anew p95", value, "", "median", median, seed)
 
 
 def _noise(size: str, problem: Problem, planned: Mending, seed: int) -> Iterator[dict[str, object]]:
