@@ -38,6 +38,8 @@ STICKS = 0.01
 FOLLOWED = 0.05
 """Users are told anew where at least this part of their class goes elsewhere in the programme."""
 CHANGED = 0.3
+SERVED_THERE = 0.2
+""" And where at least this part of their class is served on nodes where so much of a replica comes or goes."""
 DEAR = 0.1
 """A model is decided again, after the others gave back what they did not need, where what runs costs this part more
 than in the programme in fractions."""
@@ -45,8 +47,6 @@ NEAR = 0.05
 """In whole numbers those options are open that change or cost at most this part above what they bring."""
 STEPS = 2
 """Rounds of steps at the end."""
-SERVED_THERE = 0.2
-""" And where at least this part of their class is served on nodes where so much of a replica comes or goes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +105,10 @@ class Mending:
         self._touched = np.union1d(self._touched, touched)
         return touched
 
-    def follow(self, *, work: int = large.WORK, rounds: int = STEPS) -> None:
+    def follow(self, *, work: int = large.WORK) -> None:
         """After losses, plan again what the programme in fractions changes nearby.
 
-        Args: work: nodes of branch and bound for each model. rounds: of steps at the end.
+        Args: work: nodes of branch and bound for each model.
         """
         coarse, unserved_rps = self._coarse, self._coarse.unserved.sum()
         kinds = self._split()
@@ -118,9 +118,9 @@ class Mending:
         if coarse.unserved.sum() > unserved_rps + SHORT_RPS:
             self._solve(everywhere=True)
         self._seen()
-        self._approach(before, everywhere=False, work=work, rounds=rounds)
+        self._approach(before, everywhere=False, work=work)
 
-    def become(self, index: Index, *, work: int = large.WORK, rounds: int = STEPS) -> bool:
+    def become(self, index: Index, *, work: int = large.WORK) -> bool:
         """Plan again for a world that differs in numbers alone: devices, prices, latency, demand, intake, what runs.
 
         False, with nothing changed, where it differs in more, where models go short by priority, or after many losses.
@@ -145,7 +145,7 @@ class Mending:
         before = self._before(earlier(self.standing.replicas, changed.options))
         self._solve(everywhere=is_other)
         self.standing = self.standing.again(index, numbered, self._prices, changed)
-        self._approach(before, everywhere=is_other, work=work, rounds=rounds)
+        self._approach(before, everywhere=is_other, work=work)
         return True
 
     @property
@@ -182,7 +182,7 @@ class Mending:
         coarse.stick(0.0)
         self._seen()
 
-    def _approach(self, before: _Before, *, everywhere: bool, work: int, rounds: int) -> None:
+    def _approach(self, before: _Before, *, everywhere: bool, work: int) -> None:
         """What the programme in fractions changed, in whole replicas. Args: everywhere: who serves whom too."""
         coarse, standing = self._coarse, self.standing
         share = np.concatenate([before.share, np.zeros(len(self._share) - len(before.share))])
@@ -213,7 +213,7 @@ class Mending:
                 standing.hand_over(coarse.members(moved & (coarse.classes.model == at)), none, none)
                 self._decide(at, aim)
         other = np.unique(world.option_node[standing.replicas != before.replicas])
-        standing.tidy(np.arange(len(world.node_model)) if everywhere else other, rounds=rounds)
+        standing.tidy(np.arange(len(world.node_model)) if everywhere else other, rounds=STEPS)
 
     def _decide(self, at: int, aim: _Aim) -> None:
         """One model's replicas in whole numbers, near to what the programme in fractions changed, and its flows."""

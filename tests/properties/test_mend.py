@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from placement import engine, large, local
+from placement import engine, large, local, mend
 from placement.check import check
 from placement.filters import Index
 from placement.large import Answer
@@ -273,6 +273,18 @@ def test_a_planner_mends_what_it_may_and_plans_anew_what_it_must(
     monkeypatch.setattr("placement.planner.DRIFT", -1.0)
     planner.solve(problem)
     assert not planner.mended, "what is too far from its bound is planned anew"
+
+
+def test_a_model_looks_again_when_the_others_gave_back_what_they_do_not_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One model would pay for dear devices while cheap ones stay free that another had reserved for nothing."""
+    index = Index(a_large_world(3, clusters=60, cells=600, models=6))
+    mended = Mending(index, large.plan(index))
+    once = mended.copy()
+    for one, dear in ((mended, mend.DEAR), (once, np.inf)):
+        monkeypatch.setattr(mend, "DEAR", dear)
+        one.lose(["cluster-0000"])
+        one.follow()
+    assert mended.standing.usd_per_hour < 0.998 * once.standing.usd_per_hour
 
 
 def test_steps_save_what_they_say(planned: Mending) -> None:
