@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -54,6 +54,7 @@ CAP_NEAR = 1e-4
 ROUND = 1e-6
 DECIMALS = 6
 
+FLOORS: frozenset[Floor] = frozenset(get_args(Floor))
 LARGE_PAIRS = 200_000
 """Pairs of a demand and a cluster; the demo has 20,000. Below this HiGHS ends in seconds, and finds the better plan
 where a region is short of devices."""
@@ -134,15 +135,15 @@ def _device_usd(index: Index, made: formulation.Formulation, relaxed: highs.Foun
 def _answer(
     index: Index, work: int | None, *, tiers: Sequence[formulation.Tier] = (), least: float = -math.inf
 ) -> _Whole:
-    for misses in (False, True):
-        made = formulation.formulate(index, with_shortfall=misses, tiers=tiers, least=least)
+    for missable in (frozenset[Floor](), FLOORS - {"survive"}, FLOORS):
+        made = formulation.formulate(index, missable=missable, tiers=tiers, least=least)
         found, fractions = _search(made, work)
         if found is None:
             continue
         relaxed = (made, fractions) if fractions is not None else None
         if _is_lumpy(found):
             found = _searched(made, found, work)
-        return _Whole(made=made, found=found, misses=misses, relaxed=relaxed)
+        return _Whole(made=made, found=found, misses=bool(missable), relaxed=relaxed)
     raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
 
 

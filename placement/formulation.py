@@ -27,7 +27,7 @@ from placement import rules
 from placement.filters import Index, Option
 from placement.highs import Found, Programme
 from placement.kernel import Facility
-from placement.model import Cell, Cluster, Demand, Floor, Intake, Model, Problem
+from placement.model import Cluster, Floor, Intake, Model, Problem
 
 USD_PER_HOUR = 3.6
 """One request per second is 3,600 an hour; prices are per 1,000."""
@@ -35,16 +35,11 @@ PROXIMITY_USD_PER_1000_PER_MS = 1e-6
 """Prefers the nearer of two answers that cost the same: 1,000 requests per second brought 100 ms nearer are worth 0.36
 USD an hour, less than the cheapest device."""
 SHORTFALL_USD_PER_HOUR = 1e6
-"""Only in the second try, when the floors cannot be held: missing one costs more than anything else."""
+"""Only where the floors cannot be held: missing one costs more than anything else."""
 OVER_BUDGET_USD_PER_HOUR = 1e3
-"""Only in the second try: a start beyond the budget, which a floor is worth and nothing else."""
+"""Only where the floors cannot be held: a start beyond the budget, which a floor is worth and nothing else."""
 UNPROTECTED_PART = 0.5
-"""Only in the second try: to leave users unprotected against a loss costs this part of leaving them unserved now."""
-NEAREST = 10
-CHEAPEST = 6
-OTHER_REGIONS = 4
-"""Arcs kept per (model, cell). Nearest alone is fatal when a metropolis is full or lost, so the cheapest and some of
-other regions are kept too."""
+"""Only where that cannot be held either: to leave users unprotected costs this part of leaving them unserved now."""
 
 
 @dataclass(slots=True)
@@ -98,25 +93,27 @@ def missed_usd_per_hour(model: Model, floor: Floor) -> float:
 def formulate(
     index: Index,
     *,
-    with_shortfall: bool = False,
+    missable: frozenset[Floor] = frozenset(),
     without_floors: bool = False,
     tiers: Sequence[Tier] = (),
     least: float = -inf,
 ) -> Formulation:
     """The placement programme.
 
-    Args: with_shortfall: let floors be missed, at a price above everything. without_floors: leave them out. tiers: what
-        models of some priorities may leave unserved. least: models of lower priority are worth nothing.
+    Args: missable: these floors, and with any of them budgets, may be missed, at a price above everything.
+        without_floors: leave floors and budgets out. tiers: what models of some priorities may leave unserved. least:
+        models of lower priority are worth nothing.
     """
     made = Formulation()
     in_pool: dict[str, dict[int, float]] = defaultdict(dict)
+    budget_usd = 0.0 if without_floors else OVER_BUDGET_USD_PER_HOUR if missable else inf
     for model in index.problem.models:
         options = index.options(model)
-        add_replicas(made, index, model, options, in_pool, with_shortfall=with_shortfall)
+        add_replicas(made, index, model, options, in_pool, budget_usd=budget_usd)
         _routing(made, index, model, options, is_wanted=model.priority >= least)
         if not without_floors:
-            add_floors(made, index, model, options, with_shortfall=with_shortfall)
-        add_spot(made, index, model, options, only_held=with_shortfall or without_floors)
+            add_floors(made, index, model, options, missable)
+        add_spot(made, index, model, options, only_held=without_floors or bool(missable))
     for name, terms in in_pool.items():
         pool = index.pools[name]
         held = index.clusters[pool.cluster].intake is Intake.HELD
@@ -135,8 +132,9 @@ def add_replicas(
     options: tuple[Option, ...],
     in_pool: dict[str, dict[int, float]],
     *,
-    with_shortfall: bool,
+    budget_usd: float,
 ) -> None:
+    """Columns of replicas and starts. Args: budget_usd: of a start beyond the budget; infinite where none may be."""
     programme = made.programme
     budget: dict[int, float] = {}
     for option in options:
@@ -151,8 +149,8 @@ def add_replicas(
             programme.row({column: 1.0, start: -1.0}, upper=float(now))
             budget[start] = 1.0
     if model.max_starts is not None and budget:
-        if with_shortfall:
-            budget[programme.column(OVER_BUDGET_USD_PER_HOUR)] = -1.0
+        if budget_usd < inf:
+            budget[programme.column(budget_usd)] = -1.0
         programme.row(budget, upper=float(model.max_starts))
 
 
@@ -163,7 +161,6 @@ def _routing(made: Formulation, index: Index, model: Model, options: tuple[Optio
         column = made.replicas[model.name, option.pool.name]
         rps = option.shape.requests_per_second * model.target_utilisation
         capacity[option.pool.cluster][column] = rps
-    unit_usd = _unit_usd(model, options)
     into: dict[str, dict[int, float]] = defaultdict(dict)
     leaving: dict[str, dict[int, float]] = defaultdict(dict)
     for demand in index.demands[model.name]:
@@ -171,7 +168,7 @@ def _routing(made: Formulation, index: Index, model: Model, options: tuple[Optio
         missing = programme.column(usd, upper=demand.requests_per_second)
         made.unserved[model.name, demand.cell] = missing
         terms = {missing: 1.0}
-        for cluster in arcs(index, model, demand, unit_usd):
+        for cluster in sorted(index.servers(model, index.cells[demand.cell], capacity)):
             latency_ms = index.latency_ms(model, demand.cell, cluster)
             usd = served_usd_per_rps(model, index.clusters[cluster], latency_ms)
             column = programme.column(usd, upper=demand.requests_per_second)
@@ -195,49 +192,14 @@ def add_caps(
     return {name: programme.row(dict(terms), upper=most[name]) for name, terms in sorted(leaving.items())}
 
 
-def _unit_usd(model: Model, options: tuple[Option, ...]) -> dict[str, float]:
-    """Cluster -> USD per hour of one request per second on its cheapest pool."""
-    unit: dict[str, float] = {}
-    for option in options:
-        usd = option.shape.devices * option.pool.usd_per_device_hour / option.shape.requests_per_second
-        unit[option.pool.cluster] = min(usd, unit.get(option.pool.cluster, usd))
-    return unit
-
-
-def arcs(index: Index, model: Model, demand: Demand, unit_usd: Mapping[str, float]) -> list[str]:
-    """Clusters that a cell's demand may go to in the programme, sorted by name."""
-    cell = index.cells[demand.cell]
-    able = index.servers(model, cell, unit_usd)
-    kept = _some(index, model, cell, able, unit_usd)
-    if model.is_capped:  # else all that is kept might be on other continents, and most may not go there
-        home = [name for name in able if not index.leaves(cell.name, name)]
-        kept |= _some(index, model, cell, home, unit_usd)
-    return sorted(kept)
-
-
-def _some(index: Index, model: Model, cell: Cell, able: Sequence[str], unit_usd: Mapping[str, float]) -> set[str]:
-    if len(able) <= NEAREST + CHEAPEST + OTHER_REGIONS:
-        return set(able)
-    near = sorted(able, key=lambda name: (index.rtt_ms[cell.name, name], name))
-    kept = set(near[:NEAREST])
-    dear = {
-        name: unit_usd[name] + served_usd_per_rps(model, index.clusters[name], index.latency_ms(model, cell.name, name))
-        for name in able
-    }
-    kept |= set(sorted(able, key=lambda name: (dear[name], name))[:CHEAPEST])
-    regions = {index.clusters[name].region for name in kept}
-    others = [name for name in near if index.clusters[name].region not in regions]
-    kept |= set(others[:OTHER_REGIONS])
-    return kept
-
-
 def add_floors(
-    made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, with_shortfall: bool
+    made: Formulation, index: Index, model: Model, options: tuple[Option, ...], missable: frozenset[Floor]
 ) -> None:
+    """Rows of what policy demands; those that are `missable` may be, at a price."""
     programme = made.programme
     for rule in rules.floors(index, model, options):
         terms = {made.replicas[model.name, options[at].pool.name]: term for at, term in rule.terms.items()}
-        if with_shortfall:
+        if rule.floor in missable:
             terms[programme.column(missed_usd_per_hour(model, rule.floor))] = 1.0
         programme.row(terms, lower=rule.lower)
     if model.min_regions > 0:
@@ -250,7 +212,7 @@ def add_floors(
             column = programme.column(0.0, upper=1.0, integer=True)
             programme.row({column: 1.0, **terms}, upper=0.0)
             present[column] = 1.0
-        if with_shortfall:
+        if "min_regions" in missable:
             present[programme.column(SHORTFALL_USD_PER_HOUR)] = 1.0
         programme.row(present, lower=float(model.min_regions))
 

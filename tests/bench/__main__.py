@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -32,12 +31,11 @@ def main() -> None:
     wanted = sys.argv[1] if len(sys.argv) > 1 else "all"
     if wanted != "all" and wanted not in CASES:
         sys.exit(f"no case {wanted!r}: one of all, {', '.join(CASES)}")
-    results = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the solver prints a banner of its own
-    for name, case in CASES.items():
-        if wanted in ("all", name):
-            for result in case():
-                print(json.dumps({"case": name, **result}), file=results, flush=True)
+    with demo_size.quiet_solver() as results:
+        for name, case in CASES.items():
+            if wanted in ("all", name):
+                for result in case():
+                    print(json.dumps({"case": name, **result}), file=results, flush=True)
 
 
 if __name__ == "__main__":

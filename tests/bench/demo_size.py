@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TextIO
 
 from federation.control.problem import formulate
 from federation.demo import catalogue, naive
@@ -18,6 +21,21 @@ from placement.model import Problem
 
 EVENING = 0.8
 """Fraction of the day (UTC): demand has doubled in North America."""
+
+
+@contextlib.contextmanager
+def quiet_solver() -> Iterator[TextIO]:
+    """Where results are written; the solver prints a banner of its own, which goes nowhere."""
+    before = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        with os.fdopen(os.dup(before), "w") as results:
+            yield results
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+        os.close(nowhere)
 
 
 def a_problem(physics: Physics, moment: float) -> Problem:

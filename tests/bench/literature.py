@@ -46,10 +46,14 @@ def read(path: Path, form: Format, *, capacity: float | None = None) -> Instance
 
     Raises: ValueError with what is wrong with the file.
     """
-    words = path.read_text(encoding="ascii").replace("\0", " ").split()  # some are padded with zeros
+    words: list[str] = []
     try:
-        return _programme(*(_cap(words, capacity) if form == "cap" else _holmberg(words)))
-    except (IndexError, ValueError) as error:
+        words = path.read_text(encoding="ascii").replace("\0", " ").split()  # some are padded with zeros
+        numbers = _cap(words, capacity) if form == "cap" else _holmberg(words)
+        return _programme(*numbers)
+    except IndexError:
+        raise ValueError(f"{path}: no {form} file: it ends before its numbers do") from None
+    except ValueError as error:
         hint = "; it names no capacities, give --capacity" if "capacity" in words and capacity is None else ""
         raise ValueError(f"{path}: no {form} file: {error}{hint}") from error
 
@@ -85,7 +89,10 @@ def _cap(words: list[str], capacity: float | None) -> tuple[Floats, Floats, Floa
     warehouses, customers = int(words[0]), int(words[1])
     pairs = words[2 : 2 + 2 * warehouses]
     widths = [float(word) if capacity is None or word != "capacity" else capacity for word in pairs[::2]]
-    rest = np.array(words[2 + 2 * warehouses :], dtype=float).reshape(customers, warehouses + 1)
+    numbers = words[2 + 2 * warehouses :]
+    if len(numbers) != customers * (warehouses + 1):
+        raise ValueError(f"{customers * (warehouses + 1)} numbers should follow the warehouses, {len(numbers)} do")
+    rest = np.array(numbers, dtype=float).reshape(customers, warehouses + 1)
     return np.array(widths), np.array(pairs[1::2], dtype=float), rest[:, 0], rest[:, 1:]
 
 
@@ -94,6 +101,8 @@ def _holmberg(words: list[str]) -> tuple[Floats, Floats, Floats, Floats]:
     numbers = np.array(words[2:], dtype=float)
     pairs, rest = numbers[: 2 * warehouses], numbers[2 * warehouses :]
     costs = rest[customers : customers + warehouses * customers]  # some files have more after the last
+    if len(costs) != warehouses * customers:
+        raise ValueError(f"{warehouses * customers} costs should follow the demands, {len(costs)} do")
     return pairs[::2], pairs[1::2], rest[:customers], costs.reshape(warehouses, customers).T
 
 
@@ -102,8 +111,12 @@ def _programme(widths: Floats, opening: Floats, demands: Floats, costs: Floats) 
     warehouses, customers = len(widths), len(demands)
     if len(opening) != warehouses or costs.shape != (customers, warehouses):
         raise ValueError("the numbers are not as many as its first line says")
-    if not (demands > 0.0).all():
+    if not customers or not (demands > 0.0).all():
         raise ValueError("a customer has no demand")
+    if not all(np.isfinite(one).all() and (one >= 0.0).all() for one in (widths, opening, demands, costs)):
+        raise ValueError("a number is negative or none at all")
+    if widths.sum() < demands.sum():
+        raise ValueError(f"warehouses of {widths.sum():g} in all cannot serve a demand of {demands.sum():g}")
     programme = Programme()
     is_open = [programme.column(float(usd), upper=1.0, integer=True) for usd in opening]
     into: list[dict[int, float]] = [{one: -float(width)} for one, width in zip(is_open, widths, strict=True)]
@@ -140,18 +153,23 @@ def is_proved(found: Found) -> bool:
 
 
 def report(path: Path, form: Format, *, capacity: float | None, time_limit_s: float | None) -> str:
-    """One JSON line: value, bound, gap and seconds. Raises: ValueError when the file cannot be read."""
+    """One JSON line: value, bound, gap and seconds.
+
+    Raises: ValueError when the file cannot be read, or nothing is found in the time.
+    """
     instance = read(path, form, capacity=capacity)
     begun_s = time.perf_counter()
     found = solve(instance, time_limit_s=time_limit_s)
     taken_s = time.perf_counter() - begun_s
+    if found is None:
+        raise ValueError(f"{path}: nothing was found in {taken_s:.1f} s; give it more with --time-limit")
     line = {
         "instance": path.stem,
-        "value": round(found.objective, 6) if found else None,
-        "bound": round(found.bound, 6) if found else None,
-        "gap": (found.objective - found.bound) / abs(found.objective) if found else None,
-        "is_proved": found is not None and is_proved(found),
-        "open": sum(found.values[one] > 0.5 for one in instance.is_open) if found else None,
+        "value": round(found.objective, 6),
+        "bound": round(found.bound, 6),
+        "gap": (found.objective - found.bound) / abs(found.objective),
+        "is_proved": is_proved(found),
+        "open": int(sum(found.values[one] > 0.5 for one in instance.is_open)),
         "seconds": round(taken_s, 3),
     }
     return json.dumps(line)

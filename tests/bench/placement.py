@@ -23,7 +23,7 @@ from placement.formulation import formulate
 from placement.model import Problem, Solution
 from placement.number import number
 from tests.bench import literature
-from tests.bench.demo_size import result
+from tests.bench.demo_size import quiet_solver, result
 from tests.bench.worlds import a_large_world, a_lumpy_world
 
 SIZES = ((50, 500, 4), (200, 2_000, 8), (1_000, 10_000, 20))
@@ -166,7 +166,7 @@ def alone(index: Index, *, whole: bool, time_limit_s: float) -> tuple[float, flo
 
 @click.command(
     epilog="""\b
-Exit code: 0 solved, 1 the file cannot be read.
+Exit code: 0 solved, 1 the file cannot be read or nothing was found, 2 an option is wrong.
 \b
 Examples:
   python -m tests.bench.placement --instance cap41.txt --format cap
@@ -175,12 +175,22 @@ Examples:
 )
 @click.option("--instance", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
 @click.option("--format", "form", type=click.Choice(["cap", "holmberg"]), required=True)
-@click.option("--capacity", type=float, help="Of every warehouse, where the file has a word in its place.")
-@click.option("--time-limit", "time_limit_s", type=float, help="Seconds; the best plan so far is given.")
+@click.option(
+    "--capacity",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Of every warehouse, where the file has a word in its place.",
+)
+@click.option(
+    "--time-limit",
+    "time_limit_s",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Seconds of the search, which begins when the relaxation is solved; the best plan so far is given.",
+)
 def main(path: Path, form: literature.Format, capacity: float | None, time_limit_s: float | None) -> None:
     """Solve a file of the literature; one JSON line with value, bound, gap and seconds."""
     try:
-        click.echo(literature.report(path, form, capacity=capacity, time_limit_s=time_limit_s))
+        with quiet_solver() as results:
+            click.echo(literature.report(path, form, capacity=capacity, time_limit_s=time_limit_s), file=results)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
 

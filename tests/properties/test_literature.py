@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,29 @@ def test_customers_that_may_be_split_never_cost_more() -> None:
         answer = literature.solve(literature.read(DATA / "holmberg" / f"p{number}.txt", "holmberg"))
         assert answer is not None and literature.is_proved(answer), number
         assert answer.objective <= single + 0.01, number
+
+
+def test_a_file_is_solved_from_the_command_line_into_one_line_of_json() -> None:
+    """Nobody could check our figures on the files that everybody uses."""
+    path = DATA / "orlib_cap" / "cap41.txt"
+    command = [sys.executable, "-m", "tests.bench.placement", "--instance", str(path), "--format", "cap"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    line = json.loads(ran.stdout)
+    assert line["is_proved"] and line["value"] == pytest.approx(literature.small_optima()["cap41"], abs=0.01)
+
+
+@pytest.mark.parametrize("form", ["cap", "holmberg"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "0 0", "2 1 9 1 9 1 5", "2 1 9 1 9 1 5 nan 1", "2 1 1 1 1 1 5 1 1", "2 1 -9 1 99 1 5 1 1", "\u00b5"],
+    ids=["empty", "nobody", "cut off", "not a number", "too little", "negative", "not ASCII"],
+)
+def test_a_file_with_nonsense_is_refused_with_its_name(tmp_path: Path, text: str, form: literature.Format) -> None:
+    """A benchmark would report nothing as if it were an answer."""
+    path = tmp_path / "odd.txt"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"odd\.txt: no {form} file"):
+        literature.read(path, form)
 
 
 def test_a_file_that_is_something_else_is_refused_with_its_name(tmp_path: Path) -> None:
