@@ -95,6 +95,7 @@ class _Check:
         for model in self.problem.models:
             yield from self._floors(model)
             yield from self._spot(model)
+            yield from self._budget(model)
         yield from _flows(self.names, self.solution.flows, self.solution.unserved)
         yield from _loads(self.solution.flows, self._capacity())
         yield from self._cost()
@@ -223,6 +224,16 @@ class _Check:
         )
         if spot > model.spot_max_fraction * total + 1e-9 and free > 0:
             yield Violation(rule="spot", subject=model.name, detail=f"{spot} of {total}")
+
+    def _budget(self, model: Model) -> Iterator[Violation]:
+        """What is started beyond the budget, which nothing but a floor is worth."""
+        floors = (model.min_replicas, model.min_on_demand, model.min_regions, model.pins, model.survive)
+        if model.max_starts is None or any(floors):
+            return
+        mine = [key for key in self.counts if key[0] == model.name]
+        started = sum(max(0, self.counts[key] - self.current.get(key, 0)) for key in mine)
+        if started > model.max_starts:
+            yield Violation(rule="max_starts", subject=model.name, detail=f"{started} of {model.max_starts} starts")
 
     def _capacity(self) -> dict[tuple[str, str], float]:
         capacity: dict[tuple[str, str], float] = defaultdict(float)

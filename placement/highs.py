@@ -195,7 +195,8 @@ def solve(
         good answers of hard programmes and cost most of the time of easy ones. time_limit_s: for baselines alone:
         answers under it are not the same on every machine.
     There is no starting point to give: HiGHS 1.16 has returned a wrong objective from a partial one (seed 382 of the
-    random worlds in the tests).
+    random worlds in the tests). What it calls infeasible it is asked again without its presolve, which has called so
+    what has an answer.
     """
     if programme.is_empty:  # HiGHS calls a programme without variables neither feasible nor infeasible
         rows, none = np.zeros(programme.height), np.zeros(0)
@@ -216,6 +217,9 @@ def solve(
     is_mip = programme.has_integers and not relaxed
     solver.passModel(programme.lp(is_mip=is_mip))
     solver.run()
+    if is_mip and solver.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
+        solver.setOptionValue("presolve", "off")
+        solver.run()
     return _found(solver, programme.height, is_mip=is_mip)
 
 

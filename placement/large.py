@@ -90,13 +90,10 @@ def plan(index: Index, *, work: int = WORK) -> Planned:
     numbered = number(index)
     world = numbered.world
     rough = _rough(world)
-    pricing, bound = _proved(world, rough)
+    pricing, _ = _proved(world, rough)
     coarse = Coarse(world, classes.whole(world, pricing, PLANNING))
     coarse.settle(pricing, first=PRICED_WAYS, more=MORE_PRICED_WAYS)
     coarse.favour(np.array([model.priority for model in index.problem.models]))
-    if coarse.missed().any():
-        kept = replace(pricing, rule=np.where(coarse.missed(), 0.0, pricing.rule))
-        bound = prices.bound_usd(world, prices.raised(world, kept))
     coarse.add_best(prices.raised(world, coarse.prices), SPARE_WAYS)
     replicas, flows = _finished(index, coarse, work)
     standing = Standing(
@@ -107,7 +104,22 @@ def plan(index: Index, *, work: int = WORK) -> Planned:
         *coarse.apportioned(np.flatnonzero(flows > DUST_RPS), flows),
     )
     standing.improve(rounds=ROUNDS)
+    bound = proved_usd(standing, pricing)
     return Planned(standing=standing, rough=rough, coarse=coarse, bound_usd_per_hour=bound, prices=pricing)
+
+
+def proved_usd(standing: Standing, pricing: Prices) -> float:
+    """What no plan costs less than that misses no more rules and budgets than this one: what it misses has no price."""
+    world, replicas = standing.numbered.world, standing.replicas
+    terms = world.rule_term * replicas[world.rule_option]
+    kept = np.bincount(world.rule_of, weights=terms, minlength=len(world.rule_lower))
+    missed = kept < world.rule_lower - WHOLE * np.maximum(1.0, np.abs(world.rule_lower))
+    started = np.maximum(0, replicas - world.option_current)
+    over = np.bincount(world.option_model, weights=started, minlength=len(world.max_starts)) > world.max_starts
+    if missed.any() or over.any():
+        rule, start = np.where(missed, 0.0, pricing.rule), np.where(over, 0.0, pricing.start)
+        pricing = prices.raised(world, replace(pricing, rule=rule, start=start))
+    return prices.bound_usd(world, pricing)
 
 
 def route(
@@ -183,7 +195,8 @@ def _model_by_model(
 ) -> tuple[Ints, Floats, frozenset[int]]:
     """(replicas, flows, models that miss a floor): those in `first`, of high priority and of large replicas first.
 
-    Those that are still to come have what the plan in fractions gives them reserved, except from those in `first`.
+    Those that are still to come have what the plan in fractions gives them reserved, except from those in `first`, and
+    from models of higher priority that would go short.
     """
     world, models = plan.world, index.problem.models
     down = np.floor(plan.replicas + WHOLE)
@@ -192,14 +205,24 @@ def _model_by_model(
     largest = [int(world.option_devices[world.option_model == at].max(initial=0)) for at in range(len(models))]
     flows = np.zeros(len(plan.way))
     missing, waiting = set(), np.ones(len(replicas), dtype=bool)
+    priority = np.array([model.priority for model in models])[world.option_model]
     for at in sorted(range(len(models)), key=lambda at: (at not in first, -models[at].priority, -largest[at], at)):
         mine = np.flatnonzero(world.option_model == at)
         others = np.where(waiting, world.option_least, replicas) if at in first else replicas.copy()
         others[mine] = 0
-        free = (stock - world.used_devices(others))[world.option_pool[mine]]
-        room = np.maximum(np.floor(free / world.option_devices[mine] + 1e-9), world.option_least[mine])
-        part = _of_model(index, plan, at, mine, np.minimum(world.option_most[mine], room), down[mine], work)
+        lower = waiting & (priority < models[at].priority)
+
+        def decided(others: Floats, at: int = at, mine: Ints = mine) -> Part:
+            free = (stock - world.used_devices(others))[world.option_pool[mine]]
+            room = np.maximum(np.floor(free / world.option_devices[mine] + 1e-9), world.option_least[mine])
+            return _of_model(index, plan, at, mine, np.minimum(world.option_most[mine], room), down[mine], work)
+
+        part = decided(others)
+        if part.short.any() and (others > world.option_least)[lower].any():
+            part = decided(np.where(lower, world.option_least, others))
         replicas[mine], flows[part.ways], waiting[mine] = part.replicas, part.flows, False
+        gone = lower & (world.used_devices(replicas) > stock)[world.option_pool]
+        replicas[gone] = world.option_least[gone]
         if part.misses:
             missing.add(at)
     return replicas.astype(np.int64), flows, frozenset(missing)

@@ -151,8 +151,7 @@ class Mending:
     @property
     def answer(self) -> large.Answer:
         """The plan by name, with what the newest prices prove; after `lose` they are those from before it."""
-        bound = prices.bound_usd(self.standing.numbered.world, self._prices)
-        return large.answer_of(self.standing, self._prices, bound)
+        return large.answer_of(self.standing, self._prices, large.proved_usd(self.standing, self._prices))
 
     def _part_with(self, nodes: Ints) -> None:
         """Those whom these nodes serve are told apart, as nothing can run there in the world to come."""

@@ -57,6 +57,50 @@ def a_world(seed: int, *, clusters: int = 4, models: int = 2, cells: int = 3, mo
     )
 
 
+def a_harder_world(
+    seed: int,
+    *,
+    floors: bool = True,
+    clusters: int = 4,
+    models: int = 2,
+    cells: int = 3,
+    most_devices: int = 4,
+) -> Problem:
+    """The same with priorities, caps and shortages. Args: floors: and with survival, other floors and budgets."""
+    problem = a_world(seed, clusters=clusters, models=models, cells=cells, most_devices=most_devices)
+    rng, of_budgets = random.Random(7 * seed + 3), random.Random(-7 * seed - 3)
+    harder = [_harder(rng, one) for one in problem.models]
+    if floors:
+        harder = [replace(one, max_starts=of_budgets.choice((one.max_starts, None, 0, 2))) for one in harder]
+    else:
+        harder = [without_floors(one) for one in harder]
+    times = rng.choice((1.0, 1.0, 3.0, 0.3))
+    return replace(
+        problem,
+        models=tuple(harder),
+        demands=tuple(replace(one, requests_per_second=times * one.requests_per_second) for one in problem.demands),
+        move_horizon_h=rng.choice((1.0, 24.0)),
+    )
+
+
+def without_floors(model: Model) -> Model:
+    """The same of which policy demands nothing, and lets all be started."""
+    return replace(model, min_replicas=0, min_on_demand=0, min_regions=0, pins=(), survive=None, max_starts=None)
+
+
+def _harder(rng: random.Random, model: Model) -> Model:
+    cap = model.other_continents_max_fraction
+    return replace(
+        model,
+        priority=rng.choice((0, 0, 1, 2, 5)),
+        move_usd=rng.choice((model.move_usd, 3.0)),
+        survive=rng.choice((model.survive, None, "region", "zone", "provider")),
+        other_continents_max_fraction=rng.choice((cap, cap, cap, 0.3, 0.0)),
+        spot_max_fraction=rng.choice((model.spot_max_fraction, 0.33)),
+        min_replicas=rng.choice((model.min_replicas, 2)),
+    )
+
+
 def _cluster(rng: random.Random, number: int) -> Cluster:
     intake = rng.choices(list(Intake), weights=[7, 1, 1, 1])[0]
     return Cluster(
