@@ -225,7 +225,8 @@ def _search(made: formulation.Formulation, work: int | None) -> tuple[highs.Foun
     """
     programme = made.programme
     if len(made.replicas) <= EXACT_COLUMNS:
-        return highs.solve(programme, gap=1e-9, node_limit=EXACT_NODE_LIMIT if work is None else work), None
+        nodes = EXACT_NODE_LIMIT if work is None else work
+        return highs.solve(programme, gap=1e-9, node_limit=nodes, asks_twice=True), None
     relaxed = highs.solve(programme, relaxed=True)
     if relaxed is None:
         return None, None
@@ -237,10 +238,11 @@ def _search(made: formulation.Formulation, work: int | None) -> tuple[highs.Foun
         else:
             programme.lower[column] = max(lower[column], math.floor(value + ROUND))
             programme.upper[column] = min(upper[column], math.ceil(value - ROUND) + 1.0)
-    found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT if work is None else work)
+    nodes = NEAR_NODE_LIMIT if work is None else work
+    found = highs.solve(programme, gap=NEAR_GAP, node_limit=nodes)
     programme.lower[:], programme.upper[:] = lower, upper
     if found is None:
-        found = highs.solve(programme, gap=NEAR_GAP, node_limit=NEAR_NODE_LIMIT if work is None else work)
+        found = highs.solve(programme, gap=NEAR_GAP, node_limit=nodes, asks_twice=True)
     return found and replace(found, bound=relaxed.objective), relaxed
 
 

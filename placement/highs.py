@@ -187,16 +187,17 @@ def solve(
     node_limit: int = 1,
     relaxed: bool = False,
     plain: bool = False,
+    asks_twice: bool = False,
     time_limit_s: float | None = None,
 ) -> Found | None:
     """The best answer found within `gap` (relative) or `left` (absolute), and `node_limit`; None when there is none.
 
     Args: relaxed: let integer columns take any value. plain: without the searches, restarts and symmetries that find
         good answers of hard programmes and cost most of the time of easy ones. time_limit_s: for baselines alone:
-        answers under it are not the same on every machine.
+        answers under it are not the same on every machine. asks_twice: what is called infeasible is solved again
+        without presolve, which has called so what has an answer.
     There is no starting point to give: HiGHS 1.16 has returned a wrong objective from a partial one (seed 382 of the
-    random worlds in the tests). What it calls infeasible it is asked again without its presolve, which has called so
-    what has an answer.
+    random worlds in the tests).
     """
     if programme.is_empty:  # HiGHS calls a programme without variables neither feasible nor infeasible
         rows, none = np.zeros(programme.height), np.zeros(0)
@@ -217,7 +218,7 @@ def solve(
     is_mip = programme.has_integers and not relaxed
     solver.passModel(programme.lp(is_mip=is_mip))
     solver.run()
-    if is_mip and solver.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
+    if asks_twice and solver.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
         solver.setOptionValue("presolve", "off")
         solver.run()
     return _found(solver, programme.height, is_mip=is_mip)
