@@ -41,7 +41,7 @@ NEAR_NODE_LIMIT = 500
 """Half a percent is less than policies' minimum gain, so a better answer within it would not be acted on."""
 LUMPY_GAP = 0.02
 LUMPY_NODE_LIMIT = 50
-ALONE_ARCS, LUMPY_ARCS, WHOLE_ARCS = 750, 1_500, 2_000
+ALONE_ARCS, LUMPY_ARCS, WHOLE_ARCS = 500, 1_000, 2_000
 SEARCH_GAP, ROUNDS_ALONE, SEARCHES = 0.001, 3, 18
 FEW_REPLICAS = 3
 """Where replicas are few, a plan near the relaxation may be far from the best. Then model by model is placed anew,
