@@ -460,8 +460,3 @@ class Coarse:
         world, prices = self.world, self.prices
         made: Floats = option_usd(world, prices) - prices.capacity[world.option_node] * world.option_rps
         return made
-
-    def missed(self) -> Bools:
-        """[R] the rules that are missed."""
-        made: Bools = self.values[self._first_way - len(self.world.rule_lower) : self._first_way] > WHOLE
-        return made

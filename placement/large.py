@@ -90,7 +90,7 @@ def plan(index: Index, *, work: int = WORK) -> Planned:
     numbered = number(index)
     world = numbered.world
     rough = _rough(world)
-    pricing, _ = _proved(world, rough)
+    pricing = _pricing(world, rough)
     coarse = Coarse(world, classes.whole(world, pricing, PLANNING))
     coarse.settle(pricing, first=PRICED_WAYS, more=MORE_PRICED_WAYS)
     coarse.favour(np.array([model.priority for model in index.problem.models]))
@@ -162,7 +162,8 @@ def route(
 
 def priced(numbered: Numbered) -> tuple[Prices, float]:
     """Prices, and the bound that they prove."""
-    return _proved(numbered.world, _rough(numbered.world))
+    found = _pricing(numbered.world, _rough(numbered.world))
+    return found, prices.bound_usd(numbered.world, found)
 
 
 def _rough(world: World) -> Coarse | None:
@@ -175,9 +176,8 @@ def _rough(world: World) -> Coarse | None:
     return rough
 
 
-def _proved(world: World, rough: Coarse | None) -> tuple[Prices, float]:
-    found = prices.none(world) if rough is None else prices.raised(world, rough.prices)
-    return found, prices.bound_usd(world, found)
+def _pricing(world: World, rough: Coarse | None) -> Prices:
+    return prices.none(world) if rough is None else prices.raised(world, rough.prices)
 
 
 def _finished(index: Index, plan: Coarse, work: int) -> tuple[Ints, Floats]:

@@ -61,7 +61,7 @@ class _Before:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Aim:
     """What is decided for each model: who is served where of the classes that `moved` [K], and the options [O] that
-    `changes` or are `near` to paying, from the `replicas` [O] before. Searches may leave `gap` or `usd`."""
+    have a `change` or are `near` to paying, from the `replicas` [O] before. Searches may leave `gap` or `usd`."""
 
     moved: Bools
     replicas: Ints
@@ -70,12 +70,6 @@ class _Aim:
     work: int
     gap: float
     usd: float
-
-    @property
-    def changes(self) -> Bools:
-        """[O]"""
-        made: Bools = np.abs(self.change) > WHOLE
-        return made
 
 
 class Mending:
@@ -192,7 +186,7 @@ class Mending:
         moved |= self._served_at(np.unique(world.option_node[np.abs(change) > CHANGED])) > SERVED_THERE
         moved |= np.bincount(coarse.class_of, weights=standing.unserved, minlength=coarse.count) > SHORT_RPS
         standing.hand_over(coarse.members(moved), *self._rounded_up(before.replicas, change))
-        runs_usd = float((standing.replicas * world.option_usd).sum())
+        runs_usd = float(self._usd_of_models(standing.replicas).sum())
         aim = _Aim(
             moved=moved,
             replicas=before.replicas,
@@ -219,7 +213,7 @@ class Mending:
         coarse, standing, world = self._coarse, self.standing, self._coarse.world
         ways = np.flatnonzero((coarse.classes.model[coarse.way_class] == at) & aim.moved[coarse.way_class])
         mine = np.flatnonzero(world.option_model == at)
-        changes = aim.changes[mine]
+        changes = np.abs(aim.change[mine]) > WHOLE
         if not len(ways) and not changes.any():
             return
         cluster = world.node_cluster[world.option_node[mine]]

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from placement import cell, engine, explain
 from placement.model import Path, Problem, Solution
-from tests.properties.worlds import a_world
+from tests.properties.worlds import a_world, without_floors
 
 PAYS_BELOW = re.compile(r"would pay below ([0-9.]+) USD")
-
-
-def without_floors(problem: Problem) -> Problem:
-    """The same world, where price alone decides."""
-    free: dict[str, Any] = {
-        "min_replicas": 0,
-        "min_regions": 0,
-        "min_on_demand": 0,
-        "survive": None,
-        "pins": (),
-        "max_starts": None,
-    }
-    return replace(problem, models=tuple(replace(model, **free) for model in problem.models))
 
 
 def thresholds(problem: Problem, solution: Solution) -> list[tuple[str, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 from placement.model import (
     Cell,
@@ -70,22 +71,28 @@ def a_harder_world(
     problem = a_world(seed, clusters=clusters, models=models, cells=cells, most_devices=most_devices)
     rng, of_budgets = random.Random(7 * seed + 3), random.Random(-7 * seed - 3)
     harder = [_harder(rng, one) for one in problem.models]
-    if floors:
-        harder = [replace(one, max_starts=of_budgets.choice((one.max_starts, None, 0, 2))) for one in harder]
-    else:
-        harder = [without_floors(one) for one in harder]
+    harder = [replace(one, max_starts=of_budgets.choice((one.max_starts, None, 0, 2))) for one in harder]
     times = rng.choice((1.0, 1.0, 3.0, 0.3))
-    return replace(
+    made = replace(
         problem,
         models=tuple(harder),
         demands=tuple(replace(one, requests_per_second=times * one.requests_per_second) for one in problem.demands),
         move_horizon_h=rng.choice((1.0, 24.0)),
     )
+    return made if floors else without_floors(made)
 
 
-def without_floors(model: Model) -> Model:
-    """The same of which policy demands nothing, and lets all be started."""
-    return replace(model, min_replicas=0, min_on_demand=0, min_regions=0, pins=(), survive=None, max_starts=None)
+def without_floors(problem: Problem) -> Problem:
+    """The same world, where price alone decides, and all may be started."""
+    free: dict[str, Any] = {
+        "min_replicas": 0,
+        "min_regions": 0,
+        "min_on_demand": 0,
+        "survive": None,
+        "pins": (),
+        "max_starts": None,
+    }
+    return replace(problem, models=tuple(replace(model, **free) for model in problem.models))
 
 
 def _harder(rng: random.Random, model: Model) -> Model:
