@@ -41,13 +41,14 @@ NEAR_NODE_LIMIT = 500
 """Half a percent is less than policies' minimum gain, so a better answer within it would not be acted on."""
 LUMPY_GAP = 0.02
 LUMPY_NODE_LIMIT = 50
-ALONE_ARCS, LUMPY_ARCS, WHOLE_ARCS = 500, 1_000, 2_000
+ALONE_ARCS, LUMPY_ARCS, MORE_ARCS, WHOLE_ARCS = 500, 1_000, 1_500, 2_000
 SEARCH_GAP, ROUNDS_ALONE, SEARCHES = 0.001, 3, 18
 FEW_REPLICAS = 3
 """Where replicas are few, a plan near the relaxation may be far from the best. Then model by model is placed anew,
 which takes less than a second at the demo's size. Only what is still far from its bound, or has few replicas in a pool
-that it uses, is searched as a whole, and from there two and three models at a time, which may take a minute. Up to
-WHOLE_ARCS all arcs are kept: that improves the bound too."""
+that it uses, is searched as a whole, and from there two and three models at a time, which may take a minute. Small
+kernels go first: with more arcs from the start the same nodes end worse as often as better. Up to WHOLE_ARCS all arcs
+are kept: that improves the bound too."""
 DUST_RPS = 1e-6
 CAP_NEAR = 1e-4
 """A cap is reached when so small a part of it is left."""
@@ -173,7 +174,8 @@ def _searched(made: formulation.Formulation, found: highs.Found, work: int | Non
         arcs = WHOLE_ARCS if len(made.flows) <= WHOLE_ARCS else LUMPY_ARCS
         other = tight.search(arcs=arcs, gap=NEAR_GAP, node_limit=nodes) or found
         other = tight.improve(other, 2, arcs=LUMPY_ARCS, gap=SEARCH_GAP, node_limit=nodes, searches=SEARCHES)
-        other = tight.improve(other, 3, arcs=LUMPY_ARCS, gap=SEARCH_GAP, node_limit=4 * nodes, searches=SEARCHES)
+        other = tight.improve(other, 2, arcs=MORE_ARCS, gap=SEARCH_GAP, node_limit=nodes, searches=SEARCHES)
+        other = tight.improve(other, 3, arcs=MORE_ARCS, gap=SEARCH_GAP, node_limit=4 * nodes, searches=SEARCHES)
         if other.objective < found.objective:
             found = replace(other, bound=found.bound)
         found = replace(found, bound=max(found.bound, other.bound))
