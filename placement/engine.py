@@ -260,7 +260,6 @@ def _solution(
     flows: list[Flow] = []
     unserved: list[Unserved] = []
     shortfalls: list[Shortfall] = []
-    accelerators = moves = 0.0
     scarce = [DevicePrice(pool=pool, usd_per_hour=usd) for pool, usd in device_usd.items() if usd > WORTH_SAYING_USD]
     scarce.sort(key=lambda one: (-one.usd_per_hour, one.pool))
     for model in index.problem.models:
@@ -275,14 +274,9 @@ def _solution(
         room = _with_room(capacity_of(index, model, counts)[0], {}, parts) if full else set()
         unserved += [_why(index, model, cell, rps, counts, scarce, room, full) for cell, rps in missing.items()]
         shortfalls += _shortfalls(index, model, counts)
-        for option in index.options(model):
-            count = counts.get((model.name, option.pool.name), 0)
-            accelerators += count * option.shape.devices * option.pool.usd_per_device_hour
-            started = max(0, count - index.current.get((model.name, option.pool.name), 0))
-            moves += started * formulation.start_usd_per_hour(index.problem, model, option)
-    cost = _cost(index, flows, unserved, accelerators=accelerators, moves=moves)
+    cost = _placed_cost(index, counts, flows, unserved)
     bound = min(bound, cost.total)
-    gap = (cost.total - bound) / cost.total if cost.total > 0 else 0.0
+    gap = _gap(cost, bound)
     return Solution(
         replicas=tuple(Placed(model=m, pool=p, replicas=n) for (m, p), n in sorted(counts.items())),
         flows=tuple(sorted(flows)),
@@ -293,6 +287,32 @@ def _solution(
         gap=gap,
         is_loose=gap > LOOSE_GAP,
         scarce=tuple(scarce[:MOST_SCARCE]),
+    )
+
+
+def assess(solution: Solution, problem: Problem, counts: Ready, routing: Routing) -> Solution:
+    """Another placement than the `solution`, with its own routing, priced and measured by the same bound.
+
+    What a cluster serves beyond the target utilisation costs as much as if it were late.
+    """
+    index = Index(problem)
+    cost = _placed_cost(index, counts, routing.flows, routing.unserved)
+    load: dict[str, Capacity] = {model.name: defaultdict(float) for model in problem.models}
+    for flow in routing.flows:
+        load[flow.model][flow.cluster] += flow.requests_per_second
+    for model in problem.models:
+        usable, _ = capacity_of(index, model, counts)
+        rps = sum(max(0.0, one - usable.get(cluster, 0.0)) for cluster, one in load[model.name].items())
+        cost = replace(cost, late=cost.late + formulation.USD_PER_HOUR * rps * model.late_usd_per_1000)
+    return replace(
+        solution,
+        replicas=tuple(Placed(model=m, pool=p, replicas=n) for (m, p), n in sorted(counts.items()) if n > 0),
+        flows=routing.flows,
+        unserved=routing.unserved,
+        shortfalls=tuple(one for model in problem.models for one in _shortfalls(index, model, counts)),
+        cost=cost,
+        bound_usd_per_hour=min(solution.bound_usd_per_hour, cost.total),
+        gap=max(0.0, _gap(cost, solution.bound_usd_per_hour)),
     )
 
 
@@ -422,7 +442,26 @@ def _told(index: Index, model: Model, rates: Mapping[tuple[str, str], float]) ->
     return flows, {cell: rps for cell, rps in sorted(left.items()) if rps > 10 * DUST_RPS}
 
 
-def _cost(index: Index, flows: list[Flow], unserved: list[Unserved], *, accelerators: float, moves: float) -> Cost:
+def _gap(cost: Cost, bound_usd_per_hour: float) -> float:
+    return (cost.total - bound_usd_per_hour) / cost.total if cost.total > 0 else 0.0
+
+
+def _placed_cost(
+    index: Index, counts: Mapping[tuple[str, str], int], flows: Sequence[Flow], unserved: Sequence[Unserved]
+) -> Cost:
+    accelerators = moves = 0.0
+    for model in index.problem.models:
+        for option in index.options(model):
+            count = counts.get((model.name, option.pool.name), 0)
+            accelerators += count * option.shape.devices * option.pool.usd_per_device_hour
+            started = max(0, count - index.current.get((model.name, option.pool.name), 0))
+            moves += started * formulation.start_usd_per_hour(index.problem, model, option)
+    return _cost(index, flows, unserved, accelerators=accelerators, moves=moves)
+
+
+def _cost(
+    index: Index, flows: Sequence[Flow], unserved: Sequence[Unserved], *, accelerators: float, moves: float
+) -> Cost:
     late = proximity = lost = egress = 0.0
     for flow in flows:
         model = index.models[flow.model]

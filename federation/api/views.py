@@ -214,20 +214,22 @@ class MoveView(View, frozen=True, kw_only=True):
 
 
 class CostView(View, frozen=True, kw_only=True):
-    """US dollars per hour, by cause."""
+    """US dollars per hour, by cause. `proximity` is paid to nobody: of equal answers the nearer is better."""
 
     accelerators: float
     egress: float
     late: float
     unserved: float
     moves: float
+    proximity: float
     total: float
 
 
 class PlanView(View, frozen=True, kw_only=True):
-    """One committed plan. `moves` counts pairs of a start and a stop; `gap` is the distance to the proven bound.
+    """One committed plan. `moves` counts pairs of a start and a stop.
 
-    `bound_is_loose`: the distance is more likely the bound's than the plan's.
+    `bound_usd_per_hour`: no placement within the rules costs less, that is proven; `gap` is the part of the cost above
+    it. `bound_is_loose`: the gap is more likely the bound's than the plan's.
     """
 
     epoch: int
@@ -236,6 +238,7 @@ class PlanView(View, frozen=True, kw_only=True):
     trigger: str
     summary: str
     cost: CostView
+    bound_usd_per_hour: float
     gap: float
     bound_is_loose: bool
     moves: int

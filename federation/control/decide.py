@@ -16,6 +16,7 @@ from federation.control.plan import History
 from federation.policy.documents import Disruption
 from placement import model as engine
 from placement import rules
+from placement.engine import assess
 from placement.filters import Index
 from placement.formulation import egress_usd_per_rps
 
@@ -97,6 +98,27 @@ def decide(question: Question) -> Decision:
     return Decision(
         target=target, verdicts=final, history=_remember(question, final), budgets=budgets, postponed=postponed
     )
+
+
+def appraise(question: Question, decision: Decision) -> engine.Solution:
+    """What was decided, priced: the engine's answer for the models that change, what there is for those that stay."""
+    new = _counts(question.solution.replicas)
+    if decision.target == new:
+        return question.solution
+    changed = {
+        model.name for model in question.problem.models if _of(decision.target, model.name) == _of(new, model.name)
+    }
+    told, kept = question.solution, question.kept
+    flows = [
+        *(one for one in told.flows if one.model in changed),
+        *(one for one in kept.flows if one.model not in changed),
+    ]
+    unserved = [
+        *(one for one in told.unserved if one.model in changed),
+        *(one for one in kept.unserved if one.model not in changed),
+    ]
+    routing = engine.Routing(flows=tuple(sorted(flows)), unserved=tuple(sorted(unserved)), cost=kept.cost)
+    return assess(told, question.problem, decision.target, routing)
 
 
 def _of(counts: Counts, model: str) -> dict[str, int]:

@@ -39,13 +39,19 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """US dollars per hour, by cause."""
+    """US dollars per hour, by cause. `proximity` is paid to nobody: of equal answers the nearer is better."""
 
     accelerators: float = 0.0
     egress: float = 0.0
     late: float = 0.0
     unserved: float = 0.0
     moves: float = 0.0
+    proximity: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """What the engine makes small, and what its bound is a bound of."""
+        return self.accelerators + self.egress + self.late + self.unserved + self.moves + self.proximity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from federation.control import decide
 from federation.control.plan import History
@@ -175,3 +177,38 @@ def test_an_unchanged_answer_is_no_change() -> None:
     decision = decide.decide(a_question(same, same, pools=(pool("fra"),)))
     assert decision.verdicts == ()
     assert decision.history == History()
+
+
+def test_a_plan_is_priced_as_it_is_and_not_as_it_was_asked_for() -> None:
+    """People would read a cost, and a distance from the best, of a placement that hysteresis did not let happen."""
+    pools = (pool("fra", devices=4), pool("par", usd=0.98, devices=4))
+    question = a_question(
+        {("chat", "fra"): 2, ("rank", "fra"): 1},
+        {("chat", "par"): 2, ("rank", "par"): 1},
+        pools=pools,
+        models=(a_model("chat"), a_model("rank", min_regions=1, pins=(engine.Pin(cluster="par", replicas=1),))),
+        demand_rps=1000.0,
+    )
+    flow = engine.Flow(
+        model="chat", cell="berlin", cluster="fra", requests_per_second=25.0, latency_ms=50.0, within_objective=True
+    )
+    moved = structs.replace(flow, cluster="par")
+    cost = engine.Cost(accelerators=2.94, egress=0, late=0, unserved=0, moves=0, proximity=0)
+    question = replace(
+        question,
+        solution=replace(question.solution, flows=(moved,), cost=cost, bound_usd_per_hour=2.9),
+        kept=replace(question.kept, flows=(flow,)),
+    )
+    decision = decide.decide(question)
+    assert {one.model: one.accepted for one in decision.verdicts} == {"chat": False, "rank": True}
+    planned = decide.appraise(question, decision)
+    assert planned.flows == (flow,)
+    assert planned.cost.accelerators == pytest.approx(2 * 1.0 + 0.98)
+    assert planned.cost.late == pytest.approx(3.6 * 5.0 * 0.5), "what is served beyond what plans count on"
+    assert planned.gap == pytest.approx(1 - 2.9 / planned.cost.total)
+
+
+def test_what_is_taken_whole_is_priced_as_it_was_answered() -> None:
+    """Rounding would make a plan's cost another one than the engine's."""
+    question = a_question({}, {("chat", "fra"): 1}, pools=(pool("fra"),))
+    assert decide.appraise(question, decide.decide(question)) is question.solution
