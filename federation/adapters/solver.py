@@ -51,6 +51,8 @@ class Solver:
     def __init__(self, plans: Executor | None = None) -> None:
         self._plans = _Worker() if plans is None else _Lent(plans)
         self._routes = _Worker()
+        self._solving = asyncio.Lock()
+        """Questions go to the process in pieces, and two must not be mixed."""
 
     async def warm(self) -> None:
         """Start both and load the solver, so that the first plan is not late."""
@@ -61,13 +63,16 @@ class Solver:
 
         Raises: SolverError with the first violated rule, or when the process died.
         """
-        try:
-            packed = await self._plans.hand_over(await parcel.pack_gently(problem))
-            answer: Answer = await parcel.unpack_gently(await self._plans.call(self._plans.solve, packed, present))
-            return answer
-        except asyncio.CancelledError:
-            self._plans.stop()
-            raise
+        packed = await parcel.pack_gently(problem)
+        async with self._solving:
+            try:
+                packed = await self._plans.hand_over(packed)
+                solved = await self._plans.fetch(await self._plans.call(self._plans.solve, packed, present))
+            except asyncio.CancelledError:
+                self._plans.stop()
+                raise
+        answer: Answer = await parcel.unpack_gently(solved)
+        return answer
 
     async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:
         """The best routing over the replicas that are ready. Raises: SolverError."""
@@ -120,6 +125,13 @@ class _Worker:
             await self.call(_receive, piece)
         return parcel.Parcel(packed.shape, ())
 
+    async def fetch(self, answer: parcel.Parcel) -> parcel.Parcel:
+        """Get what `solve` keeps of its answer, likewise."""
+        pieces: list[bytes] = []
+        while more := await self.call(_send, len(pieces)):
+            pieces += more
+        return parcel.Parcel(answer.shape, tuple(pieces))
+
     def stop(self) -> None:
         """End the process now; a call that it was at gets a SolverError."""
         pool, self._pool = self._pool, None
@@ -152,6 +164,10 @@ class _Lent:
         """All of it goes with the call."""
         return packed
 
+    async def fetch(self, answer: parcel.Parcel) -> parcel.Parcel:
+        """All of it came with the call."""
+        return answer
+
     def stop(self) -> None:
         """Nothing: it is not ours."""
 
@@ -163,6 +179,10 @@ _planner = Planner()
 """In a process of our own: what it planned last, to be mended."""
 _received: list[bytes] = []
 """In the worker: what `hand_over` sent since the last solve."""
+_solved: list[bytes] = []
+"""In the worker: what `fetch` has not asked for yet."""
+SENT_BYTES = 1 << 20
+"""At a time, and one piece more."""
 
 
 def _receive(piece: bytes | None) -> None:
@@ -173,6 +193,17 @@ def _receive(piece: bytes | None) -> None:
         _received.append(piece)
 
 
+def _send(first: int) -> tuple[bytes, ...]:
+    """Some of the answer's pieces from this one on; none when that was all."""
+    last, size = first, 0
+    while last < len(_solved) and size < SENT_BYTES:
+        size += len(_solved[last])
+        last += 1
+    if first == last:
+        _solved.clear()
+    return tuple(_solved[first:last])
+
+
 def _solve_packed(problem: parcel.Parcel, present: tuple[words.Placed, ...]) -> parcel.Parcel:
     return parcel.pack(solve_and_check(parcel.unpack(problem), present))
 
@@ -180,7 +211,9 @@ def _solve_packed(problem: parcel.Parcel, present: tuple[words.Placed, ...]) -> 
 def _solve_next(problem: parcel.Parcel, present: tuple[words.Placed, ...]) -> parcel.Parcel:
     whole = parcel.Parcel(problem.shape, tuple(_received))
     _received.clear()
-    return parcel.pack(solve_and_check(parcel.unpack(whole), present, _planner))
+    solved = parcel.pack(solve_and_check(parcel.unpack(whole), present, _planner))
+    _solved[:] = solved.pieces
+    return parcel.Parcel(solved.shape, ())
 
 
 def solve_and_check(

@@ -10,9 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from federation.adapters.solver import Answer, Solver, SolverError
 from placement import engine
+from placement.check import check
 from tests.bench.worlds import a_large_world
 from tests.properties.worlds import a_world
 
@@ -85,6 +87,18 @@ async def test_closing_ends_a_solve_with_its_reason() -> None:
         await solving
 
 
+async def test_two_questions_at_once_get_an_answer_each() -> None:
+    """What somebody only asked about (`isochrone diff`) would be planned, and committed, in place of what is."""
+    problems = [a_large_world(seed, clusters=20, cells=300 + 200 * seed, models=2) for seed in (1, 2, 3)]
+    solver = Solver()
+    answers = await asyncio.gather(*(solver.solve(one, ()) for one in problems))
+    await solver.close()
+    for problem, answer in zip(problems, answers, strict=True):
+        asked = {demand.cell for demand in problem.demands}
+        assert {flow.cell for flow in answer.solution.flows} == asked
+        assert check(problem, answer.solution) == ()
+
+
 async def test_nothing_is_started_once_it_is_closed() -> None:
     """A controller that ended while it packed a question would leave a process behind."""
     solver = Solver()
@@ -108,7 +122,7 @@ async def test_the_next_plan_of_a_large_fleet_moves_little() -> None:
         problem,
         current=first.replicas,
         demands=tuple(
-            replace(one, requests_per_second=one.requests_per_second * float(rng.lognormal(0.0, 0.03)))
+            structs.replace(one, requests_per_second=one.requests_per_second * float(rng.lognormal(0.0, 0.03)))
             for one in problem.demands
         ),
     )
