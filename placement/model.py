@@ -15,12 +15,20 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 Market = Literal["on-demand", "spot", "reserved"]
 Domain = Literal["region", "zone", "provider"]
 """What may be lost at once: all clusters of one region, of one zone of it, or of one provider."""
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What comes by the hundred thousand: quickly made, and hidden from the collector of cycles (there are none).
+
+    `msgspec.structs.replace` changes one.
+    """
 
 
 class Intake(Enum):
@@ -197,8 +205,7 @@ class Model:
         return 0.0 < self.other_continents_max_fraction < 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Demand:
+class Demand(Record, frozen=True, kw_only=True, order=True, gc=False):
     """Requests per second of one cell for one model."""
 
     model: str
@@ -215,6 +222,10 @@ class Path:
     rtt_ms: float
 
 
+PAIRS_BY_NAME = 100_000
+"""Up to so many round trips are looked up in a dictionary, which is faster and takes 100 bytes of each."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RttMatrix(Mapping[tuple[str, str], float]):
     """Round trips of very many pairs at once: `rtt_ms` [cells, clusters], NaN where it is not known."""
@@ -229,8 +240,17 @@ class RttMatrix(Mapping[tuple[str, str], float]):
         object.__setattr__(self, "_row", {name: at for at, name in enumerate(self.cells)})
         object.__setattr__(self, "_column", {name: at for at, name in enumerate(self.clusters)})
 
+    def at(self, pair: tuple[str, str]) -> tuple[int, int]:
+        """The row and column of a cell and a cluster. Raises: KeyError when either is not there."""
+        return self._row[pair[0]], self._column[pair[1]]
+
+    def by_name(self) -> dict[tuple[str, str], float]:
+        """The same in a dictionary."""
+        pairs = zip(itertools.product(self.cells, self.clusters), self.rtt_ms.reshape(-1).tolist(), strict=True)
+        return {pair: rtt_ms for pair, rtt_ms in pairs if rtt_ms == rtt_ms}
+
     def __getitem__(self, pair: tuple[str, str]) -> float:
-        value = float(self.rtt_ms[self._row[pair[0]], self._column[pair[1]]])
+        value = float(self.rtt_ms[self.at(pair)])
         if value != value:
             raise KeyError(pair)
         return value
@@ -242,8 +262,7 @@ class RttMatrix(Mapping[tuple[str, str], float]):
         return int(np.count_nonzero(~np.isnan(self.rtt_ms)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Placed:
+class Placed(Record, frozen=True, kw_only=True, order=True, gc=False):
     """`replicas` of a model in a pool (by the pool's name)."""
 
     model: str
@@ -285,13 +304,13 @@ class Problem:
             object.__setattr__(self, part, tuple(sorted(getattr(self, part))))
         if not isinstance(self.paths, RttMatrix):
             object.__setattr__(self, "paths", tuple(sorted(self.paths)))
-            _unique("path", ((path.cell, path.cluster) for path in self.paths))
+            _once("path", ((path.cell, path.cluster) for path in self.paths))
         clusters = _unique("cluster", (cluster.name for cluster in self.clusters))
         pools = _unique("pool", (pool.name for pool in self.pools))
         models = _unique("model", (model.name for model in self.models))
         cells = _unique("cell", (cell.name for cell in self.cells))
-        _unique("demand", ((demand.model, demand.cell) for demand in self.demands))
-        _unique("placement", ((placed.model, placed.pool) for placed in self.current))
+        _once("demand", ((demand.model, demand.cell) for demand in self.demands))
+        _once("placement", ((placed.model, placed.pool) for placed in self.current))
         _known("pool in cluster", (pool.cluster for pool in self.pools), clusters)
         _known("demand for model", (demand.model for demand in self.demands), models)
         _known("demand of cell", (demand.cell for demand in self.demands), cells)
@@ -304,14 +323,14 @@ class Problem:
         _known("pin to cluster", (pin.cluster for model in self.models for pin in model.pins), clusters)
         _known("replicas of model", (placed.model for placed in self.current), models)
         _known("replicas in pool", (placed.pool for placed in self.current), pools)
-        _unique("room", ((room.model, room.pool) for room in self.room))
+        _once("room", ((room.model, room.pool) for room in self.room))
         _known("room for model", (room.model for room in self.room), models)
         _known("room in pool", (room.pool for room in self.room), pools)
 
     def rtt_ms(self) -> Mapping[tuple[str, str], float]:
         """(cell, cluster) -> round trip, of those that are known."""
         if isinstance(self.paths, RttMatrix):
-            return self.paths
+            return self.paths.by_name() if self.paths.rtt_ms.size <= PAIRS_BY_NAME else self.paths
         return {(path.cell, path.cluster): path.rtt_ms for path in self.paths}
 
     def allows(self, model: Model, cell: Cell, cluster: Cluster) -> bool:
@@ -335,6 +354,15 @@ def _unique(what: str, names: Iterable[Hashable]) -> frozenset[Hashable]:
             raise ValueError(f"{what} {name} appears twice")
         seen.add(name)
     return frozenset(seen)
+
+
+def _once(what: str, names: Iterable[Hashable]) -> None:
+    """The same for names in their order: nothing is kept of hundreds of thousands."""
+    before = None
+    for name in names:
+        if name == before:
+            raise ValueError(f"{what} {name} appears twice")
+        before = name
 
 
 def _known(what: str, names: Iterable[Hashable], known: frozenset[Hashable]) -> None:
@@ -362,8 +390,7 @@ class UnservedCode(Enum):
     """Routing only: the replicas that would serve it are not ready yet."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Flow:
+class Flow(Record, frozen=True, kw_only=True, order=True, gc=False):
     """Requests per second of (model, cell) that `cluster` serves."""
 
     model: str
@@ -374,8 +401,7 @@ class Flow:
     within_objective: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Unserved:
+class Unserved(Record, frozen=True, kw_only=True, order=True, gc=False):
     """Demand that nothing serves, with the reason in a code and a sentence."""
 
     model: str

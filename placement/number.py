@@ -82,6 +82,10 @@ def number(index: Index) -> Numbered:
     caps = _caps(index, models)
     permitted, group_permit, permit_cap = _permitted(index, groups, caps, cell_at, rtt_ms)
     made = _rules(index, models)
+    current = _ints(index.current.get((model.name, option.pool.name), 0) for model, option in options)
+    start_usd = _floats(formulation.start_usd_per_hour(problem, model, option) for model, option in options)
+    is_new = (current == 0) & np.array([model.max_starts is None for model, _ in options], dtype=bool)
+    device_usd = _floats(option.shape.devices * option.pool.usd_per_device_hour for _, option in options)
     world = World(
         pool_devices=_ints(
             pool.devices if index.clusters[pool.cluster].intake is not Intake.HELD else _held(index, pool.name)
@@ -92,9 +96,9 @@ def number(index: Index) -> Numbered:
         option_node=_ints(node_at[model_at[model.name], cluster_at[option.pool.cluster]] for model, option in options),
         option_devices=_ints(option.shape.devices for _, option in options),
         option_rps=_floats(option.shape.requests_per_second * model.target_utilisation for model, option in options),
-        option_usd=_floats(option.shape.devices * option.pool.usd_per_device_hour for _, option in options),
-        option_start_usd=_floats(formulation.start_usd_per_hour(problem, model, option) for model, option in options),
-        option_current=_ints(index.current.get((model.name, option.pool.name), 0) for model, option in options),
+        option_usd=device_usd + np.where(is_new, start_usd, 0.0),
+        option_start_usd=np.where(is_new, 0.0, start_usd),
+        option_current=current,
         option_least=_ints(option.least for _, option in options),
         option_most=_ints(option.most for _, option in options),
         node_model=_ints(model for model, _ in nodes),

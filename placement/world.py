@@ -46,7 +46,7 @@ class World:
     """per replica"""
     option_rps: Floats
     option_usd: Floats
-    """of one replica"""
+    """of one replica: its devices, and where none runs and none of the model are counted, its start"""
     option_start_usd: Floats
     option_current: Ints
     option_least: Ints

@@ -7,11 +7,22 @@ elsewhere the whole path is estimated by distance. Every figure says where it co
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from federation.state.world import World
+
+AT_ONCE = 256
+"""Cells: a thread that works on more keeps the event loop waiting for as long as one step takes."""
+Floats = NDArray[np.float32]
+Places = tuple[tuple[float, float], ...]
+"""Latitudes and longitudes in degrees."""
 
 BASE_RTT_MS = 8.9
 RTT_MS_PER_KM = 0.01573
@@ -38,27 +49,92 @@ def distance_km(lat_a: float, lon_a: float, lat_b: float, lon_b: float) -> float
     return 2 * EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, half)))
 
 
-def estimate(world: World, cells: Iterable[str]) -> dict[tuple[str, str], Estimate]:
-    """(cell, cluster) -> estimate, for every cluster of the catalogue."""
-    measured = {
-        (name, peer.cluster): peer.rtt_ms_p50
-        for name, state in world.clusters.items()
-        if state.report is not None
-        for peer in state.report.peers
-        if peer.samples > 0
-    }
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Estimates(Mapping[tuple[str, str], Estimate]):
+    """(cell, cluster) -> estimate, in arrays [cells, clusters]: there may be ten millions of them.
+
+    `nearest` [cells] is the column of the cluster nearest to each cell.
+    """
+
+    cells: Mapping[str, int]
+    """Name -> row, in order of the names; `clusters` the same of columns."""
+    clusters: Mapping[str, int]
+    rtt_ms: Floats
+    km: Floats
+    nearest: NDArray[np.int64]
+    is_measured: NDArray[np.bool_]
+
+    def __getitem__(self, pair: tuple[str, str]) -> Estimate:
+        row, column = self.cells[pair[0]], self.clusters[pair[1]]
+        source = f"estimated over {self.km[row, column]:.0f} km"
+        if self.is_measured[row, column]:
+            near = int(self.nearest[row])
+            source = f"measured from {tuple(self.clusters)[near]}, {self.km[row, near]:.0f} km from the users"
+        rtt_ms = round(float(self.rtt_ms[row, column]), 2)
+        return Estimate(cell=pair[0], cluster=pair[1], rtt_ms=rtt_ms, source=source)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return itertools.product(self.cells, self.clusters)
+
+    def __len__(self) -> int:
+        return self.rtt_ms.size
+
+
+def estimate(world: World, cells: Iterable[str]) -> Estimates:
+    """For every cluster of the catalogue."""
+    users = tuple(sorted(cells))
     places = {document.metadata.name: document.spec.location for document in world.documents.clusters}
-    found: dict[tuple[str, str], Estimate] = {}
-    for name in sorted(cells):
-        cell = world.cells[name]
-        far_km = {c: distance_km(cell.lat, cell.lon, place.lat, place.lon) for c, place in sorted(places.items())}
-        nearest = min(far_km, key=lambda c: (far_km[c], c), default="")
-        for cluster, km in far_km.items():
-            rtt_ms = measured.get((nearest, cluster), measured.get((cluster, nearest)))
-            if rtt_ms is not None and cluster != nearest:
-                value_ms = BASE_RTT_MS + RTT_MS_PER_KM * far_km[nearest] + rtt_ms
-                source = f"measured from {nearest}, {far_km[nearest]:.0f} km from the users"
-            else:
-                value_ms, source = BASE_RTT_MS + RTT_MS_PER_KM * km, f"estimated over {km:.0f} km"
-            found[name, cluster] = Estimate(cell=name, cluster=cluster, rtt_ms=round(value_ms, 2), source=source)
-    return found
+    clusters = tuple(sorted(places))
+    km = _distances_km(
+        tuple((world.cells[name].lat, world.cells[name].lon) for name in users),
+        tuple((places[name].lat, places[name].lon) for name in clusters),
+    )
+    rtt_ms, nearest = np.empty_like(km), np.zeros(len(users), np.int64)
+    is_measured = np.zeros(km.shape, dtype=bool)
+    measured = _measured_ms(world, clusters)
+    for first in range(0, len(users) if clusters else 0, AT_ONCE):
+        some = slice(first, first + AT_ONCE)
+        near = km[some].argmin(axis=1)
+        told = measured[near]
+        known = ~np.isnan(told)
+        way_km = np.where(known, km[some].min(axis=1)[:, None], km[some])
+        rtt_ms[some] = np.round(BASE_RTT_MS + RTT_MS_PER_KM * way_km + np.where(known, told, 0.0), 2)
+        nearest[some], is_measured[some] = near, known
+    return Estimates(
+        cells={name: row for row, name in enumerate(users)},
+        clusters={name: column for column, name in enumerate(clusters)},
+        rtt_ms=rtt_ms,
+        km=km,
+        nearest=nearest,
+        is_measured=is_measured,
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _distances_km(users: Places, clusters: Places) -> Floats:
+    """[users, clusters]: of places that seldom change, so the newest are kept."""
+    one, other = _on_the_sphere(users), _on_the_sphere(clusters)
+    made = np.empty((len(users), len(clusters)), np.float32)
+    for first in range(0, len(users), AT_ONCE):
+        some = slice(first, first + AT_ONCE)
+        chord = np.sqrt(np.clip(2.0 - 2.0 * (one[some] @ other.T), 0.0, 4.0))
+        made[some] = 2 * EARTH_RADIUS_KM * np.arcsin(chord / 2)
+    return made
+
+
+def _on_the_sphere(places: Places) -> NDArray[np.float64]:
+    """[places, 3] of length one."""
+    lat, lon = np.radians(np.array(places).reshape(-1, 2)).T
+    return np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+
+
+def _measured_ms(world: World, clusters: tuple[str, ...]) -> Floats:
+    """[clusters, clusters]: what the one of the row measured, else the other; NaN where neither did."""
+    at = {name: number for number, name in enumerate(clusters)}
+    made = np.full((len(clusters), len(clusters)), np.nan, np.float32)
+    for name, state in world.clusters.items():
+        for peer in state.report.peers if state.report is not None else ():
+            if peer.samples > 0 and peer.cluster in at:
+                made[at[name], at[peer.cluster]] = peer.rtt_ms_p50
+    np.fill_diagonal(made, np.nan)
+    return np.where(np.isnan(made), made.T, made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,7 +32,6 @@ class Formulated:
     problem: engine.Problem
     present: tuple[engine.Placed, ...]
     keys: Mapping[str, tuple[str, PoolKey]]
-    estimates: Mapping[tuple[str, str], latency.Estimate]
     left_out: tuple[str, ...]
 
     def pool_name(self, cluster: str, pool: PoolKey) -> str:
@@ -69,10 +69,11 @@ def formulate(
     present = {key: target[key] for key in counted if target.get(key, 0) > 0}
     pools, keys = _pools(world, by_name, counted, left_out)
     room = _room(world, models, {(keys[pool.name][0], keys[pool.name][1]): pool for pool in pools})
+    known = sorted({cell for _, cell in world.demand})
     demands = tuple(
         engine.Demand(model=model, cell=cell, requests_per_second=demand.requests_per_second)
-        for (model, cell), demand in sorted(world.demand.items())
-        if model in by_name and demand.requests_per_second > 0
+        for model, cell in itertools.product(sorted(by_name), known)
+        if (demand := world.demand.get((model, cell))) is not None and demand.requests_per_second > 0
     )
     cells = sorted({demand.cell for demand in demands})
     estimates = latency.estimate(world, cells)
@@ -82,13 +83,13 @@ def formulate(
         models=models,
         cells=tuple(_cell(world, name) for name in cells),
         demands=demands,
-        paths=tuple(engine.Path(cell=one.cell, cluster=one.cluster, rtt_ms=one.rtt_ms) for one in estimates.values()),
+        paths=engine.RttMatrix(
+            cells=tuple(estimates.cells), clusters=tuple(estimates.clusters), rtt_ms=estimates.rtt_ms
+        ),
         current=_placed(counted),
         room=room,
     )
-    return Formulated(
-        problem=problem, present=_placed(present), keys=keys, estimates=estimates, left_out=tuple(left_out)
-    )
+    return Formulated(problem=problem, present=_placed(present), keys=keys, left_out=tuple(left_out))
 
 
 def _placed(counts: Mapping[PlacementKey, int]) -> tuple[engine.Placed, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from msgspec import structs
 
 from placement import large
 from placement.filters import Index
@@ -72,7 +73,7 @@ def _noise(size: str, problem: Problem, planned: Mending, seed: int) -> Iterator
     noisy = replace(
         problem,
         demands=tuple(
-            replace(one, requests_per_second=one.requests_per_second * float(rng.lognormal(0.0, NOISE)))
+            structs.replace(one, requests_per_second=one.requests_per_second * float(rng.lognormal(0.0, NOISE)))
             for one in problem.demands
         ),
     )

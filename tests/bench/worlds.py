@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from msgspec import structs
 from numpy.typing import NDArray
 
 from federation import resources
@@ -56,6 +57,13 @@ EUROPE = frozenset(
 
 def a_large_world(seed: int, *, clusters: int, cells: int, models: int, load: float = 0.2) -> Problem:
     """A world of this size."""
+    return a_world_with_places(seed, clusters=clusters, cells=cells, models=models, load=load)[0]
+
+
+def a_world_with_places(
+    seed: int, *, clusters: int, cells: int, models: int, load: float = 0.2
+) -> tuple[Problem, Floats, Floats]:
+    """The same, and where its cells and its clusters are: [n, 2] radians each."""
     rng = np.random.default_rng(seed)
     continents = shipped_continents()
     places, sites = _demo("places.yaml")[0]["places"], [one["spec"]["location"] for one in _demo("clusters.yaml")]
@@ -67,7 +75,8 @@ def a_large_world(seed: int, *, clusters: int, cells: int, models: int, load: fl
     near = np.concatenate([np.zeros(core), np.full(clusters - core, 0.8)])
     region = np.unique(np.concatenate([at_site, len(sites) + at_place]), return_inverse=True)[1]
     users = [places[one] for one in rng.choice(len(places), cells, p=people / people.sum())]
-    rtt_ms = _rtt_ms(rng, _around(rng, users, np.full(cells, 1.2)), _around(rng, where, near))
+    user_at, cluster_at = _around(rng, users, np.full(cells, 1.2)), _around(rng, where, near)
+    rtt_ms = _rtt_ms(rng, user_at, cluster_at)
     names = tuple(f"cluster-{at:04d}" for at in range(clusters))
     pools = _pools(rng, names, core)
     served = _models(rng, models, pools)
@@ -81,7 +90,7 @@ def a_large_world(seed: int, *, clusters: int, cells: int, models: int, load: fl
         for at in range(cells)
     )
     demand = _demand(rng, served, pools, cells, load)
-    return Problem(
+    problem = Problem(
         clusters=tuple(
             Cluster(
                 name=name,
@@ -104,6 +113,7 @@ def a_large_world(seed: int, *, clusters: int, cells: int, models: int, load: fl
             cells=tuple(cell.name for cell in places_of_users), clusters=names, rtt_ms=rtt_ms.astype(np.float32)
         ),
     )
+    return problem, user_at, cluster_at
 
 
 def a_lumpy_world(seed: int, *, clusters: int = 30, cells: int = 60, models: int = 4) -> Problem:
@@ -119,7 +129,7 @@ def a_lumpy_world(seed: int, *, clusters: int = 30, cells: int = 60, models: int
     for one in problem.demands:
         asked[one.model] += one.requests_per_second
     demands = tuple(
-        replace(one, requests_per_second=one.requests_per_second * wanted[one.model] / asked[one.model])
+        structs.replace(one, requests_per_second=one.requests_per_second * wanted[one.model] / asked[one.model])
         for one in problem.demands
     )
     return replace(problem, pools=pools, demands=demands)

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from placement import cell, engine, explain
 from placement.model import Path, Problem, Solution
@@ -98,7 +99,7 @@ def test_other_names_give_the_same_plan_under_other_names(seed: int) -> None:
             for one in problem.models
         ),
         paths=tuple(replace(one, cluster=renamed(one.cluster)) for one in problem.paths if not isinstance(one, tuple)),
-        current=tuple(replace(one, pool=in_pool(one.pool)) for one in problem.current),
+        current=tuple(structs.replace(one, pool=in_pool(one.pool)) for one in problem.current),
         room=tuple(replace(one, pool=in_pool(one.pool)) for one in problem.room),
     )
     first, second = engine.solve(problem), engine.solve(other)

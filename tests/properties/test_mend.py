@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from placement import engine, large, local, mend
 from placement.check import check
@@ -137,7 +138,7 @@ def with_noise(problem: Problem, seed: int) -> Problem:
     return replace(
         problem,
         demands=tuple(
-            replace(one, requests_per_second=one.requests_per_second * float(rng.lognormal(0.0, 0.03)))
+            structs.replace(one, requests_per_second=one.requests_per_second * float(rng.lognormal(0.0, 0.03)))
             for one in problem.demands
         ),
     )

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from placement import engine
 from placement.check import check, check_routing
@@ -76,12 +77,27 @@ def test_a_large_world_is_within_its_rules_and_near_its_bound(
     assert not solution.is_loose
 
 
+def test_starts_that_cost_are_counted_and_bound_what_is_possible(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first plan would be called far from the best, or cost more than it says, where models take long to warm up."""
+    warm = replace(problem, models=tuple(replace(one, warmup_s=300.0, move_usd=0.1) for one in problem.models))
+    solution = solved_as_large(warm, monkeypatch)
+    assert check(warm, solution) == ()
+    assert solution.cost.moves > 0
+    assert 0 <= solution.gap < 0.03
+    again = solved_as_large(replace(warm, current=solution.replicas), monkeypatch)
+    assert check(replace(warm, current=solution.replicas), again) == ()
+    assert again.cost.moves < 0.05 * solution.cost.moves
+    assert again.cost.total <= 1.02 * (solution.cost.total - solution.cost.moves)
+
+
 def test_what_runs_is_kept_unless_moving_is_worth_it(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cycle would restart replicas for a rounding."""
     costly = replace(problem, models=tuple(replace(model, move_usd=5.0) for model in problem.models))
     first = solved_as_large(costly, monkeypatch)
     noisy = tuple(
-        replace(one, requests_per_second=one.requests_per_second * (1.03 if at % 2 else 0.97))
+        structs.replace(one, requests_per_second=one.requests_per_second * (1.03 if at % 2 else 0.97))
         for at, one in enumerate(costly.demands)
     )
     second = solved_as_large(replace(costly, demands=noisy, current=first.replicas), monkeypatch)
@@ -118,7 +134,7 @@ def test_a_rush_in_europe_fills_other_continents_no_more_than_policy_allows(
     users = {cell.name: cell.continent for cell in problem.cells}
     home = {cluster.name: cluster.continent for cluster in problem.clusters}
     rush = tuple(
-        replace(one, requests_per_second=6 * one.requests_per_second) if users[one.cell] == "EU" else one
+        structs.replace(one, requests_per_second=6 * one.requests_per_second) if users[one.cell] == "EU" else one
         for one in problem.demands
     )
     models = tuple(replace(model, other_continents_max_fraction=fraction) for model in problem.models)

@@ -6,6 +6,8 @@ import random
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from placement.model import (
     Cell,
     Cluster,
@@ -76,7 +78,9 @@ def a_harder_world(
     made = replace(
         problem,
         models=tuple(harder),
-        demands=tuple(replace(one, requests_per_second=times * one.requests_per_second) for one in problem.demands),
+        demands=tuple(
+            structs.replace(one, requests_per_second=times * one.requests_per_second) for one in problem.demands
+        ),
         move_horizon_h=rng.choice((1.0, 24.0)),
     )
     return made if floors else without_floors(made)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from msgspec import structs
+
 from placement import model as words
 from tests.sim.fleet import Engine, SimFleet
 
@@ -23,7 +25,7 @@ class Wavering(Engine):
         there = sum(share.share for share in now if share.cluster == FIRST)
         serving = FIRST if there < 0.5 else OTHER
         flows = tuple(
-            replace(flow, cluster=serving) if flow.cell == "Tokyo" and flow.cluster in (FIRST, OTHER) else flow
+            structs.replace(flow, cluster=serving) if flow.cell == "Tokyo" and flow.cluster in (FIRST, OTHER) else flow
             for flow in routed.flows
         )
         return replace(routed, flows=flows)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from federation.control import latency
 from federation.state.world import World
 from federation.wire import messages
-from tests.builders import a_report, a_world, heard, renamed, some_demand
+from tests.builders import PLACES, a_report, a_world, heard, renamed, some_demand
 
 
 def measured(rtt_ms: float | None = None, *, by: str = "fra", samples: int = 20) -> World:
@@ -47,3 +48,42 @@ def test_no_samples_are_no_measurement() -> None:
 )
 def test_distance_is_over_the_globe(one: tuple[float, float], other: tuple[float, float], km: float) -> None:
     assert latency.distance_km(*one, *other) == pytest.approx(km, rel=0.01, abs=0.5)
+
+
+def test_all_pairs_at_once_are_what_each_is_by_itself() -> None:
+    """Some user would be believed near a cluster that is far, and nobody would see it among millions of pairs."""
+    rng = np.random.default_rng(5)
+    names = [f"{place}-{at}" for at in range(4) for place in ("fra", "iad", "nrt")]
+    users = {f"cell-{at}": rng.uniform((-80, -180), (80, 180)).tolist() for at in range(20)}
+    demand = tuple(
+        messages.DemandSample(
+            model="chat", cell=messages.UserCell(name=name, country="DE", lat=lat, lon=lon), requests_per_second=1.0
+        )
+        for name, (lat, lon) in users.items()
+    )
+    rtt_ms = {(a, b): float(rng.uniform(1, 300)) for a in names for b in names if a != b and rng.random() < 0.4}
+    reports = []
+    for name in names:
+        peers = tuple(
+            messages.PeerRtt(cluster=other, rtt_ms_p50=value, rtt_ms_p95=value, samples=3)
+            for (one, other), value in rtt_ms.items()
+            if one == name
+        )
+        reports.append(renamed(a_report(name, demand=demand if name == names[0] else ()), peers=peers))
+    found = latency.estimate(heard(a_world(*names), *reports), users)
+    assert len(found) == len(users) * len(names)
+    for (cell, cluster), estimate in found.items():
+        lat, lon = users[cell]
+        km = {name: latency.distance_km(lat, lon, *PLACES[name[:3]][:2]) for name in names}
+        near = min(names, key=lambda name: (round(km[name], 3), name))
+        known = rtt_ms.get((near, cluster), rtt_ms.get((cluster, near)))
+        way_km = km[cluster] if known is None else km[near]
+        expected_ms = latency.BASE_RTT_MS + latency.RTT_MS_PER_KM * way_km + (known or 0.0)
+        assert estimate.rtt_ms == pytest.approx(expected_ms, abs=0.02)
+        assert estimate.source.startswith("estimated" if known is None else f"measured from {near},")
+
+
+def test_nothing_to_estimate_is_no_error() -> None:
+    """A controller without clusters, or that nobody has asked anything, would stop."""
+    assert not latency.estimate(a_world(), [])
+    assert not latency.estimate(measured(), [])

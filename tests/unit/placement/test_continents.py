@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from placement import cell, engine, explain, large
 from placement.check import check, check_routing
@@ -258,7 +259,8 @@ def test_where_nobody_may_leave_survive_counts_on_the_continent_alone() -> None:
     model = a_model(other_continents_max_fraction=0.0, survive="region", survive_fraction=0.5)
     problem = overloaded(model)
     calm = replace(
-        problem, demands=tuple(replace(one, requests_per_second=100.0) for one in problem.demands if one.cell != "nrt")
+        problem,
+        demands=tuple(structs.replace(one, requests_per_second=100.0) for one in problem.demands if one.cell != "nrt"),
     )
     solution = engine.solve(calm)
     assert check(calm, solution) == ()
