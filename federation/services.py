@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -186,7 +187,9 @@ class ControllerServices:
         scene = render.overview(self.scene())
         if world.documents == hub.world.documents:
             return _no_difference(scene)
-        formulated = formulate(world, target=before, desired=hub.plan.desired_by_key(), now_s=self.clock.monotonic_s())
+        formulated = await asyncio.to_thread(
+            formulate, world, target=before, desired=hub.plan.desired_by_key(), now_s=self.clock.monotonic_s()
+        )
         try:
             answer = await self._solver.solve(formulated.problem, formulated.present)
         except SolverError as error:

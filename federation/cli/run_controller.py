@@ -13,7 +13,7 @@ import click
 from federation.adapters.embedded_broker import BrokerDown
 from federation.adapters.store import StoreError
 from federation.adapters.xds import XdsListen
-from federation.aiokit import context
+from federation.aiokit import context, runtime
 from federation.aiokit.broker import InsecureAddress
 from federation.api.server import InsecureListen
 from federation.app import Controller
@@ -171,6 +171,7 @@ async def _run(settings: Settings, token: str | None) -> int:
         click.echo(f"error: {error}", err=True)
         await controller.stop()
         return 1
+    runtime.prefer_the_loop()
     context.write(context.Context(server=controller.url, token=controller.token))
     click.echo(f"map: {controller.sign_in_url}", err=True)
     await stopping.wait()

@@ -14,7 +14,7 @@ import webbrowser
 import click
 import msgspec
 
-from federation.aiokit import context
+from federation.aiokit import context, runtime
 from federation.demo.run import Demo, Progress
 from federation.demo.scoring import Summary
 from federation.logs import configure
@@ -87,6 +87,7 @@ async def _run(duration_s: float | None, port: int, open_browser: bool, seed: in
     demo = Demo(day_s=duration_s or DEFAULT_DAY_S, seed=seed, listen=Listen(port=_port(port)))
     try:
         await demo.start()
+        runtime.prefer_the_loop()
         context.write(context.Context(server=demo.controller.url, token=demo.controller.token))
         click.echo(f"map: {demo.controller.sign_in_url}", err=True)
         if open_browser:

@@ -1,11 +1,13 @@
 """The slow loop: where should replicas be? On a period, and sooner when the world has changed enough.
 
 One cycle: freeze what we believe, formulate, solve, check, decide. The decision is handed to the steering step, which
-commits it with the routing that goes with it.
+commits it with the routing that goes with it. What takes seconds in a large fleet runs beside the event loop, in a
+thread or in the solver's process: beliefs are frozen, so nothing is shared that may change meanwhile.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +17,7 @@ import structlog
 from federation.adapters.solver import Answer, Solver, SolverError
 from federation.adapters.store import StoreError
 from federation.control import decide
-from federation.control.plan import Costs, Replicas
+from federation.control.plan import Costs, Plan, Replicas
 from federation.control.problem import Formulated, formulate
 from federation.loops.hub import Hub, Thought
 from federation.loops.steer import NewTarget, Steer
@@ -60,14 +62,16 @@ class Planner:
         elif outvoted := hub.outvoted():
             return outvoted
         plan = hub.plan
-        formulated = formulate(world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s)
+        formulated = await asyncio.to_thread(
+            formulate, world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s
+        )
         try:
             answer = await self._solver.solve(formulated.problem, formulated.present)
-            outcome = judge(world, formulated, answer, hub)
+            outcome = await asyncio.to_thread(judge, world, formulated, answer, hub.plan, hub.clock.wall_s())
             if outcome.budgets:
                 formulated = within_budgets(formulated, outcome.budgets)
                 answer = await self._solver.solve(formulated.problem, formulated.present)
-                outcome = judge(world, formulated, answer, hub)
+                outcome = await asyncio.to_thread(judge, world, formulated, answer, hub.plan, hub.clock.wall_s())
         except SolverError as error:
             hub.metrics.solver_failures_total.inc()
             return f"nothing changes: {error}"
@@ -119,25 +123,24 @@ def why_not_now(world: World, now_s: float) -> str:
     return ""
 
 
-def judge(world: World, formulated: Formulated, answer: Answer, hub: Hub) -> Outcome:
-    """Weigh the engine's answer against the present placement."""
+def judge(world: World, formulated: Formulated, answer: Answer, plan: Plan, wall_s: float) -> Outcome:
+    """Weigh the engine's answer against the present placement, of the `plan` in force."""
     solution = answer.solution
     disruption = {
         model.name: policy.spec.disruption if (policy := world.documents.policy_of(model.name)) else Disruption()
         for model in formulated.problem.models
     }
-    decision = decide.decide(
-        decide.Question(
-            problem=formulated.problem,
-            present=formulated.present,
-            solution=solution,
-            kept=answer.kept,
-            disruption=disruption,
-            history=hub.plan.history,
-            now_s=hub.clock.wall_s(),
-        )
+    question = decide.Question(
+        problem=formulated.problem,
+        present=formulated.present,
+        solution=solution,
+        kept=answer.kept,
+        disruption=disruption,
+        history=plan.history,
+        now_s=wall_s,
     )
-    earlier = {one.key: one.reason for one in hub.plan.target}
+    decision = decide.decide(question)
+    earlier = {one.key: one.reason for one in plan.target}
     target = []
     for (model, pool), count in sorted(decision.target.items()):
         key = (model, *formulated.keys[pool])
@@ -151,25 +154,27 @@ def judge(world: World, formulated: Formulated, answer: Answer, hub: Hub) -> Out
         budgets=decision.budgets,
         postponed=frozenset((model, *formulated.keys[pool]) for model, pool in decision.postponed),
     )
-    if {one.key: one.replicas for one in target} == hub.plan.target_by_key():
+    if {one.key: one.replicas for one in target} == plan.target_by_key():
         return stays
+    planned = decide.appraise(question, decision)
     new = NewTarget(
         target=tuple(target),
         trigger="",
         summary=sentence,
         moves=sum(verdict.moves for verdict in decision.verdicts if verdict.accepted),
         costs=Costs(
-            accelerators=solution.cost.accelerators,
-            egress=solution.cost.egress,
-            late=solution.cost.late,
-            unserved=solution.cost.unserved,
-            moves=solution.cost.moves,
+            accelerators=planned.cost.accelerators,
+            egress=planned.cost.egress,
+            late=planned.cost.late,
+            unserved=planned.cost.unserved,
+            moves=planned.cost.moves,
+            proximity=planned.cost.proximity,
         ),
-        bound_usd_per_hour=solution.bound_usd_per_hour,
-        gap=solution.gap,
-        bound_is_loose=solution.is_loose,
-        unserved=tuple(one.reason for one in solution.unserved),
-        shortfalls=tuple(one.reason for one in solution.shortfalls),
+        bound_usd_per_hour=planned.bound_usd_per_hour,
+        gap=planned.gap,
+        bound_is_loose=planned.is_loose,
+        unserved=tuple(one.reason for one in planned.unserved),
+        shortfalls=tuple(one.reason for one in planned.shortfalls),
         history=decision.history,
     )
     return replace(stays, new=new)

@@ -6,6 +6,7 @@ placement solve.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Mapping
@@ -99,7 +100,9 @@ class Steer:
         hub = self._hub
         now_s = hub.clock.monotonic_s()
         world, plan = hub.world, hub.plan
-        formulated = formulate(world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s)
+        formulated = await asyncio.to_thread(
+            formulate, world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s
+        )
         target = plan.target_by_key() if new is None else {one.key: one.replicas for one in new.target}
         ready = servable(world, formulated, plan)
         traffic = {

@@ -69,7 +69,7 @@ class TrafficLoop:
         if seen == self._seen:
             return
         self._seen = seen
-        frozen = replace(world, demand={**world.demand, **self._demand})
+        frozen = replace(world, demand=world.demand.update(self._demand))
         tables = table.tables(frozen, routes, self._endpoints)
         hub.tables = tables
         routed = snapshot.build(frozen, routes)

@@ -216,17 +216,20 @@ def _with_demand(world: World, report: messages.Report, now_s: float, *, unknown
     """
     if not report.demand:
         return world
-    cells, demand = dict(world.cells), dict(world.demand)
-    for sample in report.demand:
-        if sample.cell.name not in cells and len(cells) >= MAX_CELLS:
-            continue
-        if unknown_only and (sample.model, sample.cell.name) in demand:
-            continue
-        cells[sample.cell.name] = sample.cell
-        demand[(sample.model, sample.cell.name)] = CellDemand(
-            requests_per_second=sample.requests_per_second, at_s=now_s, reporter=report.cluster
-        )
-    return replace(world, cells=cells, demand=demand)
+    with world.cells.mutate() as cells, world.demand.mutate() as demand:
+        for sample in report.demand:
+            known = cells.get(sample.cell.name)
+            if known is None and len(cells) >= MAX_CELLS:
+                continue
+            if unknown_only and (sample.model, sample.cell.name) in demand:
+                continue
+            if known != sample.cell:
+                cells[sample.cell.name] = sample.cell
+            demand[sample.model, sample.cell.name] = CellDemand(
+                requests_per_second=sample.requests_per_second, at_s=now_s, reporter=report.cluster
+            )
+        following = replace(world, cells=cells.finish(), demand=demand.finish())
+    return following
 
 
 def _on_status(world: World, event: Heard) -> Reduced:

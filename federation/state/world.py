@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+from immutables import Map
+
 from federation.policy.documents import Cluster as ClusterDocument
 from federation.policy.documents import Documents, PlacementPolicy
 from federation.state.phases import Phase
@@ -61,9 +64,11 @@ class ClusterState:
     once it has been heard for a time that doubles with each loss."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellDemand:
-    """The freshest count of one cell's requests for one model. It is kept when its reporter falls silent."""
+class CellDemand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The freshest count of one cell's requests for one model. It is kept when its reporter falls silent.
+
+    There are so many that the collector of cycles, which cannot find any here, would be at it most of the time.
+    """
 
     requests_per_second: float
     at_s: float
@@ -89,8 +94,9 @@ class World:
     timing: Timing
     documents: Documents = field(default_factory=Documents)
     clusters: Mapping[str, ClusterState] = field(default_factory=dict)
-    cells: Mapping[str, messages.UserCell] = field(default_factory=dict)
-    demand: Mapping[tuple[str, str], CellDemand] = field(default_factory=dict)
+    cells: Map[str, messages.UserCell] = field(default_factory=Map)
+    demand: Map[tuple[str, str], CellDemand] = field(default_factory=Map)
+    """(model, cell) -> newest count. Hundreds of thousands, maybe: the next world shares what did not change."""
     cordons: Mapping[str, Cordon] = field(default_factory=dict)
     continents: Mapping[str, str] = field(default_factory=dict)
     """Country -> continent, of those that the product knows."""

@@ -33,11 +33,14 @@ Ordinal = Annotated[int, Meta(ge=0, le=MOST_ORDINAL)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
+# `gc=False` marks what has no parts that could make a cycle and comes by the hundred thousand.
+
+
 class WireError(ValueError):
     """A payload that is not a message of this protocol. Counted and dropped; never a reason to forget the sender."""
 
 
-class PoolKey(msgspec.Struct, frozen=True, order=True, kw_only=True):
+class PoolKey(msgspec.Struct, frozen=True, order=True, kw_only=True, gc=False):
     """Which accelerator pool of a cluster. `mig_profile` is empty for whole devices."""
 
     product: Annotated[str, Meta(min_length=1, max_length=100)]
@@ -51,7 +54,7 @@ class PoolKey(msgspec.Struct, frozen=True, order=True, kw_only=True):
         return f"{self.product}{mig}/{self.market}"
 
 
-class NodeRoom(msgspec.Struct, frozen=True, order=True, kw_only=True):
+class NodeRoom(msgspec.Struct, frozen=True, order=True, kw_only=True, gc=False):
     """What is free on each of `nodes` nodes: the most that one replica, or several, can get without another node."""
 
     nodes: Annotated[int, Meta(ge=1, le=100_000)] = 1
@@ -143,7 +146,7 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     reason: Annotated[str, Meta(max_length=300)] = ""
 
 
-class PeerRtt(msgspec.Struct, frozen=True, kw_only=True):
+class PeerRtt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Round-trip time to another cluster's probe endpoint over the last window."""
 
     cluster: Name
@@ -152,7 +155,7 @@ class PeerRtt(msgspec.Struct, frozen=True, kw_only=True):
     samples: Count
 
 
-class UserCell(msgspec.Struct, frozen=True, kw_only=True):
+class UserCell(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Users of one place. `country` is ISO 3166-1 alpha-2; degrees, WGS 84."""
 
     name: Annotated[str, Meta(min_length=1, max_length=100)]
@@ -161,7 +164,7 @@ class UserCell(msgspec.Struct, frozen=True, kw_only=True):
     lon: Annotated[float, Meta(ge=-180, le=180)]
 
 
-class DemandSample(msgspec.Struct, frozen=True, kw_only=True):
+class DemandSample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Requests of one cell for one model, counted at this cluster's front door."""
 
     model: Name
@@ -169,7 +172,7 @@ class DemandSample(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_second: NonNegative
 
 
-class ReplicaEndpoint(msgspec.Struct, frozen=True, order=True, kw_only=True):
+class ReplicaEndpoint(msgspec.Struct, frozen=True, order=True, kw_only=True, gc=False):
     """Where a ready replica of a model answers HTTP inside its cluster: an IP address and a port."""
 
     model: Name
@@ -177,7 +180,7 @@ class ReplicaEndpoint(msgspec.Struct, frozen=True, order=True, kw_only=True):
     port: Annotated[int, Meta(ge=1, le=65535)]
 
 
-class ServedSample(msgspec.Struct, frozen=True, kw_only=True):
+class ServedSample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How this cluster's replicas of one model answered over the last window, by its own gateway.
 
     `latency_ms_p95` is from request to response as the gateway saw it, over the newest answers that were enough to say;
