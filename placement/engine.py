@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
@@ -55,7 +55,8 @@ CAP_NEAR = 1e-4
 ROUND = 1e-6
 DECIMALS = 6
 
-FLOORS: frozenset[Floor] = frozenset(get_args(Floor))
+COUNTS: frozenset[Floor] = frozenset(get_args(Floor)) - {"survive"}
+"""The floors that say how many replicas, or in how many places."""
 LARGE_PAIRS = 200_000
 """Pairs of a demand and a cluster; the demo has 20,000. Below this HiGHS ends in seconds, and finds the better plan
 where a region is short of devices."""
@@ -136,8 +137,8 @@ def _device_usd(index: Index, made: formulation.Formulation, relaxed: highs.Foun
 def _answer(
     index: Index, work: int | None, *, tiers: Sequence[formulation.Tier] = (), least: float = -math.inf
 ) -> _Whole:
-    for missable in (frozenset[Floor](), FLOORS - {"survive"}, FLOORS):
-        made = formulation.formulate(index, missable=missable, tiers=tiers, least=least)
+    for missable, exposed in _concessions(index, tiers, least):
+        made = formulation.formulate(index, missable=missable, exposed=exposed, tiers=tiers, least=least)
         found, fractions = _search(made, work)
         if found is None:
             continue
@@ -146,6 +147,28 @@ def _answer(
             found = _searched(made, found, work)
         return _Whole(made=made, found=found, misses=bool(missable), relaxed=relaxed)
     raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
+
+
+def _concessions(
+    index: Index, tiers: Sequence[formulation.Tier], least: float
+) -> Iterator[tuple[frozenset[Floor], frozenset[str]]]:
+    """What may be missed, less before more: floors, and the models that need not survive a loss.
+
+    One model that cannot be protected costs no other its protection: those of high priority, and of these the dearest
+    to leave unserved, keep theirs before others do.
+    """
+    yield frozenset(), frozenset()
+    yield COUNTS, frozenset()
+    models = [model for model in index.problem.models if model.survive is not None]
+    everyone = exposed = frozenset(model.name for model in models)
+    for model in sorted(models, key=lambda one: (-one.priority, -one.unserved_usd_per_1000, one.name)):
+        fewer = exposed - {model.name}
+        made = formulation.formulate(index, missable=COUNTS, exposed=fewer, tiers=tiers, least=least)
+        if len(models) > 1 and highs.solve(made.programme, relaxed=True) is not None:
+            exposed = fewer
+    yield COUNTS, exposed
+    if exposed != everyone:
+        yield COUNTS, everyone
 
 
 def _is_lumpy(found: highs.Found) -> bool:

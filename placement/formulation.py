@@ -94,15 +94,17 @@ def formulate(
     index: Index,
     *,
     missable: frozenset[Floor] = frozenset(),
+    exposed: frozenset[str] = frozenset(),
     without_floors: bool = False,
     tiers: Sequence[Tier] = (),
     least: float = -inf,
 ) -> Formulation:
     """The placement programme.
 
-    Args: missable: these floors, and with any of them budgets, may be missed, at a price above everything.
-        without_floors: leave floors and budgets out. tiers: what models of some priorities may leave unserved. least:
-        models of lower priority are worth nothing.
+    Args: missable: these floors, and with any of them budgets, may be missed, at a price above everything. exposed:
+        models that may miss `survive`, at a price below leaving users unserved now. without_floors: leave floors and
+        budgets out. tiers: what models of some priorities may leave unserved. least: models of lower priority are
+        worth nothing.
     """
     made = Formulation()
     in_pool: dict[str, dict[int, float]] = defaultdict(dict)
@@ -112,7 +114,8 @@ def formulate(
         add_replicas(made, index, model, options, in_pool, budget_usd=budget_usd)
         _routing(made, index, model, options, is_wanted=model.priority >= least)
         if not without_floors:
-            add_floors(made, index, model, options, missable)
+            also: frozenset[Floor] = frozenset(["survive"] if model.name in exposed else [])
+            add_floors(made, index, model, options, missable | also)
         add_spot(made, index, model, options, only_held=without_floors or bool(missable))
     for name, terms in in_pool.items():
         pool = index.pools[name]

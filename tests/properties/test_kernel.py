@@ -23,7 +23,9 @@ NOON = 0.45
 @pytest.mark.parametrize("seed", range(60))
 def test_the_tight_relaxation_is_a_bound_and_no_weaker(seed: int) -> None:
     """A bound above the best plan would call a bad plan good, and stop the search for a better one."""
-    made = formulation.formulate(Index(a_world(seed)), missable=engine.FLOORS)
+    problem = a_world(seed)
+    everyone = frozenset(model.name for model in problem.models)
+    made = formulation.formulate(Index(problem), missable=engine.COUNTS, exposed=everyone)
     best = highs.solve(made.programme, gap=1e-9, node_limit=LONG)
     plain = highs.solve(made.programme, relaxed=True)
     tight = kernel.tighten(made.programme, made.facilities)

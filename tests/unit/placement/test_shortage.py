@@ -124,6 +124,38 @@ def test_a_loss_that_cannot_be_survived_is_told_and_the_plan_is_loose() -> None:
     assert (missed.rule, missed.subject, missed.wanted, missed.placed) == ("survive", "test", 40.0, 0.0)
 
 
+@pytest.mark.parametrize("engines", [engine.LARGE_PAIRS, -1], ids=["small", "large"])
+def test_who_cannot_be_protected_costs_no_other_its_protection(engines: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One model with a policy that cannot be kept would leave all cheap ones unprotected on the day of a loss."""
+    monkeypatch.setattr(engine, "LARGE_PAIRS", engines)
+    models = (
+        a_model("cheap", survive="region", unserved_usd_per_1000=0.035, late_usd_per_1000=0.01),
+        a_model("stuck", survive="provider"),
+    )
+    demand = {("cheap", "fra"): 40.0, ("stuck", "fra"): 40.0}
+    problem = a_problem(models, {"fra": 12, "par": 12}, demand)
+    solution = engine.solve(problem)
+    assert check(problem, solution) == ()
+    assert not solution.unserved
+    assert {one.model for one in solution.shortfalls} == {"stuck"}
+
+
+@pytest.mark.parametrize("engines", [engine.LARGE_PAIRS, -1], ids=["small", "large"])
+def test_where_not_all_can_be_protected_those_of_high_priority_are(
+    engines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch work would survive the loss of a region, and the users of the product would not."""
+    monkeypatch.setattr(engine, "LARGE_PAIRS", engines)
+    models = (
+        a_model("batch", survive="region", unserved_usd_per_1000=40.0),
+        a_model("chat", survive="region", priority=9),
+    )
+    demand = {("batch", "fra"): 30.0, ("chat", "fra"): 30.0}
+    solution = engine.solve(a_problem(models, {"fra": 6, "par": 3}, demand))
+    assert not solution.unserved
+    assert {one.model for one in solution.shortfalls} == {"batch"}
+
+
 def test_a_pin_holds_where_it_costs_more_and_a_budget_holds_the_rest_back() -> None:
     """A contract to serve from one place would be broken for a cent; or one cycle would restart the whole fleet."""
     model = a_model("chat", pins=())
