@@ -1,4 +1,4 @@
-"""Large values on their way to another process, in pieces: packing one whole would stop the event loop meanwhile.
+"""Large values on their way to another process, in pieces: packing them whole would stop the event loop meanwhile.
 
 The long tuples and large arrays of frozen dataclasses are cut. Only what we made ourselves is unpacked.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -17,7 +18,9 @@ PIECE = 250
 """Items that are packed at once: about a millisecond."""
 PIECE_BYTES = 1 << 20
 PAUSE_S = 0.001
-"""Between two pieces, for whoever waits for the event loop: as long as a piece takes."""
+"""For whoever waits for the event loop, when it was kept for so long."""
+SENT_BYTES = 1 << 20
+"""Of pieces that are sent at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,13 @@ class _Array:
     pieces: int
     dtype: str
     size: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Several:
+    """Values one after the other."""
+
+    parts: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,13 @@ def _packing(value: Any, pieces: list[bytes]) -> Generator[None, None, Any]:
     return _One()
 
 
+def _packing_each(values: tuple[Any, ...], pieces: list[bytes]) -> Generator[None, None, Any]:
+    parts = []
+    for value in values:
+        parts.append((yield from _packing(value, pieces)))
+    return _Several(tuple(parts))
+
+
 def _unpacking(shape: Any, pieces: Iterator[bytes]) -> Generator[None, None, Any]:
     match shape:
         case _Items():
@@ -95,6 +112,11 @@ def _unpacking(shape: Any, pieces: Iterator[bytes]) -> Generator[None, None, Any
                 whole += next(pieces)
                 yield
             return np.frombuffer(whole, dtype=shape.dtype).reshape(shape.size)
+        case _Several():
+            several: list[Any] = []
+            for part in shape.parts:
+                several.append((yield from _unpacking(part, pieces)))
+            return tuple(several)
         case _Object():
             values = {}
             for name, part in shape.fields:
@@ -114,12 +136,15 @@ def _at_once(steps: Generator[None, None, Any]) -> Any:
 
 
 async def _gently(steps: Generator[None, None, Any]) -> Any:
+    begun_s = time.perf_counter()
     while True:
         try:
             next(steps)
         except StopIteration as end:
             return end.value
-        await asyncio.sleep(PAUSE_S)
+        if time.perf_counter() - begun_s > PAUSE_S:
+            await asyncio.sleep(PAUSE_S)
+            begun_s = time.perf_counter()
 
 
 def pack(value: Any) -> Parcel:
@@ -134,10 +159,19 @@ def unpack(parcel: Parcel) -> Any:
     return _at_once(_unpacking(parcel.shape, iter(parcel.pieces)))
 
 
-async def pack_gently(value: Any) -> Parcel:
-    """Piece by piece, with the event loop in between."""
+def some(pieces: Sequence[bytes], first: int) -> tuple[bytes, ...]:
+    """As many pieces from this one on as are sent at once; none after the last."""
+    last, size = first, 0
+    while last < len(pieces) and size < SENT_BYTES:
+        size += len(pieces[last])
+        last += 1
+    return tuple(pieces[first:last])
+
+
+async def pack_gently(*values: Any) -> Parcel:
+    """Values as one, which `unpack` gives as a tuple: piece by piece, with the event loop in between."""
     pieces: list[bytes] = []
-    shape = await _gently(_packing(value, pieces))
+    shape = await _gently(_packing_each(values, pieces))
     return Parcel(shape, tuple(pieces))
 
 

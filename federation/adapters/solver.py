@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from federation.adapters import parcel
 from placement import cell as ways
@@ -51,8 +51,6 @@ class Solver:
     def __init__(self, plans: Executor | None = None) -> None:
         self._plans = _Worker() if plans is None else _Lent(plans)
         self._routes = _Worker()
-        self._solving = asyncio.Lock()
-        """Questions go to the process in pieces, and two must not be mixed."""
 
     async def warm(self) -> None:
         """Start both and load the solver, so that the first plan is not late."""
@@ -63,30 +61,25 @@ class Solver:
 
         Raises: SolverError with the first violated rule, or when the process died.
         """
-        packed = await parcel.pack_gently(problem)
-        async with self._solving:
-            try:
-                packed = await self._plans.hand_over(packed)
-                solved = await self._plans.fetch(await self._plans.call(self._plans.solve, packed, present))
-            except asyncio.CancelledError:
-                self._plans.stop()
-                raise
-        answer: Answer = await parcel.unpack_gently(solved)
+        answer: Answer = await self._plans.ask(self._plans.solve, problem, present, is_ended=True)
         return answer
 
     async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:
         """The best routing over the replicas that are ready. Raises: SolverError."""
-        return await self._routes.call(route_and_check, problem, dict(ready))
+        routing: words.Routing = await self._routes.ask(route_and_check, problem, dict(ready))
+        return routing
 
     async def explain(self, problem: words.Problem, solution: words.Solution, model: str) -> explain.Explanation:
         """Why a model is where it is, and why it is not elsewhere. Raises: SolverError."""
-        return await self._routes.call(explain.explain, problem, solution, model)
+        told: explain.Explanation = await self._routes.ask(explain.explain, problem, solution, model)
+        return told
 
     async def explain_cell(
         self, problem: words.Problem, solution: words.Solution, model: str, cell: str
     ) -> ways.CellExplanation:
         """Why requests of a cell go where they go. Raises: SolverError."""
-        return await self._routes.call(ways.explain, problem, solution, model, cell)
+        told: ways.CellExplanation = await self._routes.ask(ways.explain, problem, solution, model, cell)
+        return told
 
     async def close(self) -> None:
         """End the processes, whatever they are at, for good."""
@@ -98,10 +91,38 @@ class _Worker:
     """A process of our own, started at the first call and again after it died or was stopped."""
 
     def __init__(self) -> None:
-        self.solve = _solve_next
+        self.solve = _solve_mending
         self._pool: ProcessPoolExecutor | None = None
         self._pid: Future[int] | None = None
         self._is_closed = False
+        self._turn = asyncio.Lock()
+
+    async def ask(self, work: Callable[..., Any], *question: object, is_ended: bool = False) -> Any:
+        """What `work` says there. Question and answer go in pieces, so one is asked after the other.
+
+        Args: is_ended: the process ends when the caller does not wait for the answer any more.
+        """
+        packed = await parcel.pack_gently(*question)
+        async with self._turn:
+            try:
+                answered = await self._answer(work, packed)
+            except asyncio.CancelledError:
+                if is_ended:
+                    self.stop()
+                raise
+        return await parcel.unpack_gently(answered)
+
+    async def _answer(self, work: Callable[..., Any], packed: parcel.Parcel) -> parcel.Parcel:
+        await self.call(_receive, None)
+        sent = 0
+        while more := parcel.some(packed.pieces, sent):
+            await self.call(_receive, more)
+            sent += len(more)
+        shape = await self.call(_work_on_received, work, packed.shape)
+        pieces: list[bytes] = []
+        while more := await self.call(_send, len(pieces)):
+            pieces += more
+        return parcel.Parcel(shape, tuple(pieces))
 
     async def call(self, work: Callable[..., T], *args: object) -> T:
         if self._is_closed:
@@ -117,20 +138,6 @@ class _Worker:
                 self._pool = None
             pool.shutdown(wait=False)
             raise SolverError("the solver's process died; another is started at the next call") from error
-
-    async def hand_over(self, packed: parcel.Parcel) -> parcel.Parcel:
-        """Send the pieces one by one, which holds up nobody; gives what is left to send."""
-        await self.call(_receive, None)
-        for piece in packed.pieces:
-            await self.call(_receive, piece)
-        return parcel.Parcel(packed.shape, ())
-
-    async def fetch(self, answer: parcel.Parcel) -> parcel.Parcel:
-        """Get what `solve` keeps of its answer, likewise."""
-        pieces: list[bytes] = []
-        while more := await self.call(_send, len(pieces)):
-            pieces += more
-        return parcel.Parcel(answer.shape, tuple(pieces))
 
     def stop(self) -> None:
         """End the process now; a call that it was at gets a SolverError."""
@@ -151,8 +158,13 @@ class _Lent:
     """An executor that somebody lends: what was begun there goes on there, and its answer is not waited for."""
 
     def __init__(self, executor: Executor) -> None:
-        self.solve = _solve_packed  # who knows which process gets it, and what that planned before
+        self.solve = solve_and_check  # who knows which process gets it, and what that planned before
         self._executor = executor
+
+    async def ask(self, work: Callable[..., Any], *question: object, is_ended: bool = False) -> Any:
+        """What `work` says there; question and answer go at once."""
+        packed = await parcel.pack_gently(*question)
+        return await parcel.unpack_gently(await self.call(_work_on, work, packed))
 
     async def call(self, work: Callable[..., T], *args: object) -> T:
         try:
@@ -160,60 +172,49 @@ class _Lent:
         except (BrokenExecutor, OSError) as error:
             raise SolverError(f"the executor that solves placements failed: {error}") from error
 
-    async def hand_over(self, packed: parcel.Parcel) -> parcel.Parcel:
-        """All of it goes with the call."""
-        return packed
-
-    async def fetch(self, answer: parcel.Parcel) -> parcel.Parcel:
-        """All of it came with the call."""
-        return answer
-
-    def stop(self) -> None:
-        """Nothing: it is not ours."""
-
     def close(self) -> None:
-        """Nothing either."""
+        """Nothing: it is not ours."""
 
 
 _planner = Planner()
 """In a process of our own: what it planned last, to be mended."""
 _received: list[bytes] = []
-"""In the worker: what `hand_over` sent since the last solve."""
-_solved: list[bytes] = []
-"""In the worker: what `fetch` has not asked for yet."""
-SENT_BYTES = 1 << 20
-"""At a time, and one piece more."""
+"""In a process of our own: the pieces of the question."""
+_answered: list[bytes] = []
+"""In a process of our own: the pieces of the answer that were not asked for yet."""
 
 
-def _receive(piece: bytes | None) -> None:
-    """Keep a piece; None begins anew."""
-    if piece is None:
+def _receive(pieces: tuple[bytes, ...] | None) -> None:
+    """Keep some pieces; None begins anew."""
+    if pieces is None:
         _received.clear()
     else:
-        _received.append(piece)
+        _received.extend(pieces)
+
+
+def _work_on_received(work: Callable[..., Any], shape: Any) -> Any:
+    """The answer's shape; `_send` has its pieces."""
+    whole = parcel.Parcel(shape, tuple(_received))
+    _received.clear()
+    answer = _work_on(work, whole)
+    _answered[:] = answer.pieces
+    return answer.shape
 
 
 def _send(first: int) -> tuple[bytes, ...]:
     """Some of the answer's pieces from this one on; none when that was all."""
-    last, size = first, 0
-    while last < len(_solved) and size < SENT_BYTES:
-        size += len(_solved[last])
-        last += 1
-    if first == last:
-        _solved.clear()
-    return tuple(_solved[first:last])
+    pieces = parcel.some(_answered, first)
+    if not pieces:
+        _answered.clear()
+    return pieces
 
 
-def _solve_packed(problem: parcel.Parcel, present: tuple[words.Placed, ...]) -> parcel.Parcel:
-    return parcel.pack(solve_and_check(parcel.unpack(problem), present))
+def _work_on(work: Callable[..., Any], question: parcel.Parcel) -> parcel.Parcel:
+    return parcel.pack(work(*parcel.unpack(question)))
 
 
-def _solve_next(problem: parcel.Parcel, present: tuple[words.Placed, ...]) -> parcel.Parcel:
-    whole = parcel.Parcel(problem.shape, tuple(_received))
-    _received.clear()
-    solved = parcel.pack(solve_and_check(parcel.unpack(whole), present, _planner))
-    _solved[:] = solved.pieces
-    return parcel.Parcel(solved.shape, ())
+def _solve_mending(problem: words.Problem, present: tuple[words.Placed, ...]) -> Answer:
+    return solve_and_check(problem, present, _planner)
 
 
 def solve_and_check(

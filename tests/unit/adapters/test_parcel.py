@@ -30,8 +30,9 @@ async def test_a_long_one_lets_others_have_their_turn() -> None:
             await asyncio.sleep(0)
 
     counting = asyncio.get_running_loop().create_task(count())
-    made = await parcel.unpack_gently(await parcel.pack_gently(problem))
+    made, word = await parcel.unpack_gently(await parcel.pack_gently(problem, "and this"))
     counting.cancel()
+    assert word == "and this"
     assert turns >= 20
     assert made.demands == problem.demands and made.pools == problem.pools
     assert (made.paths.rtt_ms == problem.paths.rtt_ms).all()  # type: ignore[union-attr]
