@@ -244,6 +244,20 @@ def test_a_draining_cluster_is_left_and_a_silent_one_kept(problem: Problem, plan
     assert {key: count for key, count in after.items() if key[1].startswith(f"{silent}/")} == kept
 
 
+def test_a_start_is_paid_for_once_and_only_once(problem: Problem) -> None:
+    """A fleet of models that take long to warm up would be moved about for gains that its starts eat up."""
+    warm = replace(problem, models=tuple(replace(one, warmup_s=300.0, move_usd=0.1) for one in problem.models))
+    mended = Mending(Index(warm), large.plan(Index(warm)))
+    cold = engine.solution_of(Index(warm), mended.answer)
+    for seed in range(3):
+        made = become(mended, with_noise(as_it_runs(warm, mended), seed))
+        assert made.cost.moves < 0.05 * cold.cost.moves
+        assert mended.standing.usd_per_hour == pytest.approx(made.cost.total, rel=1e-5)
+    again = become(mended, warm)
+    assert again.cost.moves == pytest.approx(cold.cost.moves, rel=0.05), "nothing runs: all of it has to be started"
+    assert mended.standing.usd_per_hour == pytest.approx(again.cost.total, rel=1e-5)
+
+
 def test_another_model_is_no_matter_of_numbers(problem: Problem, planned: Mending) -> None:
     """A plan for other models would be mended into one for these."""
     mended = planned.copy()
