@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 EXACT_COLUMNS = 64
 """Up to so many (model, pool) pairs the programme is solved to proven optimality; a larger one near its relaxation."""
 EXACT_NODE_LIMIT = 100_000
-NEAR_GAP = 0.005
+NEAR_GAP, ANY_GAP = 0.005, 1e9
 NEAR_NODE_LIMIT = 500
 """Half a percent is less than policies' minimum gain, so a better answer within it would not be acted on."""
 LUMPY_GAP = 0.02
@@ -159,16 +159,18 @@ def _concessions(
     """
     yield frozenset(), frozenset()
     yield COUNTS, frozenset()
-    models = [model for model in index.problem.models if model.survive is not None]
-    everyone = exposed = frozenset(model.name for model in models)
-    for model in sorted(models, key=lambda one: (-one.priority, -one.unserved_usd_per_1000, one.name)):
-        fewer = exposed - {model.name}
-        made = formulation.formulate(index, missable=COUNTS, exposed=fewer, tiers=tiers, least=least)
-        if len(models) > 1 and highs.solve(made.programme, relaxed=True) is not None:
-            exposed = fewer
-    yield COUNTS, exposed
-    if exposed != everyone:
-        yield COUNTS, everyone
+    protected = [model for model in index.problem.models if model.survive is not None]
+    protected.sort(key=lambda one: (-one.priority, -one.unserved_usd_per_1000, one.name))
+    for relaxed in (True, False):  # in whole replicas less fits than in fractions, and to know how much takes longer
+        exposed = everyone = frozenset(model.name for model in protected)
+        for model in protected if len(protected) > 1 else ():
+            fewer = exposed - {model.name}
+            made = formulation.formulate(index, missable=COUNTS, exposed=fewer, tiers=tiers, least=least)
+            if highs.solve(made.programme, gap=ANY_GAP, node_limit=NEAR_NODE_LIMIT, relaxed=relaxed) is not None:
+                exposed = fewer
+        if exposed and exposed != everyone:
+            yield COUNTS, exposed
+    yield COUNTS, everyone
 
 
 def _is_lumpy(found: highs.Found) -> bool:
@@ -316,7 +318,8 @@ def _solution(
 def assess(solution: Solution, problem: Problem, counts: Ready, routing: Routing) -> Solution:
     """Another placement than the `solution`, with its own routing, priced and measured by the same bound.
 
-    What a cluster serves beyond the target utilisation costs as much as if it were late.
+    What a cluster serves beyond the target utilisation costs as much as if it were late; as no plan counts on that, it
+    may cost less than the bound, which says little then.
     """
     index = Index(problem)
     cost = _placed_cost(index, counts, routing.flows, routing.unserved)
@@ -336,6 +339,7 @@ def assess(solution: Solution, problem: Problem, counts: Ready, routing: Routing
         cost=cost,
         bound_usd_per_hour=min(solution.bound_usd_per_hour, cost.total),
         gap=max(0.0, _gap(cost, solution.bound_usd_per_hour)),
+        is_loose=solution.is_loose or cost.total < solution.bound_usd_per_hour - WORTH_SAYING_USD,
     )
 
 

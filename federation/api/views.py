@@ -228,8 +228,8 @@ class CostView(View, frozen=True, kw_only=True):
 class PlanView(View, frozen=True, kw_only=True):
     """One committed plan. `moves` counts pairs of a start and a stop.
 
-    `bound_usd_per_hour`: no placement within the rules costs less, that is proven; `gap` is the part of the cost above
-    it. `bound_is_loose`: the gap is more likely the bound's than the plan's.
+    `bound_usd_per_hour`: it is proven that no placement within the rules and the moves that policy allows now costs
+    less; `gap` is the part of the cost above it. `bound_is_loose`: the gap is more likely the bound's than the plan's.
     """
 
     epoch: int

@@ -98,7 +98,7 @@ def estimate(world: World, cells: Iterable[str]) -> Estimates:
         told = measured[near]
         known = ~np.isnan(told)
         way_km = np.where(known, km[some].min(axis=1)[:, None], km[some])
-        rtt_ms[some] = np.round(BASE_RTT_MS + RTT_MS_PER_KM * way_km + np.where(known, told, 0.0), 2)
+        rtt_ms[some] = _below(np.round(BASE_RTT_MS + RTT_MS_PER_KM * way_km + np.where(known, told, 0.0), 2))
         nearest[some], is_measured[some] = near, known
     return Estimates(
         cells={name: row for row, name in enumerate(users)},
@@ -108,6 +108,12 @@ def estimate(world: World, cells: Iterable[str]) -> Estimates:
         nearest=nearest,
         is_measured=is_measured,
     )
+
+
+def _below(values: NDArray[np.float64]) -> Floats:
+    """In single precision, and none above what it was: who is just within the objective stays within it."""
+    made = values.astype(np.float32)
+    return np.where(made > values, np.nextafter(made, np.float32(0.0)), made)
 
 
 @functools.lru_cache(maxsize=2)

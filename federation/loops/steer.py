@@ -99,7 +99,8 @@ class Steer:
     async def _step(self, why: str, new: NewTarget | None) -> None:
         hub = self._hub
         now_s = hub.clock.monotonic_s()
-        world, plan = hub.world, hub.plan
+        world, plan, demand_rps = hub.world, hub.plan, hub.demand_rps()
+        planned_s, postponed = hub.planned_s, hub.postponed
         formulated = await asyncio.to_thread(
             formulate, world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s
         )
@@ -112,11 +113,11 @@ class Steer:
         outlook = shift.look(self._shift, world, hub.routes, traffic, now_s)
         for note in outlook.notes:
             hub.tell(note)
-        trusted = trustworthy(world.ready_replicas(), outlook, formulated, hub.demand_rps())
+        trusted = trustworthy(world.ready_replicas(), outlook, formulated, demand_rps)
         routed = await self._route(formulated, target, ready, trusted)
         shares = routing.target_shares(formulated.problem, routed)
         routes = self._next_routes(world, formulated, shares, ready, traffic, outlook, now_s)
-        load_rps = routing.load_rps(routes.routes, hub.demand_rps())
+        load_rps = routing.load_rps(routes.routes, demand_rps)
         remembered = shift.after(outlook.memory, hub.routes, routes, load_rps, traffic, now_s)
         step = rollout.next_step(
             rollout.Situation(
@@ -127,12 +128,13 @@ class Steer:
                 trusted=trusted,
                 load_rps=shift.peak_rps(remembered),
                 heard=frozenset(n for n, state in world.clusters.items() if state.phase is Phase.READY),
-                weighed=frozenset(n for n, state in world.clusters.items() if state.since_s <= hub.planned_s),
-                postponed=hub.postponed,
+                weighed=frozenset(n for n, state in world.clusters.items() if state.since_s <= planned_s),
+                postponed=postponed,
             )
         )
         self._waiting = step.waiting
-        desired = plan.desired_by_key() if world.braked else forget_gone(step.desired, world, target)
+        braked = world.braked or hub.world.braked
+        desired = plan.desired_by_key() if braked else forget_gone(step.desired, world, target)
         await self._commit(world, routes, desired, why, new)
         self._shift = remembered
 

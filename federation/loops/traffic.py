@@ -69,7 +69,8 @@ class TrafficLoop:
         if seen == self._seen:
             return
         self._seen = seen
-        frozen = replace(world, demand=world.demand.update(self._demand))
+        is_same = self._demand is world.demand
+        frozen = world if is_same else replace(world, demand=world.demand.update(self._demand))
         tables = table.tables(frozen, routes, self._endpoints)
         hub.tables = tables
         routed = snapshot.build(frozen, routes)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from msgspec import structs
 
+from federation.control import rollout
 from placement import model as words
+from tests.builders import L4
 from tests.sim.fleet import Engine, SimFleet
 
 FIRST, OTHER = "iad", "nrt"
@@ -45,4 +48,38 @@ async def test_what_is_not_wanted_goes_though_requests_of_others_never_come_to_r
     assert fleet.ready()[dear] == 0, f"wanted {fleet.wanted()}, ready {fleet.ready()}"
     moving = [route for route in fleet.hub.routes.routes if route.now != route.target]
     assert [route.cell for route in moving] == ["Tokyo"], "the case is the one that is meant"
+    await fleet.stop_controller()
+
+
+class Overtaken(Engine):
+    """While it routes, a plan is made, with marks of its own."""
+
+    def __init__(self, fleet: SimFleet) -> None:
+        self.fleet = fleet
+
+    async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:
+        self.fleet.hub.planned_s = self.fleet.clock.now_s
+        self.fleet.hub.postponed = frozenset({("chat", "iad", L4)})
+        return await super().route(problem, ready)
+
+
+async def test_a_step_goes_by_the_marks_of_the_plan_that_it_carries_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster that has just come back would lose its replicas to an old target, in the name of the next one."""
+    seen: list[rollout.Situation] = []
+    next_step = rollout.next_step
+
+    def watched(situation: rollout.Situation) -> rollout.Step:
+        seen.append(situation)
+        return next_step(situation)
+
+    fleet = SimFleet(7, tmp_path)
+    await fleet.start_controller()
+    await fleet.run(600, fleet.check)
+    monkeypatch.setattr("federation.control.rollout.next_step", watched)
+    fleet.steer._solver = Overtaken(fleet)  # type: ignore[assignment]
+    fleet.hub.planned_s, fleet.hub.postponed = float("-inf"), frozenset()
+    await fleet.steer.once("test")
+    assert [(one.weighed, one.postponed) for one in seen] == [(frozenset(), frozenset())]
     await fleet.stop_controller()

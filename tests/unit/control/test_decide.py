@@ -208,6 +208,16 @@ def test_a_plan_is_priced_as_it_is_and_not_as_it_was_asked_for() -> None:
     assert planned.gap == pytest.approx(1 - 2.9 / planned.cost.total)
 
 
+def test_a_plan_that_overloads_is_not_called_the_best() -> None:
+    """What was kept serves more than plans count on, for less than any plan may cost: the map would say 0.00 %."""
+    question = a_question({("chat", "fra"): 1}, {("chat", "par"): 1}, pools=(pool("fra"), pool("par", usd=0.98)))
+    question = replace(question, solution=replace(question.solution, bound_usd_per_hour=5.0))
+    decision = decide.decide(question)
+    assert not decision.verdicts[0].accepted
+    planned = decide.appraise(question, decision)
+    assert planned.gap == 0 and planned.is_loose
+
+
 def test_what_is_taken_whole_is_priced_as_it_was_answered() -> None:
     """Rounding would make a plan's cost another one than the engine's."""
     question = a_question({}, {("chat", "fra"): 1}, pools=(pool("fra"),))

@@ -87,3 +87,10 @@ def test_nothing_to_estimate_is_no_error() -> None:
     """A controller without clusters, or that nobody has asked anything, would stop."""
     assert not latency.estimate(a_world(), [])
     assert not latency.estimate(measured(), [])
+
+
+def test_who_is_just_within_the_objective_stays_within_it() -> None:
+    """A cell would be late by a millionth of a millisecond, and replicas be paid for to mend that."""
+    found = latency.estimate(measured(1.2), ["Berlin"])
+    assert found["Berlin", "iad"].rtt_ms == 10.1
+    assert found.rtt_ms[found.cells["Berlin"], found.clusters["iad"]] + 89.9 <= 100.0

@@ -140,6 +140,27 @@ def test_who_cannot_be_protected_costs_no_other_its_protection(engines: int, mon
     assert {one.model for one in solution.shortfalls} == {"stuck"}
 
 
+@pytest.mark.parametrize("second_priority", [0, 9])
+def test_who_cannot_be_protected_in_whole_replicas_costs_no_other_its_protection(second_priority: int) -> None:
+    """Two models that fit in fractions and not in whole would leave everybody unprotected."""
+    tight: dict[str, Any] = {
+        "survive": "region",
+        "shapes": (Shape(product="H100", devices=1, requests_per_second=10.0),),
+    }
+    models = (
+        a_model("cheap", survive="region", unserved_usd_per_1000=0.035, late_usd_per_1000=0.01),
+        replace(a_model("first"), **tight),
+        replace(a_model("second", priority=second_priority), **tight),
+    )
+    demand = {("cheap", "fra"): 40.0, ("first", "fra"): 15.0, ("second", "fra"): 15.0}
+    problem = a_problem(models, {"fra": 12, "par": 12}, demand)
+    few = tuple(replace(pool, product="H100", devices=3) for pool in problem.pools)
+    solution = engine.solve(replace(problem, pools=problem.pools + few))
+    assert not solution.unserved
+    expected = "first" if second_priority else "second"
+    assert {one.model for one in solution.shortfalls} == {expected}
+
+
 @pytest.mark.parametrize("engines", [engine.LARGE_PAIRS, -1], ids=["small", "large"])
 def test_where_not_all_can_be_protected_those_of_high_priority_are(
     engines: int, monkeypatch: pytest.MonkeyPatch
