@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,6 @@ from federation.adapters.store import Store, StoreFull
 from federation.api import render, views
 from federation.api.server import Refused, not_found
 from federation.control.plan import Change
-from federation.control.problem import formulate
 from federation.loops.hub import Hub, Thought
 from federation.loops.policies import Desk, Kept, Rejected
 from federation.loops.steer import changes_between
@@ -187,9 +185,7 @@ class ControllerServices:
         scene = render.overview(self.scene())
         if world.documents == hub.world.documents:
             return _no_difference(scene)
-        formulated = await asyncio.to_thread(
-            formulate, world, target=before, desired=hub.plan.desired_by_key(), now_s=self.clock.monotonic_s()
-        )
+        formulated = await hub.formulate(world, self.clock.monotonic_s())
         try:
             answer = await self._solver.solve(formulated.problem, formulated.present)
         except SolverError as error:

@@ -315,30 +315,32 @@ def _solution(
     )
 
 
-def assess(solution: Solution, problem: Problem, counts: Ready, routing: Routing) -> Solution:
+def assess(
+    solution: Solution, problem: Problem, counts: Ready, flows: tuple[Flow, ...], unserved: tuple[Unserved, ...]
+) -> Solution:
     """Another placement than the `solution`, with its own routing, priced and measured by the same bound.
 
     What a cluster serves beyond the target utilisation costs as much as if it were late; as no plan counts on that, it
     may cost less than the bound, which says little then.
     """
     index = Index(problem)
-    cost = _placed_cost(index, counts, routing.flows, routing.unserved)
-    load: dict[str, Capacity] = {model.name: defaultdict(float) for model in problem.models}
-    for flow in routing.flows:
-        load[flow.model][flow.cluster] += flow.requests_per_second
+    cost = _placed_cost(index, counts, flows, unserved)
+    mine: dict[str, list[Flow]] = {model.name: [] for model in problem.models}
+    for flow in flows:
+        mine[flow.model].append(flow)
     for model in problem.models:
-        usable, _ = capacity_of(index, model, counts)
-        rps = sum(max(0.0, one - usable.get(cluster, 0.0)) for cluster, one in load[model.name].items())
+        rps = sum(overload_rps(index, model, counts, mine[model.name]).values())
         cost = replace(cost, late=cost.late + formulation.USD_PER_HOUR * rps * model.late_usd_per_1000)
+    bound = min(solution.bound_usd_per_hour, cost.total)
     return replace(
         solution,
         replicas=tuple(Placed(model=m, pool=p, replicas=n) for (m, p), n in sorted(counts.items()) if n > 0),
-        flows=routing.flows,
-        unserved=routing.unserved,
+        flows=flows,
+        unserved=unserved,
         shortfalls=tuple(one for model in problem.models for one in _shortfalls(index, model, counts)),
         cost=cost,
-        bound_usd_per_hour=min(solution.bound_usd_per_hour, cost.total),
-        gap=max(0.0, _gap(cost, solution.bound_usd_per_hour)),
+        bound_usd_per_hour=bound,
+        gap=_gap(cost, bound),
         is_loose=solution.is_loose or cost.total < solution.bound_usd_per_hour - WORTH_SAYING_USD,
     )
 
@@ -429,6 +431,16 @@ def capacity_of(index: Index, model: Model, counts: Mapping[tuple[str, str], int
             usable[pool.cluster] += whole * model.target_utilisation
             beyond[pool.cluster] += whole * (1.0 - model.target_utilisation)
     return dict(usable), dict(beyond)
+
+
+def overload_rps(index: Index, model: Model, counts: Ready, flows: Iterable[Flow]) -> dict[str, float]:
+    """Cluster -> requests per second of these flows of `model` above what plans count on there."""
+    usable, _ = capacity_of(index, model, counts)
+    load: Capacity = defaultdict(float)
+    for flow in flows:
+        load[flow.cluster] += flow.requests_per_second
+    over = {cluster: rps - usable.get(cluster, 0.0) for cluster, rps in sorted(load.items())}
+    return {cluster: rps for cluster, rps in over.items() if rps > ROUND}
 
 
 def _flows(

@@ -24,7 +24,7 @@ Domain = Literal["region", "zone", "provider"]
 """What may be lost at once: all clusters of one region, of one zone of it, or of one provider."""
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """What comes by the hundred thousand: quickly made, and hidden from the collector of cycles (there are none).
 
     `msgspec.structs.replace` changes one.
@@ -205,7 +205,7 @@ class Model:
         return 0.0 < self.other_continents_max_fraction < 1.0
 
 
-class Demand(Record, frozen=True, kw_only=True, order=True, gc=False):
+class Demand(Record, frozen=True, kw_only=True, order=True):
     """Requests per second of one cell for one model."""
 
     model: str
@@ -240,17 +240,13 @@ class RttMatrix(Mapping[tuple[str, str], float]):
         object.__setattr__(self, "_row", {name: at for at, name in enumerate(self.cells)})
         object.__setattr__(self, "_column", {name: at for at, name in enumerate(self.clusters)})
 
-    def at(self, pair: tuple[str, str]) -> tuple[int, int]:
-        """The row and column of a cell and a cluster. Raises: KeyError when either is not there."""
-        return self._row[pair[0]], self._column[pair[1]]
-
     def by_name(self) -> dict[tuple[str, str], float]:
         """The same in a dictionary."""
         pairs = zip(itertools.product(self.cells, self.clusters), self.rtt_ms.reshape(-1).tolist(), strict=True)
         return {pair: rtt_ms for pair, rtt_ms in pairs if rtt_ms == rtt_ms}
 
     def __getitem__(self, pair: tuple[str, str]) -> float:
-        value = float(self.rtt_ms[self.at(pair)])
+        value = float(self.rtt_ms[self._row[pair[0]], self._column[pair[1]]])
         if value != value:
             raise KeyError(pair)
         return value
@@ -262,7 +258,7 @@ class RttMatrix(Mapping[tuple[str, str], float]):
         return int(np.count_nonzero(~np.isnan(self.rtt_ms)))
 
 
-class Placed(Record, frozen=True, kw_only=True, order=True, gc=False):
+class Placed(Record, frozen=True, kw_only=True, order=True):
     """`replicas` of a model in a pool (by the pool's name)."""
 
     model: str
@@ -390,7 +386,7 @@ class UnservedCode(Enum):
     """Routing only: the replicas that would serve it are not ready yet."""
 
 
-class Flow(Record, frozen=True, kw_only=True, order=True, gc=False):
+class Flow(Record, frozen=True, kw_only=True, order=True):
     """Requests per second of (model, cell) that `cluster` serves."""
 
     model: str
@@ -401,7 +397,7 @@ class Flow(Record, frozen=True, kw_only=True, order=True, gc=False):
     within_objective: bool
 
 
-class Unserved(Record, frozen=True, kw_only=True, order=True, gc=False):
+class Unserved(Record, frozen=True, kw_only=True, order=True):
     """Demand that nothing serves, with the reason in a code and a sentence."""
 
     model: str

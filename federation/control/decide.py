@@ -8,7 +8,6 @@ devices, so a model that may not change can be in the way of one that must: then
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from federation.control.plan import History
 from federation.policy.documents import Disruption
 from placement import model as engine
 from placement import rules
-from placement.engine import assess
+from placement.engine import assess, overload_rps
 from placement.filters import Index
 from placement.formulation import egress_usd_per_rps
 
@@ -117,8 +116,11 @@ def appraise(question: Question, decision: Decision) -> engine.Solution:
         *(one for one in told.unserved if one.model in changed),
         *(one for one in kept.unserved if one.model not in changed),
     ]
-    routing = engine.Routing(flows=tuple(sorted(flows)), unserved=tuple(sorted(unserved)), cost=kept.cost)
-    return assess(told, question.problem, decision.target, routing)
+    return assess(told, question.problem, decision.target, tuple(sorted(flows)), tuple(sorted(unserved)))
+
+
+def _keyed(model: engine.Model, replicas: Mapping[str, int]) -> dict[tuple[str, str], int]:
+    return {(model.name, pool): count for pool, count in replicas.items()}
 
 
 def _of(counts: Counts, model: str) -> dict[str, int]:
@@ -194,7 +196,8 @@ def _why_forced(
         return crowded
     demand = sum(one.requests_per_second for one in index.demands[model.name])
     now_rps = sum(one.requests_per_second for one in question.kept.unserved if one.model == model.name)
-    now_rps += sum(overload_rps(index, model, before, question.kept.flows).values())
+    mine = (flow for flow in question.kept.flows if flow.model == model.name)
+    now_rps += sum(overload_rps(index, model, _keyed(model, before), mine).values())
     new_rps = sum(one.requests_per_second for one in question.solution.unserved if one.model == model.name)
     if now_rps - new_rps > UNSERVED_TOLERANCE * demand:
         return f"{now_rps:.1f} requests per second are unserved or overload it, {new_rps:.1f} after"
@@ -248,26 +251,9 @@ def cost_usd_per_hour(
     for flow in mine:
         total += flow.requests_per_second * egress_usd_per_rps(model, index.clusters[flow.cluster])
     late = sum(flow.requests_per_second for flow in mine if not flow.within_objective)
-    late += sum(overload_rps(index, model, replicas, flows).values())
+    late += sum(overload_rps(index, model, _keyed(model, replicas), mine).values())
     lost = sum(u.requests_per_second for u in unserved if u.model == model.name)
     return total + 3.6 * (late * model.late_usd_per_1000 + lost * model.unserved_usd_per_1000)
-
-
-def overload_rps(
-    index: Index, model: engine.Model, replicas: Mapping[str, int], flows: Sequence[engine.Flow]
-) -> dict[str, float]:
-    """Cluster -> requests per second above what plans count on there."""
-    capacity: dict[str, float] = defaultdict(float)
-    for pool in index.problem.pools:
-        shape = model.shape_for(pool) if replicas.get(pool.name) else None
-        if shape is not None:
-            capacity[pool.cluster] += replicas[pool.name] * shape.requests_per_second * model.target_utilisation
-    load: dict[str, float] = defaultdict(float)
-    for flow in flows:
-        if flow.model == model.name:
-            load[flow.cluster] += flow.requests_per_second
-    over = {cluster: rps - capacity[cluster] for cluster, rps in sorted(load.items())}
-    return {cluster: rps for cluster, rps in over.items() if rps > 1e-6}
 
 
 def _crowded(index: Index, model: engine.Model, before: Mapping[str, int]) -> str:

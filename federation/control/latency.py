@@ -97,7 +97,7 @@ def estimate(world: World, cells: Iterable[str]) -> Estimates:
         near = km[some].argmin(axis=1)
         told = measured[near]
         known = ~np.isnan(told)
-        way_km = np.where(known, km[some].min(axis=1)[:, None], km[some])
+        way_km = np.where(known, np.take_along_axis(km[some], near[:, None], axis=1), km[some])
         rtt_ms[some] = _below(np.round(BASE_RTT_MS + RTT_MS_PER_KM * way_km + np.where(known, told, 0.0), 2))
         nearest[some], is_measured[some] = near, known
     return Estimates(

@@ -18,7 +18,7 @@ from federation.adapters.solver import Answer
 from federation.aiokit.clock import Clock
 from federation.control import leadership
 from federation.control.plan import Plan, Routes
-from federation.control.problem import Formulated
+from federation.control.problem import Formulated, formulate
 from federation.metrics import Metrics
 from federation.state.reduce import Event, Heard, Note, reduce
 from federation.state.world import PlacementKey, World
@@ -161,6 +161,13 @@ class Hub:
     def outvoted(self) -> str:
         """Why this controller must be quiet because another leads, or nothing."""
         return leadership.outvoted(self.world, self.epoch)
+
+    async def formulate(self, world: World, now_s: float) -> Formulated:
+        """What to ask the engine of this world, given the plan in force now: in a thread, as it may take a second."""
+        plan = self.plan
+        return await asyncio.to_thread(
+            formulate, world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s
+        )
 
     def demand_rps(self) -> Mapping[tuple[str, str], float]:
         """(model, cell) -> requests per second, as last counted."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import structlog
 
@@ -18,7 +18,7 @@ from federation.adapters.solver import Answer, Solver, SolverError
 from federation.adapters.store import StoreError
 from federation.control import decide
 from federation.control.plan import Costs, Plan, Replicas
-from federation.control.problem import Formulated, formulate
+from federation.control.problem import Formulated
 from federation.loops.hub import Hub, Thought
 from federation.loops.steer import NewTarget, Steer
 from federation.policy.documents import Disruption
@@ -61,10 +61,7 @@ class Planner:
             hub.may_take_over = False
         elif outvoted := hub.outvoted():
             return outvoted
-        plan = hub.plan
-        formulated = await asyncio.to_thread(
-            formulate, world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s
-        )
+        formulated = await hub.formulate(world, now_s)
         try:
             answer = await self._solver.solve(formulated.problem, formulated.present)
             outcome = await asyncio.to_thread(judge, world, formulated, answer, hub.plan, hub.clock.wall_s())
@@ -162,14 +159,7 @@ def judge(world: World, formulated: Formulated, answer: Answer, plan: Plan, wall
         trigger="",
         summary=sentence,
         moves=sum(verdict.moves for verdict in decision.verdicts if verdict.accepted),
-        costs=Costs(
-            accelerators=planned.cost.accelerators,
-            egress=planned.cost.egress,
-            late=planned.cost.late,
-            unserved=planned.cost.unserved,
-            moves=planned.cost.moves,
-            proximity=planned.cost.proximity,
-        ),
+        costs=Costs(**asdict(planned.cost)),
         bound_usd_per_hour=planned.bound_usd_per_hour,
         gap=planned.gap,
         bound_is_loose=planned.is_loose,

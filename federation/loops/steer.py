@@ -6,7 +6,6 @@ placement solve.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from federation.adapters.solver import Solver, SolverError
 from federation.control import desired as intent
 from federation.control import leadership, rollout, routing, shift
 from federation.control.plan import Change, Costs, History, Plan, Replicas, Routes
-from federation.control.problem import Formulated, formulate
+from federation.control.problem import Formulated
 from federation.loops.hub import Hub
 from federation.policy.documents import Traffic
 from federation.state.phases import Phase
@@ -101,9 +100,7 @@ class Steer:
         now_s = hub.clock.monotonic_s()
         world, plan, demand_rps = hub.world, hub.plan, hub.demand_rps()
         planned_s, postponed = hub.planned_s, hub.postponed
-        formulated = await asyncio.to_thread(
-            formulate, world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s
-        )
+        formulated = await hub.formulate(world, now_s)
         target = plan.target_by_key() if new is None else {one.key: one.replicas for one in new.target}
         ready = servable(world, formulated, plan)
         traffic = {

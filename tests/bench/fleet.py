@@ -8,15 +8,14 @@ from __future__ import annotations
 import numpy as np
 
 from federation.policy import documents
-from federation.state.reduce import BrokerFound, DocumentsAccepted, Heard, reduce
+from federation.state.reduce import BrokerFound, DocumentsAccepted, reduce
 from federation.state.world import Timing, World
 from federation.wire import messages
 from placement.model import Problem, RttMatrix
-from tests.bench.worlds import Floats, a_world_with_places
+from tests.bench.worlds import OTHER, RESIDENT, Floats, a_world_with_places
 
 PEERS = 20
 """That each cluster has measured."""
-COUNTRIES = {"EU": "DE", "": "US"}
 
 
 def documents_of(problem: Problem, at: Floats) -> documents.Documents:
@@ -24,7 +23,7 @@ def documents_of(problem: Problem, at: Floats) -> documents.Documents:
     made = []
     for cluster, (lat, lon) in zip(problem.clusters, at.tolist(), strict=True):
         pools = {pool.product: pool for pool in problem.pools if pool.cluster == cluster.name}
-        country = COUNTRIES["EU" if cluster.jurisdictions else ""]
+        country = RESIDENT if cluster.jurisdictions else OTHER
         made.append(
             documents.Cluster(
                 api_version="isochrone.dev/v1alpha1",
@@ -140,10 +139,3 @@ def _degrees(at: Floats) -> Floats:
     """On the map: what was drawn beyond the date line comes in from the other side."""
     lat, lon = np.degrees(at).T
     return np.column_stack([np.clip(lat, -90.0, 90.0), (lon + 180.0) % 360.0 - 180.0])
-
-
-def heard(world: World, reports: list[messages.Report], now_s: float = 1.0) -> World:
-    """The world after these reports."""
-    for report in reports:
-        world = reduce(world, Heard(message=report, now_s=now_s)).world
-    return world

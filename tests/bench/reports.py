@@ -32,7 +32,7 @@ class _Decided:
     """In place of the loop that carries a decision out."""
 
     async def once(self, why: str, new: NewTarget) -> None:
-        self.moves = new.moves
+        """Nothing."""
 
 
 def reports() -> Iterator[dict[str, object]]:

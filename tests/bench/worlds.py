@@ -49,7 +49,7 @@ CORE_PART, RESIDENT_PART = 0.15, 0.25
 EDGE_PART = 0.3
 """Of one replica per pool and model: demand of a lumpy world. Some pools are dear, so others hold more than one."""
 RESIDENT, OTHER = "DE", "US"
-"""Countries of cells: of those whose users must stay in Europe, and of all others."""
+"""Countries: of those whose users must stay in Europe, and of all others."""
 EUROPE = frozenset(
     ["AT", "BE", "CH", "CZ", "DE", "DK", "ES", "FI", "FR", "GB", "GR", "HU", "IE", "IT", "NL", "PL", "PT", "RO", "SE"]
 )
