@@ -25,6 +25,9 @@ Name = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9](
 Market = Literal["on-demand", "spot", "reserved"]
 Sharing = Literal["none", "time-slicing", "mps"]
 VerticalScaling = Literal["none", "off", "initial", "recreate"]
+Cause = Literal["", "starting", "image", "unschedulable", "crash", "quota", "config", "refused"]
+"""Why replicas are not ready: `starting` passes by itself; `config` is a missing secret, volume or device; `refused` is
+what admission or the API server does not take."""
 NonNegative = Annotated[float, Meta(ge=0)]
 MOST_ORDINAL = 2**53 - 1
 """What every reader of JSON holds exactly."""
@@ -144,6 +147,10 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     scheduled: Count | None = None
     """How many have a node, and so hold devices, ready or not; null where the agent cannot tell."""
     reason: Annotated[str, Meta(max_length=300)] = ""
+    cause: Cause = ""
+    """The kind of `reason`, where replicas are missing and the agent can tell it."""
+    restarts: Count = 0
+    """Of the containers of its pods, all together."""
 
 
 class PeerRtt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -245,6 +252,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """How many more the cluster may start by itself when it is busy."""
     vertical_scaling: VerticalScaling = "none"
     """What a VerticalPodAutoscaler may do, in its own words; `none` makes none."""
+    self_heal: bool = True
+    """Whether the agent puts right what somebody changed behind its back; else it only tells."""
+    stop_reason: Annotated[str, Meta(max_length=300)] = ""
+    """Where fewer replicas are wanted than before: the replacement that was seen ready, or the person who asked."""
 
 
 class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired"):
