@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,9 @@ from federation.wire import messages, topics
 log = structlog.get_logger("agent")
 SOONEST_REPORT = 0.1
 """Part of the interval: a burst of changes makes one report."""
+GOODBYE_S = 1.0
+YIELDING = 3
+"""Intervals for which an agent that was told that another holds its name carries out nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,8 @@ class Agent:
         self._clock = clock
         self._rng = rng
         self._boot_id = f"{rng.getrandbits(64):016x}"
+        self._identity = secrets.token_hex(8)
+        self._yields_until_s = float("-inf")
         # A controller that starts anew believes in silence after four reports: nobody may sleep through them.
         self._backoff = Backoff(rng, base_s=0.5, cap_s=min(30.0, 2 * settings.interval_s))
         self._memory = memory.Memory()
@@ -70,10 +77,7 @@ class Agent:
     async def run(self) -> None:
         """Serve until cancelled; then say goodbye and leave everything running."""
         self._memory = await asyncio.to_thread(memory.read, self.settings.state_path)
-        # By the clock, so that an agent that lost its file speaks over its earlier starts; by the file, if the clock
-        # went back.
-        boot_order = max(self._memory.boot_order + 1, int(self._clock.wall_s()))
-        self._memory = msgspec.structs.replace(self._memory, boot_order=boot_order)
+        self._memory = msgspec.structs.replace(self._memory, boot_order=self._memory.boot_order + 1)
         await asyncio.to_thread(memory.write, self.settings.state_path, self._memory)
         self._accepted = self._memory.accepted()
         await self._backend.start()
@@ -147,22 +151,37 @@ class Agent:
     async def _connection(self) -> None:
         cluster = self.settings.cluster
         will = aiomqtt.Will(topics.topic(cluster, "status"), self._status(online=False), qos=1, retain=True)
-        async with broker.client(self.settings.address, identifier=f"isochrone-agent-{cluster}", will=will) as client:
+        # Two clients under one identifier throw each other out: each process has its own.
+        identifier = f"isochrone-agent-{cluster}-{self._identity}"
+        async with broker.client(self.settings.address, identifier=identifier, will=will) as client:
             await client.publish(topics.topic(cluster, "status"), self._status(online=True), qos=1, retain=True)
             await client.subscribe(topics.topic(cluster, "desired"), qos=1)
             await client.subscribe(topics.topic(cluster, "peers"), qos=1)
             await client.subscribe(topics.topic(cluster, "traffic"), qos=1)
+            await client.subscribe(topics.topic(cluster, "session"), qos=1)
             self._client = client
             self._backoff.reset()
             self._backend.changed.set()  # report at once: the broker may have forgotten the last one
             try:
                 async for message in client.messages:
                     await self._hear(message)
+            except asyncio.CancelledError:
+                await self._say_goodbye(client)
+                raise
             finally:
                 self._client = None
 
-    def _status(self, *, online: bool) -> bytes:
-        return messages.encode(messages.Status(cluster=self.settings.cluster, boot_id=self._boot_id, online=online))
+    async def _say_goodbye(self, client: aiomqtt.Client) -> None:
+        """So that the next start, of an upgrade for one, takes this one's place at once."""
+        with suppress(aiomqtt.MqttError, TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                payload = self._status(online=False, goodbye=True)
+                await client.publish(topics.topic(self.settings.cluster, "status"), payload, qos=1, retain=True)
+
+    def _status(self, *, online: bool, goodbye: bool = False) -> bytes:
+        return messages.encode(
+            messages.Status(cluster=self.settings.cluster, boot_id=self._boot_id, online=online, goodbye=goodbye)
+        )
 
     async def _hear(self, raw: aiomqtt.Message) -> None:
         try:
@@ -170,6 +189,11 @@ class Agent:
         except messages.WireError as error:
             self._log.warning("message refused", topic=raw.topic.value, cause=str(error))
             return
+        if isinstance(message, messages.Session) and message.cluster == self.settings.cluster:
+            self._yield_to(message)
+            return
+        if self._clock.monotonic_s() < self._yields_until_s:
+            return  # what is ordered is for the agent that holds the name
         if isinstance(message, messages.Peers) and message.cluster == self.settings.cluster:
             self._peers = message.peers
             self._backend.changed.set()
@@ -177,6 +201,16 @@ class Agent:
             await self._backend.steer(message)
         elif isinstance(message, messages.Desired):
             await self._obey(message)
+
+    def _yield_to(self, said: messages.Session) -> None:
+        """Another agent holds this cluster's name: until that one is gone, nothing is carried out here."""
+        if said.boot_id == self._boot_id:
+            self._yields_until_s = float("-inf")
+            return
+        if self._clock.monotonic_s() >= self._yields_until_s:
+            text = f"another agent ({said.boot_id}) reports as {said.cluster}; this one ({self._boot_id}) only reports"
+            self._log.error(text, hint="end one of them, or give it a name of its own with --cluster")
+        self._yields_until_s = self._clock.monotonic_s() + YIELDING * self.settings.interval_s
 
     async def _obey(self, desired: messages.Desired) -> None:
         unknown = await self._learn_fence()
@@ -286,6 +320,7 @@ class Agent:
             kubernetes_version=seen.kubernetes_version,
             growth=seen.growth,
             conditions=seen.conditions,
+            clock_s=self._clock.wall_s(),
             agent_version=self.settings.version,
         )
         await self._publish("report", messages.encode(report))

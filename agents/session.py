@@ -29,7 +29,7 @@ class Code(Enum):
     OVER_LOCAL_LIMIT = "over-local-limit"
     """Beyond what the cluster's owner allows."""
     NOT_VALID = "not-valid"
-    """It names something that no object can be made of."""
+    """It names something that no object can be made of, or an epoch that no controller has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +77,9 @@ def judge(
         return Verdict(code=Code.WRONG_CLUSTER, reason=f"meant for {desired.cluster}")
     if not desired.checksum:
         return Verdict(code=Code.NOT_INTACT, reason="the checksum does not match the content")
+    if desired.epoch > min(accepted.epoch + messages.MOST_EPOCH_LEAP, messages.MOST_EPOCH):
+        text = f"epoch {desired.epoch} is no controller's: {accepted.epoch} was accepted before"
+        return Verdict(code=Code.NOT_VALID, reason=text)
     fence = (desired.epoch, desired.generation)
     if fence < accepted.fence:
         held = f"{accepted.epoch}.{accepted.generation}"

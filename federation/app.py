@@ -82,6 +82,7 @@ class Controller:
             metrics=self.metrics,
         )
         self.hub.may_take_over |= self.settings.take_over
+        self.hub.is_ordered_to_lead = self.settings.take_over
         self.desk = Desk(self.hub, self._store)
         self.desk.restore(remembered.policies)
         self.hub.apply(CordonsSet(cordons=remembered.cordons))
@@ -127,11 +128,13 @@ class Controller:
             clock=self.clock,
             rng=self._rng,
             on_message=lambda message, retained: hub.apply(
-                Heard(message=message, now_s=self.clock.monotonic_s(), retained=retained)
+                Heard(message=message, now_s=self.clock.monotonic_s(), retained=retained, wall_s=self.clock.wall_s())
             ),
             on_refused=self._on_refused,
             on_connected=self._on_connected,
             on_lost=lambda: hub.apply(BrokerLost(now_s=self.clock.monotonic_s())),
+            heartbeat=hub.heartbeat,
+            on_rival=hub.hear_rival,
         )
         self.publisher = Publisher(hub, self.link)
         self.steer = Steer(hub, self._solver, self._store)

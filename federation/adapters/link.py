@@ -1,14 +1,18 @@
 """The controller's end of MQTT: hears every agent, speaks to each. Reconnects for ever.
 
 A broker is a cache: what it lost is published again after every connection, and a publish that returned proves nothing
-until the agent's own answer.
+until the agent's own answer. A connection proves nothing either: the controller speaks to itself through the broker, by
+each of its subscriptions, and one that does not hear itself within two intervals is deaf and connects anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import aiomqtt
 import structlog
@@ -16,12 +20,21 @@ import structlog
 from federation.aiokit import broker
 from federation.aiokit.backoff import Backoff
 from federation.aiokit.clock import Clock
+from federation.aiokit.tasks import together
 from federation.wire import messages, topics
 
 log = structlog.get_logger("link")
 
 OnMessage = Callable[[messages.Message, bool], None]
 OnRefused = Callable[[str, str], None]
+HEARTBEAT_S = 5.0
+"""Of the machine's seconds: how often a controller speaks to itself."""
+MISSED = 2
+"""Intervals without a heartbeat of its own until a controller takes itself for deaf."""
+
+
+class Deaf(aiomqtt.MqttError):
+    """The broker takes what is published and delivers nothing: a lost subscription, a stolen session."""
 
 
 class Link:
@@ -29,7 +42,8 @@ class Link:
 
     Args: on_message: called with (message, whether it is the broker's memory). on_refused: called with (topic, cause)
         for a payload that is no message, or that speaks for another cluster than its topic's. on_connected: awaited
-        after subscribing; it publishes everything. on_lost: called when the connection broke.
+        after subscribing; it publishes everything. on_lost: called when the connection broke. heartbeat: what to say
+        of ourselves. on_rival: called with the heartbeat of another controller.
     """
 
     def __init__(
@@ -40,17 +54,25 @@ class Link:
         rng: random.Random,
         on_message: OnMessage,
         on_refused: OnRefused,
-        on_connected: Callable[[], Awaitable[None]],
+        on_connected: Callable[[], Coroutine[Any, Any, None]],
         on_lost: Callable[[], None],
+        heartbeat: Callable[[], messages.Heartbeat],
+        on_rival: Callable[[messages.Heartbeat], None],
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         self._address = address
         self._clock = clock
         self._backoff = Backoff(rng, base_s=0.5, cap_s=15.0)
-        self._identifier = f"isochrone-controller-{rng.getrandbits(48):012x}"
+        # Not by `rng`, whose seed may be everybody's: two clients under one identifier throw each other out.
+        self._identifier = f"isochrone-controller-{secrets.token_hex(8)}"
         self._on_message = on_message
         self._on_refused = on_refused
         self._on_connected = on_connected
         self._on_lost = on_lost
+        self._heartbeat = heartbeat
+        self._on_rival = on_rival
+        self._heartbeat_s = heartbeat_s
+        self._heard_s: dict[topics.Kind, float] = {}
         self._client: aiomqtt.Client | None = None
 
     @property
@@ -58,13 +80,19 @@ class Link:
         """Whether a broker is there."""
         return self._client is not None
 
-    async def publish(self, message: messages.Desired | messages.Peers | messages.Traffic, kind: topics.Kind) -> bool:
-        """Publish, retained; False when there is no broker, and then the next connection publishes it."""
+    async def publish(
+        self,
+        message: messages.Desired | messages.Peers | messages.Traffic | messages.Session,
+        kind: topics.Kind,
+        *,
+        retain: bool = True,
+    ) -> bool:
+        """Publish; False when there is no broker, and then the next connection publishes what is to be retained."""
         if self._client is None:
             return False
         try:
             await self._client.publish(
-                topics.topic(message.cluster, kind), messages.encode(message), qos=1, retain=True
+                topics.topic(message.cluster, kind), messages.encode(message), qos=1, retain=retain
             )
         except aiomqtt.MqttError as error:
             log.warning("publish failed", cluster=message.cluster, kind=kind, error=str(error))
@@ -82,28 +110,65 @@ class Link:
                 await asyncio.sleep(delay_s)
 
     async def _session(self) -> None:
-        async with broker.client(self._address, identifier=self._identifier) as client:
+        arrived = functools.partial(broker.NewestPerTopic, self._arrived)
+        async with broker.client(self._address, identifier=self._identifier, queue_type=arrived) as client:
             for kind in topics.FROM_AGENTS:
                 await client.subscribe(topics.subscription(kind), qos=1)
             self._client = client
             self._backoff.reset()
             try:
-                await self._on_connected()
-                async for message in client.messages:
-                    self._hear(message)
+                await together(greet=self._on_connected(), hear=self._hear_all(client), heartbeat=self._beat(client))
             finally:
                 self._client = None
                 self._on_lost()
 
+    async def _hear_all(self, client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            self._hear(message)
+
+    async def _beat(self, client: aiomqtt.Client) -> None:
+        """Speak to ourselves for ever. Raises: Deaf."""
+        loop = asyncio.get_running_loop()
+        self._heard_s = dict.fromkeys(topics.FROM_AGENTS, loop.time())
+        while True:
+            payload = messages.encode(self._heartbeat())
+            for kind in topics.FROM_AGENTS:
+                await client.publish(topics.topic(topics.CONTROLLER, kind), payload, qos=1)
+            await asyncio.sleep(self._heartbeat_s)
+            silent = {k: loop.time() - heard_s for k, heard_s in self._heard_s.items()}
+            kind = max(silent, key=lambda one: silent[one])
+            if silent[kind] > MISSED * self._heartbeat_s:
+                raise Deaf(f"nothing heard of our own {kind} messages for {silent[kind]:.0f} s: connecting anew")
+
+    def _arrived(self, message: aiomqtt.Message) -> None:
+        """A message is there, read or not yet: ours are told from others' by the one identity that we speak under."""
+        address = topics.parse(message.topic.value)
+        if address is None or address[0] != topics.CONTROLLER or not isinstance(message.payload, bytes):
+            return
+        try:
+            said = messages.decode(message.payload)
+        except messages.WireError as error:
+            self._on_refused(message.topic.value, str(error))
+            return
+        if not isinstance(said, messages.Heartbeat):
+            return
+        if said.controller == self._heartbeat().controller:
+            self._heard_s[address[1]] = asyncio.get_running_loop().time()
+        elif address[1] == topics.FROM_AGENTS[0] and not message.retain:
+            self._on_rival(said)
+
     def _hear(self, raw: aiomqtt.Message) -> None:
         address = topics.parse(raw.topic.value)
+        if address is not None and address[0] == topics.CONTROLLER:
+            return  # heard when it arrived
         payload = raw.payload if isinstance(raw.payload, bytes) else b""
         try:
             message = messages.decode(payload)
         except messages.WireError as error:
             self._on_refused(raw.topic.value, str(error))
             return
-        if address is None or message.cluster != address[0]:
-            self._on_refused(raw.topic.value, f"speaks for {message.cluster}")
+        speaks_for = None if isinstance(message, messages.Heartbeat) else message.cluster
+        if address is None or speaks_for != address[0]:
+            self._on_refused(raw.topic.value, f"speaks for {speaks_for or 'a controller'}")
             return
         self._on_message(message, bool(raw.retain))

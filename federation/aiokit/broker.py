@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,20 @@ class NewestPerTopic(asyncio.Queue[aiomqtt.Message]):
 
     Every message is full state, so a slow reader loses nothing by reading the newest, and memory is bounded by the
     number of topics.
+
+    Args: arrived: called with each message at once, however long the reader takes to come to it.
     """
+
+    def __init__(self, arrived: Callable[[aiomqtt.Message], None] | None = None, maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        self._arrived = arrived
 
     def _init(self, maxsize: int) -> None:
         self._queue: OrderedDict[str, aiomqtt.Message] = OrderedDict()
 
     def _put(self, item: Any) -> None:
+        if self._arrived is not None:
+            self._arrived(item)
         self._queue[getattr(getattr(item, "topic", None), "value", "")] = item
 
     def _get(self) -> aiomqtt.Message:
@@ -94,7 +103,12 @@ class NewestPerTopic(asyncio.Queue[aiomqtt.Message]):
 
 
 def client(
-    address: BrokerAddress, *, identifier: str, will: aiomqtt.Will | None = None, keepalive_s: int = 20
+    address: BrokerAddress,
+    *,
+    identifier: str,
+    will: aiomqtt.Will | None = None,
+    keepalive_s: int = 20,
+    queue_type: Callable[..., NewestPerTopic] = NewestPerTopic,
 ) -> aiomqtt.Client:
     """A client not connected yet; enter it to connect. Each connection starts clean: state is never a backlog."""
     return aiomqtt.Client(
@@ -107,5 +121,5 @@ def client(
         will=will,
         clean_session=True,
         keepalive=keepalive_s,
-        queue_type=NewestPerTopic,
+        queue_type=queue_type,  # type: ignore[arg-type]  # what is called is all that it is for
     )

@@ -1,23 +1,72 @@
 """Whose orders the agents obey: this controller's, another's, or those of a memory that was lost.
 
 Agents refuse an epoch lower than the highest that they accepted. So a controller with a new database has to go beyond
-it, and one whose agents have gone beyond its own has been replaced and must be quiet.
+it, and one whose agents have gone beyond its own has been replaced and must be quiet. Controllers on one broker hear
+each other besides: of two, one is quiet.
 """
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from federation.control.plan import Replicas
 from federation.state.phases import Phase
 from federation.state.world import World
+from federation.wire import messages
 
-MAX_EPOCH = 900_000
-"""A report that claims more is not believed: epochs grow by one a start."""
+LEAP = 1000
+"""An epoch grows by one a start: one that is so far beyond what most agents obey is not believed by itself."""
+SILENT_S = 15.0
+"""Of the machine's seconds: three heartbeats. A controller that is not heard for so long is gone."""
+TOGETHER_S = 5.0
+"""Two that started so close together are told apart by their names."""
 
 
-def highest_epoch(world: World) -> int:
-    """The highest epoch that any agent says it accepted; 0 when none did."""
-    claimed = (state.report.epoch for state in world.clusters.values() if state.report is not None)
-    return max((epoch for epoch in claimed if epoch <= MAX_EPOCH), default=0)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """Another controller on this broker, as last heard; `heard_s` in monotonic seconds of this machine."""
+
+    controller: str
+    epoch: int
+    uptime_s: float
+    heard_s: float
+
+
+def yields_to(rivals: Iterable[Rival], *, controller: str, epoch: int, uptime_s: float, now_s: float) -> str:
+    """Why this controller must be quiet beside another that is alive, or nothing. Of two the same one is quiet to both.
+
+    The higher epoch leads, as agents will have it; of one epoch (two databases) the one that was there first.
+    """
+    for rival in sorted(rivals, key=lambda one: one.controller):
+        if now_s - rival.heard_s > SILENT_S or rival.epoch > messages.MOST_EPOCH:
+            continue
+        older_s = rival.uptime_s + (now_s - rival.heard_s) - uptime_s
+        elder = rival.controller < controller if abs(older_s) < TOGETHER_S else older_s > 0
+        if rival.epoch > epoch or (rival.epoch == epoch and elder):
+            return (
+                f"nothing is decided: controller {rival.controller} leads with epoch {rival.epoch}, this one "
+                f"({controller}) has {epoch}; stop one of them. To lead with this one, start it with --take-over"
+            )
+    return ""
+
+
+def highest_epoch(world: World, *, ordered: bool = False) -> int:
+    """The highest epoch that agents obey; 0 when none does.
+
+    By itself a controller goes no further than a little beyond what most agents obey: one that claims more may lie, or
+    have been lied to. Args: ordered: an operator wants this controller to lead, whatever agents have accepted.
+    """
+    claimed = sorted(
+        state.report.epoch
+        for state in world.clusters.values()
+        if state.report is not None and state.report.epoch <= messages.MOST_EPOCH
+    )
+    if not claimed:
+        return 0
+    bound = statistics.median_low(claimed) + (messages.MOST_EPOCH_LEAP // 2 if ordered else LEAP)
+    return max((epoch for epoch in claimed if epoch <= bound), default=0)
 
 
 def outvoted(world: World, epoch: int) -> str:
@@ -25,7 +74,11 @@ def outvoted(world: World, epoch: int) -> str:
 
     More than half of the clusters that are heard must obey a higher epoch: one agent that claims so proves nothing.
     """
-    heard = [s.report.epoch for s in world.clusters.values() if s.report is not None and s.phase is Phase.READY]
+    heard = [
+        state.report.epoch
+        for state in world.clusters.values()
+        if state.report is not None and state.phase is Phase.READY and state.report.epoch <= messages.MOST_EPOCH
+    ]
     higher = [theirs for theirs in heard if theirs > epoch]
     if 2 * len(higher) <= len(heard):
         return ""

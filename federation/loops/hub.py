@@ -7,9 +7,10 @@ only mark work; each loop runs at its own pace and looks at the newest belief wh
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import structlog
@@ -25,6 +26,7 @@ from federation.state.world import PlacementKey, World
 from federation.traffic.snapshot import Index, RouteSnapshot
 from federation.traffic.status import GatewayStatus
 from federation.traffic.table import Tables
+from federation.wire import messages
 
 log = structlog.get_logger("controller")
 EVENTS_KEPT = 2000
@@ -49,6 +51,12 @@ class Thought:
     formulated: Formulated
     answer: Answer
     at_s: float
+
+
+def relied_on(plan: Plan, routes: Routes) -> frozenset[str]:
+    """The clusters that a plan has replicas in, or that routes send requests to."""
+    placed = {one.cluster for one in (*plan.target, *plan.desired) if one.replicas > 0}
+    return frozenset(placed | {share.cluster for route in routes.routes for share in route.now})
 
 
 class Mark:
@@ -78,15 +86,31 @@ class Mark:
 class Hub:
     """The controller's memory while it runs."""
 
-    def __init__(self, *, world: World, plan: Plan, routes: Routes, epoch: int, clock: Clock, metrics: Metrics) -> None:
-        self.world = world
+    def __init__(
+        self,
+        *,
+        world: World,
+        plan: Plan,
+        routes: Routes,
+        epoch: int,
+        clock: Clock,
+        metrics: Metrics,
+        controller: str = "",
+    ) -> None:
+        self.world = replace(world, relied_on=relied_on(plan, routes))
         self.plan = plan
         self.routes = routes
         self.epoch = epoch
         self.may_take_over = plan.generation == 0
         """Whether the next plan may go beyond the epochs of others: nothing is remembered, or an operator said so."""
+        self.is_ordered_to_lead = False
+        """Whether an operator said so."""
+        self.controller = controller or secrets.token_hex(8)
+        """What this process calls itself to other controllers."""
+        self.rivals: dict[str, leadership.Rival] = {}
         self.clock = clock
         self.metrics = metrics
+        self._started_s = self._machine_s()
         self.thought: Thought | None = None
         self.planned_s = float("-inf")
         """The instant (monotonic) that the newest plan was made of."""
@@ -99,6 +123,9 @@ class Hub:
         self.index = Index(RouteSnapshot())
         """What the route API answers from."""
         self.message = "starting"
+        self.look = Mark()
+        """Set when the time is to be told before the next tick: at `look_at_s`."""
+        self.look_at_s = float("inf")
         self.replan = Mark()
         self.resteer = Mark()
         self.republish = Mark()
@@ -112,6 +139,9 @@ class Hub:
         reduced = reduce(self.world, event)
         if isinstance(event, Heard):
             self.metrics.reports_total.labels(result=reduced.result).inc()
+        if reduced.look_after_s is not None:
+            self.look_at_s = min(self.look_at_s, self.clock.monotonic_s() + reduced.look_after_s)
+            self.look.set("something is to be believed soon")
         if reduced.world is self.world and not reduced.notes:
             return
         self.world = reduced.world
@@ -160,7 +190,36 @@ class Hub:
 
     def outvoted(self) -> str:
         """Why this controller must be quiet because another leads, or nothing."""
-        return leadership.outvoted(self.world, self.epoch)
+        return self.rivalled() or leadership.outvoted(self.world, self.epoch)
+
+    def rivalled(self) -> str:
+        """Why this controller must be quiet beside another that it hears, or nothing."""
+        now_s = self._machine_s()
+        uptime_s = now_s - self._started_s
+        return leadership.yields_to(
+            self.rivals.values(), controller=self.controller, epoch=self.epoch, uptime_s=uptime_s, now_s=now_s
+        )
+
+    def heartbeat(self) -> messages.Heartbeat:
+        """What to say to other controllers."""
+        uptime_s = self._machine_s() - self._started_s
+        return messages.Heartbeat(controller=self.controller, epoch=self.epoch, uptime_s=uptime_s)
+
+    def hear_rival(self, said: messages.Heartbeat) -> None:
+        """Another controller is on this broker."""
+        now_s = self._machine_s()
+        is_new = said.controller not in self.rivals
+        self.rivals = {name: one for name, one in self.rivals.items() if now_s - one.heard_s <= leadership.SILENT_S} | {
+            said.controller: leadership.Rival(
+                controller=said.controller, epoch=said.epoch, uptime_s=said.uptime_s, heard_s=now_s
+            )
+        }
+        if is_new:
+            why = self.rivalled() or f"controller {said.controller} is on this broker too, with epoch {said.epoch}"
+            self.tell(Note(type="Warning", reason="OtherController", object="controller", message=why))
+
+    def _machine_s(self) -> float:
+        return self.clock.machine_s(self.clock.monotonic_s())
 
     async def formulate(self, world: World, now_s: float) -> Formulated:
         """What to ask the engine of this world, given the plan in force now: in a thread, as it may take a second."""

@@ -54,11 +54,13 @@ class Planner:
         if refusal:
             return refusal
         if hub.may_take_over:
+            if not hub.is_ordered_to_lead and (rivalled := hub.rivalled()):
+                return rivalled
             try:
                 await self._steer.take_over()
             except StoreError as error:
                 return f"nothing changes: {error}"
-            hub.may_take_over = False
+            hub.may_take_over = hub.is_ordered_to_lead = False
         elif outvoted := hub.outvoted():
             return outvoted
         formulated = await hub.formulate(world, now_s)

@@ -28,12 +28,17 @@ class Publisher:
         while True:
             interval_s = self._hub.clock.machine_s(self._hub.world.timing.report_interval_s)
             await self._hub.republish.wait(interval_s)
+            if self._hub.outvoted():
+                continue  # what another controller orders is not to be overwritten
             await self.unacknowledged()
             await self.peers(again=False)
             await self.traffic(again=False)
+            await self.sessions()
 
     async def everything(self) -> None:
         """After a connection: the broker may have forgotten all of it."""
+        if self._hub.outvoted():
+            return
         for message in self._messages():
             await self._link.publish(message, "desired")
         await self.peers(again=True)
@@ -46,6 +51,13 @@ class Publisher:
             if again or self._traffic.get(name) != message:
                 self._traffic[name] = message
                 await self._link.publish(message, "traffic")
+
+    async def sessions(self) -> None:
+        """Who is in force where two agents speak under one name, so that the other ends its part."""
+        for name, state in sorted(self._hub.world.clusters.items()):
+            if state.disputed_with and state.report is not None:
+                said = messages.Session(cluster=name, boot_id=state.report.boot_id)
+                await self._link.publish(said, "session", retain=False)
 
     async def unacknowledged(self) -> None:
         """Desired states that their agents have not acknowledged."""

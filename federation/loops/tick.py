@@ -10,15 +10,19 @@ from federation.state.reduce import Slept, TimePassed
 
 
 async def run(hub: Hub) -> None:
-    """Tell the world the time, every tick, for ever."""
-    ticked_s = hub.clock.monotonic_s()
+    """Tell the world the time, every tick and when something is to be believed, for ever."""
+    clock = hub.clock
+    told_s = clock.monotonic_s()
     while True:
-        await hub.clock.sleep(hub.world.timing.tick_s)
-        now_s = hub.clock.monotonic_s()
-        if now_s - ticked_s > hub.world.timing.longest_tick_s():
-            hub.apply(Slept(gap_s=now_s - ticked_s, now_s=now_s))
+        due_s = min(told_s + hub.world.timing.tick_s, hub.look_at_s)
+        if await hub.look.wait(clock.machine_s(max(0.0, due_s - clock.monotonic_s()))):
+            continue
+        now_s = clock.monotonic_s()
+        if now_s - told_s > hub.world.timing.longest_tick_s():
+            hub.apply(Slept(gap_s=now_s - told_s, now_s=now_s))
+        hub.look_at_s = float("inf")
         hub.apply(TimePassed(now_s=now_s))
-        ticked_s = now_s
+        told_s = now_s
         hub.resteer.set("")
         measure(hub)
         hub.wake()

@@ -62,8 +62,7 @@ class TrafficLoop:
             routes,
             self._endpoints,
             world.cordons,
-            world.braked,
-            {name: (state.phase, state.report is None) for name, state in world.clusters.items()},
+            {name: (world.phase_for_routing(name), one.report is None) for name, one in world.clusters.items()},
             world.ready_replicas(),
         )
         if seen == self._seen:

@@ -13,23 +13,29 @@ from typing import Literal
 
 from federation.policy.documents import Documents
 from federation.state.phases import TABLE, Phase, Sign
-from federation.state.world import CellDemand, ClusterState, Cordon, World
+from federation.state.world import Brake, CellDemand, ClusterState, Cordon, OtherStart, World
 from federation.wire import messages
 
 BRAKE_SHARE = 1 / 3
 """When this share of all clusters falls silent within one stale time, the controller doubts itself first. There is no
 such rule for one region: a region that is lost is what the product must act on."""
 BRAKE_LEAST = 2
+"""Fewer than so many silent clusters are no reason to brake, unless they are all there are."""
 MAX_CELLS = 20_000
+MAX_OTHER_STARTS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """A message came. `retained` marks the broker's memory, which proves nothing about now."""
+    """A message came. `retained` marks the broker's memory, which proves nothing about now.
+
+    `wall_s` is what the controller's own clock says, in Unix seconds, to tell an agent's skew; None tells none.
+    """
 
     message: messages.Message
     now_s: float
     retained: bool = False
+    wall_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +103,8 @@ class Reduced:
     notes: tuple[Note, ...] = ()
     reroute: bool = False
     replan: bool = False
+    look_after_s: float | None = None
+    """In how many seconds the time should be told again, because something is to be believed then."""
     result: str = field(default="accepted")
     """For the metric: accepted, or why a message was not used."""
 
@@ -138,32 +146,103 @@ def _on_report(world: World, event: Heard) -> Reduced:
     state = world.clusters.get(report.cluster)
     if state is None:
         return Reduced(world=world, result="not-in-catalogue")
-    if not _is_newer(report, state.report):
-        same = state.report is not None and report.boot_id == state.report.boot_id and report.seq == state.report.seq
-        return Reduced(world=world, result="repeated" if same else "older")
-    known = replace(state, report=report)
+    known = state.report
+    if known is not None and known.boot_id == report.boot_id and report.seq <= known.seq:
+        return Reduced(world=world, result="repeated" if report.seq == known.seq else "older")
     if event.retained:
-        remembered = _with_demand(_with_cluster(world, known), report, event.now_s, unknown_only=True)
+        if known is not None and known.boot_id != report.boot_id:
+            return Reduced(world=world, result="older")  # which start is in force, only what is alive can say
+        remembered = _with_cluster(world, replace(state, report=report))
+        remembered = _with_demand(remembered, report, event.now_s, unknown_only=True)
         return Reduced(world=remembered, result="remembered")
-    heard = replace(known, heard_s=event.now_s)
+    if known is not None and known.boot_id != report.boot_id:
+        other = state.others.get(report.boot_id)
+        if other is not None and report.seq <= other.seq:
+            return Reduced(world=world, result="older")
+        if not _is_vacant(world, state, event.now_s):
+            return _on_second(world, state, report, event.now_s)
+    is_same = known is not None and known.boot_id == report.boot_id
+    settled, told = (
+        _with_dispute(state, event.now_s, world.timing.stale_after_s)
+        if is_same
+        else (replace(state, disputed_with=""), ())
+    )
+    heard = _in_force(replace(settled, heard_s=event.now_s, will_s=None, has_left=False), report)
+    heard, skewed = _with_skew(heard, report, event.wall_s, world.timing.skew_s)
     moved, notes = _move(world, heard, Sign.HEARD, event.now_s)
     following = _with_demand(_with_cluster(world, moved), report, event.now_s)
     changed = _inventory(report) != _inventory(state.report)
     returned = moved.phase is not state.phase
     return Reduced(
         world=following,
-        notes=notes + _replica_notes(state.report, report) + _condition_notes(state.report, report),
+        notes=notes + told + skewed + _replica_notes(known, report) + _condition_notes(known, report),
         reroute=returned or _readiness(report) != _readiness(state.report),
         replan=returned or changed,
     )
 
 
-def _is_newer(report: messages.Report, known: messages.Report | None) -> bool:
-    if known is None:
+def _is_vacant(world: World, state: ClusterState, now_s: float) -> bool:
+    """Whether another start of the agent may take the place of the one in force: that one is gone, or was never heard
+    by this controller. No clock and no count of starts says so, only that it speaks or does not."""
+    if state.heard_s is None or state.has_left or state.will_s is not None:
         return True
-    if report.boot_id == known.boot_id:
-        return report.seq > known.seq
-    return report.boot_order >= known.boot_order
+    silent_s = now_s - max(state.heard_s, world.started_s)
+    return state.phase is not Phase.READY or silent_s > world.timing.session_after_s
+
+
+def _in_force(state: ClusterState, report: messages.Report) -> ClusterState:
+    """The state with `report` in force; what was in force before, of another start, is remembered as one."""
+    others = {boot: other for boot, other in state.others.items() if boot != report.boot_id}
+    if state.report is not None and state.report.boot_id != report.boot_id:
+        others[state.report.boot_id] = OtherStart(seq=state.report.seq, heard_s=float("-inf"))
+    return replace(state, report=report, others=_newest(others))
+
+
+def _newest(others: dict[str, OtherStart]) -> dict[str, OtherStart]:
+    """As many as are remembered; those that were heard longest ago go first."""
+    return dict(sorted(others.items(), key=lambda one: one[1].heard_s)[-MAX_OTHER_STARTS:])
+
+
+def _on_second(world: World, state: ClusterState, report: messages.Report, now_s: float) -> Reduced:
+    """Another start speaks while the one in force does: it waits until that one is gone."""
+    others = _newest({**state.others, report.boot_id: OtherStart(seq=report.seq, heard_s=now_s)})
+    return Reduced(world=_with_cluster(world, replace(state, others=others)), result="second")
+
+
+def _with_dispute(state: ClusterState, now_s: float, within_s: float) -> tuple[ClusterState, tuple[Note, ...]]:
+    """Two agents speak under one name: told once, when the one in force goes on speaking after another began to.
+
+    Args: state: before the report of the one in force that came at `now_s`.
+    """
+    rivals = state.rivals(now_s, within_s)
+    if state.disputed_with in rivals:
+        return state, ()
+    new = [boot for boot in rivals if state.heard_s is not None and state.others[boot].heard_s > state.heard_s]
+    if not new or state.report is None:
+        return replace(state, disputed_with=""), ()
+    text = (
+        f"two agents report as {state.name}: start {state.report.boot_id} is in force, start {new[0]} is not listened "
+        "to while that one speaks; end one of them, or give it a name of its own"
+    )
+    return replace(state, disputed_with=new[0]), (_warn("NameTaken", f"cluster/{state.name}", text),)
+
+
+def _with_skew(
+    state: ClusterState, report: messages.Report, wall_s: float | None, bound_s: float
+) -> tuple[ClusterState, tuple[Note, ...]]:
+    if wall_s is None or report.clock_s is None:
+        return state, ()
+    skew_s = report.clock_s - wall_s
+    if (abs(skew_s) > bound_s) == (abs(state.skew_s) > bound_s):
+        return replace(state, skew_s=skew_s), ()
+    subject = f"cluster/{state.name}"
+    if abs(skew_s) <= bound_s:
+        note = Note(reason="ClockInStep", object=subject, message=f"the clock of {state.name} agrees with ours again")
+    else:
+        side = "ahead of" if skew_s > 0 else "behind"
+        text = f"the clock of {state.name} is {abs(skew_s):.0f} s {side} the controller's; nothing is ordered by it"
+        note = _warn("ClockSkew", subject, f"{text}, but set the one that is wrong")
+    return replace(state, skew_s=skew_s), (note,)
 
 
 def _inventory(report: messages.Report | None) -> object:
@@ -240,10 +319,15 @@ def _on_status(world: World, event: Heard) -> Reduced:
         return Reduced(world=world, result="not-in-catalogue")
     if status.online or event.retained:
         return Reduced(world=world, result="hint")  # a birth is followed by a report, which says more
-    if state.report is not None and state.report.boot_id != status.boot_id:
-        return Reduced(world=world, result="older")  # the will of an earlier start, after a later one was heard
-    moved, notes = _move(world, state, Sign.WILL, event.now_s)
-    return Reduced(world=_with_cluster(world, moved), notes=notes, reroute=bool(notes))
+    if state.report is None or state.report.boot_id != status.boot_id:
+        return Reduced(world=world, result="older")  # the will of another start than the one in force
+    if status.goodbye:
+        return Reduced(world=_with_cluster(world, replace(state, has_left=True)))
+    if state.will_s is not None or state.phase is not Phase.READY:
+        return Reduced(world=world)
+    dying = _with_cluster(world, replace(state, will_s=event.now_s))
+    braked = _with_brake(dying, event.now_s)
+    return replace(braked, look_after_s=world.timing.will_grace_s)
 
 
 def _on_ack(world: World, event: Heard) -> Reduced:
@@ -252,8 +336,8 @@ def _on_ack(world: World, event: Heard) -> Reduced:
     state = world.clusters.get(ack.cluster)
     if state is None:
         return Reduced(world=world, result="not-in-catalogue")
-    if state.ack is not None and (ack.epoch, ack.generation) < (state.ack.epoch, state.ack.generation):
-        return Reduced(world=world, result="older")
+    if state.report is not None and state.report.boot_id != ack.boot_id:
+        return Reduced(world=world, result="older")  # of another start than the one in force
     notes: tuple[Note, ...] = ()
     if not ack.ok and (state.ack is None or state.ack.error != ack.error):
         notes = (
@@ -266,42 +350,56 @@ def _on_ack(world: World, event: Heard) -> Reduced:
 def _on_time(world: World, now_s: float) -> Reduced:
     if world.deaf:
         return Reduced(world=world)
+    before = world
+    # The brake is decided before silence is believed: what it protects is what held before the cause.
+    braked = _with_brake(world, now_s)
+    world, notes = braked.world, list(braked.notes)
+    was_braked, is_braked = before.brake is not None, world.brake is not None
     toleration_s = world.timing.longest_toleration_s(world.documents.policies)
     following = world
-    notes: list[Note] = []
     for state in [world.clusters[name] for name in sorted(world.clusters)]:
-        last_s = max(state.heard_s if state.heard_s is not None else world.started_s, world.started_s)
+        if was_braked and not is_braked and state.phase is Phase.UNREACHABLE:
+            state = replace(state, since_s=now_s)  # silence under the brake proved nothing
+            following = _with_cluster(following, state)
         sign = None
-        if state.phase is Phase.UNREACHABLE and now_s - state.since_s >= toleration_s:
+        if state.phase is Phase.UNREACHABLE and now_s - state.since_s >= toleration_s and not is_braked:
             sign = Sign.TOLERATED
-        elif state.phase in (Phase.READY, Phase.UNKNOWN) and now_s - last_s > world.timing.stale_after_s:
+        elif state.phase is Phase.READY and _will_is_due(state, world, now_s):
+            sign = Sign.WILL
+        elif state.phase in (Phase.READY, Phase.UNKNOWN) and _silent_s(world, state, now_s) > (
+            world.timing.stale_after_s
+        ):
             sign = Sign.SILENT
         if sign is None:
             continue
-        moved, told = _move(world, state, sign, now_s)
+        moved, told = _move(world, replace(state, will_s=None), sign, now_s)
         following = _with_cluster(following, moved)
         notes += told
-    braked = brake(following, now_s)
     trusted = {
         name: state
         for name, old in following.clusters.items()
-        if (state := _trusted(old, following, now_s, braked=bool(braked or world.braked))) is not old
+        if (state := _trusted(old, following, now_s, braked=was_braked or is_braked)) is not old
     }
     if trusted:
         following = replace(following, clusters={**following.clusters, **trusted})
-    if braked != world.braked:
-        notes.append(
-            _warn("BrakeOn", "controller", braked)
-            if braked
-            else Note(reason="BrakeOff", object="controller", message="the brake is off: clusters are heard again")
-        )
-    following = replace(following, braked=braked)
     return Reduced(
         world=following,
         notes=tuple(notes),
         reroute=bool(notes or trusted),
         replan=bool(notes) or any(state.unsteady_s is None for state in trusted.values()),
+        look_after_s=world.timing.will_grace_s
+        if any(s.will_s is not None for s in following.clusters.values())
+        else None,
     )
+
+
+def _will_is_due(state: ClusterState, world: World, now_s: float) -> bool:
+    return state.will_s is not None and now_s - state.will_s >= world.timing.will_grace_s - 1e-6
+
+
+def _silent_s(world: World, state: ClusterState, now_s: float) -> float:
+    """How long nothing was heard of it while something could have been."""
+    return now_s - max(state.heard_s if state.heard_s is not None else world.started_s, world.started_s)
 
 
 def _trusted(state: ClusterState, world: World, now_s: float, *, braked: bool) -> ClusterState:
@@ -316,24 +414,65 @@ def _trusted(state: ClusterState, world: World, now_s: float, *, braked: bool) -
     return replace(state, losses_s=losses_s, unsteady_s=unsteady_s)
 
 
-def brake(world: World, now_s: float) -> str:
-    """Why the controller must not move anything, or nothing.
+def _with_brake(world: World, now_s: float) -> Reduced:
+    """The world with the brake as it should be, and what to tell of it."""
+    following = brake(world, now_s)
+    if following == world.brake:
+        return Reduced(world=world)
+    notes: tuple[Note, ...] = ()
+    if world.brake is None and following is not None:
+        notes = (_warn("BrakeOn", "controller", following.text),)
+    elif following is None:
+        notes = (Note(reason="BrakeOff", object="controller", message="the brake is off: clusters are heard again"),)
+    return Reduced(world=replace(world, brake=following), notes=notes, reroute=bool(notes), replan=bool(notes))
 
-    Once on, it stays until fewer clusters are silent than its threshold; an operator who knows better cordons the
-    clusters that are really gone, and they are no longer counted.
+
+def brake(world: World, now_s: float) -> Brake | None:
+    """Why the controller must not move anything, or None.
+
+    Counted are the clusters that were heard, or that an earlier start relied on, less those that an operator cordoned:
+    who knows better than the controller cordons what is really gone. The brake comes on when the first of those that
+    fall silent together is to be believed gone: by then the others are overdue, or their last wills are there. It goes
+    when too few are silent to doubt ourselves and each that is back has been heard for as long as silence takes to
+    be believed, so that those who are still on their way back are not taken for lost.
     """
-    counted = [state for name, state in sorted(world.clusters.items()) if name not in world.cordons]
-    silent = [
-        state for state in counted if state.phase in (Phase.UNREACHABLE, Phase.LOST) and state.heard_s is not None
+    counted = [
+        state
+        for name, state in sorted(world.clusters.items())
+        if name not in world.cordons and (state.heard_s is not None or name in world.relied_on)
     ]
-    if not world.braked:
-        silent = [state for state in silent if now_s - state.since_s <= world.timing.stale_after_s]
-    if len(silent) < max(BRAKE_LEAST, BRAKE_SHARE * len(counted)):
-        return ""
-    return (
-        f"{len(silent)} of {len(counted)} clusters fell silent together: the controller may be the one cut off; "
-        "nothing moves. Cordon those that are really gone to go on without them"
-    )
+    silent = tuple(state.name for state in counted if _is_doubtful(world, state, now_s))
+    enough = bool(silent) and len(silent) >= min(len(counted), max(BRAKE_LEAST, BRAKE_SHARE * len(counted)))
+    if world.brake is None:
+        is_due = any(_is_due(world, state, now_s) for state in counted)
+        if not (enough and is_due):
+            return None
+        phases = {name: state.phase for name, state in world.clusters.items()}
+        return Brake(since_s=now_s, phases=phases, silent=silent, counted=len(counted))
+    returned_s = [s.since_s for s in counted if s.phase is Phase.READY and s.since_s >= world.brake.since_s]
+    is_fresh = now_s - max(returned_s, default=float("-inf")) >= world.timing.stale_after_s
+    if not enough and (not silent or is_fresh):
+        return None
+    return replace(world.brake, silent=silent, counted=len(counted))
+
+
+def _is_doubtful(world: World, state: ClusterState, now_s: float) -> bool:
+    """Whether a cluster is silent, or on the way to be taken for silent."""
+    if state.phase in (Phase.UNREACHABLE, Phase.LOST):
+        return world.brake is not None or _fell_silent_now(world, state, now_s)
+    return state.will_s is not None or _silent_s(world, state, now_s) > world.timing.overdue_after_s
+
+
+def _is_due(world: World, state: ClusterState, now_s: float) -> bool:
+    """Whether it is to be believed gone at this instant, or was a moment ago."""
+    if state.phase in (Phase.UNREACHABLE, Phase.LOST):
+        return _fell_silent_now(world, state, now_s)
+    return state.will_s is not None or _silent_s(world, state, now_s) > world.timing.stale_after_s
+
+
+def _fell_silent_now(world: World, state: ClusterState, now_s: float) -> bool:
+    """Whether it fell silent within one stale time: those that did so together have one cause."""
+    return state.phase is Phase.UNREACHABLE and now_s - state.since_s <= world.timing.stale_after_s
 
 
 def _on_broker_found(world: World, now_s: float) -> Reduced:

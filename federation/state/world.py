@@ -28,6 +28,20 @@ class Timing:
     default_toleration_s: float = 300.0
     losses_kept_s: float = 3600.0
     """Losses that are longer ago are forgotten: as long as trust takes at most."""
+    will_grace_s: float = 0.5
+    """From a last will until it is believed: when many connections break together, it was ours."""
+    skew_s: float = 30.0
+    """An agent's clock that differs more than this from the controller's is told."""
+
+    @property
+    def overdue_after_s(self) -> float:
+        """A cluster that is silent for so long is not missed yet, but it counts when others fall silent."""
+        return 0.625 * self.stale_after_s
+
+    @property
+    def session_after_s(self) -> float:
+        """How long the agent in force is silent until another start of it, or another agent, may take its place."""
+        return 2.0 * self.report_interval_s
 
     def steady_after_s(self, losses: int) -> float:
         """How long a cluster is heard after so many losses until it is trusted: three reports, then doubling."""
@@ -40,6 +54,15 @@ class Timing:
     def longest_toleration_s(self, policies: tuple[PlacementPolicy, ...]) -> float:
         """After this, no policy expects a silent cluster back."""
         return max((p.spec.failover.toleration_seconds for p in policies), default=self.default_toleration_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherStart:
+    """Another start of an agent than the one in force: an earlier one, or a second agent under one cluster's name."""
+
+    seq: int
+    """The newest that was read of it."""
+    heard_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +85,20 @@ class ClusterState:
     unsteady_s: float | None = None
     """Since when it has not been heard steadily; None while it is trusted. A cluster that came back is trusted again
     once it has been heard for a time that doubles with each loss."""
+    will_s: float | None = None
+    """When the last will of the agent in force came, until it is believed or the agent is heard again."""
+    has_left: bool = False
+    """The agent in force said goodbye: its next start takes its place at once."""
+    others: Mapping[str, OtherStart] = field(default_factory=dict)
+    """By boot id: starts of the agent other than the one in force (`report.boot_id`)."""
+    disputed_with: str = ""
+    """The boot id of a second agent that speaks under this name while the one in force does; empty where none does."""
+    skew_s: float = 0.0
+    """The agent's clock less the controller's, as of its newest report; 0 where the agent does not say."""
+
+    def rivals(self, now_s: float, within_s: float) -> tuple[str, ...]:
+        """Boot ids of other agents that spoke within `within_s` and after the one in force was last replaced."""
+        return tuple(sorted(boot for boot, other in self.others.items() if now_s - other.heard_s <= within_s))
 
 
 class CellDemand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -84,8 +121,35 @@ class Cordon:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Brake:
+    """Too many clusters fell silent together: the controller may be the one cut off, so it changes nothing.
+
+    `phases` are those of the instant before the cause: who may be sent requests is decided by them for as long as the
+    brake is on. `silent` are the clusters that it waits for, of `counted`.
+    """
+
+    since_s: float
+    phases: Mapping[str, Phase]
+    silent: tuple[str, ...]
+    counted: int
+
+    @property
+    def text(self) -> str:
+        """Why nothing moves, what it waits for, and what an operator can do."""
+        head = f"{len(self.silent)} of {self.counted} clusters fell silent together: the controller may be the one cut "
+        if not self.silent:
+            return f"{head}off; nothing moves until those that are back have been heard for a while"
+        names = ", ".join(self.silent[:5]) + (f" and {len(self.silent) - 5} more" if len(self.silent) > 5 else "")
+        return (
+            f"{head}off; nothing moves. It waits for {names}. Cordon those that are really gone to go on without them"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """All beliefs. `clusters` has all and only the clusters of the catalogue; `braked` says why moves are frozen.
+    """All beliefs. `clusters` has all and only the clusters of the catalogue; `brake` says why moves are frozen.
+
+    `relied_on` are clusters that the placement or the routing of an earlier start counts on.
 
     `started_s` is when this controller last began to listen: silence before it proves nothing. `deaf` is true while the
     controller itself has no broker.
@@ -102,7 +166,13 @@ class World:
     """Country -> continent, of those that the product knows."""
     started_s: float = 0.0
     deaf: bool = True
-    braked: str = ""
+    brake: Brake | None = None
+    relied_on: frozenset[str] = frozenset()
+
+    @property
+    def braked(self) -> str:
+        """Why nothing may move, or nothing."""
+        return self.brake.text if self.brake is not None else ""
 
     def catalogue(self, cluster: str) -> ClusterDocument:
         """The document of a cluster. Raises: KeyError when there is none."""
@@ -112,10 +182,14 @@ class World:
         """Cluster documents by name."""
         return {document.metadata.name: document for document in self.documents.clusters}
 
-    def is_routable(self, cluster: str) -> bool:
-        """Whether requests may be sent to `cluster` now. Under the brake silence proves nothing."""
+    def phase_for_routing(self, cluster: str) -> Phase:
+        """The phase that says who may be sent requests: under the brake the one before its cause."""
         phase = self.clusters[cluster].phase
-        return phase in (Phase.READY, Phase.UNKNOWN) or (bool(self.braked) and phase is Phase.UNREACHABLE)
+        return self.brake.phases.get(cluster, Phase.UNREACHABLE) if self.brake is not None else phase
+
+    def is_routable(self, cluster: str) -> bool:
+        """Whether requests may be sent to `cluster` now."""
+        return self.phase_for_routing(cluster) in (Phase.READY, Phase.UNKNOWN)
 
     def is_settled(self, now_s: float) -> bool:
         """Whether every cluster has been heard or has had the time to be: before that, nothing is decided."""

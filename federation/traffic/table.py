@@ -304,7 +304,7 @@ def _unserved(route: Route) -> float:
 
 def takes(world: World, cluster: str) -> bool:
     """Whether a cluster may be sent what nobody planned."""
-    return world.is_routable(cluster) and world.clusters[cluster].phase is Phase.READY and cluster not in world.cordons
+    return world.phase_for_routing(cluster) is Phase.READY and cluster not in world.cordons
 
 
 def keeps_home(policy: PlacementPolicySpec) -> bool:

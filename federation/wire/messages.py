@@ -33,6 +33,11 @@ MOST_ORDINAL = 2**53 - 1
 """What every reader of JSON holds exactly."""
 Ordinal = Annotated[int, Meta(ge=0, le=MOST_ORDINAL)]
 """An epoch or a generation: it grows for as long as a federation lives."""
+MOST_EPOCH = 2**52
+"""A higher one is nobody's: there are epochs beyond it that an operator could still order."""
+MOST_EPOCH_LEAP = 2**33
+"""How far an agent follows at once. An order with a forged epoch locks nobody out for ever: it takes half a million of
+them to use up what there is, and `--take-over` goes beyond each."""
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
@@ -201,7 +206,8 @@ class ServedSample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
-    """All that an agent knows of its cluster. Retained by the broker; the newest (boot_id, seq) wins.
+    """All that an agent knows of its cluster. Retained by the broker; of one start (`boot_id`) the highest `seq` is
+    the newest, and another start takes its place once the one in force is gone: no clock says what is newer.
 
     `epoch` and `generation` are the highest the agent has accepted; 0 and 0 before the first.
     """
@@ -211,7 +217,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     boot_id: Annotated[str, Meta(min_length=8, max_length=64)]
     seq: Annotated[int, Meta(ge=1)]
     boot_order: Annotated[int, Meta(ge=0)] = 0
-    """Grows with every start of the agent, so that an old start cannot speak over a new one."""
+    """Counts the starts of the agent, as far as it remembers them. It orders nothing."""
     interval_s: Annotated[float, Meta(gt=0, le=3600)]
     pools: Annotated[tuple[PoolReport, ...], Meta(max_length=512)] = ()
     nodes: Annotated[tuple[NodeReport, ...], Meta(max_length=5000)] = ()
@@ -230,6 +236,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     agent_version: Annotated[str, Meta(max_length=60)] = ""
     growth: Annotated[tuple[Growth, ...], Meta(max_length=512)] = ()
     conditions: Annotated[tuple[Condition, ...], Meta(max_length=64)] = ()
+    clock_s: float | None = None
+    """Unix seconds of the agent's clock when it made the report: nothing is ordered by it, its skew is told."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
@@ -293,6 +301,28 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     cluster: Name
     boot_id: str
     online: bool
+    goodbye: bool = False
+    """The agent ends in order, as for an upgrade: what runs goes on, and its next start may take its place at once."""
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
+    """Which start of a cluster's agent is in force, told while two speak under one name; not retained."""
+
+    version: Literal[1] = 1
+    cluster: Name
+    boot_id: str
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
+    """A controller to itself, and to any other, by each of its own subscriptions: what it does not hear, it is deaf to.
+
+    `uptime_s` since its start; of two with one epoch the elder leads.
+    """
+
+    version: Literal[1] = 1
+    controller: Annotated[str, Meta(min_length=8, max_length=64)]
+    epoch: Ordinal
+    uptime_s: NonNegative
 
 
 class PeerEndpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -354,7 +384,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True, tag="traffic"):
     models: tuple[ModelTraffic, ...] = ()
 
 
-Message = Report | Desired | Ack | Status | Peers | Traffic
+Message = Report | Desired | Ack | Status | Peers | Traffic | Session | Heartbeat
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 _encoder = msgspec.json.Encoder(order="deterministic")
 

@@ -1,7 +1,8 @@
 """MQTT topics: one per cluster and direction, so that a broker's access list is the authorisation.
 
-An agent may publish `report`, `ack` and `status` of its own cluster and read its own `desired`, `peers` and
-`traffic`; the controller may do the opposite.
+An agent may publish `report`, `ack` and `status` of its own cluster and read its own `desired`, `peers`, `traffic` and
+`session`; the controller may do the opposite. Controllers speak to themselves and to each other under `_controller`,
+which is no cluster's name, by the kinds that agents publish: so each proves that its own subscriptions are in force.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 PREFIX = "isochrone/v1"
-Kind = Literal["report", "desired", "ack", "status", "peers", "traffic"]
+Kind = Literal["report", "desired", "ack", "status", "peers", "traffic", "session"]
 FROM_AGENTS: tuple[Kind, ...] = ("report", "ack", "status")
+CONTROLLER = "_controller"
 
 
 def topic(cluster: str, kind: Kind) -> str:

@@ -12,7 +12,7 @@ import pytest
 from federation.control.problem import Formulated, formulate
 from federation.policy import documents
 from federation.state.reduce import CordonsSet, Heard, TimePassed
-from federation.state.world import Cordon, PlacementKey, World
+from federation.state.world import Brake, Cordon, PlacementKey, World
 from federation.wire import messages
 from placement import model as engine
 from tests.builders import L4, L4_SPOT, a_model, a_policy, a_report, a_world, heard, replicas, some_demand, told
@@ -142,7 +142,7 @@ def test_a_silent_cluster_is_counted_on_until_the_policy_no_longer_tolerates_it(
 
 def test_under_the_brake_silence_proves_nothing() -> None:
     target = {("chat", "fra", L4): 2}
-    braked = replace(world("fra", "iad"), braked="2 of 2 clusters fell silent at once")
+    braked = replace(world("fra", "iad"), brake=Brake(since_s=NOW_S, phases={}, silent=("fra", "iad"), counted=2))
     assert ask(braked, target, now_s=NOW_S + 9999).present != ()
 
 

@@ -18,7 +18,7 @@ CLUSTERS = ("fra-1", "fra-2", "fra-3", "iad-1", "iad-2", "nrt-1")
 
 
 class Jumping(Clock):
-    """A clock on which each sleep takes as long as it is told to; after the last, the loop ends."""
+    """A clock on which each wait takes as long as it is told to; after the last, the loop ends."""
 
     def __init__(self, sleeps_s: Iterable[float]) -> None:
         super().__init__()
@@ -28,10 +28,11 @@ class Jumping(Clock):
     def monotonic_s(self) -> float:
         return self._now_s
 
-    async def sleep(self, duration_s: float) -> None:
+    def machine_s(self, ours_s: float) -> float:
         if not self._sleeps_s:
             raise asyncio.CancelledError
         self._now_s += self._sleeps_s.pop(0)
+        return 0.0
 
 
 async def ticked(*sleeps_s: float) -> Hub:
@@ -59,3 +60,4 @@ async def test_silence_after_it_slept_still_counts() -> None:
     """One long pause would make a controller that never again sees a cluster fail."""
     hub = await ticked(60.0, *[5.0] * 9)
     assert phases(hub) == {"unreachable"}
+    assert hub.world.braked, "all of them at once: it is the controller that is cut off"

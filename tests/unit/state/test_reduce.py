@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from federation.state.phases import TABLE, Phase, Sign
@@ -40,16 +43,81 @@ def test_the_brokers_memory_is_not_a_sign_of_life() -> None:
     [
         pytest.param({"seq": 5}, "repeated", id="duplicate"),
         pytest.param({"seq": 4}, "older", id="reordered"),
-        pytest.param({"seq": 9, "boot_id": "boot-0000", "boot_order": 0}, "older", id="an-earlier-start"),
         pytest.param({"seq": 6}, "accepted", id="next"),
-        pytest.param({"seq": 1, "boot_id": "boot-0002", "boot_order": 2}, "accepted", id="a-later-start"),
+        pytest.param({"seq": 9, "boot_id": "boot-0002", "boot_order": 2**62}, "second", id="another-start"),
     ],
 )
 def test_knowledge_never_goes_backwards(second: dict[str, object], result: str) -> None:
     """A late or repeated report would bring back replicas and devices that are gone."""
-    world = heard(a_world("fra"), a_report("fra", seq=5, boot_order=1))
-    fields = {"boot_order": 1, **second}
-    assert hear(world, Heard(message=a_report("fra", **fields), now_s=2.0)).result == result  # type: ignore[arg-type]
+    world = heard(a_world("fra"), a_report("fra", seq=5))
+    assert hear(world, Heard(message=a_report("fra", **second), now_s=2.0)).result == result  # type: ignore[arg-type]
+
+
+WILL = messages.Status(cluster="fra-1", boot_id="boot-0001", online=False)
+GOODBYE = messages.Status(cluster="fra-1", boot_id="boot-0001", online=False, goodbye=True)
+
+
+@pytest.mark.parametrize(
+    ("ending", "at_s"),
+    [
+        pytest.param([Heard(message=WILL, now_s=2.0)], 2.1, id="its connection broke"),
+        pytest.param([Heard(message=GOODBYE, now_s=2.0)], 2.1, id="it ended in order"),
+        pytest.param([], 21.0, id="it fell silent"),
+    ],
+)
+@pytest.mark.parametrize("boot_order", [0, 1, 2**62])
+def test_another_start_is_heard_once_the_one_before_is_gone(ending: list[Heard], at_s: float, boot_order: int) -> None:
+    """An agent whose clock was wrong once, or that lost its file, would be heard by nobody."""
+    world = heard(a_world("fra-1", "iad-1"), a_report("fra-1", seq=900, boot_order=2**61), a_report("iad-1"))
+    world = told(world, *ending)
+    again = a_report("fra-1", seq=1, boot_id="boot-0002", boot_order=boot_order)
+    reduced = hear(world, Heard(message=again, now_s=at_s))
+    assert reduced.result == "accepted"
+    assert phases(reduced.world)["fra-1"] == "ready"
+    assert reduced.notes == ()
+    late = hear(reduced.world, Heard(message=a_report("fra-1", seq=899), now_s=at_s + 60))
+    assert late.result == "older", "what was on the way since before"
+
+
+def test_of_two_agents_under_one_name_the_first_keeps_it_and_the_event_names_both() -> None:
+    """They would throw each other out for ever, and both would carry out the plan."""
+
+    def first(seq: int) -> messages.Report:
+        return a_report("fra", seq=seq)
+
+    def second(seq: int) -> messages.Report:
+        return a_report("fra", seq=seq, boot_id="boot-0002")
+
+    world, told_of = heard(a_world("fra", "iad"), first(1), now_s=0.0), []
+    for turn in range(1, 6):
+        for seconds, report in ((3, second(turn)), (10, first(turn + 1))):
+            reduced = hear(world, Heard(message=report, now_s=10.0 * turn - 10 + seconds))
+            world = reduced.world
+            told_of += [note for note in reduced.notes if note.reason == "NameTaken"]
+            assert world.clusters["fra"].report is not None
+            assert world.clusters["fra"].report.boot_id == "boot-0001"
+    (note,) = told_of
+    assert "boot-0001" in note.message
+    assert "boot-0002" in note.message
+    assert world.clusters["fra"].disputed_with == "boot-0002"
+    world = heard(world, second(9), now_s=53.0)
+    last = heard(world, second(10), now_s=71.0)
+    assert last.clusters["fra"].report.boot_id == "boot-0002", "the first has been silent for two reports"  # type: ignore[union-attr]
+    back = heard(last, first(7), now_s=92.0)
+    assert back.clusters["fra"].report.boot_id == "boot-0001", "and may come back as the second did"  # type: ignore[union-attr]
+
+
+def test_no_clock_orders_anything_but_a_wrong_one_is_told() -> None:
+    """An agent with a wrong clock would go unheard, or nobody would know why its certificates are not valid yet."""
+    world = a_world("fra")
+    at = 1_800_000_000.0
+    skewed = hear(world, Heard(message=a_report("fra", clock_s=at + 7e9), now_s=1.0, wall_s=at))
+    assert skewed.result == "accepted"
+    assert [note.reason for note in skewed.notes] == ["ClusterReady", "ClockSkew"]
+    same = hear(skewed.world, Heard(message=a_report("fra", seq=2, clock_s=at + 7e9), now_s=2.0, wall_s=at))
+    assert same.notes == ()
+    right = hear(same.world, Heard(message=a_report("fra", seq=3, clock_s=at), now_s=3.0, wall_s=at))
+    assert [note.reason for note in right.notes] == ["ClockInStep"]
 
 
 def test_a_cluster_outside_the_catalogue_is_not_listened_to() -> None:
@@ -75,8 +143,13 @@ def test_silence_reroutes_first_and_replaces_later() -> None:
 def test_a_last_will_shortens_detection_and_a_report_ends_it() -> None:
     """Detection would always take the whole stale time; or a will delivered late would keep a live cluster out."""
     will = messages.Status(cluster="fra-1", boot_id="boot-0001", online=False)
-    gone = told(all_heard(), Heard(message=will, now_s=3.0))
+    dying = hear(all_heard(), Heard(message=will, now_s=3.0))
+    assert dying.look_after_s == 0.5
+    assert phases(dying.world)["fra-1"] == "ready", "others' wills may follow: then it was our connection"
+    gone = told(dying.world, TimePassed(now_s=3.5))
     assert phases(gone)["fra-1"] == "unreachable"
+    alive = heard(dying.world, a_report("fra-1", seq=2), now_s=3.3)
+    assert phases(told(alive, TimePassed(now_s=3.5)))["fra-1"] == "ready"
     back = heard(gone, a_report("fra-1", seq=2), now_s=4.0)
     assert phases(back)["fra-1"] == "ready"
     stale_will = messages.Status(cluster="fra-1", boot_id="boot-0000", online=False)
@@ -84,13 +157,82 @@ def test_a_last_will_shortens_detection_and_a_report_ends_it() -> None:
     assert phases(told(back, Heard(message=will, now_s=5.0, retained=True)))["fra-1"] == "ready"
 
 
-def test_many_silent_at_once_brake_and_keep_the_weights() -> None:
-    """A controller that is itself cut off would move the whole world."""
-    world = told(all_heard(), TimePassed(now_s=41.0))
-    assert "6 of 6" in world.braked
+def will(name: str, now_s: float) -> Heard:
+    return Heard(message=messages.Status(cluster=name, boot_id="boot-0001", online=False), now_s=now_s)
+
+
+def silence(world: World) -> World:
+    return told(world, TimePassed(now_s=41.0))
+
+
+def staggered_silence(world: World) -> World:
+    """Last heard within one report interval of each other, so that ticks find them stale one after another."""
+    for number, name in enumerate(CLUSTERS):
+        world = heard(world, a_report(name, seq=2), now_s=2.0 * number)
+    return told(world, TimePassed(now_s=39.0), TimePassed(now_s=41.0))
+
+
+def wills(world: World) -> World:
+    return told(world, *(will(name, 3.0 + 0.1 * number) for number, name in enumerate(CLUSTERS)))
+
+
+def wills_of_a_slow_broker(world: World) -> World:
+    """A broker notices by its keepalive, one connection after another."""
+    return told(
+        world,
+        *(event for n, name in enumerate(CLUSTERS) for event in (will(name, 27.0 + n), TimePassed(now_s=27.5 + n))),
+    )
+
+
+@pytest.mark.parametrize("cause", [silence, staggered_silence, wills, wills_of_a_slow_broker])
+def test_many_silent_at_once_brake_and_nothing_that_it_protects_changes(cause: Any) -> None:
+    """A controller that is itself cut off would take every user off every cluster."""
+    world = cause(all_heard())
+    assert "It waits for fra-1" in world.braked
+    routable = {name for name in CLUSTERS if world.is_routable(name)}
+    assert routable == set(CLUSTERS)
+    for number in range(20 * 60):
+        world = told(world, TimePassed(now_s=50.0 + 5.0 * number))
+        assert {name for name in CLUSTERS if world.is_routable(name)} == routable
+        assert {world.phase_for_routing(name) for name in CLUSTERS} == {Phase.READY}
+        assert Phase.LOST not in {state.phase for state in world.clusters.values()}
+    now_s = 50.0 + 5.0 * 20 * 60
+    for number, name in enumerate(CLUSTERS):
+        assert world.braked
+        world = heard(world, a_report(name, seq=9, boot_id="boot-0002"), now_s=now_s + 5.0 * number)
+        world = told(world, TimePassed(now_s=now_s + 5.0 * number))
+        assert all(world.is_routable(one) for one in CLUSTERS), "those on their way back are not taken for lost"
+    assert world.braked == ""
+    assert all(state.losses_s == () for state in world.clusters.values())
+
+
+def test_what_stays_away_after_the_brake_is_lost_from_then_on() -> None:
+    """The brake would hold for ever for one cluster that died in the outage, or hand its users over twice."""
+    world = silence(all_heard())
+    back = heard(world, *(a_report(name, seq=2) for name in CLUSTERS[1:]), now_s=100.0)
+    back = told(back, TimePassed(now_s=101.0))
+    assert back.braked, "one is missing: it may be on its way"
+    assert back.is_routable("fra-1")
+    heard_on = heard(back, *(a_report(name, seq=3) for name in CLUSTERS[1:]), now_s=141.0)
+    after = told(heard_on, TimePassed(now_s=141.5))
+    assert after.braked == ""
+    assert not after.is_routable("fra-1")
+    assert after.clusters["fra-1"].since_s == 141.5, "its toleration begins when the brake ends"
+
+
+def test_the_only_cluster_there_is_keeps_its_users() -> None:
+    """Users of a fleet of one would be sent nowhere because its agent ended."""
+    world = told(heard(a_world("fra"), a_report("fra")), TimePassed(now_s=41.0))
+    assert world.braked
+    assert world.is_routable("fra")
+
+
+def test_a_controller_that_starts_cut_off_keeps_what_an_earlier_one_relied_on() -> None:
+    """A restart in the middle of an outage would do what the brake had prevented until then."""
+    world = replace(a_world(*CLUSTERS), relied_on=frozenset(CLUSTERS))
+    world = told(world, TimePassed(now_s=41.0))
+    assert world.braked
     assert all(world.is_routable(name) for name in CLUSTERS)
-    back = heard(world, *(a_report(name, seq=2) for name in CLUSTERS), now_s=42.0)
-    assert told(back, TimePassed(now_s=43.0)).braked == ""
 
 
 def test_a_region_that_is_lost_is_no_reason_to_brake() -> None:

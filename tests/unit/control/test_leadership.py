@@ -1,0 +1,81 @@
+"""Who leads: what agents obey, and what controllers hear of each other, without any clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from agents import session
+from federation.control import leadership
+from federation.control.leadership import Rival
+from federation.wire import messages
+from tests.builders import a_report, a_world, heard
+
+NAMES = ("fra-1", "fra-2", "iad-1", "iad-2", "nrt-1")
+
+
+@pytest.mark.parametrize(
+    ("claims", "by_itself", "ordered"),
+    [
+        pytest.param((7, 7, 7, 5, 5), 7, 7, id="some lag behind"),
+        pytest.param((0, 0, 0, 0, 900_000), 0, 900_000, id="one claims what nobody else obeys"),
+        pytest.param((9, 9, 9, 9, 2**53 - 1), 9, 9, id="absurd"),
+        pytest.param((2**33, 2**33, 2**33, 2**33, 3), 2**33, 2**33, id="most obey a forged one"),
+        pytest.param((), 0, 0, id="nobody is heard"),
+    ],
+)
+def test_what_one_agent_claims_locks_nobody_out(claims: tuple[int, ...], by_itself: int, ordered: int) -> None:
+    """After the loss of its disk a controller would be refused by all of its agents, and --take-over with it."""
+    reports = (a_report(name, epoch=epoch) for name, epoch in zip(NAMES, claims, strict=False))
+    world = heard(a_world(*NAMES), *reports)
+    assert leadership.highest_epoch(world) == by_itself
+    assert leadership.highest_epoch(world, ordered=True) == ordered
+
+
+@pytest.mark.parametrize("accepted", [0, 7, 2**40])
+def test_a_take_over_always_has_a_way_beyond_a_forged_epoch(accepted: int) -> None:
+    """One forged order would lock the true controller out of the cluster for ever."""
+    held = session.Accepted(epoch=accepted, generation=1, checksum="x")
+
+    def judged(epoch: int) -> session.Code:
+        order = messages.seal(messages.Desired(cluster="fra", epoch=epoch, generation=1))
+        return session.judge(order, cluster="fra", accepted=held, devices={}).code
+
+    assert judged(2**53 - 1) is session.Code.NOT_VALID
+    forged = accepted + messages.MOST_EPOCH_LEAP
+    assert judged(forged + 1) is session.Code.NOT_VALID
+    assert judged(forged) is session.Code.ACCEPT
+    world = heard(a_world("fra"), a_report("fra", epoch=forged))
+    held = session.Accepted(epoch=forged, generation=2**53 - 1, checksum="x")
+    assert judged(leadership.highest_epoch(world, ordered=True) + 1) is session.Code.ACCEPT
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "who_leads"),
+    [
+        pytest.param((2, 5.0), (1, 500.0), "ours", id="a later start on the same database"),
+        pytest.param((1, 500.0), (1, 20.0), "ours", id="two databases: who was there first"),
+        pytest.param((1, 100.0), (1, 101.0), "ours", id="together: by name"),
+        pytest.param((1, 500.0), (2, 1.0), "theirs", id="agents obey the higher epoch"),
+    ],
+)
+def test_of_two_controllers_exactly_one_is_quiet(
+    ours: tuple[int, float], theirs: tuple[int, float], who_leads: str
+) -> None:
+    """Two would order every cluster to and fro, or none would decide anything."""
+
+    def quiet(me: str, mine: tuple[int, float], other: str, others: tuple[int, float]) -> str:
+        rival = Rival(controller=other, epoch=others[0], uptime_s=others[1], heard_s=990.0)
+        at_s = dict(uptime_s=mine[1] + 2.0, now_s=992.0)
+        return leadership.yields_to([rival], controller=me, epoch=mine[0], **at_s)
+
+    assert bool(quiet("a-controller", ours, "b-controller", theirs)) == (who_leads == "theirs")
+    assert bool(quiet("b-controller", theirs, "a-controller", ours)) == (who_leads == "ours")
+
+
+def test_a_controller_that_is_gone_silences_nobody() -> None:
+    """The one that is left would wait for ever for a controller that was ended."""
+    rival = Rival(controller="gone", epoch=9, uptime_s=1.0, heard_s=0.0)
+    waits = [
+        bool(leadership.yields_to([rival], controller="left", epoch=1, uptime_s=1.0, now_s=now_s)) for now_s in (14, 16)
+    ]
+    assert waits == [True, False]
