@@ -15,19 +15,25 @@ PORTS = {"vllm": 8000, "triton": 8000, "torchserve": 8080, "tensorflow-serving":
 """The port that each runtime serves HTTP on by default."""
 
 
-def workloads(documents: Documents, desired: Mapping[PlacementKey, int]) -> dict[str, tuple[Workload, ...]]:
-    """Cluster -> what its agent is told, sorted; clusters with nothing are left out."""
+def workloads(
+    documents: Documents, desired: Mapping[PlacementKey, int], stops: Mapping[PlacementKey, str]
+) -> dict[str, tuple[Workload, ...]]:
+    """Cluster -> what its agent is told, sorted; clusters with nothing are left out.
+
+    Args: stops: why a count is lower than it was: an agent stops nothing that is ready without it.
+    """
     models = {document.metadata.name: document for document in documents.models}
     told: dict[str, list[Workload]] = {}
     for (model, cluster, pool), replicas in sorted(desired.items(), key=lambda item: item[0]):
         document = models.get(model)
+        stop_reason = stops.get((model, cluster, pool), "")
         if document is None:
             if replicas == 0:
-                told.setdefault(cluster, []).append(_farewell(model, pool))
+                told.setdefault(cluster, []).append(_farewell(model, pool, stop_reason))
             continue
         policy = documents.policy_of(model)
         scaling = policy.spec.autoscaling if policy is not None else Autoscaling()
-        told.setdefault(cluster, []).append(_workload(document, scaling, pool, replicas))
+        told.setdefault(cluster, []).append(_workload(document, scaling, pool, replicas, stop_reason))
     return {cluster: tuple(items) for cluster, items in told.items()}
 
 
@@ -36,7 +42,7 @@ def digest(items: tuple[Workload, ...]) -> str:
     return hashlib.sha256(msgspec.json.encode(items, order="deterministic")).hexdigest()
 
 
-def _workload(document: Model, scaling: Autoscaling, pool: PoolKey, replicas: int) -> Workload:
+def _workload(document: Model, scaling: Autoscaling, pool: PoolKey, replicas: int, stop_reason: str) -> Workload:
     spec = document.spec
     fitting = [
         one for one in spec.accelerators if one.product == pool.product and (one.mig_profile or "") == pool.mig_profile
@@ -57,9 +63,20 @@ def _workload(document: Model, scaling: Autoscaling, pool: PoolKey, replicas: in
         warmup_s=spec.warmup_seconds,
         burst_replicas=scaling.burst_replicas,
         vertical_scaling=scaling.vertical,
+        stop_reason=stop_reason[:300],
     )
 
 
-def _farewell(model: str, pool: PoolKey) -> Workload:
+def _farewell(model: str, pool: PoolKey, stop_reason: str) -> Workload:
     """The order to delete a model whose document is gone; only its name and pool matter."""
-    return Workload(model=model, pool=pool, replicas=0, devices=1, runtime="custom", image="none", cpu="0", memory="0")
+    return Workload(
+        model=model,
+        pool=pool,
+        replicas=0,
+        devices=1,
+        runtime="custom",
+        image="none",
+        cpu="0",
+        memory="0",
+        stop_reason=stop_reason[:300],
+    )

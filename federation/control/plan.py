@@ -11,13 +11,17 @@ from federation.wire.messages import PoolKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicas:
-    """A count of one model in one pool of one cluster, and why it is there."""
+    """A count of one model in one pool of one cluster, and why it is there.
+
+    `stop_reason`: where it is lower than it was, what serves instead or who asked for it.
+    """
 
     model: str
     cluster: str
     pool: PoolKey
     replicas: int
     reason: str = ""
+    stop_reason: str = ""
 
     @property
     def key(self) -> PlacementKey:
@@ -98,6 +102,10 @@ class Plan:
     def desired_by_key(self) -> dict[PlacementKey, int]:
         """Desired counts; zeros included."""
         return {one.key: one.replicas for one in self.desired}
+
+    def stops_by_key(self) -> dict[PlacementKey, str]:
+        """Why each desired count that is lower than it was is."""
+        return {one.key: one.stop_reason for one in self.desired if one.stop_reason}
 
     def target_by_key(self) -> dict[PlacementKey, int]:
         """Target counts, all above zero."""

@@ -1,8 +1,12 @@
 """One step from what runs to what should run: make before break.
 
 New replicas start where devices are free. An old one goes only when what has been seen ready without it carries the
-requests it has now and the target's capacity, and holds the policy's floors. When devices are so full that nothing can
-start, one ready replica in the way may go early if the floors and the present requests allow it.
+requests it has now and the target's capacity, and holds the policy's floors, whatever the target holds of them. When
+devices are so full that nothing can start, one ready replica in the way may go early if the floors and the present
+requests allow it. Each stop names what serves instead.
+
+A cluster that is held (silent, or not heard steadily) may be short of a plan for no other reason than that: what is
+ready there goes only when what is ready elsewhere carries all that users ask of the model.
 
 While a cluster is sent more than the target's replicas there are planned for, its requests are on their way elsewhere:
 until then all that it has is kept, so that there is something to go back to. What moves between other clusters keeps
@@ -11,6 +15,7 @@ nothing here, so a rollout ends however often routing changes its mind.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +23,7 @@ from federation.state.world import PlacementKey
 from federation.wire.messages import PoolKey
 from placement import model as engine
 
+WITHDRAWN = "the model is withdrawn"
 ARRIVED = 0.005
 """Of what a cluster is planned for: so little more is no reason to keep what it is left with."""
 
@@ -46,9 +52,11 @@ class Situation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """The next desired counts (zeros ask for deletion), and why what is still missing has to wait."""
+    """The next desired counts (zeros ask for deletion), why each that is lower than before is, and why what is still
+    missing has to wait."""
 
     desired: dict[PlacementKey, int]
+    stops: dict[PlacementKey, str]
     waiting: tuple[str, ...]
 
 
@@ -59,7 +67,8 @@ def next_step(situation: Situation) -> Step:
     walk.stop()
     if waiting and walk.desired == walk.before:
         walk.make_room()
-    return Step(desired=dict(sorted(walk.desired.items(), key=_order)), waiting=tuple(waiting))
+    stops = {key: why for key, why in walk.stops.items() if walk.desired[key] < walk.before.get(key, 0)}
+    return Step(desired=dict(sorted(walk.desired.items(), key=_order)), stops=stops, waiting=tuple(waiting))
 
 
 def _order(item: tuple[PlacementKey, int]) -> tuple[str, str, PoolKey]:
@@ -93,6 +102,11 @@ class _Walk:
         self.room = {(one.model, one.pool): one.replicas for one in situation.problem.room}
         self.before = dict(situation.desired)
         self.desired = dict(situation.desired)
+        self.stops: dict[PlacementKey, str] = {}
+        self.held = {one.name for one in situation.problem.clusters if one.intake is engine.Intake.HELD}
+        self.asked_rps: dict[str, float] = defaultdict(float)
+        for demand in situation.problem.demands:
+            self.asked_rps[demand.model] += demand.requests_per_second
         keys = situation.target.keys() | situation.desired.keys()
         self.keys = [key for key in sorted(keys) if key[1] in situation.heard]
 
@@ -122,7 +136,7 @@ class _Walk:
             if key[1] not in self.s.weighed or key in self.s.postponed:
                 continue
             while self.desired.get(key, 0) > self.s.target.get(key, 0) and self._may_stop(key, spare=True):
-                self.desired[key] -= 1
+                self._lower(key)
 
     def make_room(self) -> None:
         """Let one replica go early that stands where another is to start."""
@@ -130,8 +144,22 @@ class _Walk:
         for key in self.keys:
             surplus = self.desired.get(key, 0) > self.s.target.get(key, 0)
             if surplus and key[1] in self.s.weighed and key[1:] in wanted and self._may_stop(key, spare=False):
-                self.desired[key] -= 1
+                self._lower(key)
                 return
+
+    def _lower(self, key: PlacementKey) -> None:
+        """One replica less, and who serves instead."""
+        was_ready = self.desired[key] <= self.s.ready.get(key, 0)
+        left = self._surely_ready(key)
+        self.desired[key] -= 1
+        if key[0] not in self.models:
+            self.stops[key] = WITHDRAWN
+        elif not was_ready:
+            self.stops.setdefault(key, "it was not ready")
+        else:
+            places = sorted({one[1] for one in left if left[one] > 0})
+            named = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
+            self.stops[key] = f"{sum(left.values())} ready in {named} serve instead" if places else "nobody asks for it"
 
     def _fit(self, key: PlacementKey) -> tuple[engine.Pool | None, engine.Shape | None]:
         pool = self.pools.get((key[1], key[2]))
@@ -162,11 +190,14 @@ class _Walk:
         left = self._surely_ready(key)
         if not self._floors_hold(model, left):
             return False
+        left_rps = sum(self._rps(k, n) for k, n in left.items())
+        if key[1] in self.held and left_rps + 1e-6 < self.asked_rps[key[0]]:
+            return False
         here_rps = sum(self._rps(k, n) for k, n in left.items() if k[1] == key[1])
         if here_rps + 1e-6 < self.s.load_rps.get((key[0], key[1]), 0.0):
             return False
         wanted_rps = sum(self._rps(k, n) for k, n in self.s.target.items() if k[0] == key[0])
-        return not spare or sum(self._rps(k, n) for k, n in left.items()) + 1e-6 >= wanted_rps
+        return not spare or left_rps + 1e-6 >= wanted_rps
 
     def _is_left(self, model: engine.Model, cluster: str) -> bool:
         """Whether requests are on their way from a cluster: it has more than the target plans for it."""
@@ -184,16 +215,11 @@ class _Walk:
         }
 
     def _floors_hold(self, model: engine.Model, replicas: Mapping[PlacementKey, int]) -> bool:
+        """Whether so many replicas hold the policy's floors. They bind what runs: a target that holds less of them, in
+        a shortage, is no reason to stop what is there."""
         regions = {self.regions[k[1]] for k, n in replicas.items() if n > 0}
-        wanted = self._reachable_floor(model)
-        return sum(replicas.values()) >= wanted and len(regions) >= min(model.min_regions, self._target_regions(model))
-
-    def _reachable_floor(self, model: engine.Model) -> int:
-        """The policy's floor, or as much of it as the target can hold."""
-        return min(model.min_replicas, sum(n for k, n in self.s.target.items() if k[0] == model.name))
-
-    def _target_regions(self, model: engine.Model) -> int:
-        return len({self.regions[k[1]] for k, n in self.s.target.items() if k[0] == model.name and n > 0})
+        running = {self.regions[k[1]] for k, n in self.s.ready.items() if k[0] == model.name and n > 0}
+        return sum(replicas.values()) >= model.min_replicas and len(regions) >= min(model.min_regions, len(running))
 
     def _floor_of_desired(self, model: engine.Model, key: PlacementKey) -> bool:
         after = {**self.desired, key: self.desired[key] - 1}

@@ -8,12 +8,13 @@ gradually.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from federation.control import shift
-from federation.control.plan import Route, Share
+from federation.control.plan import Route, Routes, Share
 from federation.policy.documents import Traffic
+from federation.state.world import World
 from placement import model as engine
 
 SNAP = 0.005
@@ -76,6 +77,30 @@ def next_routes(
             Route(model=key[0], cell=key[1], now=_shares(shares), target=_shares(target), unserved_reason=reason)
         )
     return tuple(routes)
+
+
+def without_replicas(world: World, routes: Routes) -> frozenset[tuple[str, str]]:
+    """(model, cell) whose requests go, in part, to a cluster that says itself that none of its replicas is ready.
+
+    Under the brake that is knowledge, as silence is not: the cluster was heard since the brake came on.
+    """
+    since_s = world.brake.since_s if world.brake is not None else float("inf")
+    heard = {
+        name: {replica.model for replica in state.report.replicas if replica.ready}
+        for name, state in world.clusters.items()
+        if state.report is not None and state.heard_s is not None and state.heard_s >= since_s
+    }
+    return frozenset(
+        (route.model, route.cell)
+        for route in routes.routes
+        if any(one.cluster in heard and route.model not in heard[one.cluster] for one in route.now)
+    )
+
+
+def only(before: Routes, after: Sequence[Route], keys: Collection[tuple[str, str]]) -> tuple[Route, ...]:
+    """The routes of `before`, with those of `keys` as they are in `after`."""
+    changed = {(route.model, route.cell): route for route in after if (route.model, route.cell) in keys}
+    return tuple(changed.get((route.model, route.cell), route) for route in before.routes)
 
 
 def step(

@@ -17,7 +17,7 @@ from federation.adapters import store
 from federation.adapters.solver import Solver, SolverError
 from federation.control import desired as intent
 from federation.control import leadership, rollout, routing, shift
-from federation.control.plan import Change, Costs, History, Plan, Replicas, Routes
+from federation.control.plan import Change, Costs, History, Plan, Replicas, Route, Routes
 from federation.control.problem import Formulated
 from federation.loops.hub import Hub
 from federation.policy.documents import Traffic
@@ -102,6 +102,9 @@ class Steer:
         now_s = hub.clock.monotonic_s()
         world, plan, demand_rps = hub.world, hub.plan, hub.demand_rps()
         planned_s, postponed = hub.planned_s, hub.postponed
+        failed = routing.without_replicas(world, hub.routes) if world.brake is not None else frozenset()
+        if world.brake is not None and not failed:
+            return  # what the brake protects stays as it is
         formulated = await hub.formulate(world, now_s)
         target = plan.target_by_key() if new is None else {one.key: one.replicas for one in new.target}
         ready = servable(world, formulated, plan)
@@ -132,9 +135,17 @@ class Steer:
             )
         )
         self._waiting = step.waiting
-        braked = world.braked or hub.world.braked
-        desired = plan.desired_by_key() if braked else forget_gone(step.desired, world, target)
-        await self._commit(world, routes, desired, why, new)
+        if world.brake is not None or hub.world.brake is not None:
+            routes = self._numbered(routing.only(hub.routes, routes.routes, failed))
+            await self._commit(world, routes, plan.desired_by_key(), plan.stops_by_key(), why, None)
+            return
+        desired = forget_gone(step.desired, world, target)
+        stops = {
+            key: step.stops.get(key) or kept
+            for key, kept in {**dict.fromkeys(step.stops, ""), **plan.stops_by_key()}.items()
+            if key in desired and desired[key] <= plan.desired_by_key().get(key, 0)
+        }
+        await self._commit(world, routes, desired, stops, why, new)
         self._shift = remembered
 
     async def _route(
@@ -176,6 +187,11 @@ class Steer:
         rows = routing.next_routes(
             previous.by_key(), targets, serving=serving, traffic=traffic, steps=steps, outlook=outlook
         )
+        return self._numbered(rows)
+
+    def _numbered(self, rows: tuple[Route, ...]) -> Routes:
+        """The next version of the routing table, or the same where nothing has changed."""
+        previous = self._hub.routes
         if rows == previous.routes:
             return previous
         return Routes(version=previous.version + 1, at_s=self._hub.clock.wall_s(), routes=rows)
@@ -185,11 +201,12 @@ class Steer:
         world: World,
         routes: Routes,
         desired: Mapping[PlacementKey, int],
+        stops: Mapping[PlacementKey, str],
         why: str,
         new: NewTarget | None,
     ) -> None:
         hub, plan = self._hub, self._hub.plan
-        told = intent.workloads(world.documents, desired)
+        told = intent.workloads(world.documents, desired, stops)
         digests = {name: intent.digest(told.get(name, ())) for name in sorted(world.clusters)}
         changed = new is not None or desired != plan.desired_by_key() or digests != plan.digests
         if not changed:
@@ -198,7 +215,7 @@ class Steer:
                 hub.routes = routes
                 hub.wake()
             return
-        following = self._following(world, desired, digests, why, new)
+        following = self._following(desired, stops, digests, why, new)
         await self._store.commit(following, routes)
         hub.plan, hub.routes = following, routes
         hub.message = following.summary
@@ -211,8 +228,8 @@ class Steer:
 
     def _following(
         self,
-        world: World,
         desired: Mapping[PlacementKey, int],
+        stops: Mapping[PlacementKey, str],
         digests: Mapping[str, str],
         why: str,
         new: NewTarget | None,
@@ -230,7 +247,14 @@ class Steer:
             trigger=why or "rollout",
             summary=summarise(changes, self._waiting),
             desired=tuple(
-                Replicas(model=k[0], cluster=k[1], pool=k[2], replicas=n, reason=reasons.get(k, "") if n else "leaving")
+                Replicas(
+                    model=k[0],
+                    cluster=k[1],
+                    pool=k[2],
+                    replicas=n,
+                    reason=reasons.get(k, "") if n else "leaving",
+                    stop_reason=stops.get(k, ""),
+                )
                 for k, n in sorted(desired.items(), key=lambda item: item[0])
             ),
             changes=changes,
