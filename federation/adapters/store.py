@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,7 @@ class PolicyRevision:
     name: str
     payload: bytes
     accepted_at_s: float
+    actor: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,26 +122,39 @@ class Store:
 
     async def add_policy(self, name: str, payload: bytes, *, at_s: float, actor: str) -> int:
         """Keep an accepted policy file; gives its revision. Durable when it returns."""
+        return (await self.add_policies({name: payload}, at_s=at_s, actor=actor))[name]
 
-        def write(db: sqlite3.Connection) -> int:
-            cursor = db.execute(
-                "INSERT INTO policies (name, payload, accepted_at_s, actor) VALUES (?, ?, ?, ?)",
-                (name, payload, at_s, actor),
-            )
-            self._audit(db, at_s, actor, "apply", f"policy/{name}", "")
-            assert cursor.lastrowid is not None
-            return cursor.lastrowid
+    async def add_policies(
+        self, files: Mapping[str, bytes], *, replaced: Collection[str] = (), at_s: float, actor: str
+    ) -> dict[str, int]:
+        """Keep accepted policy files, all or none, and take those out of force that they replace; gives revisions."""
+
+        def write(db: sqlite3.Connection) -> dict[str, int]:
+            given = {}
+            for name in sorted(replaced):
+                self._add_revision(db, name, WITHDRAWN, at_s, actor)
+                self._audit(db, at_s, actor, "delete", f"policy/{name}", "its documents are in other files")
+            for name, payload in sorted(files.items()):
+                given[name] = self._add_revision(db, name, payload, at_s, actor)
+                self._audit(db, at_s, actor, "apply", f"policy/{name}", "")
+            return given
 
         return await self._write(write)
+
+    @staticmethod
+    def _add_revision(db: sqlite3.Connection, name: str, payload: bytes, at_s: float, actor: str) -> int:
+        cursor = db.execute(
+            "INSERT INTO policies (name, payload, accepted_at_s, actor) VALUES (?, ?, ?, ?)",
+            (name, payload, at_s, actor),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
 
     async def withdraw_policy(self, name: str, *, at_s: float, actor: str) -> None:
         """Take a policy file out of force. Its revisions are kept; an empty one, which no file can have, ends them."""
 
         def write(db: sqlite3.Connection) -> None:
-            db.execute(
-                "INSERT INTO policies (name, payload, accepted_at_s, actor) VALUES (?, ?, ?, ?)",
-                (name, WITHDRAWN, at_s, actor),
-            )
+            self._add_revision(db, name, WITHDRAWN, at_s, actor)
             self._audit(db, at_s, actor, "delete", f"policy/{name}", "")
 
         await self._write(write)
@@ -264,10 +278,12 @@ class Store:
     @staticmethod
     def _policies(db: sqlite3.Connection) -> tuple[PolicyRevision, ...]:
         rows = db.execute(
-            "SELECT max(revision), name, payload, accepted_at_s FROM policies GROUP BY name ORDER BY max(revision)"
+            "SELECT max(revision), name, payload, accepted_at_s, actor FROM policies GROUP BY name ORDER BY 1"
         )
         return tuple(
-            PolicyRevision(revision=r, name=n, payload=p, accepted_at_s=t) for r, n, p, t in rows if p != WITHDRAWN
+            PolicyRevision(revision=r, name=n, payload=p, accepted_at_s=t, actor=who)
+            for r, n, p, t, who in rows
+            if p != WITHDRAWN
         )
 
     @staticmethod

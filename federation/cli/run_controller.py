@@ -172,7 +172,11 @@ async def _run(settings: Settings, token: str | None) -> int:
         await controller.stop()
         return 1
     runtime.prefer_the_loop()
-    context.write(context.Context(server=controller.url, token=controller.token))
+    try:
+        context.write(context.Context(server=controller.url, token=controller.token))
+    except (OSError, RuntimeError) as error:
+        hint = "commands here need --server and a token, or ISOCHRONE_CONFIG names a file that can be written"
+        click.echo(f"warning: how to reach this controller cannot be kept: {error}; {hint}", err=True)
     click.echo(f"map: {controller.sign_in_url}", err=True)
     await stopping.wait()
     await controller.stop()

@@ -7,7 +7,8 @@ gone from the directory stays in force too, which is said: missing data is never
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import watchfiles
 import yaml
 
 from federation import resources
-from federation.adapters.store import PolicyRevision, Store
+from federation.adapters.directory import PolicyDirectory
+from federation.adapters.store import PolicyRevision, Store, StoreError
 from federation.loops.hub import Hub
 from federation.policy import catalogue
 from federation.policy.catalogue import PolicySet, Product
@@ -25,10 +27,13 @@ from federation.policy.documents import Continent, Country
 from federation.state.reduce import DocumentsAccepted, Note, reduce
 from federation.state.world import World
 from federation.yamlkit.explain import Problem
-from federation.yamlkit.source import MAX_BYTES
 
 log = structlog.get_logger("policies")
-SUFFIXES = (".yaml", ".yml")
+POLL_S = 5.0
+"""The directory is looked at so often though nothing says that it changed: links may lead to where nobody watches."""
+DIRECTORY = "directory"
+"""Who hands in the files of the directory."""
+HOW_TO_BE_READ = "a policy file is a regular file, or a link to one, that the controller may read"
 HOW_TO_WITHDRAW = "`isochrone delete policy NAME` withdraws it"
 
 
@@ -85,18 +90,6 @@ def shipped_continents() -> dict[Country, Continent]:
     return {country: continent for continent, countries in table.items() for country in countries.split()}
 
 
-def read_bounded(path: Path) -> bytes:
-    """The file, or as much of it as shows that it is too long."""
-    with path.open("rb") as file:
-        return file.read(MAX_BYTES + 1)
-
-
-def read_directory(directory: Path) -> dict[str, bytes]:
-    """Every policy file below `directory`, by its path there."""
-    paths = [path for path in directory.rglob("*.y*ml") if path.suffix in SUFFIXES and path.is_file()]
-    return {path.relative_to(directory).as_posix(): read_bounded(path) for path in sorted(paths)}
-
-
 class Desk:
     """Where policy files are handed in."""
 
@@ -107,6 +100,17 @@ class Desk:
         self._revisions: dict[str, PolicyRevision] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
         self._directory: Path | None = None
+        self._reader: PolicyDirectory | None = None
+        self._offered: dict[str, bytes] = {}
+        """What the directory held when it was last handed in, by name."""
+        self._offered_beside: PolicySet | None = None
+        """The files in force after that: what was refused beside them may be accepted beside others."""
+        self._missed: frozenset[str] = frozenset()
+        """Files that are told to be gone from the directory."""
+        self._unread: frozenset[str] = frozenset()
+        self._told_problems: dict[str, tuple[Problem, ...]] = {}
+        self._is_directory_lost = False
+        self._is_store_failing = False
         self._accepting = asyncio.Lock()
 
     def restore(self, revisions: Iterable[PolicyRevision]) -> None:
@@ -121,39 +125,104 @@ class Desk:
         self._believe()
 
     async def read(self, directory: Path) -> None:
-        """Hand in every file of the directory: catalogues first, for what others refer to."""
-        self._directory = directory
-        payloads = await asyncio.to_thread(read_directory, directory)
-        for name in sorted(payloads, key=lambda one: (b"kind: Cluster" not in payloads[one], one)):
-            await self._hand_in(name, payloads[name])
+        """Hand in every file of the directory."""
+        self._directory, self._reader = directory, PolicyDirectory(directory)
+        await self._look(self._reader)
 
     async def watch(self, directory: Path) -> None:
-        """Hand in files as they change, for ever."""
-        root = await asyncio.to_thread(directory.resolve)
-        async for changes in watchfiles.awatch(root, step=100, debounce=400):
-            for path in sorted(Path(name) for _, name in changes):
-                if path.suffix not in SUFFIXES:
-                    continue
-                name = path.relative_to(root).as_posix()
-                try:
-                    payload = await asyncio.to_thread(read_bounded, path)
-                except FileNotFoundError:
-                    self._gone(name)
-                    continue
-                await self._hand_in(name, payload)
+        """Hand in files as they change, for ever. What is wrong with one of them is told and ends nothing."""
+        self._directory = directory
+        reader = self._reader = self._reader or PolicyDirectory(directory)
+        while True:
+            try:
+                root = await asyncio.to_thread(directory.resolve, strict=True)
+                changes = watchfiles.awatch(
+                    root,
+                    watch_filter=None,
+                    step=100,
+                    debounce=400,
+                    rust_timeout=int(POLL_S * 1000),
+                    yield_on_timeout=True,
+                    ignore_permission_denied=True,
+                )
+                async with aclosing(changes):
+                    async for _ in changes:
+                        await self._look(reader)
+                        if await asyncio.to_thread(directory.resolve) != root:
+                            break
+            except (OSError, RuntimeError) as error:
+                log.warning("the policy directory is not watched, and looked at instead", cause=str(error))
+                await asyncio.sleep(POLL_S)
+                await self._look(reader)
 
-    def _gone(self, name: str) -> None:
-        if name in self._revisions:
+    async def _look(self, reader: PolicyDirectory) -> None:
+        """Hand in what is new in the directory, all at once; tell what is gone and what cannot be read."""
+        reading = await asyncio.to_thread(reader.read)
+        if not reading.is_there:
+            if not self._is_directory_lost:
+                text = f"{reader.path} cannot be read ({reading.refused['.']}); what was accepted stays in force"
+                self._hub.tell(Note(type="Warning", reason="PolicyDirectoryLost", object="controller", message=text))
+            self._is_directory_lost = True
+            return
+        self._is_directory_lost = False
+        for name, cause in sorted(reading.refused.items()):
+            self._refuse(name, (Problem(file=name, line=1, column=1, message=cause, hint=HOW_TO_BE_READ),))
+        for name in self._unread - reading.refused.keys():
+            self._problems.pop(name, None)
+        self._unread = frozenset(reading.refused)
+        gone = {
+            name
+            for name, one in self._revisions.items()
+            if (one.actor == DIRECTORY or name in self._offered)
+            and not (name in reading.files or reading.is_unknown(name))
+        }
+        beside_others = self._offered_beside is not self._set
+        changed = {}
+        for name, payload in reading.files.items():
+            is_judged = name in self._revisions or name in self._problems
+            if self._offered.get(name) != payload or not is_judged or (beside_others and name in self._problems):
+                changed[name] = payload
+        if changed:
+            await self._hand_in(changed, gone)
+        self._offered_beside = self._set
+        gone &= self._revisions.keys()
+        for name in sorted(gone - self._missed):
             text = f"{name} is gone from the directory; its last accepted revision stays in force: {HOW_TO_WITHDRAW}"
             self._hub.tell(Note(type="Warning", reason="PolicyFileGone", object=f"policy/{name}", message=text))
+        self._missed = frozenset(gone)
+        self._offered = {name: payload for name, payload in self._offered.items() if name in reading.files}
 
-    async def _hand_in(self, name: str, payload: bytes) -> None:
+    async def _hand_in(self, changed: Mapping[str, bytes], gone: Collection[str]) -> None:
+        """Put in force what can be of these files: at once, so that documents can move from one to another."""
         try:
-            await self.accept(name, payload, actor="directory")
-        except Rejected as error:
-            self._hub.tell(
-                Note(type="Warning", reason="PolicyRefused", object=f"policy/{name}", message=f"refused: {error}")
-            )
+            async with self._accepting:
+                together = catalogue.accept_together(self._set, changed, gone)
+                accepted = {name: changed[name] for name in together.accepted}
+                if not any(self._lost_in_use(together.following)):
+                    await self._put_in_force(together.following, accepted, together.replaced, actor=DIRECTORY)
+                    accepted = {}
+            for name in sorted(accepted, key=lambda one: (b"kind: Cluster" not in changed[one], one)):
+                try:
+                    await self.accept(name, changed[name], actor=DIRECTORY)
+                except Rejected as error:
+                    self._refuse(name, error.problems, again=self._offered.get(name) != changed[name])
+            for name, problems in sorted(together.problems.items()):
+                self._refuse(name, problems, again=self._offered.get(name) != changed[name])
+        except StoreError as error:
+            if not self._is_store_failing:
+                text = f"changed policy files are not in force, as they cannot be stored: {error}; they are tried again"
+                self._hub.tell(Note(type="Warning", reason="PolicyNotStored", object="controller", message=text))
+            self._is_store_failing = True
+            return
+        self._is_store_failing = False
+        self._offered |= changed
+
+    def _refuse(self, name: str, problems: tuple[Problem, ...], *, again: bool = False) -> None:
+        """Tell what is wrong with a file of the directory: once, or with each content of it."""
+        if self._told_problems.get(name) != problems or again:
+            text = f"refused: {problems[0].text()}"
+            self._hub.tell(Note(type="Warning", reason="PolicyRefused", object=f"policy/{name}", message=text))
+        self._problems[name] = self._told_problems[name] = problems
 
     async def accept(self, name: str, payload: bytes, *, actor: str) -> Accepted:
         """Put a file in force. Raises: Rejected; StoreError, and then it is not in force."""
@@ -166,20 +235,47 @@ class Desk:
             if problems:
                 self._problems[name] = problems
                 raise Rejected(name, problems)
-            self._problems.pop(name, None)
-            known = self._revisions.get(name)
-            names = _names(following, name)
-            if known is not None and known.payload == payload:
-                self._set = following
-                return Accepted(revision=known.revision, documents=names, changed=False)
+            return (await self._put_in_force(following, {name: payload}, (), actor=actor))[name]
+
+    async def _put_in_force(
+        self, following: PolicySet, payloads: Mapping[str, bytes], replaced: Collection[str], *, actor: str
+    ) -> dict[str, Accepted]:
+        """Keep files that were judged, durably, and believe them. `replaced` leave, as these have all their documents.
+
+        Raises: StoreError, and then none of them is in force.
+        """
+        changed = {
+            name: payload
+            for name, payload in payloads.items()
+            if name not in self._revisions or self._revisions[name].payload != payload
+        }
+        if changed or replaced:
             at_s = self._hub.clock.wall_s()
-            revision = await self._store.add_policy(name, payload, at_s=at_s, actor=actor)
-            self._set = following
-            self._revisions[name] = PolicyRevision(revision=revision, name=name, payload=payload, accepted_at_s=at_s)
+            revisions = await self._store.add_policies(changed, replaced=replaced, at_s=at_s, actor=actor)
+            for name, revision in revisions.items():
+                self._revisions[name] = PolicyRevision(
+                    revision=revision, name=name, payload=changed[name], accepted_at_s=at_s, actor=actor
+                )
+        self._set = following
+        for name in (*payloads, *replaced):
+            self._problems.pop(name, None)
+            self._told_problems.pop(name, None)
+        if changed or replaced:
             self._believe()
-            text = f"{name}: revision {revision} is in force ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
-            self._hub.tell(Note(reason="PolicyAccepted", object=f"policy/{name}", message=text))
-            return Accepted(revision=revision, documents=names, changed=True)
+        for name in replaced:
+            del self._revisions[name]
+            text = f"{name} is gone from the directory; other files have all its documents"
+            self._hub.tell(Note(reason="PolicyMoved", object=f"policy/{name}", message=text))
+        accepted = {}
+        for name in payloads:
+            names = _names(following, name)
+            revision = self._revisions[name].revision
+            accepted[name] = Accepted(revision=revision, documents=names, changed=name in changed)
+            if name in changed:
+                listed = f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+                text = f"{name}: revision {revision} is in force ({listed})"
+                self._hub.tell(Note(reason="PolicyAccepted", object=f"policy/{name}", message=text))
+        return accepted
 
     async def withdraw(self, name: str, *, actor: str) -> tuple[str, ...]:
         """Take a file out of force; gives its documents. Raises: KeyError; Kept; StoreError, and then it stays."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from federation.policy import documents
@@ -49,6 +49,57 @@ def accept(current: PolicySet, name: str, payload: bytes) -> tuple[PolicySet, tu
     if problems:
         return current, problems
     return replace(current, files={**others, name: parsed}), ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """What came of files that were changed at once.
+
+    Args: following: the set with all that can be accepted. accepted: their names. replaced: files that are out of force
+        as all their documents are in accepted ones. problems: of each file that is refused.
+    """
+
+    following: PolicySet
+    accepted: tuple[str, ...]
+    replaced: tuple[str, ...]
+    problems: Mapping[str, tuple[Problem, ...]]
+
+
+def accept_together(current: PolicySet, payloads: Mapping[str, bytes], gone: Iterable[str] = ()) -> Together:
+    """Accept files that were changed at once, so that a document may move from one to another.
+
+    A file that is refused keeps its last revision and is in nobody's way but of those that define the same. Args:
+    gone: files in force that are no longer there; one stays in force unless others have all its documents.
+    """
+    parsed = {name: parse(name, payload) for name, payload in payloads.items()}
+    problems = {name: file.problems for name, file in parsed.items() if file.problems}
+    missing = sorted(set(gone) & current.files.keys())
+    while True:
+        good = {name: file for name, file in parsed.items() if name not in problems}
+        defined = {(one.kind, one.name) for file in good.values() for one in file.documents}
+        replaced = tuple(
+            name for name in missing if all((one.kind, one.name) in defined for one in current.files[name].documents)
+        )
+        files = {name: file for name, file in current.files.items() if name not in good and name not in replaced}
+        for name in sorted(good, key=lambda one: (not _has_cluster(good[one]), one)):
+            if wrong := tuple(sorted(_together(good[name], files, current.products))):
+                problems[name] = wrong
+                if missing or name in current.files:
+                    break  # its last revision may be in the way of those that were accepted
+            else:
+                files[name] = good[name]
+        else:
+            return Together(
+                following=replace(current, files=files),
+                accepted=tuple(sorted(good.keys() - problems.keys())),
+                replaced=replaced,
+                problems=problems,
+            )
+
+
+def _has_cluster(file: ParsedFile) -> bool:
+    """Catalogues come first, for what others refer to."""
+    return any(isinstance(one.document, documents.Cluster) for one in file.documents)
 
 
 def withdraw(current: PolicySet, name: str) -> PolicySet:
