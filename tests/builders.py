@@ -56,6 +56,12 @@ def a_model(name: str = "chat", *, rps: float = 10.0, objective_ms: float = 200.
     )
 
 
+def with_image(model: documents.Model, image: str) -> documents.Model:
+    """The same model from another image."""
+    runtime = msgspec.structs.replace(model.spec.runtime, image=image)
+    return msgspec.structs.replace(model, spec=msgspec.structs.replace(model.spec, runtime=runtime))
+
+
 def a_policy(*models: str, **spec: Any) -> documents.PlacementPolicy:
     """A PlacementPolicy for these models."""
     return documents.PlacementPolicy(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from federation.control.plan import Versions
 from federation.policy.documents import Autoscaling, Documents, Model
 from federation.state.world import PlacementKey
 from federation.wire.messages import PoolKey, Workload
@@ -16,11 +17,15 @@ PORTS = {"vllm": 8000, "triton": 8000, "torchserve": 8080, "tensorflow-serving":
 
 
 def workloads(
-    documents: Documents, desired: Mapping[PlacementKey, int], stops: Mapping[PlacementKey, str]
+    documents: Documents,
+    desired: Mapping[PlacementKey, int],
+    stops: Mapping[PlacementKey, str],
+    versions: Mapping[str, Versions],
 ) -> dict[str, tuple[Workload, ...]]:
     """Cluster -> what its agent is told, sorted; clusters with nothing are left out.
 
-    Args: stops: why a count is lower than it was: an agent stops nothing that is ready without it.
+    Args: stops: why a count is lower than it was: an agent stops nothing that is ready without it. versions: of models
+        whose newest document is not known to start yet.
     """
     models = {document.metadata.name: document for document in documents.models}
     told: dict[str, list[Workload]] = {}
@@ -31,6 +36,8 @@ def workloads(
             if replicas == 0:
                 told.setdefault(cluster, []).append(_farewell(model, pool, stop_reason))
             continue
+        if model in versions:
+            document = versions[model].told(document, (cluster, pool))
         policy = documents.policy_of(model)
         scaling = policy.spec.autoscaling if policy is not None else Autoscaling()
         told.setdefault(cluster, []).append(_workload(document, scaling, pool, replicas, stop_reason))
@@ -40,6 +47,12 @@ def workloads(
 def digest(items: tuple[Workload, ...]) -> str:
     """What identifies the content: equal workloads give equal digests."""
     return hashlib.sha256(msgspec.json.encode(items, order="deterministic")).hexdigest()
+
+
+def version(document: Model) -> str:
+    """What identifies how replicas of a model are started: a change of it starts each of them anew."""
+    spec = document.spec
+    return hashlib.sha256(msgspec.json.encode((spec.runtime, spec.resources), order="deterministic")).hexdigest()[:12]
 
 
 def _workload(document: Model, scaling: Autoscaling, pool: PoolKey, replicas: int, stop_reason: str) -> Workload:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
+from federation.policy.documents import Model
 from federation.state.world import PlacementKey
 from federation.wire.messages import PoolKey
 
@@ -69,6 +72,32 @@ class History:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Versions:
+    """A model whose newest document is not known to start yet, beside the last one that did (`settled`).
+
+    The newest is tried at one (cluster, pool) first; everywhere else replicas stay as they are. `failed` are clusters
+    in which it did not start, `refused` says why it was given up: then it is told nowhere.
+    """
+
+    settled: Model
+    newest: str
+    """The version (see `desired.version`) that is tried or refused."""
+    trial: tuple[str, PoolKey] | None = None
+    failed: tuple[str, ...] = ()
+    refused: str = ""
+
+    def told(self, newest: Model, place: tuple[str, PoolKey]) -> Model:
+        """The document that replicas at `place` are started from: in all that starts a replica the settled one, unless
+        it is tried there."""
+        if place == self.trial and not self.refused:
+            return newest
+        spec = msgspec.structs.replace(
+            newest.spec, runtime=self.settled.spec.runtime, resources=self.settled.spec.resources
+        )
+        return msgspec.structs.replace(newest, spec=spec)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One committed decision.
 
@@ -98,6 +127,10 @@ class Plan:
     """Cluster -> the generation in which what it is told last changed."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """Cluster -> digest of what it is told."""
+    settled: Mapping[str, Model] = field(default_factory=dict)
+    """Model -> the last document from which a replica became ready."""
+    versions: Mapping[str, Versions] = field(default_factory=dict)
+    """Models whose newest document is not settled."""
 
     def desired_by_key(self) -> dict[PlacementKey, int]:
         """Desired counts; zeros included."""

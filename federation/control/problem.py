@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from federation.control import latency
+from federation.control import latency, setbacks
 from federation.policy import documents
 from federation.state.phases import Phase
 from federation.state.world import PlacementKey, World
@@ -62,13 +62,17 @@ def formulate(
     by_name = {one.name: one for one in models}
     running = {key: max(target.get(key, 0), desired.get(key, 0)) for key in sorted(target.keys() | desired.keys())}
     counted = {
-        key: replicas
+        key: count
         for key, replicas in running.items()
-        if replicas > 0 and key[0] in by_name and key[1] in world.clusters and _counts(world, key[0], key[1], now_s)
+        if key[0] in by_name
+        and key[1] in world.clusters
+        and _counts(world, key[0], key[1], now_s)
+        and (count := _believed(world, key, replicas, now_s)) > 0
     }
-    present = {key: target[key] for key in counted if target.get(key, 0) > 0}
+    present = {key: count for key in counted if (count := _believed(world, key, target.get(key, 0), now_s)) > 0}
     pools, keys = _pools(world, by_name, counted, left_out)
-    room = _room(world, models, {(keys[pool.name][0], keys[pool.name][1]): pool for pool in pools})
+    left_out += [setbacks.sentence(one, now_s) for _, one in sorted(world.setbacks.backoffs.items())]
+    room = _room(world, models, now_s, {(keys[pool.name][0], keys[pool.name][1]): pool for pool in pools})
     known = sorted({cell for _, cell in world.demand})
     demands = tuple(
         engine.Demand(model=model, cell=cell, requests_per_second=demand.requests_per_second)
@@ -109,6 +113,12 @@ def _counts(world: World, model: str, cluster: str, now_s: float) -> bool:
     if len(state.losses_s) >= FLAPS and state.unsteady_s is not None:
         return False
     return state.phase is Phase.READY or (state.phase is Phase.UNREACHABLE and now_s - state.since_s < toleration_s)
+
+
+def _believed(world: World, key: PlacementKey, replicas: int, now_s: float) -> int:
+    """Of so many replicas, those that are counted on: what did not become ready in time is not there."""
+    most = setbacks.most(world.setbacks, key, now_s)
+    return replicas if most is None else min(replicas, most)
 
 
 def _models(world: World, left_out: list[str]) -> tuple[engine.Model, ...]:
@@ -266,8 +276,26 @@ def _vram_gib(pool: PoolReport, expected: documents.AcceleratorPool | None) -> f
 
 
 def _room(
-    world: World, models: tuple[engine.Model, ...], pools: Mapping[tuple[str, PoolKey], engine.Pool]
+    world: World, models: tuple[engine.Model, ...], now_s: float, pools: Mapping[tuple[str, PoolKey], engine.Pool]
 ) -> tuple[engine.Room, ...]:
+    """The most replicas of a model that a pool takes, where that is less than its devices: by its nodes, and by what
+    did not become ready there."""
+    found = {(one.model, one.pool): one.replicas for one in _places(world, models, pools)}
+    for model in models:
+        not_hunted = setbacks.why_not_hunted(world, world.setbacks, model.name, now_s)
+        for (cluster, key), pool in pools.items():
+            most = setbacks.most(world.setbacks, (model.name, cluster, key), now_s)
+            if not_hunted and most is None:
+                most = 0
+            if most is not None and model.shape_for(pool) is not None:
+                name = (model.name, pool.name)
+                found[name] = min(most, found.get(name, most))
+    return tuple(engine.Room(model=m, pool=p, replicas=count) for (m, p), count in found.items())
+
+
+def _places(
+    world: World, models: tuple[engine.Model, ...], pools: Mapping[tuple[str, PoolKey], engine.Pool]
+) -> Iterator[engine.Room]:
     """What finds a place node by node: what has one, and what still fits.
 
     A replica of one device fits where any other replica of ours goes, so those may be exchanged; one of several devices
@@ -275,7 +303,6 @@ def _room(
     out, and so are those of clusters that are not heard.
     """
     needs = {document.metadata.name: document.spec.resources for document in world.documents.models}
-    found = []
     for document in world.documents.clusters:
         cluster = document.metadata.name
         report = world.clusters[cluster].report
@@ -299,8 +326,7 @@ def _room(
                 )
                 replicas = held.get(model.name, 0) + fit + (others if shape.devices == 1 else 0)
                 if replicas < made.devices // shape.devices:
-                    found.append(engine.Room(model=model.name, pool=made.name, replicas=replicas))
-    return tuple(found)
+                    yield engine.Room(model=model.name, pool=made.name, replicas=replicas)
 
 
 def _holding(replica: ReplicaReport) -> int:

@@ -82,7 +82,9 @@ class Publisher:
     def _messages(self) -> list[messages.Desired]:
         """What is committed, with this controller's epoch. Before the first plan there is nothing to say."""
         hub = self._hub
-        told = intent.workloads(hub.world.documents, hub.plan.desired_by_key(), hub.plan.stops_by_key())
+        told = intent.workloads(
+            hub.world.documents, hub.plan.desired_by_key(), hub.plan.stops_by_key(), hub.plan.versions
+        )
         made = []
         for name in sorted(hub.world.clusters):
             generation = hub.plan.generations.get(name)

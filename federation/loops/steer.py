@@ -16,13 +16,13 @@ import structlog
 from federation.adapters import store
 from federation.adapters.solver import Solver, SolverError
 from federation.control import desired as intent
-from federation.control import leadership, rollout, routing, shift
+from federation.control import leadership, rollout, routing, setbacks, shift, versions
 from federation.control.plan import Change, Costs, History, Plan, Replicas, Route, Routes
 from federation.control.problem import Formulated
 from federation.loops.hub import Hub
 from federation.policy.documents import Traffic
 from federation.state.phases import Phase
-from federation.state.reduce import Note
+from federation.state.reduce import Note, SetbacksSeen
 from federation.state.world import PlacementKey, World
 from placement import model as engine
 
@@ -55,6 +55,8 @@ class Steer:
         self._store = database
         self._stepped_s: dict[str, float] = {}
         self._waiting: tuple[str, ...] = ()
+        self._tried_s: Mapping[str, float] = {}
+        """Model -> since when its newest version is tried."""
         self._shift = shift.Memory()
         """Lost with the process: timers start anew then, and what does harm is seen to do it again."""
 
@@ -100,6 +102,9 @@ class Steer:
     async def _step(self, why: str, new: NewTarget | None) -> None:
         hub = self._hub
         now_s = hub.clock.monotonic_s()
+        found, notes = setbacks.look(hub.world, hub.plan.desired_by_key(), now_s)
+        if found is not hub.world.setbacks:
+            hub.apply(SetbacksSeen(setbacks=found, notes=notes))
         world, plan, demand_rps = hub.world, hub.plan, hub.demand_rps()
         planned_s, postponed = hub.planned_s, hub.postponed
         failed = routing.without_replicas(world, hub.routes) if world.brake is not None else frozenset()
@@ -137,7 +142,8 @@ class Steer:
         self._waiting = step.waiting
         if world.brake is not None or hub.world.brake is not None:
             routes = self._numbered(routing.only(hub.routes, routes.routes, failed))
-            await self._commit(world, routes, plan.desired_by_key(), plan.stops_by_key(), why, None)
+            as_it_is = versions.Advance(settled=plan.settled, versions=plan.versions)
+            await self._commit(world, routes, plan.desired_by_key(), plan.stops_by_key(), why, None, as_it_is)
             return
         desired = forget_gone(step.desired, world, target)
         stops = {
@@ -145,8 +151,9 @@ class Steer:
             for key, kept in {**dict.fromkeys(step.stops, ""), **plan.stops_by_key()}.items()
             if key in desired and desired[key] <= plan.desired_by_key().get(key, 0)
         }
-        await self._commit(world, routes, desired, stops, why, new)
-        self._shift = remembered
+        advanced = versions.advance(world, plan, desired, self._tried_s, now_s)
+        await self._commit(world, routes, desired, stops, why, new, advanced)
+        self._shift, self._tried_s = remembered, advanced.since_s
 
     async def _route(
         self,
@@ -204,21 +211,27 @@ class Steer:
         stops: Mapping[PlacementKey, str],
         why: str,
         new: NewTarget | None,
+        advanced: versions.Advance,
     ) -> None:
         hub, plan = self._hub, self._hub.plan
-        told = intent.workloads(world.documents, desired, stops)
+        told = intent.workloads(world.documents, desired, stops, advanced.versions)
         digests = {name: intent.digest(told.get(name, ())) for name in sorted(world.clusters)}
         changed = new is not None or desired != plan.desired_by_key() or digests != plan.digests
+        changed = changed or (advanced.settled, advanced.versions) != (plan.settled, plan.versions)
         if not changed:
             if routes is not hub.routes:
                 await self._store.save_routes(routes)
                 hub.routes = routes
                 hub.wake()
             return
-        following = self._following(desired, stops, digests, why, new)
+        following = replace(
+            self._following(desired, stops, digests, why, new), settled=advanced.settled, versions=advanced.versions
+        )
         await self._store.commit(following, routes)
         hub.plan, hub.routes = following, routes
         hub.message = following.summary
+        for note in advanced.notes:
+            hub.tell(note)
         if following.changes or new is not None:
             object_name = f"plan/{following.epoch}.{following.generation}"
             hub.tell(Note(reason="Committed", object=object_name, message=following.summary))

@@ -13,7 +13,7 @@ from typing import Literal
 
 from federation.policy.documents import Documents
 from federation.state.phases import TABLE, Phase, Sign
-from federation.state.world import Brake, CellDemand, ClusterState, Cordon, OtherStart, World
+from federation.state.world import Brake, CellDemand, ClusterState, Cordon, OtherStart, Setbacks, World
 from federation.wire import messages
 
 BRAKE_SHARE = 1 / 3
@@ -82,9 +82,6 @@ class CordonsSet:
     cordons: Mapping[str, Cordon]
 
 
-Event = Heard | TimePassed | Slept | BrokerLost | BrokerFound | DocumentsAccepted | CordonsSet
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
     """Something worth telling people; `reason` is a constant, `message` a sentence."""
@@ -93,6 +90,17 @@ class Note:
     reason: str
     object: str
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetbacksSeen:
+    """What was ordered and did not become ready, as `control/setbacks.py` finds it."""
+
+    setbacks: Setbacks
+    notes: tuple[Note, ...]
+
+
+Event = Heard | TimePassed | Slept | BrokerLost | BrokerFound | DocumentsAccepted | CordonsSet | SetbacksSeen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +146,9 @@ def reduce(world: World, event: Event) -> Reduced:
             return _on_documents(world, event)
         case CordonsSet():
             return Reduced(world=replace(world, cordons=dict(event.cordons)), reroute=True, replan=True)
+        case SetbacksSeen():
+            changed = event.setbacks.backoffs != world.setbacks.backoffs
+            return Reduced(world=replace(world, setbacks=event.setbacks), notes=event.notes, replan=changed)
 
 
 def _on_report(world: World, event: Heard) -> Reduced:

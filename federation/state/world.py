@@ -121,6 +121,46 @@ class Cordon:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """What was ordered at one (model, cluster, pool) and how far it is; instants are of the controller's clock.
+
+    `since_s`: when the last progress was seen. `deaths_s`: when replicas were seen to die lately.
+    """
+
+    since_s: float
+    wanted: int
+    ready: int
+    restarts: int = 0
+    deaths_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setback:
+    """Replicas that did not become ready: no more than `kept` are counted on until `until_s`, when it is tried again.
+
+    `cause` is the kind of `reason`, which is the cluster's own words. `is_tried`: since then more became ready.
+    `version` is that of the model's document; a later one has not failed.
+    """
+
+    key: PlacementKey
+    cause: messages.Cause
+    reason: str
+    kept: int
+    until_s: float
+    strikes: int
+    version: str
+    is_tried: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setbacks:
+    """What is waited for, and where nothing is waited for. Lost with the process: what fails is seen to fail again."""
+
+    waits: Mapping[PlacementKey, Wait] = field(default_factory=dict)
+    backoffs: Mapping[PlacementKey, Setback] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Brake:
     """Too many clusters fell silent together: the controller may be the one cut off, so it changes nothing.
 
@@ -168,6 +208,7 @@ class World:
     deaf: bool = True
     brake: Brake | None = None
     relied_on: frozenset[str] = frozenset()
+    setbacks: Setbacks = field(default_factory=Setbacks)
 
     @property
     def braked(self) -> str:

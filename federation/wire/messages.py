@@ -156,6 +156,8 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     """The kind of `reason`, where replicas are missing and the agent can tell it."""
     restarts: Count = 0
     """Of the containers of its pods, all together."""
+    outdated: Count = 0
+    """Of those ready, how many were started from an earlier order: an update is under way, or stuck."""
 
 
 class PeerRtt(msgspec.Struct, frozen=True, kw_only=True, gc=False):

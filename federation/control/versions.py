@@ -1,0 +1,138 @@
+"""A new version of a model: tried at one place first, then everywhere; given up where it does not start. Pure.
+
+A replica is started anew for a new image, new arguments or other resources. One place is told first, while everywhere
+else the version that works goes on. Once a replica of it is ready there, all are told. Where none becomes ready within
+the warm-up and a margin the version is given up until the document changes, and all are told the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from federation.control import setbacks
+from federation.control.desired import version
+from federation.control.plan import Plan, Versions
+from federation.policy.documents import Model
+from federation.state.phases import Phase
+from federation.state.reduce import Note
+from federation.state.world import PlacementKey, World
+from federation.wire.messages import PoolKey
+
+Place = tuple[str, PoolKey]
+"""(cluster, pool)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """What of each model is settled, what is tried or refused, since when (instants of the clock), and what to tell."""
+
+    settled: Mapping[str, Model]
+    versions: Mapping[str, Versions]
+    since_s: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+
+
+def advance(
+    world: World, plan: Plan, desired: Mapping[PlacementKey, int], since_s: Mapping[str, float], now_s: float
+) -> Advance:
+    """The next state of every model's versions. Args: since_s: model -> when its trial began, as far as remembered."""
+    settled: dict[str, Model] = {}
+    versions: dict[str, Versions] = {}
+    began_s: dict[str, float] = {}
+    notes: list[Note] = []
+    for document in world.documents.models:
+        name, known = document.metadata.name, plan.settled.get(document.metadata.name)
+        places = {key[1:]: count for key, count in desired.items() if key[0] == name and count > 0}
+        is_known = known is not None and (version(known) == version(document) or not places)
+        if known is None or is_known:
+            if is_known or any(_newest_ready(world, plan, name, place) for place in places):
+                settled[name] = document
+            continue
+        settled[name] = known
+        state = plan.versions.get(name)
+        if state is None or state.newest != version(document):
+            state = Versions(settled=known, newest=version(document))
+        elif state.trial in places and state.trial is not None and _newest_ready(world, plan, name, state.trial):
+            settled[name] = document
+            text = f"{name}: {_what(document)} starts in {state.trial[0]}; it follows everywhere"
+            notes.append(Note(reason="VersionReady", object=f"model/{name}", message=text))
+            continue
+        following = _try(world, document, state, places, now_s - since_s.get(name, now_s))
+        versions[name] = following
+        is_same = following == plan.versions.get(name)
+        began_s[name] = since_s.get(name, now_s) if is_same else now_s
+        if not is_same:
+            notes.append(_told(document, following))
+    return Advance(settled=settled, versions=versions, since_s=began_s, notes=tuple(notes))
+
+
+def _try(world: World, document: Model, state: Versions, places: Mapping[Place, int], waited_s: float) -> Versions:
+    """Where the newest version is tried next, or why it is tried no more."""
+    if state.refused:
+        is_over = waited_s >= setbacks.LONGEST_RETRY_S
+        return Versions(settled=state.settled, newest=state.newest) if is_over else state
+    is_late = waited_s >= document.spec.warmup_seconds + setbacks.MARGIN_S
+    if state.trial is not None and is_late and _is_heard(world, state.trial):
+        why = _why(world, document.metadata.name, state.trial)
+        failed = (*state.failed, state.trial[0])
+        is_given_up = len(failed) >= setbacks.HUNTED or _place(world, places, failed) is None
+        state = replace(state, failed=failed, trial=None, refused=why if is_given_up else "")
+    if not state.refused and state.trial not in places:
+        state = replace(state, trial=_place(world, places, state.failed))
+    return state
+
+
+def _told(document: Model, state: Versions) -> Note:
+    subject = f"model/{document.metadata.name}"
+    head = f"{document.metadata.name}: {_what(document)}"
+    if state.refused:
+        text = f"{head} does not start in {' or '.join(state.failed)}: {state.refused}. The version before it stays "
+        text += "everywhere; correct the Model document"
+        return Note(type="Warning", reason="VersionRefused", object=subject, message=text)
+    where = f"is tried in {state.trial[0]} first" if state.trial else "waits for a cluster that is heard"
+    return Note(reason="VersionTried", object=subject, message=f"{head} {where}")
+
+
+def _place(world: World, places: Mapping[Place, int], but: Collection[str]) -> Place | None:
+    """Where a version is tried: in a cluster that is heard and none of `but`, with a free device for it if any has one,
+    where it has the most replicas that could stand in."""
+    free = {
+        (name, pool.key): pool.free
+        for name, state in world.clusters.items()
+        if state.report is not None
+        for pool in state.report.pools
+    }
+    heard = [place for place in sorted(places) if _is_heard(world, place) and place[0] not in but]
+    return max(heard, key=lambda place: (free.get(place, 0) > 0, places[place]), default=None)
+
+
+def _is_heard(world: World, place: Place) -> bool:
+    return place[0] in world.clusters and world.clusters[place[0]].phase is Phase.READY
+
+
+def _newest_ready(world: World, plan: Plan, model: str, place: Place) -> bool:
+    """Whether a replica of what was ordered last is ready there, by a report that came after it was carried out."""
+    state = world.clusters.get(place[0])
+    if state is None or state.report is None or state.ack is None or not _is_heard(world, place):
+        return False
+    is_done = state.ack.ok and (state.ack.epoch, state.ack.generation) >= (
+        plan.epoch,
+        plan.generations.get(place[0], 0),
+    )
+    if not is_done or state.heard_s is None or state.ack_s is None or state.heard_s <= state.ack_s:
+        return False
+    return any(
+        one.model == model and one.pool == place[1] and one.ready > one.outdated for one in state.report.replicas
+    )
+
+
+def _why(world: World, model: str, place: Place) -> str:
+    state = world.clusters[place[0]]
+    rows = state.report.replicas if state.report is not None else ()
+    said = [one.reason for one in rows if one.model == model and one.pool == place[1] and one.reason]
+    return said[0] if said else "no replica of it became ready in time"
+
+
+def _what(document: Model) -> str:
+    return f"version {version(document)} ({document.spec.runtime.image})"
