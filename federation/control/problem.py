@@ -70,7 +70,7 @@ def formulate(
         and (count := _believed(world, key, replicas, now_s)) > 0
     }
     present = {key: count for key in counted if (count := _believed(world, key, target.get(key, 0), now_s)) > 0}
-    pools, keys = _pools(world, by_name, counted, left_out)
+    pools, keys = _pools(world, by_name, counted, now_s, left_out)
     left_out += [setbacks.sentence(one, now_s) for _, one in sorted(world.setbacks.backoffs.items())]
     room = _room(world, models, now_s, {(keys[pool.name][0], keys[pool.name][1]): pool for pool in pools})
     known = sorted({cell for _, cell in world.demand})
@@ -215,6 +215,7 @@ def _pools(
     world: World,
     models: Mapping[str, engine.Model],
     counted: Mapping[PlacementKey, int],
+    now_s: float,
     left_out: list[str],
 ) -> tuple[tuple[engine.Pool, ...], dict[str, tuple[str, PoolKey]]]:
     """Reported pools with the devices that are ours to use; and pools that only `counted` still names, with none."""
@@ -223,7 +224,7 @@ def _pools(
     for document in world.documents.clusters:
         cluster = document.metadata.name
         prices = {_catalogue_key(one): one for one in document.spec.accelerators}
-        reported = _reported(world, document)
+        reported = _reported(world, document, now_s)
         for key in {name[2] for name in counted if name[1] == cluster} - set(reported):
             vram_gib = prices[key].vram_gib if key in prices else 0.0
             reported[key] = PoolReport(key=key, vram_gib=vram_gib, allocatable=0, free=0)
@@ -345,11 +346,11 @@ def _with_devices(pool: engine.Pool, devices: int) -> engine.Pool:
     )
 
 
-def _reported(world: World, document: documents.Cluster) -> dict[PoolKey, PoolReport]:
+def _reported(world: World, document: documents.Cluster, now_s: float) -> dict[PoolKey, PoolReport]:
     """The pools of the newest report; before the first, what the catalogue expects (the cluster is held then)."""
-    report = world.clusters[document.metadata.name].report
-    if report is not None:
-        return {pool.key: pool for pool in report.pools}
+    name = document.metadata.name
+    if world.clusters[name].report is not None:
+        return {pool.key: pool for pool in world.pools_of(name, now_s)}
     return {
         _catalogue_key(one): PoolReport(
             key=_catalogue_key(one), vram_gib=one.vram_gib, allocatable=one.devices, free=one.devices

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import msgspec
+
 from federation.policy.documents import Documents
 from federation.state.phases import TABLE, Phase, Sign
-from federation.state.world import Brake, CellDemand, ClusterState, Cordon, OtherStart, Setbacks, World
+from federation.state.world import Brake, CellDemand, ClusterState, Cordon, Lent, OtherStart, Setbacks, World
 from federation.wire import messages
 
 BRAKE_SHARE = 1 / 3
@@ -179,6 +181,7 @@ def _on_report(world: World, event: Heard) -> Reduced:
         else (replace(state, disputed_with=""), ())
     )
     heard = _in_force(replace(settled, heard_s=event.now_s, will_s=None, has_left=False), report)
+    heard = replace(heard, lent=_lent(world, state, report, event.now_s))
     heard, skewed = _with_skew(heard, report, event.wall_s, world.timing.skew_s)
     moved, notes = _move(world, heard, Sign.HEARD, event.now_s)
     following = _with_demand(_with_cluster(world, moved), report, event.now_s)
@@ -263,6 +266,37 @@ def _inventory(report: messages.Report | None) -> object:
     return tuple(
         (pool.key, pool.vram_gib, pool.vram_known, pool.allocatable, pool.usd_per_device_hour) for pool in report.pools
     )
+
+
+def _lent(world: World, state: ClusterState, report: messages.Report, now_s: float) -> dict[messages.PoolKey, Lent]:
+    """Pools that offer fewer devices than replicas that are ready there hold, as they were before."""
+    offered = {pool.key: pool.allocatable for pool in report.pools}
+    before = {pool.key: pool for pool in state.report.pools} if state.report is not None else {}
+    found = {}
+    for key, held in _devices_held(world, report).items():
+        known = state.lent.get(key)
+        pool = known.pool if known is not None else before.get(key)
+        if pool is None or held <= offered.get(key, 0):
+            continue
+        found[key] = Lent(
+            pool=msgspec.structs.replace(pool, allocatable=min(held, pool.allocatable), free=0),
+            since_s=known.since_s if known is not None else now_s,
+        )
+    return found
+
+
+def _devices_held(world: World, report: messages.Report) -> dict[messages.PoolKey, int]:
+    """Pool -> devices that our ready replicas hold there."""
+    shapes = {
+        (document.metadata.name, one.product, one.mig_profile or ""): one.count
+        for document in world.documents.models
+        for one in document.spec.accelerators
+    }
+    held: dict[messages.PoolKey, int] = {}
+    for replica in report.replicas:
+        each = shapes.get((replica.model, replica.pool.product, replica.pool.mig_profile), 1)
+        held[replica.pool] = held.get(replica.pool, 0) + replica.ready * each
+    return {key: count for key, count in held.items() if count}
 
 
 def _readiness(report: messages.Report | None) -> object:

@@ -30,6 +30,8 @@ class Timing:
     """Losses that are longer ago are forgotten: as long as trust takes at most."""
     will_grace_s: float = 0.5
     """From a last will until it is believed: when many connections break together, it was ours."""
+    device_grace_s: float = 600.0
+    """For so long devices count that no node offers, while replicas that hold them are ready."""
     skew_s: float = 30.0
     """An agent's clock that differs more than this from the controller's is told."""
 
@@ -54,6 +56,17 @@ class Timing:
     def longest_toleration_s(self, policies: tuple[PlacementPolicy, ...]) -> float:
         """After this, no policy expects a silent cluster back."""
         return max((p.spec.failover.toleration_seconds for p in policies), default=self.default_toleration_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lent:
+    """Devices that ready replicas hold though their nodes do not offer them: a kubelet or a device plugin restarts.
+
+    `pool` is as it was before, with as many devices as are held and none free; `since_s` when they were first missing.
+    """
+
+    pool: messages.PoolReport
+    since_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +98,8 @@ class ClusterState:
     unsteady_s: float | None = None
     """Since when it has not been heard steadily; None while it is trusted. A cluster that came back is trusted again
     once it has been heard for a time that doubles with each loss."""
+    lent: Mapping[messages.PoolKey, Lent] = field(default_factory=dict)
+    """Pools that report fewer devices than replicas that are ready there hold."""
     will_s: float | None = None
     """When the last will of the agent in force came, until it is believed or the agent is heard again."""
     has_left: bool = False
@@ -231,6 +246,15 @@ class World:
     def is_routable(self, cluster: str) -> bool:
         """Whether requests may be sent to `cluster` now."""
         return self.phase_for_routing(cluster) in (Phase.READY, Phase.UNKNOWN)
+
+    def pools_of(self, cluster: str, now_s: float) -> tuple[messages.PoolReport, ...]:
+        """The pools of a cluster's newest report, and for a while what ready replicas hold of those that shrank."""
+        state = self.clusters[cluster]
+        reported = state.report.pools if state.report is not None else ()
+        lent = {key: one.pool for key, one in state.lent.items() if now_s - one.since_s < self.timing.device_grace_s}
+        if not lent:
+            return reported
+        return (*(lent.pop(pool.key, pool) for pool in reported), *(lent[key] for key in sorted(lent)))
 
     def is_settled(self, now_s: float) -> bool:
         """Whether every cluster has been heard or has had the time to be: before that, nothing is decided."""

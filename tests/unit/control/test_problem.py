@@ -197,3 +197,32 @@ def test_names_go_there_and_back() -> None:
     assert asked.theirs({("chat", "fra", L4): 2, ("ghost", "fra", L4): 1, ("chat", "fra", L4_SPOT): 0}) == {
         ("chat", "fra/NVIDIA-L4/on-demand"): 2
     }
+
+
+@pytest.mark.parametrize(
+    "pools", [(), (messages.PoolReport(key=L4, vram_gib=24, allocatable=0, free=0),)], ids=["gone", "zero"]
+)
+def test_devices_that_ready_replicas_hold_count_while_their_plugin_restarts(
+    pools: tuple[messages.PoolReport, ...],
+) -> None:
+    """Each restart of a kubelet would move every replica of a node that serves on, and at a higher price."""
+    running = (messages.ReplicaReport(model="chat", pool=L4, desired=4, ready=4, scheduled=4),)
+    target = {("chat", "fra", L4): 4}
+    full = messages.PoolReport(key=L4, vram_gib=24, allocatable=8, free=4)
+    before = heard(world("fra", "iad"), a_report("fra", seq=7, pools=(full,), replicas=running), now_s=NOW_S)
+    after = heard(before, a_report("fra", seq=8, pools=pools, replicas=running), now_s=NOW_S + 10)
+    still = ask(after, target, now_s=NOW_S + 20)
+    (pool,) = [one for one in still.problem.pools if one.name == "fra/NVIDIA-L4/on-demand"]
+    assert (pool.devices, pool.vram_gib, pool.usd_per_device_hour) == (4, 24, 1.0), "what is held, and none beside it"
+    (late,) = [
+        one for one in ask(after, target, now_s=NOW_S + 700).problem.pools if one.name == "fra/NVIDIA-L4/on-demand"
+    ]
+    assert late.devices == 0, "a grace, not for ever"
+    ended = msgspec.structs.replace(running[0], ready=0)
+    gone = heard(after, a_report("fra", seq=9, pools=pools, replicas=(ended,)), now_s=NOW_S + 20)
+    (pool,) = [
+        one for one in ask(gone, target, now_s=NOW_S + 30).problem.pools if one.name == "fra/NVIDIA-L4/on-demand"
+    ]
+    assert pool.devices == 0, "nothing that is ready holds them"
+    back = heard(after, a_report("fra", seq=9, pools=(full,), replicas=running), now_s=NOW_S + 20)
+    assert back.clusters["fra"].lent == {}
