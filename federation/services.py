@@ -13,6 +13,7 @@ from federation.adapters.solver import Solver, SolverError
 from federation.adapters.store import Store, StoreFull
 from federation.api import render, views
 from federation.api.server import Refused, not_found
+from federation.control import setbacks
 from federation.control.plan import Change
 from federation.loops.hub import Hub, Thought
 from federation.loops.policies import Desk, Kept, Rejected
@@ -54,7 +55,9 @@ class ControllerServices:
 
     def is_ready(self) -> str:
         """Why this controller should not be asked yet, or nothing."""
-        return "" if self.link.is_connected else "not connected to the broker"
+        if not self.link.is_connected:
+            return "not connected to the broker"
+        return "not hearing the broker" if self.hub.world.deaf else ""
 
     def events_after(self, event_id: int) -> Sequence[views.EventView]:
         """Events newer than one; all that are kept when it is unknown here (another start's numbers)."""
@@ -86,7 +89,7 @@ class ControllerServices:
             found = await self._solver.explain(thought.formulated.problem, thought.answer.solution, model)
         except SolverError as error:
             raise Refused(503, "SolverFailed", str(error), "try again") from error
-        view = self._explanation(found)
+        view = self._with_setbacks(model, self._explanation(found))
         if cluster is None:
             return view
         verdicts = tuple(one for one in view.clusters if one.cluster == cluster)
@@ -119,6 +122,22 @@ class ControllerServices:
             hint = f"placed models: {', '.join(sorted(names)) or 'none'}"
             raise Refused(404, "NotFound", f"model {model} is not placed", hint)
         return thought
+
+    def _with_setbacks(self, model: str, view: views.ExplanationView) -> views.ExplanationView:
+        """With clusters in which the model did not become ready told as such: the engine knows of no room there."""
+        now_s = self.clock.monotonic_s()
+        told = {
+            key[1]: setbacks.sentence(one, now_s)
+            for key, one in self.hub.world.setbacks.backoffs.items()
+            if key[0] == model
+        }
+        clusters = tuple(
+            msgspec.structs.replace(one, code="BackOff", reason=told[one.cluster])
+            if one.cluster in told and not one.replicas
+            else one
+            for one in view.clusters
+        )
+        return msgspec.structs.replace(view, clusters=clusters)
 
     def _explanation(self, found: reasons.Explanation) -> views.ExplanationView:
         return msgspec.convert(self._of_plan(found), views.ExplanationView)

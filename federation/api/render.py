@@ -6,11 +6,11 @@ What is not known is said as null, never as zero, and unknown is never called ok
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from federation.api import views
-from federation.control import latency
+from federation.control import latency, setbacks
 from federation.control.plan import Plan, Route, Routes, Share
 from federation.policy import documents
 from federation.state.phases import Phase
@@ -285,8 +285,21 @@ class _Drawing:
         )
 
     def _conditions(self, state: ClusterState) -> tuple[views.ConditionView, ...]:
-        told = state.report.conditions if state.report is not None else ()
+        told = (*(state.report.conditions if state.report is not None else ()), *self._own_conditions(state))
         return tuple(views.ConditionView(type=one.type, object=one.object, message=one.message) for one in told)
+
+    def _own_conditions(self, state: ClusterState) -> Iterator[messages.Condition]:
+        """What the controller itself finds wrong with a cluster."""
+        subject = f"cluster/{state.name}"
+        if abs(state.skew_s) > self.world.timing.skew_s:
+            text = f"its agent's clock is {state.skew_s:+.0f} s from the controller's; nothing is ordered by it"
+            yield messages.Condition(type="ClockSkew", object=subject, message=text)
+        if state.disputed_with and state.report is not None:
+            text = f"a second agent ({state.disputed_with}) reports under this name beside {state.report.boot_id}"
+            yield messages.Condition(type="NameTaken", object=subject, message=text)
+        for key, one in sorted(state.lent.items()):
+            text = f"{one.pool.allocatable} devices of {key.text} are held by ready replicas and offered by no node"
+            yield messages.Condition(type="DevicesMissing", object=subject, message=text)
 
     def _replicas(self, cluster: str) -> tuple[views.ReplicasView, ...]:
         keys = {key for key in [*self.desired, *self.ready] if key[1] == cluster}
@@ -484,6 +497,13 @@ class _Drawing:
             soft.append(f"{late:.1f} of {asked:.1f} requests per second are later than the objective")
         if ready < desired:
             soft.append(f"{desired - ready} of {desired} replicas are not ready")
+        now_s = self.scene.now_s
+        backoffs = sorted(self.world.setbacks.backoffs.items(), key=lambda one: one[0])
+        soft += [setbacks.sentence(one, now_s) for key, one in backoffs if key[0] == name]
+        if not_hunted := setbacks.why_not_hunted(self.world, self.world.setbacks, name, now_s):
+            bad.append(not_hunted)
+        if (version := self.scene.plan.versions.get(name)) is not None and version.refused:
+            soft.append(f"its newest version does not start ({version.refused}): the one before serves")
         bad += [text for text in self.scene.plan.shortfalls if name in text]
         state: views.WorstState = "bad" if bad else "degraded" if soft else "ok"
         return state, tuple(bad + soft)

@@ -321,6 +321,20 @@ def _recent(history: History, model: str, now_s: float) -> tuple[float, ...]:
     return tuple(at_s for at_s in history.moved_s.get(model, ()) if now_s - at_s < HOUR_S)
 
 
+def without_future(history: History, now_s: float) -> History:
+    """The history with nothing later than now: a clock that was wrong for a moment would forbid changes for years.
+
+    The same object where nothing is later.
+    """
+    instants = (*history.changed_s.values(), *(at_s for times in history.moved_s.values() for at_s in times))
+    if all(at_s <= now_s for at_s in instants):
+        return history
+    return History(
+        changed_s={model: min(at_s, now_s) for model, at_s in history.changed_s.items()},
+        moved_s={model: tuple(min(at_s, now_s) for at_s in times) for model, times in history.moved_s.items()},
+    )
+
+
 def _remember(question: Question, verdicts: Sequence[Verdict]) -> History:
     changed = dict(question.history.changed_s)
     moved = {name: _recent(question.history, name, question.now_s) for name in question.history.moved_s}

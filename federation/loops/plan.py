@@ -22,6 +22,7 @@ from federation.control.problem import Formulated
 from federation.loops.hub import Hub, Thought
 from federation.loops.steer import NewTarget, Steer
 from federation.policy.documents import Disruption
+from federation.state.reduce import Note
 from federation.state.world import PlacementKey, World
 
 log = structlog.get_logger("plan")
@@ -63,6 +64,11 @@ class Planner:
             hub.may_take_over = hub.is_ordered_to_lead = False
         elif outvoted := hub.outvoted():
             return outvoted
+        history = decide.without_future(hub.plan.history, hub.clock.wall_s())
+        if history is not hub.plan.history:
+            text = "changes of placement are marked later than this machine's clock: it went back, or was wrong before"
+            hub.tell(Note(type="Warning", reason="ClockWentBack", object="controller", message=text))
+            hub.plan = replace(hub.plan, history=history)
         formulated = await hub.formulate(world, now_s)
         try:
             answer = await self._solver.solve(formulated.problem, formulated.present)

@@ -217,8 +217,10 @@ class Steer:
         told = intent.workloads(world.documents, desired, stops, advanced.versions)
         digests = {name: intent.digest(told.get(name, ())) for name in sorted(world.clusters)}
         changed = new is not None or desired != plan.desired_by_key() or digests != plan.digests
-        changed = changed or (advanced.settled, advanced.versions) != (plan.settled, plan.versions)
+        changed = changed or advanced.versions != plan.versions
         if not changed:
+            if advanced.settled != plan.settled:
+                hub.plan = replace(plan, settled=advanced.settled)  # kept with the next commit: seen again until then
             if routes is not hub.routes:
                 await self._store.save_routes(routes)
                 hub.routes = routes

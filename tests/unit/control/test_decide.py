@@ -222,3 +222,11 @@ def test_what_is_taken_whole_is_priced_as_it_was_answered() -> None:
     """Rounding would make a plan's cost another one than the engine's."""
     question = a_question({}, {("chat", "fra"): 1}, pools=(pool("fra"),))
     assert decide.appraise(question, decide.decide(question)) is question.solution
+
+
+def test_a_clock_that_was_wrong_once_forbids_no_change_for_years() -> None:
+    """No model would move by choice until the year that the clock had said, over restarts too."""
+    history = History(changed_s={"chat": 4e9, "other": 5.0}, moved_s={"chat": (4e9, 4e9), "other": (5.0,)})
+    now = decide.without_future(history, 1000.0)
+    assert now == History(changed_s={"chat": 1000.0, "other": 5.0}, moved_s={"chat": (1000.0, 1000.0), "other": (5.0,)})
+    assert decide.without_future(now, 1000.0) is now
