@@ -95,7 +95,9 @@ class _Check:
         for model in self.problem.models:
             yield from self._floors(model)
             yield from self._spot(model)
-            yield from self._budget(model)
+            yield from self._starts(model)
+            yield from self._most(model)
+        yield from self._budgets()
         yield from _flows(self.names, self.solution.flows, self.solution.unserved)
         yield from _loads(self.solution.flows, self._capacity())
         yield from self._cost()
@@ -225,7 +227,33 @@ class _Check:
         if spot > model.spot_max_fraction * total + 1e-9 and free > 0:
             yield Violation(rule="spot", subject=model.name, detail=f"{spot} of {total}")
 
-    def _budget(self, model: Model) -> Iterator[Violation]:
+    def _most(self, model: Model) -> Iterator[Violation]:
+        """More replicas than policy lets the model have; where held ones alone are more, no other may run."""
+        if model.max_replicas is None:
+            return
+        total = sum(count for _, count in self.by_model[model.name])
+        if total > max(model.max_replicas, sum(n for pool, n in self.by_model[model.name] if self._is_held(pool))):
+            detail = f"{total} replicas, policy allows {model.max_replicas}"
+            yield Violation(rule="max_replicas", subject=model.name, detail=detail)
+
+    def _budgets(self) -> Iterator[Violation]:
+        """What accelerators of a policy's models cost beyond its budget, and not because held ones alone do."""
+        for budget in self.problem.budgets:
+            total = held = 0.0
+            for name in budget.models:
+                for pool, count in self.by_model[name]:
+                    shape = _shape(self.names.models[name], pool)
+                    usd = count * (shape.devices if shape is not None else 0) * pool.usd_per_device_hour
+                    total += usd
+                    held += usd if self._is_held(pool) else 0.0
+            if total > max(budget.usd_per_hour, held) + TOLERANCE_USD:
+                detail = f"{total} USD per hour, policy allows {budget.usd_per_hour}"
+                yield Violation(rule="budget", subject=budget.name, detail=detail)
+
+    def _is_held(self, pool: Pool) -> bool:
+        return self.names.clusters[pool.cluster].intake is Intake.HELD
+
+    def _starts(self, model: Model) -> Iterator[Violation]:
         """What is started beyond the budget, which nothing but a floor is worth."""
         floors = (model.min_replicas, model.min_on_demand, model.min_regions, model.pins, model.survive)
         if model.max_starts is None or any(floors):

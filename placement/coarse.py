@@ -114,10 +114,10 @@ class Coarse:
                 world.option_usd,
                 world.unserved_usd[classes.model],
                 world.option_start_usd[starting],
-                world.rule_usd,
+                np.where(world.is_limit, 0.0, world.rule_usd),
             ]
         )
-        free = np.full(count + starts + rules, INFINITE)
+        free = np.concatenate([np.full(count + starts, INFINITE), np.where(world.is_limit, 0.0, INFINITE)])
         lp.col_lower_ = np.concatenate([world.option_least.astype(float), np.zeros(count + starts + rules)])
         lp.col_upper_ = np.concatenate([world.option_most.astype(float), free])
         stock = np.maximum(world.pool_devices.astype(float), world.used_devices(world.option_least))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from placement import formulation, highs, kernel, rules
-from placement.filters import Index
+from placement.filters import Index, Option
 from placement.model import (
     Cell,
     Cost,
@@ -19,9 +19,11 @@ from placement.model import (
     Floor,
     Flow,
     Intake,
+    Limit,
     Model,
     Placed,
     Problem,
+    Reached,
     Ready,
     Routing,
     Shortfall,
@@ -110,6 +112,7 @@ def _solve_whole(index: Index, tiers: Sequence[formulation.Tier], work: int | No
         {key: count for key, count in sorted(counts.items()) if count > 0},
         relaxed.objective if whole.misses else whole.found.bound,
         device_usd=_device_usd(index, made, relaxed),
+        limit_usd={limit: -float(relaxed.duals[row]) for limit, row in made.limits.items()},
     )
 
 
@@ -241,6 +244,7 @@ def solution_of(index: Index, answer: large.Answer) -> Solution:
         answer.bound_usd_per_hour,
         answer.rates,
         device_usd=answer.device_usd,
+        limit_usd=answer.limit_usd,
     )
 
 
@@ -280,6 +284,7 @@ def _solution(
     rates: Rates | None = None,
     *,
     device_usd: Mapping[str, float],
+    limit_usd: Mapping[tuple[Limit, str], float],
 ) -> Solution:
     """Everything priced from the answer. Without `rates`, routing is found again for the whole numbers, exactly."""
     flows: list[Flow] = []
@@ -287,6 +292,7 @@ def _solution(
     shortfalls: list[Shortfall] = []
     scarce = [DevicePrice(pool=pool, usd_per_hour=usd) for pool, usd in device_usd.items() if usd > WORTH_SAYING_USD]
     scarce.sort(key=lambda one: (-one.usd_per_hour, one.pool))
+    reached = _reached(index, counts, limit_usd)
     for model in index.problem.models:
         if rates is not None:
             parts, missing = _told(index, model, rates.get(model.name, {}))
@@ -297,8 +303,10 @@ def _solution(
         flows += parts
         full = _full_continents(index, model, parts) if missing else {}
         room = _with_room(capacity_of(index, model, counts)[0], {}, parts) if full else set()
-        unserved += [_why(index, model, cell, rps, counts, scarce, room, full) for cell, rps in missing.items()]
-        shortfalls += _shortfalls(index, model, counts)
+        unserved += [
+            _why(index, model, cell, rps, counts, scarce, reached, room, full) for cell, rps in missing.items()
+        ]
+        shortfalls += _shortfalls(index, model, counts, reached)
     cost = _placed_cost(index, counts, flows, unserved)
     bound = min(bound, cost.total)
     gap = _gap(cost, bound)
@@ -312,6 +320,7 @@ def _solution(
         gap=gap,
         is_loose=gap > LOOSE_GAP,
         scarce=tuple(scarce[:MOST_SCARCE]),
+        reached=reached,
     )
 
 
@@ -332,16 +341,19 @@ def assess(
         rps = sum(overload_rps(index, model, counts, mine[model.name]).values())
         cost = replace(cost, late=cost.late + formulation.USD_PER_HOUR * rps * model.late_usd_per_1000)
     bound = min(solution.bound_usd_per_hour, cost.total)
+    limit_usd = {(one.limit, one.subject): one.usd_per_hour for one in solution.reached}
+    reached = _reached(index, counts, limit_usd)
     return replace(
         solution,
         replicas=tuple(Placed(model=m, pool=p, replicas=n) for (m, p), n in sorted(counts.items()) if n > 0),
         flows=flows,
         unserved=unserved,
-        shortfalls=tuple(one for model in problem.models for one in _shortfalls(index, model, counts)),
+        shortfalls=tuple(one for model in problem.models for one in _shortfalls(index, model, counts, reached)),
         cost=cost,
         bound_usd_per_hour=bound,
         gap=_gap(cost, bound),
         is_loose=solution.is_loose or cost.total < solution.bound_usd_per_hour - WORTH_SAYING_USD,
+        reached=reached,
     )
 
 
@@ -396,6 +408,7 @@ def _routed_as_large(index: Index, counts: Mapping[tuple[str, str], int], prices
             replace(
                 model,
                 min_replicas=0,
+                max_replicas=None,
                 min_on_demand=0,
                 survive=None,
                 spot_max_fraction=1.0,
@@ -406,6 +419,7 @@ def _routed_as_large(index: Index, counts: Mapping[tuple[str, str], int], prices
         ),
         current=(),
         room=(),
+        budgets=(),
     )
     return large.route(Index(running), counts, np.array(prices))
 
@@ -417,6 +431,30 @@ def devices_used(index: Index, counts: Mapping[tuple[str, str], int]) -> default
         shape = index.models[name].shape_for(index.pools[pool_name]) if name in index.models else None
         used[pool_name] += count * (shape.devices if shape is not None else 0)
     return used
+
+
+def used_of(index: Index, limit: Limit, subject: str, counts: Ready) -> tuple[float, float]:
+    """(what so many replicas take of a limit, policy's limit): replicas, or USD per hour."""
+    if limit == "max_replicas":
+        most = index.models[subject].max_replicas
+        return float(sum(n for (name, _), n in counts.items() if name == subject)), math.inf if most is None else most
+    budget = next(one for one in index.problem.budgets if one.name == subject)
+    usd = 0.0
+    for name in budget.models:
+        for option in index.options(index.models[name]):
+            usd += counts.get((name, option.pool.name), 0) * option.shape.devices * option.pool.usd_per_device_hour
+    return usd, budget.usd_per_hour
+
+
+def _reached(index: Index, counts: Ready, limit_usd: Mapping[tuple[Limit, str], float]) -> tuple[Reached, ...]:
+    """The limits that leave no room for the smallest replica that they count."""
+    found = []
+    for rule in rules.limits(index):
+        used, most = used_of(index, rule.limit, rule.subject, counts)
+        if used + min(rule.terms.values()) > most + ROUND:
+            usd = max(0.0, limit_usd.get((rule.limit, rule.subject), 0.0))
+            found.append(Reached(limit=rule.limit, subject=rule.subject, used=used, most=most, usd_per_hour=usd))
+    return tuple(sorted(found))
 
 
 def capacity_of(index: Index, model: Model, counts: Mapping[tuple[str, str], int]) -> tuple[Capacity, Capacity]:
@@ -521,6 +559,7 @@ def _why(
     rps: float,
     counts: Mapping[tuple[str, str], int],
     scarce: Sequence[DevicePrice],
+    reached: Sequence[Reached],
     room: set[str],
     full: Mapping[str, float],
 ) -> Unserved:
@@ -537,6 +576,9 @@ def _why(
         if elsewhere and not free:
             code = UnservedCode.CONTINENT_CAP
             reason = f"{_cap_says(model, cell)}; {elsewhere[0]} has room"
+        elif free and (limit := _limit_of(index, model, cell, free, counts, reached)) is not None:
+            code = UnservedCode.MAX_REPLICAS if limit.limit == "max_replicas" else UnservedCode.BUDGET
+            reason = f"{limit.says}; {free[0]} has free devices: {_raise(limit)}"
         elif free:
             code = UnservedCode.PRICE
             reason = (
@@ -550,6 +592,49 @@ def _why(
                 f"{_would_save(index, model, able, scarce)}"
             )
     return Unserved(model=model.name, cell=cell.name, requests_per_second=rps, code=code, reason=reason)
+
+
+def _limit_of(
+    index: Index, model: Model, cell: Cell, clusters: Iterable[str], counts: Ready, reached: Sequence[Reached]
+) -> Reached | None:
+    """The limit that keeps the model from one more replica in these clusters that would be worth it, if one does."""
+    within = set(clusters)
+    unserved_usd = formulation.USD_PER_HOUR * model.unserved_usd_per_1000
+    worth = []
+    for option in index.options(model):
+        cluster, usd = option.pool.cluster, option.shape.devices * option.pool.usd_per_device_hour
+        if cluster in within and counts.get((model.name, option.pool.name), 0) < option.most:
+            latency_ms = index.latency_ms(model, cell.name, cluster)
+            served_usd = formulation.served_usd_per_rps(model, index.clusters[cluster], latency_ms)
+            if usd / (option.shape.requests_per_second * model.target_utilisation) + served_usd < unserved_usd:
+                worth.append(option)
+    return next(iter(_limits_on(index, model, worth, counts, reached)), None)
+
+
+def _limits_on(
+    index: Index, model: Model, options: Sequence[Option], counts: Ready, reached: Sequence[Reached]
+) -> list[Reached]:
+    """The limits that leave no room for one more replica of the model in any of these options.
+
+    A budget may have something left and still be one: when no replica fits in what is left.
+    """
+    keys = [(model.name, option.pool.name) for option in options]
+    saves = {(one.limit, one.subject): one.usd_per_hour for one in reached}
+    found = []
+    for rule in rules.limits(index) if keys else ():
+        used, most = used_of(index, rule.limit, rule.subject, counts)
+        if used + min(rule.terms.get(key, 0.0) for key in keys) > most + ROUND and not rule.terms.keys().isdisjoint(
+            keys
+        ):
+            usd = saves.get((rule.limit, rule.subject), 0.0)
+            found.append(Reached(limit=rule.limit, subject=rule.subject, used=used, most=most, usd_per_hour=usd))
+    return found
+
+
+def _raise(limit: Reached) -> str:
+    if limit.limit == "max_replicas":
+        return f"raise availability.maxReplicas of the policy of {limit.subject}"
+    return f"raise budget.maxUsdPerHour of {limit.subject}"
 
 
 def _would_save(index: Index, model: Model, able: set[str], scarce: Sequence[DevicePrice]) -> str:
@@ -659,9 +744,10 @@ def _with_free_devices(
     )
 
 
-def _shortfalls(index: Index, model: Model, counts: Mapping[tuple[str, str], int]) -> list[Shortfall]:
+def _shortfalls(index: Index, model: Model, counts: Ready, reached: Sequence[Reached]) -> list[Shortfall]:
     options = index.options(model)
     mine = [counts.get((model.name, option.pool.name), 0) for option in options]
+    limits = "; ".join(one.says for one in _limits_on(index, model, options, counts, reached))
     missed: dict[tuple[Floor, str], Shortfall] = {}
     for rule in rules.floors(index, model, options):
         placed = sum(term * mine[at] for at, term in rule.terms.items())
@@ -673,23 +759,30 @@ def _shortfalls(index: Index, model: Model, counts: Mapping[tuple[str, str], int
                 subject=rule.subject,
                 wanted=rule.lower,
                 placed=placed,
-                reason=_why_missed(model, rule, placed),
+                reason=_why_missed(model, rule, placed, limits),
             )
     regions = {index.clusters[option.pool.cluster].region for at, option in enumerate(options) if mine[at]}
     if len(regions) < model.min_regions:
-        text = f"{model.name}: in {len(regions)} of {model.min_regions} regions that policy asks; no other has devices"
+        text = f"{model.name}: in {len(regions)} of {model.min_regions} regions that policy asks; "
         missed["min_regions", ""] = Shortfall(
-            model=model.name, rule="min_regions", wanted=model.min_regions, placed=len(regions), reason=text
+            model=model.name,
+            rule="min_regions",
+            wanted=model.min_regions,
+            placed=len(regions),
+            reason=text + (limits or "no other has devices"),
         )
     return [missed[key] for key in sorted(missed)]
 
 
-def _why_missed(model: Model, rule: rules.Rule, placed: float) -> str:
+def _why_missed(model: Model, rule: rules.Rule, placed: float, limits: str) -> str:
+    """Args: limits: what of policy's own limits is in the way, or nothing: then devices are."""
     if rule.floor == "survive":
         return (
             f"{model.name}: without {rule.subject} only {placed:.1f} of {rule.lower:.1f} requests per second that "
-            "policy protects could be served; nowhere else are there devices for the rest"
+            f"policy protects could be served; {limits or 'nowhere else are there devices for the rest'}"
         )
     whose = {"pin": f"pinned to {rule.subject}", "min_on_demand": "that policy asks off spot"}
     asked = whose.get(rule.floor, "that policy asks")
+    if limits:
+        return f"{model.name}: only {placed:.0f} of {rule.lower:.0f} replicas {asked} may run; {limits}"
     return f"{model.name}: only {placed:.0f} of {rule.lower:.0f} replicas {asked} have devices that fit"

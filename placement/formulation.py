@@ -13,6 +13,7 @@ Rows:
   spot       sum over spot n <= fraction * sum n               per m
   continents sum x that leave <= fraction * demand             per m that is capped, and continent of users
   tiers      sum z <= what their priority must leave           per priority that is short
+  limits     sum of replicas, or of what they cost <= most     per m with a most, and per budget
 Requests go to a cluster, not to a pool of it: which pool serves them is the cluster's own business.
 """
 
@@ -27,7 +28,7 @@ from placement import rules
 from placement.filters import Index, Option
 from placement.highs import Found, Programme
 from placement.kernel import Facility
-from placement.model import Cluster, Floor, Intake, Model, Problem
+from placement.model import Cluster, Floor, Intake, Limit, Model, Problem
 
 USD_PER_HOUR = 3.6
 """One request per second is 3,600 an hour; prices are per 1,000."""
@@ -52,6 +53,8 @@ class Formulation:
     unserved: dict[tuple[str, str], int] = field(default_factory=dict)
     devices: dict[str, int] = field(default_factory=dict)
     """Pool -> its row."""
+    limits: dict[tuple[Limit, str], int] = field(default_factory=dict)
+    """(limit, its subject) -> its row."""
     facilities: list[Facility] = field(default_factory=list)
     """A model in a cluster: what is served there, by which replicas."""
 
@@ -122,6 +125,9 @@ def formulate(
         held = index.clusters[pool.cluster].intake is Intake.HELD
         if not held:
             made.devices[name] = made.programme.row(terms, upper=float(pool.devices))
+    for one in rules.limits(index):
+        columns = {made.replicas[key]: term for key, term in one.terms.items()}
+        made.limits[one.limit, one.subject] = made.programme.row(columns, upper=one.upper)
     for tier in tiers:
         columns = {column: 1.0 for (model, _), column in made.unserved.items() if model in tier.models}
         made.programme.row(columns, upper=tier.unserved_rps)

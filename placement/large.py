@@ -11,7 +11,7 @@ Effort is counted in nodes of branch and bound, never in seconds, so the same pr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,11 +19,12 @@ from placement import classes, prices
 from placement.classes import Grain
 from placement.coarse import DUST_RPS, WHOLE, Coarse
 from placement.filters import Index
+from placement.model import Limit
 from placement.number import Numbered, number
 from placement.part import Part, searched
 from placement.prices import Prices
 from placement.standing import Standing, told
-from placement.world import Floats, Ints, World
+from placement.world import Bools, Floats, Ints, World
 
 PRICING = Grain(classes=400, near=1.5, alike=3)
 PLANNING = Grain(classes=600, near=1.5, alike=2)
@@ -47,13 +48,14 @@ class Answer:
     """A plan, and what it was found with.
 
     `counts`: (model, pool) -> replicas. `rates`: model -> (cell, cluster) -> requests per second. `device_usd`: pool ->
-    USD per hour that one more device would save.
+    USD per hour that one more device would save; `limit_usd` the same of limits, by limit and subject.
     """
 
     counts: dict[tuple[str, str], int]
     rates: dict[str, dict[tuple[str, str], float]]
     bound_usd_per_hour: float
     device_usd: dict[str, float]
+    limit_usd: dict[tuple[Limit, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +79,13 @@ def solve(index: Index, *, work: int = WORK) -> Answer:
 def answer_of(standing: Standing, prices: Prices, bound_usd_per_hour: float) -> Answer:
     """What was planned, by name."""
     pools = zip(standing.numbered.pools, prices.device, strict=True)
+    limits = zip(standing.numbered.limits, prices.rule[standing.numbered.world.is_limit], strict=True)
     return Answer(
         counts=standing.counts(),
         rates=standing.rates(),
         bound_usd_per_hour=bound_usd_per_hour,
         device_usd={name: float(usd) for name, usd in pools},
+        limit_usd={limit: float(usd) for limit, usd in limits},
     )
 
 
@@ -215,33 +219,51 @@ def _model_by_model(
         def decided(others: Floats, at: int = at, mine: Ints = mine) -> Part:
             free = (stock - world.used_devices(others))[world.option_pool[mine]]
             room = np.maximum(np.floor(free / world.option_devices[mine] + 1e-9), world.option_least[mine])
-            return _of_model(index, plan, at, mine, np.minimum(world.option_most[mine], room), down[mine], work)
+            most = np.minimum(world.option_most[mine], room)
+            return _of_model(index, plan, at, mine, most, down[mine], world.taken(others), work)
 
         part = decided(others)
         if part.short.any() and (others > world.option_least)[lower].any():
             part = decided(np.where(lower, world.option_least, others))
         replicas[mine], flows[part.ways], waiting[mine] = part.replicas, part.flows, False
-        gone = lower & (world.used_devices(replicas) > stock)[world.option_pool]
+        gone = lower & ((world.used_devices(replicas) > stock)[world.option_pool] | _beyond(world, replicas))
         replicas[gone] = world.option_least[gone]
         if part.misses:
             missing.add(at)
     return replicas.astype(np.int64), flows, frozenset(missing)
 
 
+def _beyond(world: World, replicas: Floats) -> Bools:
+    """[O] whether an option is counted by a limit that so many replicas are beyond."""
+    beyond = world.taken(replicas) < world.rule_lower - WHOLE * np.maximum(1.0, np.abs(world.rule_lower))
+    made = np.zeros(len(replicas), dtype=bool)
+    made[world.rule_option[(beyond & world.is_limit)[world.rule_of]]] = True
+    return made
+
+
 def _rounded_up(plan: Coarse, down: Floats) -> Floats:
-    """[O] `down`, and one more of each that has a fraction, where the pool has the devices: large replicas first."""
+    """[O] `down`, and one more of each that has a fraction, where the pool has the devices and limits let it be: large
+    replicas first."""
     world = plan.world
     replicas, taken, part = down.copy(), world.used_devices(down), plan.replicas - down
+    left, limits = world.taken(down) - world.rule_lower, world.limits_of
     for option in np.lexsort((-part, -world.option_devices)):
         pool, devices = world.option_pool[option], world.option_devices[option]
         if part[option] > WHOLE and taken[pool] + devices <= world.pool_devices[pool]:
+            if any(left[rule] + term < -WHOLE for rule, term in limits.get(int(option), ())):
+                continue
             replicas[option] += 1
             taken[pool] += devices
+            for rule, term in limits.get(int(option), ()):
+                left[rule] += term
     return replicas
 
 
-def _of_model(index: Index, plan: Coarse, at: int, mine: Ints, most: Floats, down: Floats, work: int) -> Part:
-    """One model's part on the devices that others leave: `most` and, rounded `down`, what the fractions say [mine]."""
+def _of_model(
+    index: Index, plan: Coarse, at: int, mine: Ints, most: Floats, down: Floats, beside: Floats, work: int
+) -> Part:
+    """One model's part of what others leave: `most` replicas and, rounded `down`, what the fractions say [mine];
+    `beside` [R] is minus what the others take of limits."""
     world = plan.world
     ways = np.flatnonzero(plan.classes.model[plan.way_class] == at)
     least = world.option_least[mine].astype(float)
@@ -253,13 +275,13 @@ def _of_model(index: Index, plan: Coarse, at: int, mine: Ints, most: Floats, dow
     is_open = near | (plan.replicas[mine] - down > WHOLE)
     for _ in range(2):
         lower, upper = np.where(is_open, open_from, whole), np.where(is_open, most, whole)
-        part = searched(index, plan, at, ways, lower, upper, work)
+        part = searched(index, plan, at, ways, lower, upper, work, beside=beside)
         if part is None or not part.short.any():
             break
         would = np.unique(plan.way[ways[part.short[plan.way_class[ways]]]])
         is_open |= np.isin(world.node_cluster[world.option_node[mine]], would)
     for misses in (False, True):
-        part = part or searched(index, plan, at, ways, least, most, work, misses=misses)
+        part = part or searched(index, plan, at, ways, least, most, work, beside=beside, misses=misses)
     if part is None:
         raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
     return part

@@ -743,6 +743,14 @@ def clear(f: Facts, s: State, pool: int, options: Ints) -> None:
 
 
 @bare
+def retrench(f: Facts, s: State, limit: int, options: Ints) -> None:
+    """What is beyond a limit gives up replicas of these options, one option after the other."""
+    for option in options:
+        while s.kept[limit] < f.rule_lower[limit] - ROUNDING and s.replicas[option] > f.option_least[option]:
+            _change(f, s, option, -1)
+
+
+@bare
 def approach(f: Facts, s: State, options: Ints, wanted: Ints) -> None:
     """As many replicas of these options as wanted, as far as rules, bounds, devices and what they serve let it be."""
     for place in range(len(options)):

@@ -224,10 +224,13 @@ class Mending:
         low = np.minimum(np.clip(np.minimum(before, np.floor(before + aim.change[mine])) - 1, least, most), high)
         is_open = changes | (aim.near[mine] & np.isin(cluster, coarse.way[ways]))
         held = Held(load_rps=standing.load_rps, away_rps=standing.away_rps)
+        beside = world.taken(np.where(world.option_model == at, 0, standing.replicas))
 
         def found(lower: Ints, upper: Ints) -> Part | None:
             bounds = lower.astype(float), upper.astype(float)
-            return searched(self._index, coarse, at, ways, *bounds, aim.work, gap=aim.gap, usd=aim.usd, held=held)
+            return searched(
+                self._index, coarse, at, ways, *bounds, aim.work, gap=aim.gap, usd=aim.usd, held=held, beside=beside
+            )
 
         made = found(np.where(is_open, low, now), np.where(is_open, high, now))
         if made is None:

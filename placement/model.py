@@ -2,7 +2,8 @@
 
 Everything is priced in US dollars per hour. A hard rule is never a price: capacity, fit by product and VRAM, residency,
 the part that other continents may serve, minimum replicas and regions, surviving the loss of a domain, the spot
-fraction, pins, cordons. What cannot be served within the hard rules stays unserved, counted and explained.
+fraction, pins, cordons, limits. What cannot be served within the hard rules stays unserved, counted and explained.
+Limits (the most replicas of a model, a budget) are stronger than floors: a floor that they leave no room for is missed.
 
 Order never reaches an answer: `Problem` sorts its parts by name, so that the same world gives the same bytes.
 """
@@ -174,6 +175,8 @@ class Model:
     priority: int = 0
     """In a shortage a model is served before all of lower priority, whatever its prices."""
     min_replicas: int = 0
+    max_replicas: int | None = None
+    """None for any number."""
     min_on_demand: int = 0
     """Replicas that cannot be taken away: on demand or reserved."""
     min_regions: int = 0
@@ -275,6 +278,15 @@ class Room:
     replicas: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Budget:
+    """At most so much may the accelerators of all replicas of these models cost together; `name` is the policy's."""
+
+    name: str
+    models: tuple[str, ...]
+    usd_per_hour: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One planning question. `current` is what is desired now; it prices moves and bounds cordoned and held clusters.
@@ -294,9 +306,10 @@ class Problem:
     """The one-off cost of a start is spread over this many hours."""
     room: tuple[Room, ...] = ()
     """A (model, pool) that is not named is bounded by the pool's devices alone."""
+    budgets: tuple[Budget, ...] = ()
 
     def __post_init__(self) -> None:
-        for part in ("clusters", "pools", "models", "cells", "demands", "current", "room"):
+        for part in ("clusters", "pools", "models", "cells", "demands", "current", "room", "budgets"):
             object.__setattr__(self, part, tuple(sorted(getattr(self, part))))
         if not isinstance(self.paths, RttMatrix):
             object.__setattr__(self, "paths", tuple(sorted(self.paths)))
@@ -322,6 +335,8 @@ class Problem:
         _once("room", ((room.model, room.pool) for room in self.room))
         _known("room for model", (room.model for room in self.room), models)
         _known("room in pool", (room.pool for room in self.room), pools)
+        _unique("budget", (budget.name for budget in self.budgets))
+        _known("budget of model", (name for budget in self.budgets for name in budget.models), models)
 
     def rtt_ms(self) -> Mapping[tuple[str, str], float]:
         """(cell, cluster) -> round trip, of those that are known."""
@@ -380,6 +395,10 @@ class UnservedCode(Enum):
     """No latency is known to any cluster that may serve them."""
     CAPACITY = "capacity"
     """Every device that fits, and may serve them, is taken."""
+    MAX_REPLICAS = "max-replicas"
+    """There are free devices, and the model has all the replicas that policy lets it have."""
+    BUDGET = "budget"
+    """There are free devices, and what the policy's models may cost together is spent."""
     PRICE = "price"
     """Serving would cost more than policy says an unserved request costs."""
     WARMING = "warming"
@@ -434,6 +453,37 @@ class DevicePrice:
     usd_per_hour: float
 
 
+Limit = Literal["max_replicas", "budget"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Reached:
+    """A limit that leaves no room for one more replica: `used` of `most` replicas, or USD per hour.
+
+    `subject` is the model, or the policy whose budget it is. `usd_per_hour` is what one more of it would save, at most:
+    the dual price of the relaxation.
+    """
+
+    limit: Limit
+    subject: str
+    used: float
+    most: float
+    usd_per_hour: float
+
+    @property
+    def says(self) -> str:
+        """In a sentence."""
+        saves = self.usd_per_hour > 0.005
+        if self.limit == "max_replicas":
+            more = f"; one more would save up to {self.usd_per_hour:.2f} USD an hour" if saves else ""
+            return f"{self.subject} has {self.used:.0f} replicas, and maxReplicas {self.most:.0f} allows no more{more}"
+        more = f"; each dollar more would save up to {self.usd_per_hour:.2f} USD an hour" if saves else ""
+        return (
+            f"policy {self.subject} spends {self.used:.2f} of its maxUsdPerHour {self.most:.2f}, "
+            f"and no further replica fits in it{more}"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
     """US dollars per hour, by cause. `proximity` is the tie-breaker that prefers the nearer of two equal answers."""
@@ -457,7 +507,8 @@ class Solution:
 
     `replicas` names only counts above zero. `bound_usd_per_hour` is a proven lower bound of the total cost, and `gap`
     the relative distance to it; `is_loose` says that the distance is more likely the bound's than the plan's, as in a
-    shortage. `scarce` are the pools of which another device would save money, the dearest first.
+    shortage. `scarce` are the pools of which another device would save money, the dearest first; `reached` the limits
+    that leave no room for one more replica.
     """
 
     replicas: tuple[Placed, ...]
@@ -469,6 +520,7 @@ class Solution:
     gap: float
     is_loose: bool = False
     scarce: tuple[DevicePrice, ...] = ()
+    reached: tuple[Reached, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

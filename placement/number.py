@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from placement import formulation, rules
 from placement.filters import Index, Option
-from placement.model import Intake, Model, RttMatrix
+from placement.model import Budget, Intake, Limit, Model, RttMatrix
 from placement.world import Bools, Floats, Ints, Singles, World
 
 N = TypeVar("N", bound=np.generic)
@@ -19,7 +19,8 @@ N = TypeVar("N", bound=np.generic)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numbered:
-    """A world with the meaning of its options, groups (model, cell), clusters, pools and models."""
+    """A world with the meaning of its options, groups (model, cell), clusters, pools, models and limits, which are the
+    last of its rules: (limit, its subject)."""
 
     world: World
     options: tuple[tuple[Model, Option], ...]
@@ -27,6 +28,8 @@ class Numbered:
     clusters: tuple[str, ...]
     pools: tuple[str, ...]
     models: tuple[Model, ...]
+    budgets: tuple[Budget, ...]
+    limits: tuple[tuple[Limit, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,7 @@ def since(before: Numbered, after: Numbered) -> Since | None:
     alike = [replace(model, max_starts=None) for model in before.models] == [
         replace(model, max_starts=None) for model in after.models
     ]
+    alike = alike and before.budgets == after.budgets
     if not alike or before.groups != after.groups or before.clusters != after.clusters:
         return None
     options = {(model.name, one.pool.name): at for at, (model, one) in enumerate(before.options)}
@@ -81,7 +85,8 @@ def number(index: Index) -> Numbered:
     rtt_ms = _rtt_ms(index, cell_at, cluster_at)
     caps = _caps(index, models)
     permitted, group_permit, permit_cap = _permitted(index, groups, caps, cell_at, rtt_ms)
-    made = _rules(index, models)
+    limits = rules.limits(index)
+    made = _rules(index, models) + _limits(limits, options)
     current = _ints(index.current.get((model.name, option.pool.name), 0) for model, option in options)
     start_usd = _floats(formulation.start_usd_per_hour(problem, model, option) for model, option in options)
     is_new = (current == 0) & np.array([model.max_starts is None for model, _ in options], dtype=bool)
@@ -134,6 +139,8 @@ def number(index: Index) -> Numbered:
         clusters=clusters,
         pools=tuple(pool_at),
         models=models,
+        budgets=problem.budgets,
+        limits=tuple((one.limit, one.subject) for one in limits),
     )
 
 
@@ -223,6 +230,14 @@ def _rules(index: Index, models: tuple[Model, ...]) -> list[tuple[dict[int, floa
             made.append((terms, 0.0, formulation.SHORTFALL_USD_PER_HOUR))
         first += len(options)
     return made
+
+
+def _limits(
+    limits: list[rules.UpperRule], options: list[tuple[Model, Option]]
+) -> list[tuple[dict[int, float], float, float]]:
+    """Limits as rules, as in `_rules`: what is taken of them counts below zero; they are never missed."""
+    at = {(model.name, option.pool.name): number for number, (model, option) in enumerate(options)} if limits else {}
+    return [({at[key]: -term for key, term in one.terms.items()}, -one.upper, np.inf) for one in limits]
 
 
 def _held(index: Index, pool: str) -> int:

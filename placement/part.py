@@ -53,17 +53,19 @@ def searched(
     gap: float = GAP,
     usd: float = 0.0,
     held: Held | None = None,
+    beside: Floats,
     misses: bool = False,
 ) -> Part | None:
     """The best replicas of a model within these bounds [its options], for the classes of these ways alone, or None.
 
     Args: work: nodes of branch and bound. gap, usd: of the cost this part, or so much per hour, may be left. held: what
-        the others' flows take. misses: floors may be missed, at a price.
+        the others' flows take. beside: [R] minus what other models' replicas take of limits. misses: floors may be
+        missed, at a price.
     """
     question = _Question(index, plan, at, ways, lower, upper, misses)
     question.add_starts()
     question.add_flows(held)
-    if not (question.add_rules() and question.add_regions()):
+    if not (question.add_rules(beside) and question.add_regions()):
         return None
     found = highs.solve(question.table, gap=gap, left=usd, node_limit=work, plain=True)
     if found is None:
@@ -157,18 +159,24 @@ class _Question:
         of_free = np.searchsorted(nodes, world.option_node[self._mine[self.free]])
         table.entries(rows[of_free], self.counts, -each_rps[self.free])
 
-    def add_rules(self) -> bool:
-        """Floors and the spot fraction; False where what is held breaks one."""
+    def add_rules(self, beside: Floats) -> bool:
+        """Floors, the spot fraction and limits; False where what is held breaks one."""
         world, table = self._world, self.table
         entry = np.flatnonzero(world.option_model[world.rule_option] == self._at)
         rules, of_rule = np.unique(world.rule_of[entry], return_inverse=True)
         mine, term = world.rule_option[entry] - self._first, world.rule_term[entry]
         lower = world.rule_lower[rules] - np.bincount(of_rule, weights=term * self._fixed[mine], minlength=len(rules))
-        may_miss = np.full(len(rules), self._misses)
-        if len(rules) and self._model.spot_max_fraction < 1.0:  # the last of a model's; it holds whatever is missed
-            may_miss[-1] = False
+        is_limit = world.is_limit[rules]
+        may_miss = np.full(len(rules), self._misses) & ~is_limit
+        spot = int((~is_limit).sum()) - 1
+        if spot >= 0 and self._model.spot_max_fraction < 1.0:  # the last but limits; it holds whatever is missed
+            may_miss[spot] = False
             if self._misses and self._spot_is_held():
-                lower[-1] = -np.inf
+                lower[spot] = -np.inf
+        if is_limit.any():
+            least = np.where(self._column[mine] >= 0, world.option_least[self._mine[mine]], 0)
+            always = np.bincount(of_rule, weights=term * least, minlength=len(rules))
+            lower = np.where(is_limit, np.minimum(lower - beside[rules], always), lower)
         is_free = self._column[mine] >= 0
         some = np.bincount(of_rule[is_free], minlength=len(rules)) > 0
         if (~some & ~may_miss & (lower > ROUNDING * np.maximum(1.0, np.abs(world.rule_lower[rules])))).any():

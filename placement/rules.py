@@ -4,6 +4,8 @@ Every rule reads `sum(term * replicas) >= lower`. Surviving the loss of a domain
 lost: what is left must be able to serve the protected demand. Who may serve whom is a matter of residency and of known
 latency, so the demand falls into kinds with the same permitted clusters, and (Hall's condition) it is enough that for
 every union of such permitted sets the capacity in it, less the lost domain, holds the demand that may go nowhere else.
+
+Limits read `sum(term * replicas) <= upper`, and a budget's sum goes over several models.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from placement.filters import Index, Option
-from placement.model import Floor, Model
+from placement.model import Floor, Limit, Model
 
 UNIONS = 64
 """Permitted sets that are put together, at most; more than a few come from gaps in what latency is known alone."""
@@ -27,6 +29,44 @@ class Rule:
     subject: str = ""
     terms: Mapping[int, float]
     lower: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpperRule:
+    """`sum(terms[model, pool] * replicas) <= upper`; `subject` as in `Reached`.
+
+    Held replicas cannot move: where they alone are more than policy's limit, `upper` is what they are.
+    """
+
+    limit: Limit
+    subject: str
+    terms: Mapping[tuple[str, str], float]
+    upper: float
+
+
+def limits(index: Index) -> list[UpperRule]:
+    """The most replicas of each model that has a limit, then every budget; without those that bound nothing."""
+    problem, found = index.problem, []
+    for model in problem.models:
+        if model.max_replicas is not None:
+            terms = {(model.name, option.pool.name): 1.0 for option in index.options(model)}
+            found.append(_limit(index, "max_replicas", model.name, terms, float(model.max_replicas)))
+    for budget in problem.budgets:
+        terms = {
+            (name, option.pool.name): option.shape.devices * option.pool.usd_per_device_hour
+            for name in budget.models
+            for option in index.options(index.models[name])
+            if option.pool.usd_per_device_hour > 0
+        }
+        found.append(_limit(index, "budget", budget.name, terms, budget.usd_per_hour))
+    return [one for one in found if one.terms]
+
+
+def _limit(index: Index, limit: Limit, subject: str, terms: dict[tuple[str, str], float], most: float) -> UpperRule:
+    models = {name for name, _ in terms}
+    least = {(n, option.pool.name): option.least for n in models for option in index.options(index.models[n])}
+    held = sum(term * least[key] for key, term in terms.items())
+    return UpperRule(limit=limit, subject=subject, terms=terms, upper=max(most, held))
 
 
 def floors(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:

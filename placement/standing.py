@@ -82,9 +82,19 @@ class Standing:
             options = np.flatnonzero(world.option_pool == pool)
             options = options[np.argsort(-world.option_devices[options], kind="stable")]
             local.clear(made._facts, made._state, pool, options)
+        made._retrench()
         local.release_excess(made._facts, made._state, np.arange(len(world.node_model)))
         made._serve(np.flatnonzero(made._state.left > UNSERVED_RPS))
         return made
+
+    def _retrench(self) -> None:
+        """Limits that more is taken of than they allow, as prices rose: low priority and dear requests go first."""
+        world = self._world
+        usd = world.option_usd / world.option_rps
+        for limit in np.flatnonzero(world.is_limit).tolist():
+            options = world.rule_option[world.rule_of == limit]
+            order = np.lexsort((options, -usd[options], self._priority[world.option_model[options]]))
+            local.retrench(self._facts, self._state, limit, options[order])
 
     # ---- what pays is done
 

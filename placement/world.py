@@ -33,6 +33,8 @@ class World:
     round trip and service, and `late_usd` when they take longer than the objective. `option_rps` is what plans count
     on of one replica; `option_start_usd` the price of each beyond `option_current`. A rule r reads: the sum of
     `rule_term` times replicas over its part of `rule_option` is at least `rule_lower`, or it is missed at `rule_usd`.
+    The last of the rules may be limits, which are never missed: what replicas take of them counts as less than nothing,
+    and they are over several models where these have a budget together.
     A cap c is of one model and one continent of users: of what groups with it ask for, at most `cap_rps` may leave.
     """
 
@@ -89,7 +91,7 @@ class World:
     rule_lower: Floats
     """[R]"""
     rule_usd: Floats
-    """[R]: what missing it by one costs"""
+    """[R]: what missing it by one costs; infinite of limits"""
 
     @property
     def model_node(self) -> Ints:
@@ -100,6 +102,26 @@ class World:
     def rule_of(self) -> Ints:
         """The rule of each of `rule_option`."""
         return np.repeat(np.arange(len(self.rule_lower)), np.diff(self.rule_start))
+
+    @property
+    def is_limit(self) -> Bools:
+        """[R]"""
+        made: Bools = np.isinf(self.rule_usd)
+        return made
+
+    def taken(self, replicas: Floats | Ints) -> Floats:
+        """[R] minus what so many replicas of each option take of each limit; nothing for other rules."""
+        terms = np.where(self.is_limit[self.rule_of], self.rule_term, 0.0) * replicas[self.rule_option]
+        return np.bincount(self.rule_of, weights=terms, minlength=len(self.rule_lower)).astype(np.float64)
+
+    @property
+    def limits_of(self) -> dict[int, list[tuple[int, float]]]:
+        """Option -> (limit, what one replica takes of it: less than nothing), of options that limits count."""
+        made: dict[int, list[tuple[int, float]]] = {}
+        rule_of = self.rule_of
+        for at in np.flatnonzero(self.is_limit[rule_of]).tolist():
+            made.setdefault(int(self.rule_option[at]), []).append((int(rule_of[at]), float(self.rule_term[at])))
+        return made
 
     @property
     def node_at(self) -> Ints:

@@ -146,6 +146,8 @@ def within_rules(problem: Problem, clusters: dict[str, Cluster], placed: list[tu
     for pool in problem.pools:
         if used[pool.name] > pool.devices and clusters[pool.cluster].intake is not Intake.HELD:
             return False
+    if not within_limits(problem, clusters, placed):
+        return False
     current = {(one.model, one.pool): one.replicas for one in problem.current}
     for model in problem.models:
         mine = [(pool, n) for owner, pool, _, n in placed if owner is model and n]
@@ -164,6 +166,27 @@ def within_rules(problem: Problem, clusters: dict[str, Cluster], placed: list[tu
         if len({clusters[pool.cluster].region for pool, _ in mine}) < model.min_regions:
             return False
         if sum(n for pool, n in mine if pool.market == "spot") > model.spot_max_fraction * total + 1e-9:
+            return False
+    return True
+
+
+def within_limits(problem: Problem, clusters: dict[str, Cluster], placed: list[tuple[Model, Pool, Shape, int]]) -> bool:
+    """The most replicas and budgets; what is held cannot go, and where it is too much nothing else may run."""
+    held = [one for one in placed if clusters[one[1].cluster].intake is Intake.HELD]
+    for model in problem.models:
+        total, stuck = (sum(n for owner, _, _, n in some if owner is model) for some in (placed, held))
+        if model.max_replicas is not None and total > max(model.max_replicas, stuck):
+            return False
+    for budget in problem.budgets:
+        usd, stuck_usd = (
+            sum(
+                n * shape.devices * pool.usd_per_device_hour
+                for one, pool, shape, n in some
+                if one.name in budget.models
+            )
+            for some in (placed, held)
+        )
+        if usd > max(budget.usd_per_hour, stuck_usd) + 1e-6:
             return False
     return True
 

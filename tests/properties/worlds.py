@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import structs
 
 from placement.model import (
+    Budget,
     Cell,
     Cluster,
     Demand,
@@ -84,6 +85,34 @@ def a_harder_world(
         move_horizon_h=rng.choice((1.0, 24.0)),
     )
     return made if floors else without_floors(made)
+
+
+def a_limited_world(
+    seed: int,
+    *,
+    floors: bool = True,
+    clusters: int = 4,
+    models: int = 2,
+    cells: int = 3,
+    most_devices: int = 4,
+) -> Problem:
+    """A harder world with the most replicas of some models, and budgets that models share; some leave no room for what
+    is held, or for a floor."""
+    problem = a_harder_world(
+        seed, floors=floors, clusters=clusters, models=models, cells=cells, most_devices=most_devices
+    )
+    rng = random.Random(11 * seed + 5)
+    names = [model.name for model in problem.models]
+    shared = (tuple(names),) if rng.random() < 0.6 else tuple((name,) for name in names)
+    return replace(
+        problem,
+        models=tuple(replace(one, max_replicas=rng.choice((None, None, 0, 1, 2, 4))) for one in problem.models),
+        budgets=tuple(
+            Budget(name=f"budget-{at}", models=models, usd_per_hour=rng.choice((0.0, 0.5, 2.0, 5.0, 12.0)))
+            for at, models in enumerate(shared)
+            if rng.random() < 0.8
+        ),
+    )
 
 
 def without_floors(problem: Problem) -> Problem:
