@@ -292,7 +292,7 @@ def _solution(
     shortfalls: list[Shortfall] = []
     scarce = [DevicePrice(pool=pool, usd_per_hour=usd) for pool, usd in device_usd.items() if usd > WORTH_SAYING_USD]
     scarce.sort(key=lambda one: (-one.usd_per_hour, one.pool))
-    reached = _reached(index, counts, limit_usd)
+    limits = counted(index, counts, limit_usd)
     for model in index.problem.models:
         if rates is not None:
             parts, missing = _told(index, model, rates.get(model.name, {}))
@@ -303,10 +303,8 @@ def _solution(
         flows += parts
         full = _full_continents(index, model, parts) if missing else {}
         room = _with_room(capacity_of(index, model, counts)[0], {}, parts) if full else set()
-        unserved += [
-            _why(index, model, cell, rps, counts, scarce, reached, room, full) for cell, rps in missing.items()
-        ]
-        shortfalls += _shortfalls(index, model, counts, reached)
+        unserved += [_why(index, model, cell, rps, counts, scarce, limits, room, full) for cell, rps in missing.items()]
+        shortfalls += _shortfalls(index, model, counts, limits)
     cost = _placed_cost(index, counts, flows, unserved)
     bound = min(bound, cost.total)
     gap = _gap(cost, bound)
@@ -320,7 +318,7 @@ def _solution(
         gap=gap,
         is_loose=gap > LOOSE_GAP,
         scarce=tuple(scarce[:MOST_SCARCE]),
-        reached=reached,
+        reached=_reached(limits),
     )
 
 
@@ -342,18 +340,18 @@ def assess(
         cost = replace(cost, late=cost.late + formulation.USD_PER_HOUR * rps * model.late_usd_per_1000)
     bound = min(solution.bound_usd_per_hour, cost.total)
     limit_usd = {(one.limit, one.subject): one.usd_per_hour for one in solution.reached}
-    reached = _reached(index, counts, limit_usd)
+    limits = counted(index, counts, limit_usd)
     return replace(
         solution,
         replicas=tuple(Placed(model=m, pool=p, replicas=n) for (m, p), n in sorted(counts.items()) if n > 0),
         flows=flows,
         unserved=unserved,
-        shortfalls=tuple(one for model in problem.models for one in _shortfalls(index, model, counts, reached)),
+        shortfalls=tuple(one for model in problem.models for one in _shortfalls(index, model, counts, limits)),
         cost=cost,
         bound_usd_per_hour=bound,
         gap=_gap(cost, bound),
         is_loose=solution.is_loose or cost.total < solution.bound_usd_per_hour - WORTH_SAYING_USD,
-        reached=reached,
+        reached=_reached(limits),
     )
 
 
@@ -433,28 +431,47 @@ def devices_used(index: Index, counts: Mapping[tuple[str, str], int]) -> default
     return used
 
 
-def used_of(index: Index, limit: Limit, subject: str, counts: Ready) -> tuple[float, float]:
-    """(what so many replicas take of a limit, policy's limit): replicas, or USD per hour."""
-    if limit == "max_replicas":
-        most = index.models[subject].max_replicas
-        return float(sum(n for (name, _), n in counts.items() if name == subject)), math.inf if most is None else most
-    budget = next(one for one in index.problem.budgets if one.name == subject)
-    usd = 0.0
-    for name in budget.models:
-        for option in index.options(index.models[name]):
-            usd += counts.get((name, option.pool.name), 0) * option.shape.devices * option.pool.usd_per_device_hour
-    return usd, budget.usd_per_hour
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """A limit, and what a placement takes of it: `used` of `most`; `usd_per_hour` is what one more of it would save."""
+
+    rule: rules.UpperRule
+    used: float
+    most: float
+    usd_per_hour: float
+
+    @property
+    def told(self) -> Reached:
+        """For people."""
+        return Reached(
+            limit=self.rule.limit,
+            subject=self.rule.subject,
+            used=self.used,
+            most=self.most,
+            usd_per_hour=self.usd_per_hour,
+        )
+
+    def has_room(self, term: float) -> bool:
+        """Whether a replica that takes so much of it fits."""
+        return self.used + term <= self.most + ROUND
 
 
-def _reached(index: Index, counts: Ready, limit_usd: Mapping[tuple[Limit, str], float]) -> tuple[Reached, ...]:
-    """The limits that leave no room for the smallest replica that they count."""
+def counted(index: Index, counts: Ready, limit_usd: Mapping[tuple[Limit, str], float]) -> list[Counted]:
+    """Every limit with what so many replicas take of it."""
+    budgets = {one.name: one.usd_per_hour for one in index.problem.budgets}
     found = []
     for rule in rules.limits(index):
-        used, most = used_of(index, rule.limit, rule.subject, counts)
-        if used + min(rule.terms.values()) > most + ROUND:
-            usd = max(0.0, limit_usd.get((rule.limit, rule.subject), 0.0))
-            found.append(Reached(limit=rule.limit, subject=rule.subject, used=used, most=most, usd_per_hour=usd))
-    return tuple(sorted(found))
+        most = budgets[rule.subject] if rule.limit == "budget" else index.models[rule.subject].max_replicas
+        assert most is not None, "a rule comes from a limit"
+        used = sum(term * counts.get(key, 0) for key, term in rule.terms.items())
+        usd = max(0.0, limit_usd.get((rule.limit, rule.subject), 0.0))
+        found.append(Counted(rule=rule, used=used, most=float(most), usd_per_hour=usd))
+    return found
+
+
+def _reached(limits: Sequence[Counted]) -> tuple[Reached, ...]:
+    """Those that leave no room for the smallest replica that they count."""
+    return tuple(sorted(one.told for one in limits if not one.has_room(min(one.rule.terms.values()))))
 
 
 def capacity_of(index: Index, model: Model, counts: Mapping[tuple[str, str], int]) -> tuple[Capacity, Capacity]:
@@ -559,7 +576,7 @@ def _why(
     rps: float,
     counts: Mapping[tuple[str, str], int],
     scarce: Sequence[DevicePrice],
-    reached: Sequence[Reached],
+    limits: Sequence[Counted],
     room: set[str],
     full: Mapping[str, float],
 ) -> Unserved:
@@ -576,7 +593,7 @@ def _why(
         if elsewhere and not free:
             code = UnservedCode.CONTINENT_CAP
             reason = f"{_cap_says(model, cell)}; {elsewhere[0]} has room"
-        elif free and (limit := _limit_of(index, model, cell, free, counts, reached)) is not None:
+        elif free and (limit := _limit_of(index, model, cell, free, counts, limits)) is not None:
             code = UnservedCode.MAX_REPLICAS if limit.limit == "max_replicas" else UnservedCode.BUDGET
             reason = f"{limit.says}; {free[0]} has free devices: {_raise(limit)}"
         elif free:
@@ -595,40 +612,34 @@ def _why(
 
 
 def _limit_of(
-    index: Index, model: Model, cell: Cell, clusters: Iterable[str], counts: Ready, reached: Sequence[Reached]
+    index: Index, model: Model, cell: Cell, clusters: Iterable[str], counts: Ready, limits: Sequence[Counted]
 ) -> Reached | None:
     """The limit that keeps the model from one more replica in these clusters that would be worth it, if one does."""
-    within = set(clusters)
+    within = set(clusters) if limits else set()
     unserved_usd = formulation.USD_PER_HOUR * model.unserved_usd_per_1000
     worth = []
-    for option in index.options(model):
+    for option in index.options(model) if limits else ():
         cluster, usd = option.pool.cluster, option.shape.devices * option.pool.usd_per_device_hour
         if cluster in within and counts.get((model.name, option.pool.name), 0) < option.most:
             latency_ms = index.latency_ms(model, cell.name, cluster)
             served_usd = formulation.served_usd_per_rps(model, index.clusters[cluster], latency_ms)
             if usd / (option.shape.requests_per_second * model.target_utilisation) + served_usd < unserved_usd:
                 worth.append(option)
-    return next(iter(_limits_on(index, model, worth, counts, reached)), None)
+    return next((one.told for one in limits_on(model, worth, limits)), None)
 
 
-def _limits_on(
-    index: Index, model: Model, options: Sequence[Option], counts: Ready, reached: Sequence[Reached]
-) -> list[Reached]:
+def limits_on(model: Model, options: Sequence[Option], limits: Sequence[Counted]) -> list[Counted]:
     """The limits that leave no room for one more replica of the model in any of these options.
 
     A budget may have something left and still be one: when no replica fits in what is left.
     """
     keys = [(model.name, option.pool.name) for option in options]
-    saves = {(one.limit, one.subject): one.usd_per_hour for one in reached}
-    found = []
-    for rule in rules.limits(index) if keys else ():
-        used, most = used_of(index, rule.limit, rule.subject, counts)
-        if used + min(rule.terms.get(key, 0.0) for key in keys) > most + ROUND and not rule.terms.keys().isdisjoint(
-            keys
-        ):
-            usd = saves.get((rule.limit, rule.subject), 0.0)
-            found.append(Reached(limit=rule.limit, subject=rule.subject, used=used, most=most, usd_per_hour=usd))
-    return found
+    return [
+        one
+        for one in limits
+        if not one.rule.terms.keys().isdisjoint(keys)
+        and not one.has_room(min(one.rule.terms.get(k, 0.0) for k in keys))
+    ]
 
 
 def _raise(limit: Reached) -> str:
@@ -744,10 +755,10 @@ def _with_free_devices(
     )
 
 
-def _shortfalls(index: Index, model: Model, counts: Ready, reached: Sequence[Reached]) -> list[Shortfall]:
+def _shortfalls(index: Index, model: Model, counts: Ready, limits: Sequence[Counted]) -> list[Shortfall]:
     options = index.options(model)
     mine = [counts.get((model.name, option.pool.name), 0) for option in options]
-    limits = "; ".join(one.says for one in _limits_on(index, model, options, counts, reached))
+    full = "; ".join(one.told.says for one in limits_on(model, options, limits))
     missed: dict[tuple[Floor, str], Shortfall] = {}
     for rule in rules.floors(index, model, options):
         placed = sum(term * mine[at] for at, term in rule.terms.items())
@@ -759,7 +770,7 @@ def _shortfalls(index: Index, model: Model, counts: Ready, reached: Sequence[Rea
                 subject=rule.subject,
                 wanted=rule.lower,
                 placed=placed,
-                reason=_why_missed(model, rule, placed, limits),
+                reason=_why_missed(model, rule, placed, full),
             )
     regions = {index.clusters[option.pool.cluster].region for at, option in enumerate(options) if mine[at]}
     if len(regions) < model.min_regions:
@@ -769,20 +780,20 @@ def _shortfalls(index: Index, model: Model, counts: Ready, reached: Sequence[Rea
             rule="min_regions",
             wanted=model.min_regions,
             placed=len(regions),
-            reason=text + (limits or "no other has devices"),
+            reason=text + (full or "no other has devices"),
         )
     return [missed[key] for key in sorted(missed)]
 
 
-def _why_missed(model: Model, rule: rules.Rule, placed: float, limits: str) -> str:
-    """Args: limits: what of policy's own limits is in the way, or nothing: then devices are."""
+def _why_missed(model: Model, rule: rules.Rule, placed: float, full: str) -> str:
+    """Args: full: which of policy's own limits are in the way, or nothing: then devices are."""
     if rule.floor == "survive":
         return (
             f"{model.name}: without {rule.subject} only {placed:.1f} of {rule.lower:.1f} requests per second that "
-            f"policy protects could be served; {limits or 'nowhere else are there devices for the rest'}"
+            f"policy protects could be served; {full or 'nowhere else are there devices for the rest'}"
         )
     whose = {"pin": f"pinned to {rule.subject}", "min_on_demand": "that policy asks off spot"}
     asked = whose.get(rule.floor, "that policy asks")
-    if limits:
-        return f"{model.name}: only {placed:.0f} of {rule.lower:.0f} replicas {asked} may run; {limits}"
+    if full:
+        return f"{model.name}: only {placed:.0f} of {rule.lower:.0f} replicas {asked} may run; {full}"
     return f"{model.name}: only {placed:.0f} of {rule.lower:.0f} replicas {asked} have devices that fit"

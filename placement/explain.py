@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from placement import formulation, highs
-from placement.engine import capacity_of, devices_used
+from placement.engine import capacity_of, counted, devices_used, limits_on
 from placement.filters import Filter, Index, Option
 from placement.model import Cluster, Intake, Model, Problem, Solution, UnservedCode
 
@@ -94,6 +94,8 @@ class _Explainer:
                 if not flow.within_objective:
                     self.late_in.add(flow.cluster)
         self.usable, _ = capacity_of(self.index, self.model, self.counts)
+        limit_usd = {(one.limit, one.subject): one.usd_per_hour for one in solution.reached}
+        self.limits = counted(index, self.counts, limit_usd)
 
     def explanation(self) -> Explanation:
         removed = {cluster.name: self.index.removed_by(self.model, cluster) for cluster in self.index.problem.clusters}
@@ -104,7 +106,7 @@ class _Explainer:
         asked = sum(demand.requests_per_second for demand in self.index.demands[self.model.name])
         summary = (
             f"{total} replicas in {len(placed)} of {len(verdicts)} clusters for {asked:.1f} requests per second "
-            f"within {self.model.objective_ms:g} ms{self._caps()}"
+            f"within {self.model.objective_ms:g} ms{self._caps()}{self._limits_say()}"
         )
         return Explanation(
             model=self.model.name,
@@ -113,6 +115,10 @@ class _Explainer:
             clusters=tuple(sorted(verdicts, key=lambda one: (-one.replicas, one.cluster))),
             unserved=tuple(one.reason for one in self.solution.unserved if one.model == self.model.name),
         )
+
+    def _limits_say(self) -> str:
+        """Which of policy's limits leave no room for one more replica of the model."""
+        return "".join(f"; {one.told.says}" for one in limits_on(self.model, self.options, self.limits))
 
     def _caps(self) -> str:
         """What policy lets other continents serve, and whose requests would go there if it let them serve more."""
@@ -203,6 +209,9 @@ class _Explainer:
             return self._say(cluster, 0, "SpotLimit", text)
         if self.model.max_starts is not None and self._started() >= self.model.max_starts:
             return self._say(cluster, 0, "MovesPerHour", "no more replicas may be started this hour")
+        if limits := limits_on(self.model, free, self.limits):
+            code = "MaxReplicas" if limits[0].rule.limit == "max_replicas" else "Budget"
+            return self._say(cluster, 0, code, limits[0].told.says)
         option = min(free, key=lambda one: (one.shape.devices * one.pool.usd_per_device_hour, one.pool.name))
         device = option.shape.devices * option.pool.usd_per_device_hour
         start = formulation.start_usd_per_hour(self.index.problem, self.model, option)

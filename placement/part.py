@@ -165,8 +165,9 @@ class _Question:
         entry = np.flatnonzero(world.option_model[world.rule_option] == self._at)
         rules, of_rule = np.unique(world.rule_of[entry], return_inverse=True)
         mine, term = world.rule_option[entry] - self._first, world.rule_term[entry]
-        lower = world.rule_lower[rules] - np.bincount(of_rule, weights=term * self._fixed[mine], minlength=len(rules))
+        fixed = np.bincount(of_rule, weights=term * self._fixed[mine], minlength=len(rules))
         is_limit = world.is_limit[rules]
+        lower = world.rule_lower[rules] - fixed
         may_miss = np.full(len(rules), self._misses) & ~is_limit
         spot = int((~is_limit).sum()) - 1
         if spot >= 0 and self._model.spot_max_fraction < 1.0:  # the last but limits; it holds whatever is missed
@@ -174,8 +175,8 @@ class _Question:
             if self._misses and self._spot_is_held():
                 lower[spot] = -np.inf
         if is_limit.any():
-            least = np.where(self._column[mine] >= 0, world.option_least[self._mine[mine]], 0)
-            always = np.bincount(of_rule, weights=term * least, minlength=len(rules))
+            least = world.option_least[self._mine[mine]]
+            always = np.bincount(of_rule, weights=term * least, minlength=len(rules)) - fixed
             lower = np.where(is_limit, np.minimum(lower - beside[rules], always), lower)
         is_free = self._column[mine] >= 0
         some = np.bincount(of_rule[is_free], minlength=len(rules)) > 0

@@ -139,6 +139,7 @@ def plan_view(plan: Plan) -> views.PlanView:
             )
             for change in plan.changes
         ),
+        limits=plan.limits,
     )
 
 
@@ -506,7 +507,8 @@ class _Drawing:
             soft.append(f"its newest version does not start ({version.refused}): the one before serves")
         bad += [text for text in self.scene.plan.shortfalls if name in text]
         state: views.WorstState = "bad" if bad else "degraded" if soft else "ok"
-        return state, tuple(bad + soft)
+        owners = (f"{name} ", f"policy {policy.metadata.name} ")
+        return state, (*bad, *soft, *(text for text in self.scene.plan.limits if text.startswith(owners)))
 
 
 def _by_cluster(shares: Sequence[Share]) -> dict[str, float]:

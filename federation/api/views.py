@@ -230,6 +230,7 @@ class PlanView(View, frozen=True, kw_only=True):
 
     `bound_usd_per_hour`: it is proven that no placement within the rules and the moves that policy allows now costs
     less; `gap` is the part of the cost above it. `bound_is_loose`: the gap is more likely the bound's than the plan's.
+    `limits`: models at their maxReplicas and policies at their budget, in sentences.
     """
 
     epoch: int
@@ -243,6 +244,7 @@ class PlanView(View, frozen=True, kw_only=True):
     bound_is_loose: bool
     moves: int
     changes: tuple[MoveView, ...]
+    limits: tuple[str, ...]
 
 
 class EventView(View, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 A model whose placement breaks a hard rule that the new one keeps better, or leaves users unserved that the new one
 would serve, changes at once. Any other change has to gain enough, to have waited out the dwell, and to fit in the moves
 of this hour; where it does not fit, the engine is asked again with what is left (`Decision.budgets`). Models share
-devices, so a model that may not change can be in the way of one that must: then it changes too.
+devices and budgets, so a model that may not change can be in the way of one that must: then it changes too.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from placement.filters import Index
 from placement.formulation import egress_usd_per_rps
 
 HOUR_S = 3600.0
+LIMIT_TOLERANCE = 1e-6
 UNSERVED_TOLERANCE = 0.01
 """Part of a model's demand; less than this more served is no emergency."""
 
@@ -188,7 +189,7 @@ def _why_forced(
         overfull = _devices_used(index, pool, present) > pool.devices
         if overfull and index.clusters[pool.cluster].intake is not engine.Intake.HELD:
             return f"{name} has {pool.devices} devices left, fewer than are in use"
-    broken = _broken_floor(index, model, before, after)
+    broken = _beyond_limit(index, model, present, before, after) or _broken_floor(index, model, before, after)
     if broken:
         return broken
     crowded = _crowded(index, model, before)
@@ -202,6 +203,33 @@ def _why_forced(
     if now_rps - new_rps > UNSERVED_TOLERANCE * demand:
         return f"{now_rps:.1f} requests per second are unserved or overload it, {new_rps:.1f} after"
     return ""
+
+
+def _beyond_limit(
+    index: Index, model: engine.Model, present: Counts, before: Mapping[str, int], after: Mapping[str, int]
+) -> str:
+    """The limit that the present placement is beyond and of which the model takes less in the new one, or nothing."""
+    for rule in rules.limits(index):
+        now = _taken(index, rule, present)
+        one, other = (_taken(index, rule, _keyed(model, counts)) for counts in (before, after))
+        if now > rule.upper + LIMIT_TOLERANCE and other < one - LIMIT_TOLERANCE:
+            if rule.limit == "max_replicas":
+                return f"{now:.0f} replicas, policy allows {rule.upper:.0f}"
+            return f"the models of policy {rule.subject} cost {now:.2f} USD/h, its budget is {rule.upper:.2f}"
+    return ""
+
+
+def _taken(index: Index, rule: rules.UpperRule, counts: Counts) -> float:
+    """What so many replicas take of a limit; one that no longer fits its pool still costs a device."""
+    owners = {name for name, _ in rule.terms}
+    total = 0.0
+    for (name, pool_name), count in counts.items():
+        if name in owners:
+            pool = index.pools[pool_name]
+            shape = index.models[name].shape_for(pool)
+            usd = (shape.devices if shape is not None else 1) * pool.usd_per_device_hour
+            total += count * (1.0 if rule.limit == "max_replicas" else usd)
+    return total
 
 
 def _broken_floor(index: Index, model: engine.Model, before: dict[str, int], after: dict[str, int]) -> str:
@@ -295,7 +323,8 @@ def _settle(index: Index, now: Counts, new: Counts, accepted: set[str]) -> tuple
 
 
 def _blocking(index: Index, now: Counts, new: Counts, mixed: Counts) -> set[str]:
-    """Models whose part of `mixed` differs from the engine's answer in a pool that `mixed` overfills."""
+    """Models whose part of `mixed` differs from the engine's answer in a pool that `mixed` overfills, or under a limit
+    that it is beyond."""
     blocking: set[str] = set()
     for pool in index.problem.pools:
         used = _devices_used(index, pool, mixed)
@@ -304,6 +333,10 @@ def _blocking(index: Index, now: Counts, new: Counts, mixed: Counts) -> set[str]
         for model in index.problem.models:
             if mixed.get((model.name, pool.name), 0) != new.get((model.name, pool.name), 0):
                 blocking.add(model.name)
+    for rule in rules.limits(index):
+        if _taken(index, rule, mixed) > rule.upper + LIMIT_TOLERANCE:
+            owners = {name for name, _ in rule.terms}
+            blocking |= {name for name in owners if _of(mixed, name) != _of(new, name)}
     return blocking
 
 
@@ -312,7 +345,7 @@ def _swept_along(verdict: Verdict, now: Counts, new: Counts) -> Verdict:
         model=verdict.model,
         accepted=True,
         code="MakesRoom",
-        reason=f"gives up devices that another model must have (by itself it {verdict.reason})",
+        reason=f"gives up devices or money that another model must have (by itself it {verdict.reason})",
         moves=count_moves(_of(now, verdict.model), _of(new, verdict.model)),
     )
 

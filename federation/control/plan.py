@@ -122,6 +122,8 @@ class Plan:
     """The distance to the bound is more likely the bound's than the plan's: in a shortage, say."""
     unserved: tuple[str, ...] = ()
     shortfalls: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    """Policies' limits that leave no room for one more replica, in sentences."""
     history: History = field(default_factory=History)
     generations: Mapping[str, int] = field(default_factory=dict)
     """Cluster -> the generation in which what it is told last changed."""

@@ -92,6 +92,7 @@ def formulate(
         ),
         current=_placed(counted),
         room=room,
+        budgets=_budgets(world, by_name),
     )
     return Formulated(problem=problem, present=_placed(present), keys=keys, left_out=tuple(left_out))
 
@@ -119,6 +120,17 @@ def _believed(world: World, key: PlacementKey, replicas: int, now_s: float) -> i
     """Of so many replicas, those that are counted on: what did not become ready in time is not there."""
     most = setbacks.most(world.setbacks, key, now_s)
     return replicas if most is None else min(replicas, most)
+
+
+def _budgets(world: World, models: Mapping[str, engine.Model]) -> tuple[engine.Budget, ...]:
+    """Of each policy that has one, over those of its models that are placed."""
+    found = []
+    for policy in world.documents.policies:
+        names = tuple(sorted(name for name in set(policy.spec.models.match_names) if name in models))
+        usd_per_hour = policy.spec.budget.max_usd_per_hour
+        if names and usd_per_hour is not None:
+            found.append(engine.Budget(name=policy.metadata.name, models=names, usd_per_hour=usd_per_hour))
+    return tuple(found)
 
 
 def _models(world: World, left_out: list[str]) -> tuple[engine.Model, ...]:
@@ -163,6 +175,7 @@ def _model(
         response_kib=spec.response_kib,
         priority=policy.priority,
         min_replicas=policy.availability.min_replicas,
+        max_replicas=policy.availability.max_replicas,
         min_on_demand=policy.spot.min_on_demand_replicas,
         min_regions=policy.availability.min_regions,
         survive=policy.availability.survive,

@@ -8,6 +8,11 @@ requests allow it. Each stop names what serves instead.
 A cluster that is held (silent, or not heard steadily) may be short of a plan for no other reason than that: what is
 ready there goes only when what is ready elsewhere carries all that users ask of the model.
 
+Limits of policies hold here too, but for what must overlap: a model's own replicas that are to go do not count against
+its new ones, as their requests leave only when these are ready. So for the time of a move a policy may spend what moves
+twice, one model after the other; what replaces nothing waits. Where what runs is beyond a limit, as prices rose or
+policy changed, the floors are what the target holds of them.
+
 While a cluster is sent more than the target's replicas there are planned for, its requests are on their way elsewhere:
 until then all that it has is kept, so that there is something to go back to. What moves between other clusters keeps
 nothing here, so a rollout ends however often routing changes its mind.
@@ -15,6 +20,7 @@ nothing here, so a rollout ends however often routing changes its mind.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,6 +97,37 @@ def to_be_used(
     return used
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limit:
+    """So many replicas, or USD per hour, of some models together."""
+
+    models: frozenset[str]
+    most: float
+    is_money: bool
+
+    def takes(
+        self, key: PlacementKey, pools: Mapping[tuple[str, PoolKey], engine.Pool], models: Mapping[str, engine.Model]
+    ) -> float:
+        """What one replica takes of it; one that no longer fits its pool still costs a device."""
+        pool, model = pools.get(key[1:]), models.get(key[0])
+        if not self.is_money:
+            return 1.0
+        if pool is None or model is None:
+            return 0.0
+        shape = model.shape_for(pool)
+        return (shape.devices if shape is not None else 1) * pool.usd_per_device_hour
+
+
+def _limits(problem: engine.Problem) -> list[_Limit]:
+    counts = [
+        _Limit(models=frozenset([model.name]), most=float(model.max_replicas), is_money=False)
+        for model in problem.models
+        if model.max_replicas is not None
+    ]
+    budgets = [_Limit(models=frozenset(one.models), most=one.usd_per_hour, is_money=True) for one in problem.budgets]
+    return counts + budgets
+
+
 class _Walk:
     """The working state of one step."""
 
@@ -103,6 +140,7 @@ class _Walk:
         self.before = dict(situation.desired)
         self.desired = dict(situation.desired)
         self.stops: dict[PlacementKey, str] = {}
+        self.limits = _limits(situation.problem)
         self.held = {one.name for one in situation.problem.clusters if one.intake is engine.Intake.HELD}
         self.asked_rps: dict[str, float] = defaultdict(float)
         for demand in situation.problem.demands:
@@ -124,11 +162,53 @@ class _Walk:
                 room = max(0, (pool.devices - self._devices_taken(cluster, pool_key)) // shape.devices)
                 most = self.room.get((model, pool.name))
                 room = room if most is None else max(0, min(room, most - self.desired.get(key, 0)))
-            if room:
-                self.desired[key] = self.desired.get(key, 0) + min(room, missing)
+            allowed = self._allowed(key, min(room, missing))
+            if allowed:
+                self.desired[key] = self.desired.get(key, 0) + allowed
             if room < missing:
                 waiting.append(f"{missing - room} replicas of {model} wait for devices of {pool_key.text} in {cluster}")
+            if allowed < min(room, missing):
+                waiting.append(
+                    f"{min(room, missing) - allowed} replicas of {model} wait until policy's limits have room"
+                )
         return waiting
+
+    def _allowed(self, key: PlacementKey, count: int) -> int:
+        """How many of so many new replicas limits let start; one at least where the model is to give up others and
+        nothing else is starting, so that no two models wait for each other."""
+        for limit in self.limits:
+            each = limit.takes(key, self.pools, self.models)
+            if key[0] not in limit.models or each <= 0:
+                continue
+            used = sum(
+                limit.takes(k, self.pools, self.models) * (min(n, self.s.target.get(k, 0)) if k[0] == key[0] else n)
+                for k, n in self._counted(limit)
+            )
+            room = max(0, math.floor((self._most(limit) - used) / each + 1e-9))
+            replaces = any(n > self.s.target.get(k, 0) for k, n in self._counted(limit) if k[0] == key[0])
+            if replaces and not any(n > self.s.ready.get(k, 0) for k, n in self._counted(limit)):
+                room = max(1, room)
+            count = min(count, room)
+        return count
+
+    def _is_beyond(self, model: str) -> bool:
+        """Whether what is desired takes more of a limit of the model than policy allows."""
+        for limit in self.limits:
+            used = sum(limit.takes(k, self.pools, self.models) * n for k, n in self._counted(limit))
+            if model in limit.models and used > self._most(limit) + 1e-6:
+                return True
+        return False
+
+    def _counted(self, limit: _Limit) -> list[tuple[PlacementKey, int]]:
+        """What a limit counts: what is desired, and where nobody hears, what is planned."""
+        keys = self.desired.keys() | self.s.target.keys()
+        wanted = ((k, (self.desired if k[1] in self.s.heard else self.s.target).get(k, 0)) for k in sorted(keys))
+        return [(k, n) for k, n in wanted if n > 0 and k[0] in limit.models]
+
+    def _most(self, limit: _Limit) -> float:
+        """The limit, or what of the target cannot be less as it is held."""
+        mine = ((k, n) for k, n in self.s.target.items() if k[0] in limit.models)
+        return max(limit.most, sum(limit.takes(k, self.pools, self.models) * n for k, n in mine))
 
     def stop(self) -> None:
         """Lower counts to the target as far as what is ready allows."""
@@ -219,7 +299,12 @@ class _Walk:
         a shortage, is no reason to stop what is there."""
         regions = {self.regions[k[1]] for k, n in replicas.items() if n > 0}
         running = {self.regions[k[1]] for k, n in self.s.ready.items() if k[0] == model.name and n > 0}
-        return sum(replicas.values()) >= model.min_replicas and len(regions) >= min(model.min_regions, len(running))
+        least, least_regions = model.min_replicas, min(model.min_regions, len(running))
+        if self._is_beyond(model.name):
+            target = [k for k, n in self.s.target.items() if k[0] == model.name and n > 0]
+            least = min(least, sum(self.s.target[k] for k in target))
+            least_regions = min(least_regions, len({self.regions[k[1]] for k in target}))
+        return sum(replicas.values()) >= least and len(regions) >= least_regions
 
     def _floor_of_desired(self, model: engine.Model, key: PlacementKey) -> bool:
         after = {**self.desired, key: self.desired[key] - 1}

@@ -173,6 +173,7 @@ def judge(world: World, formulated: Formulated, answer: Answer, plan: Plan, wall
         bound_is_loose=planned.is_loose,
         unserved=tuple(one.reason for one in planned.unserved),
         shortfalls=tuple(one.reason for one in planned.shortfalls),
+        limits=tuple(one.says for one in planned.reached),
         history=decision.history,
     )
     return replace(stays, new=new)

@@ -43,6 +43,7 @@ class NewTarget:
     bound_is_loose: bool
     unserved: tuple[str, ...]
     shortfalls: tuple[str, ...]
+    limits: tuple[str, ...]
     history: History
 
 
@@ -294,6 +295,7 @@ class Steer:
             bound_is_loose=new.bound_is_loose,
             unserved=new.unserved,
             shortfalls=new.shortfalls,
+            limits=new.limits,
             history=new.history,
         )
 

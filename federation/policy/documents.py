@@ -172,9 +172,13 @@ class Pinned(Base, frozen=True, kw_only=True):
 
 
 class Availability(Base, frozen=True, kw_only=True):
-    """Floors that hold whatever the demand."""
+    """Floors that hold whatever the demand, and the most replicas, whatever the demand."""
 
     min_replicas: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    max_replicas: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000)] | None,
+        Meta(description="each selected model never has more, whatever its demand; null: as many as pay"),
+    ] = None
     min_regions: Annotated[int, Meta(ge=0, le=1000)] = 0
     survive: (
         Annotated[
@@ -185,6 +189,15 @@ class Availability(Base, frozen=True, kw_only=True):
     ) = None
     survive_fraction: Annotated[float, Meta(gt=0, le=1, description="part of all demand that survive protects")] = 1.0
     pinned: Annotated[tuple[Pinned, ...], Meta(max_length=1000)] = ()
+
+
+class Budget(Base, frozen=True, kw_only=True):
+    """What the selected models may cost together. Stronger than floors: what it leaves no room for is not placed."""
+
+    max_usd_per_hour: Annotated[
+        Annotated[float, Meta(gt=0, le=1e9)] | None,
+        Meta(description="accelerators of all selected models together never cost more; null: as much as pays"),
+    ] = None
 
 
 class Spot(Base, frozen=True, kw_only=True):
@@ -303,6 +316,7 @@ class PlacementPolicySpec(Base, frozen=True, kw_only=True):
     objective: Objective = Objective()
     residency: Annotated[tuple[ResidencyRule, ...], Meta(max_length=1000)] = ()
     availability: Availability = Availability()
+    budget: Budget = Budget()
     spot: Spot = Spot()
     disruption: Disruption = Disruption()
     failover: Failover = Failover()

@@ -136,6 +136,7 @@ def _check_policy(name: str, placed: Placed, spec: documents.PlacementPolicySpec
         text = f"minRegions {floors.min_regions} needs more replicas than minReplicas {floors.min_replicas}"
         hint = f"write minReplicas: {floors.min_regions}"
         problems.append(problem_at(name, mark, text, "at most minReplicas", hint))
+    problems += _check_limits(name, placed, spec)
     for number, rule in enumerate(spec.residency):
         for earlier in spec.residency[:number]:
             shared = _shared_countries(rule, earlier)
@@ -147,6 +148,30 @@ def _check_policy(name: str, placed: Placed, spec: documents.PlacementPolicySpec
                 text = f"residency contradicts itself: {shared} must stay in {before} and in {allowed}"
                 problems.append(problem_at(name, mark, text, "rules that can hold together", "put both in one rule"))
     return [*problems, *_check_traffic(name, placed, spec.traffic)]
+
+
+def _check_limits(name: str, placed: Placed, spec: documents.PlacementPolicySpec) -> list[Problem]:
+    problems = []
+    most = spec.availability.max_replicas
+    if most is not None:
+        pinned = sum(pin.replicas for pin in spec.availability.pinned)
+        floors = {
+            f"minReplicas {spec.availability.min_replicas}": spec.availability.min_replicas,
+            f"minOnDemandReplicas {spec.spot.min_on_demand_replicas}": spec.spot.min_on_demand_replicas,
+            f"the {pinned} replicas that are pinned": pinned,
+        }
+        for floor, least in floors.items():
+            if most < least:
+                mark = placed.mark("spec", "availability", "maxReplicas")
+                text = f"maxReplicas {most} is less than {floor}"
+                problems.append(problem_at(name, mark, text, f"at least {least}", f"write maxReplicas: {least}"))
+                break
+    if (most is not None or spec.budget.max_usd_per_hour is not None) and spec.autoscaling.burst_replicas > 0:
+        mark = placed.mark("spec", "autoscaling", "burstReplicas")
+        limit = "maxReplicas" if most is not None else "maxUsdPerHour"
+        text = f"burstReplicas {spec.autoscaling.burst_replicas} lets clusters start replicas beyond {limit}"
+        problems.append(problem_at(name, mark, text, f"0 beside {limit}", "write burstReplicas: 0"))
+    return problems
 
 
 def _check_traffic(name: str, placed: Placed, traffic: documents.Traffic) -> list[Problem]:

@@ -57,6 +57,7 @@ def a_question(
     history: History | None = None,
     draining: str = "",
     demand_rps: float = 10.0,
+    budgets: tuple[engine.Budget, ...] = (),
 ) -> decide.Question:
     clusters = tuple(
         engine.Cluster(
@@ -75,6 +76,7 @@ def a_question(
         demands=tuple(engine.Demand(model=m.name, cell="berlin", requests_per_second=demand_rps) for m in models),
         paths=(),
         current=placed(present),
+        budgets=budgets,
     )
     missing = engine.Unserved(
         model="chat", cell="berlin", requests_per_second=unserved_now, code=engine.UnservedCode.CAPACITY, reason="full"
@@ -230,3 +232,36 @@ def test_a_clock_that_was_wrong_once_forbids_no_change_for_years() -> None:
     now = decide.without_future(history, 1000.0)
     assert now == History(changed_s={"chat": 1000.0, "other": 5.0}, moved_s={"chat": (1000.0, 1000.0), "other": (5.0,)})
     assert decide.without_future(now, 1000.0) is now
+
+
+def test_a_placement_beyond_its_limit_does_not_wait_for_hysteresis() -> None:
+    """A policy would go on spending more than it may until the dwell is over."""
+    history = History(changed_s={"chat": 9_999.0})
+    now, less = {("chat", "fra"): 3}, {("chat", "fra"): 2}
+    few = a_question(now, less, pools=(pool("fra"),), models=(a_model(max_replicas=2),), history=history)
+    money = engine.Budget(name="money", models=("chat",), usd_per_hour=2.5)
+    poor = a_question(now, less, pools=(pool("fra"),), budgets=(money,), history=history)
+    for question, says in ((few, "3 replicas, policy allows 2"), (poor, "cost 3.00 USD/h, its budget is 2.50")):
+        decision = decide.decide(question)
+        assert [(one.code, one.accepted) for one in decision.verdicts] == [("HardRule", True)]
+        assert says in decision.verdicts[0].reason
+        assert decision.target == {("chat", "fra/L4/on-demand"): 2}
+
+
+def test_who_stands_in_the_way_of_a_budget_changes_too() -> None:
+    """One model would take its part of the answer, another keep what it had, and both together cost too much."""
+    models = (a_model("chat"), a_model("other"))
+    money = engine.Budget(name="money", models=("chat", "other"), usd_per_hour=4.0)
+    decision = decide.decide(
+        a_question(
+            {("chat", "fra"): 1, ("other", "fra"): 3},
+            {("chat", "fra"): 2, ("other", "fra"): 2},
+            pools=(pool("fra"),),
+            models=models,
+            budgets=(money,),
+            unserved_now=9.0,
+            history=History(changed_s={"other": 9_999.0}),
+        )
+    )
+    assert {one.model: one.code for one in decision.verdicts} == {"chat": "HardRule", "other": "MakesRoom"}
+    assert sum(decision.target.values()) == 4

@@ -226,3 +226,17 @@ def test_devices_that_ready_replicas_hold_count_while_their_plugin_restarts(
     assert pool.devices == 0, "nothing that is ready holds them"
     back = heard(after, a_report("fra", seq=9, pools=(full,), replicas=running), now_s=NOW_S + 20)
     assert back.clusters["fra"].lent == {}
+
+
+def test_limits_of_policies_reach_the_engine() -> None:
+    """A limit that somebody wrote down would be believed in, and nothing keep to it."""
+    limits: dict[str, Any] = {
+        "availability": documents.Availability(max_replicas=7),
+        "budget": documents.Budget(max_usd_per_hour=12.5),
+    }
+    bare = a_world(
+        "fra", models=(a_model("a"), a_model("b")), policies=(a_policy("a", "gone", **limits), a_policy("b"))
+    )
+    problem = ask(heard(bare, a_report("fra"), now_s=NOW_S)).problem
+    assert {one.name: one.max_replicas for one in problem.models} == {"a": 7, "b": None}
+    assert problem.budgets == (engine.Budget(name="for-a", models=("a",), usd_per_hour=12.5),)

@@ -19,7 +19,16 @@ NRT: PlacementKey = ("chat", "nrt", L4)
 OTHER: PlacementKey = ("other", "iad", L4)
 
 
-def a_problem(*, devices: int = 4, min_replicas: int = 0, min_regions: int = 0) -> engine.Problem:
+def a_problem(
+    *,
+    devices: int = 4,
+    min_replicas: int = 0,
+    min_regions: int = 0,
+    max_replicas: int | None = None,
+    usd_per_hour: float | None = None,
+) -> engine.Problem:
+    """Args: usd_per_hour: budget of both models; each replica costs a dollar."""
+    both = ("chat", "other")
     shape = engine.Shape(product="NVIDIA-L4", devices=1, requests_per_second=10.0)
     rules: dict[str, Any] = {"late_usd_per_1000": 1.0, "unserved_usd_per_1000": 20.0, "objective_ms": 200.0}
     names = ("fra", "iad", "nrt")
@@ -30,12 +39,20 @@ def a_problem(*, devices: int = 4, min_replicas: int = 0, min_regions: int = 0) 
             for name in names
         ),
         models=(
-            engine.Model(name="chat", shapes=(shape,), min_replicas=min_replicas, min_regions=min_regions, **rules),
+            engine.Model(
+                name="chat",
+                shapes=(shape,),
+                min_replicas=min_replicas,
+                min_regions=min_regions,
+                max_replicas=max_replicas,
+                **rules,
+            ),
             engine.Model(name="other", shapes=(shape,), **rules),
         ),
         cells=(),
         demands=(),
         paths=(),
+        budgets=() if usd_per_hour is None else (engine.Budget(name="b", models=both, usd_per_hour=usd_per_hour),),
     )
 
 
@@ -200,3 +217,40 @@ def test_a_rollout_arrives(target: dict[PlacementKey, int], start: dict[Placemen
             break
         desired = following
     assert {k: n for k, n in desired.items() if n} == {k: n for k, n in target.items() if n}
+
+
+def test_what_moves_at_its_limit_overlaps_and_what_replaces_nothing_waits() -> None:
+    """A model at its limit could never move, or a policy would spend on growth what another model still spends."""
+    full = a_problem(max_replicas=2)
+    assert step({IAD: 2}, {FRA: 2}, {FRA: 2}, load={("chat", "fra"): 20.0}, problem=full) == {FRA: 2, IAD: 2}
+    money = a_problem(usd_per_hour=4.0)
+    load = {("chat", "fra"): 30.0, ("other", "iad"): 10.0}
+    grows = step({FRA: 2, OTHER: 2}, {FRA: 3, OTHER: 1}, {FRA: 3, OTHER: 1}, load=load, problem=money)
+    assert grows == {FRA: 3, OTHER: 1}, "chat still has what other may have then"
+    load[("chat", "fra")] = 10.0
+    left = step({FRA: 2, OTHER: 2}, {FRA: 3, OTHER: 1}, {FRA: 3, OTHER: 1}, load=load, problem=money)
+    assert left == {FRA: 2, OTHER: 1}
+    assert step({FRA: 2, OTHER: 2}, left, left, load=load, problem=money) == {FRA: 2, OTHER: 2}
+
+
+def test_two_models_that_move_within_one_budget_do_not_wait_for_each_other() -> None:
+    """After a rise of prices a policy would stay beyond its budget for ever, each model waiting for the other."""
+    there: PlacementKey = ("other", "nrt", L4)
+    target = {IAD: 1, there: 1}
+    desired: Mapping[PlacementKey, int] = {FRA: 3, OTHER: 3}
+    ready: dict[PlacementKey, int] = {FRA: 3, OTHER: 3}
+    for _ in range(6):
+        load = {(k[0], k[1]): 1.0 for k in desired if not all(ready.get(t, 0) for t in target if t[0] == k[0])}
+        after = step(target, desired, ready, load=load, problem=a_problem(usd_per_hour=2.0))
+        assert sum(after.values()) - sum(desired.values()) <= 1, "one at a time"
+        desired, ready = after, {k: n for k, n in after.items() if n}
+    assert ready == target
+
+
+def test_a_budget_below_a_floor_is_reached_all_the_same() -> None:
+    """A policy that is beyond its budget would stay there for the sake of a floor that the budget is stronger than."""
+    poor = a_problem(min_replicas=3, min_regions=2, usd_per_hour=1.0)
+    ready = {FRA: 2, IAD: 1}
+    assert step({FRA: 1}, ready, ready, problem=poor) == {FRA: 1, IAD: 0}
+    rich = a_problem(min_replicas=3, min_regions=2, usd_per_hour=9.0)
+    assert step({FRA: 1}, ready, ready, problem=rich) == ready, "in another shortage the floor binds what runs"

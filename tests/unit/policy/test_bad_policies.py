@@ -99,6 +99,32 @@ CASES = [
         POLICY.replace("minReplicas: 2", "minReplicas: 1"), 8, 46, "minReplicas: 2", id="regions-over-replicas"
     ),
     pytest.param(
+        POLICY.replace("minReplicas: 2", "minReplicas: 2, maxReplicas: 1"),
+        8,
+        47,
+        "write maxReplicas: 2",
+        id="less-than-the-least",
+    ),
+    pytest.param(
+        POLICY.replace("minReplicas: 2", "minReplicas: 2, maxReplicas: 4, pinned: [{cluster: fra-1, replicas: 5}]"),
+        8,
+        47,
+        "5 replicas that are pinned",
+        id="less-than-what-is-pinned",
+    ),
+    pytest.param(POLICY.replace("minRegions", "maxReplicas: 0, minRegions"), 8, 47, ">= 1", id="no-replica-at-all"),
+    pytest.param(POLICY.replace("minRegions", "maxReplicas: 2.5, minRegions"), 8, 47, "2.5", id="half-a-replica"),
+    pytest.param(POLICY + "  budget: {maxUsdPerHour: 0}\n", 9, 27, "> 0", id="no-money-at-all"),
+    pytest.param(POLICY + "  budget: {maxUsdPerHour: 12 USD}\n", 9, 27, "write 12", id="money-with-its-unit"),
+    pytest.param(POLICY + "  budget: {maxEurPerHour: 12}\n", 9, 12, "maxUsdPerHour", id="other-money"),
+    pytest.param(
+        POLICY + "  budget: {maxUsdPerHour: 12}\n  autoscaling: {burstReplicas: 2}\n",
+        10,
+        32,
+        "write burstReplicas: 0",
+        id="bursts-beside-a-budget",
+    ),
+    pytest.param(
         POLICY.replace("  availability", "    - {clustersIn: {jurisdictions: [US]}}\n  availability"),
         8,
         7,
