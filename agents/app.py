@@ -31,6 +31,8 @@ log = structlog.get_logger("agent")
 SOONEST_REPORT = 0.1
 """Part of the interval: a burst of changes makes one report."""
 GOODBYE_S = 1.0
+HOLDING = 2
+"""Intervals for which an agent that has just started holds orders back, unless it hears that it is the one in force."""
 YIELDING = 3
 """Intervals for which an agent that was told that another holds its name carries out nothing."""
 
@@ -59,6 +61,9 @@ class Agent:
         self._boot_id = f"{rng.getrandbits(64):016x}"
         self._identity = secrets.token_hex(8)
         self._yields_until_s = float("-inf")
+        self._holds_until_s = float("inf")
+        self._held: messages.Desired | None = None
+        self._obeying = asyncio.Lock()
         # A controller that starts anew believes in silence after four reports: nobody may sleep through them.
         self._backoff = Backoff(rng, base_s=0.5, cap_s=min(30.0, 2 * settings.interval_s))
         self._memory = memory.Memory()
@@ -160,6 +165,8 @@ class Agent:
             await client.subscribe(topics.topic(cluster, "traffic"), qos=1)
             await client.subscribe(topics.topic(cluster, "session"), qos=1)
             self._client = client
+            if self._holds_until_s == float("inf"):
+                self._holds_until_s = self._clock.monotonic_s() + HOLDING * self.settings.interval_s
             self._backoff.reset()
             self._backend.changed.set()  # report at once: the broker may have forgotten the last one
             try:
@@ -190,7 +197,7 @@ class Agent:
             self._log.warning("message refused", topic=raw.topic.value, cause=str(error))
             return
         if isinstance(message, messages.Session) and message.cluster == self.settings.cluster:
-            self._yield_to(message)
+            await self._on_session(message)
             return
         if self._clock.monotonic_s() < self._yields_until_s:
             return  # what is ordered is for the agent that holds the name
@@ -200,13 +207,23 @@ class Agent:
         elif isinstance(message, messages.Traffic) and message.cluster == self.settings.cluster:
             await self._backend.steer(message)
         elif isinstance(message, messages.Desired):
-            await self._obey(message)
+            self._held = message
+            await self._obey_held()
 
-    def _yield_to(self, said: messages.Session) -> None:
-        """Another agent holds this cluster's name: until that one is gone, nothing is carried out here."""
+    async def _obey_held(self) -> None:
+        """Carry out the newest order, once it is this agent that is meant by the cluster's name."""
+        async with self._obeying:
+            if self._held is not None and self._clock.monotonic_s() >= self._holds_until_s:
+                desired, self._held = self._held, None
+                await self._obey(desired)
+
+    async def _on_session(self, said: messages.Session) -> None:
+        """This agent is in force; or another holds the name: until that one is gone, nothing is carried out here."""
         if said.boot_id == self._boot_id:
-            self._yields_until_s = float("-inf")
+            self._yields_until_s = self._holds_until_s = float("-inf")
+            await self._obey_held()
             return
+        self._held = None
         if self._clock.monotonic_s() >= self._yields_until_s:
             text = f"another agent ({said.boot_id}) reports as {said.cluster}; this one ({self._boot_id}) only reports"
             self._log.error(text, hint="end one of them, or give it a name of its own with --cluster")
@@ -283,6 +300,7 @@ class Agent:
             if not self._resumed:
                 await self._learn_fence()
                 await self._resume()
+            await self._obey_held()
             await self._report()
             await self._clock.sleep(interval_s * SOONEST_REPORT)
 

@@ -142,6 +142,8 @@ class Hub:
         if reduced.look_after_s is not None:
             self.look_at_s = min(self.look_at_s, self.clock.monotonic_s() + reduced.look_after_s)
             self.look.set("something is to be believed soon")
+        if reduced.greet:
+            self.republish.set("another start of an agent")
         if reduced.world is self.world and not reduced.notes:
             return
         self.world = reduced.world

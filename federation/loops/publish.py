@@ -22,6 +22,7 @@ class Publisher:
         self._link = link
         self._peers: tuple[messages.PeerEndpoint, ...] = ()
         self._traffic: dict[str, messages.Traffic] = {}
+        self._sessions: dict[str, messages.Session] = {}
 
     async def run(self) -> None:
         """Publish at marks and every report interval, for ever."""
@@ -30,10 +31,10 @@ class Publisher:
             await self._hub.republish.wait(interval_s)
             if self._hub.outvoted():
                 continue  # what another controller orders is not to be overwritten
+            await self.sessions()
             await self.unacknowledged()
             await self.peers(again=False)
             await self.traffic(again=False)
-            await self.sessions()
 
     async def everything(self) -> None:
         """After a connection: the broker may have forgotten all of it."""
@@ -53,11 +54,14 @@ class Publisher:
                 await self._link.publish(message, "traffic")
 
     async def sessions(self) -> None:
-        """Who is in force where two agents speak under one name, so that the other ends its part."""
+        """Who is in force: told to each start of an agent once, and again while a second speaks under its name."""
         for name, state in sorted(self._hub.world.clusters.items()):
-            if state.disputed_with and state.report is not None:
-                said = messages.Session(cluster=name, boot_id=state.report.boot_id)
-                await self._link.publish(said, "session", retain=False)
+            if state.report is None or state.heard_s is None:
+                continue
+            said = messages.Session(cluster=name, boot_id=state.report.boot_id)
+            if state.disputed_with or self._sessions.get(name) != said:
+                is_told = await self._link.publish(said, "session", retain=False)
+                self._sessions |= {name: said} if is_told else {}
 
     async def unacknowledged(self) -> None:
         """Desired states that their agents have not acknowledged."""

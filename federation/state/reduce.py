@@ -115,6 +115,8 @@ class Reduced:
     replan: bool = False
     look_after_s: float | None = None
     """In how many seconds the time should be told again, because something is to be believed then."""
+    greet: bool = False
+    """Whether another start of an agent is in force than before: it waits to hear so."""
     result: str = field(default="accepted")
     """For the metric: accepted, or why a message was not used."""
 
@@ -190,6 +192,7 @@ def _on_report(world: World, event: Heard) -> Reduced:
     return Reduced(
         world=following,
         notes=notes + told + skewed + _replica_notes(known, report) + _condition_notes(known, report),
+        greet=not is_same or state.heard_s is None,
         reroute=returned or _readiness(report) != _readiness(state.report),
         replan=returned or changed,
     )

@@ -1,0 +1,135 @@
+"""The controller is the one that is cut off, is deaf, or is not alone: users stay where they are served."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from federation.adapters.embedded_broker import EmbeddedBroker
+from federation.app import Controller
+from federation.settings import Listen, Settings
+from federation.wire import topics
+from tests.testbed.fleet import INTERVAL_S, SPEED, Fleet, simulated_agent
+from tests.testbed.small_world import MODEL, POLICY, USERS
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """A fleet of its own, settled."""
+    with Fleet(tmp_path) as fleet:
+        assert fleet.apply("chat.yaml", MODEL, POLICY)[0] == 200
+        fleet.until(fleet.is_settled, "placement")
+        fleet.until(lambda: answers(fleet).keys() == USERS.keys(), "routes of all users")
+        yield fleet
+
+
+def answers(fleet: Fleet) -> dict[str, Any]:
+    """Cell -> who serves it, as the route API tells its users."""
+    found = {}
+    for cell in USERS:
+        status, _, body = fleet.request("GET", f"/v1/route?model=chat-8b&cell={cell.replace(' ', '%20')}")
+        if status == 200:
+            found[cell] = json.loads(body)["clusters"]
+    return found
+
+
+def events(fleet: Fleet, reason: str) -> list[dict[str, Any]]:
+    return [one for one in fleet.get("/v1/events?limit=500")["items"] if one["reason"] == reason]
+
+
+def test_when_all_connections_break_users_stay_where_they_are_served(fleet: Fleet) -> None:
+    """An expired certificate of the agents would send everybody's requests nowhere, while every cluster serves."""
+    before = answers(fleet)
+    cut_s = time.monotonic()
+    for agent in fleet.agents.values():
+        fleet.do(agent.cut)
+    fleet.until(lambda: fleet.get("/v1/overview")["brake"], "brake", timeout_s=5.0)
+    assert (time.monotonic() - cut_s) * SPEED < 5.0, "it is on before anybody is moved"
+    tolerations = 5
+    while (time.monotonic() - cut_s) * SPEED < tolerations * POLICY["spec"]["failover"]["tolerationSeconds"]:
+        assert answers(fleet) == before
+        time.sleep(0.1)
+    assert "fra" in fleet.get("/v1/overview")["brake"], "it says what it waits for"
+    for agent in fleet.agents.values():
+        fleet.do(agent.heal)
+    fleet.until(lambda: not fleet.get("/v1/overview")["brake"], "end of the brake")
+    fleet.until(fleet.is_settled, "order")
+    assert answers(fleet) == before
+
+
+def test_a_controller_that_is_connected_and_hears_nothing_is_not_ready_and_mends_itself(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take every cluster for dead, for good, and say that it is ready."""
+    before = answers(fleet)
+    assert fleet.request("GET", "/readyz")[0] == 200
+    monkeypatch.setattr(fleet.controller.link, "_heartbeat_s", 0.5)
+    broker = fleet.controller._embedded
+    assert broker is not None
+    assert broker._broker is not None
+    subscriptions = broker._broker._subscriptions
+    time.sleep(6.0)  # of the heartbeat's interval that was in force
+    fleet.do(lambda: [subscriptions.pop(topics.subscription(kind)) for kind in topics.FROM_AGENTS])
+    known = len(events(fleet, "BrokerFound"))
+    fleet.until(lambda: len(events(fleet, "BrokerFound")) > known, "new connection", timeout_s=10.0)
+    fleet.until(lambda: fleet.request("GET", "/readyz")[0] == 200, "readiness")
+    fleet.until(fleet.is_settled, "order")
+    assert answers(fleet) == before
+
+
+async def test_of_two_controllers_with_databases_of_their_own_one_is_quiet(tmp_path: Path) -> None:
+    """They would throw each other off the broker, and order every cluster to and fro."""
+    broker = EmbeddedBroker()
+    await broker.start()
+    url = f"mqtt://{broker.address.host}:{broker.address.port}"
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    first, second = (
+        Controller(Settings(policies_dir=policies, data_dir=tmp_path / name, listen=Listen(port=0), broker_url=url))
+        for name in ("first", "second")
+    )
+    try:
+        await first.start()
+        async with asyncio.timeout(20):
+            while not first.link.is_connected:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(5.5)  # so that it is the elder by more than the two can be mistaken about
+        await second.start()
+        async with asyncio.timeout(20):
+            while not (first.hub.rivals and second.hub.rivals):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert first.hub.outvoted() == ""
+        assert first.hub.controller in second.hub.outvoted()
+        assert "--take-over" in second.hub.outvoted()
+        assert first.link.is_connected
+        assert second.link.is_connected
+        told = [event.reason for event in second.hub.events]
+        assert "OtherController" in told
+    finally:
+        await second.stop()
+        await first.stop()
+        await broker.stop()
+
+
+def test_two_agents_under_one_name_are_told_apart(fleet: Fleet) -> None:
+    """Forty take-overs in half a minute, and nothing says why."""
+    address = fleet.agents["fra"].settings.address
+    second, backend = simulated_agent("fra", [], address=address, clock=fleet.clock, interval_s=INTERVAL_S)
+    second._boot_id = "second-agent-0002"
+    task = fleet.do(lambda: fleet._tasks.start("second", second.run()))
+    told = fleet.until(lambda: events(fleet, "NameTaken"), "word of the second")
+    assert "second-agent-0002" in told[0]["message"]
+    assert fleet.agents["fra"]._boot_id in told[0]["message"]
+    time.sleep(3.0)
+    assert len(events(fleet, "NameTaken")) == 1
+    assert fleet.do(backend.ready) == {}, "the second carries out nothing"
+    assert "NameTaken" in [one["type"] for one in fleet.get("/v1/clusters/fra")["conditions"]]
+    fleet.do(task.cancel)
+    fleet.until(lambda: not fleet.get("/v1/clusters/fra")["conditions"], "peace")
+    fleet.until(fleet.is_settled, "order")
