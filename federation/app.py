@@ -23,7 +23,7 @@ from federation.aiokit.broker import BrokerAddress
 from federation.aiokit.clock import Clock
 from federation.aiokit.tasks import Tasks
 from federation.api import server
-from federation.loops import tick
+from federation.loops import keep, tick
 from federation.loops.hub import Hub
 from federation.loops.plan import Planner
 from federation.loops.policies import Desk, shipped_continents
@@ -81,7 +81,11 @@ class Controller:
             clock=self.clock,
             metrics=self.metrics,
         )
-        self.hub.may_take_over |= self.settings.take_over
+        self._store.tell = self.hub.tell
+        for loss in remembered.losses:
+            self.hub.tell(Note(type="Warning", reason="StoreDamaged", object="controller", message=loss))
+        self.hub.adopts |= remembered.is_incomplete
+        self.hub.may_take_over |= self.settings.take_over or not remembered.is_epoch_known
         self.hub.is_ordered_to_lead = self.settings.take_over
         self.desk = Desk(self.hub, self._store)
         self.desk.restore(remembered.policies)
@@ -154,6 +158,7 @@ class Controller:
             "plan": lambda: self.planner.run(settings.plan_period_s, settings.plan_spacing_s),
             "publish": self.publisher.run,
             "traffic": self.traffic.run,
+            "keep": lambda: keep.run(hub, self._store),
         }
         directory = settings.policies_dir
         if directory is not None:

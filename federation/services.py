@@ -10,7 +10,7 @@ import msgspec
 
 from federation.adapters.link import Link
 from federation.adapters.solver import Solver, SolverError
-from federation.adapters.store import Store, StoreFull
+from federation.adapters.store import Stale, Store, StoreError, StoreFull
 from federation.api import render, views
 from federation.api.server import Refused, not_found
 from federation.control import setbacks
@@ -55,6 +55,8 @@ class ControllerServices:
 
     def is_ready(self) -> str:
         """Why this controller should not be asked yet, or nothing."""
+        if self.hub.superseded:
+            return self.hub.superseded
         if not self.link.is_connected:
             return "not connected to the broker"
         return "not hearing the broker" if self.hub.world.deaf else ""
@@ -153,8 +155,8 @@ class ControllerServices:
             accepted = await self.desk.accept(name, payload, actor=actor)
         except Rejected as error:
             raise self._rejected(error) from error
-        except StoreFull as error:
-            raise Refused(507, "InsufficientStorage", str(error), "free disk space; what is accepted stays") from error
+        except StoreError as error:
+            raise self._not_stored(error, "what is accepted stays") from error
         return msgspec.convert(accepted, views.AppliedView, from_attributes=True)
 
     async def withdraw(self, name: str, actor: str) -> views.WithdrawnView:
@@ -165,9 +167,18 @@ class ControllerServices:
             raise not_found(f"policy {name} not found", "policies") from None
         except Kept as error:
             raise Refused(409, "Conflict", str(error), error.hint) from error
-        except StoreFull as error:
-            raise Refused(507, "InsufficientStorage", str(error), "free disk space; the policy stays") from error
+        except StoreError as error:
+            raise self._not_stored(error, "the policy stays") from error
         return views.WithdrawnView(name=name, documents=names)
+
+    def _not_stored(self, error: StoreError, stays: str) -> Refused:
+        """What people order is durable or refused."""
+        if isinstance(error, Stale):
+            self.hub.supersede(str(error))
+            return Refused(409, "Superseded", str(error), "ask that controller, and stop this one")
+        if isinstance(error, StoreFull):
+            return Refused(507, "InsufficientStorage", str(error), f"free disk space, then try again; {stays}")
+        return Refused(503, "StoreFailed", str(error), f"mend the store, then try again; {stays}")
 
     @staticmethod
     def _rejected(error: Rejected) -> Refused:
@@ -176,18 +187,21 @@ class ControllerServices:
         return Refused(422, "Invalid", str(error), hint, problems)
 
     async def cordon(self, cluster: str, reason: str, *, drain: bool) -> None:
-        """Keep an operator's word, then act on it."""
+        """Keep an operator's word, then act on it. Raises: Refused."""
         await self._set_cordon(cluster, Cordon(reason=reason, drain=drain))
         verb = "drained" if drain else "cordoned"
         self.hub.tell(Note(reason="Cordoned", object=f"cluster/{cluster}", message=f"{cluster} is {verb}: {reason}"))
 
     async def uncordon(self, cluster: str) -> None:
-        """Take an operator's word back."""
+        """Take an operator's word back. Raises: Refused."""
         await self._set_cordon(cluster, None)
         self.hub.tell(Note(reason="Uncordoned", object=f"cluster/{cluster}", message=f"{cluster} takes load again"))
 
     async def _set_cordon(self, cluster: str, cordon: Cordon | None) -> None:
-        await self._store.set_cordon(cluster, cordon, at_s=self.clock.wall_s(), actor="api")
+        try:
+            await self._store.set_cordon(cluster, cordon, at_s=self.clock.wall_s(), actor="api")
+        except StoreError as error:
+            raise self._not_stored(error, f"{cluster} stays as it is") from error
         cordons = {name: word for name, word in self.hub.world.cordons.items() if name != cluster}
         if cordon is not None:
             cordons[cluster] = cordon

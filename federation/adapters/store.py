@@ -1,45 +1,81 @@
 """What must not be lost, in SQLite: accepted policy revisions, epoch, plans, cordons, routing table, audit.
 
 Write-ahead log, full synchronisation: when a call returns, its effect survives `kill -9` and a power cut. One
-connection, used from one worker thread, so that a slow disk does not stop the event loop. The whole database can be
-rebuilt from nothing but the policy files and the agents' reports; epochs alone cannot, and agents refuse lower ones.
+connection, used from one worker thread, so that a slow disk does not stop the event loop.
+
+Every write is fenced: who has an older epoch than the newest that was taken writes nothing. Every row has a checksum,
+and a manifest beside the file says how far it had come (`records.py`, `manifest.py`), so what is damaged, missing or
+set back is found when the database is opened: what is good is used, the loss is told, the damaged file is kept beside
+(`salvage.py`).
+
+A disk that takes nothing (full, say) must not keep users on clusters that are lost. So routing tables and plans go on
+from memory, and are written when there is space again. A plan that is told but not stored is safe for agents, as the
+next start has a higher epoch; for that start it is not, as the plan that it remembers may ask to stop what runs by
+now. So the plan's generation goes into the manifest first, which needs no space: a start that finds a higher one
+there than in the database knows that its plan is old, and takes from the agents what runs (`Remembered.is_incomplete`).
+Where not even that can be written, agents are told nothing new. What people order is durable or refused.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
-from collections.abc import Callable, Collection, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+import structlog
 
+from federation.adapters import records
+from federation.adapters.manifest import FORMAT, Manifest, ManifestDamaged, ManifestFile, sync_directory
+from federation.adapters.records import AUDIT, CORDONS, PLANS, POLICIES, ROUTES, ROUTES_KEPT, Book, Contents, State
+from federation.adapters.salvage import (
+    HEAD,
+    WITHDRAWN,
+    Found,
+    as_manifest,
+    as_state,
+    extent,
+    judge,
+    nothing,
+    private,
+    rescue,
+    set_aside,
+    shm,
+    show_names,
+    size,
+    wal,
+)
 from federation.control.plan import Plan, Routes
+from federation.state.reduce import Note
 from federation.state.world import Cordon
 
 T = TypeVar("T")
-SCHEMA_VERSION = 1
 PLANS_KEPT = 1000
-WITHDRAWN = b""
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS policies (
-    revision INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, payload BLOB NOT NULL,
-    accepted_at_s REAL NOT NULL, actor TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS policies_by_name ON policies (name, revision);
-CREATE TABLE IF NOT EXISTS plans (
-    epoch INTEGER NOT NULL, generation INTEGER NOT NULL, at_s REAL NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (epoch, generation));
-CREATE TABLE IF NOT EXISTS routes (id INTEGER PRIMARY KEY CHECK (id = 1), body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS cordons (cluster TEXT PRIMARY KEY, reason TEXT NOT NULL, drain INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS audit (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, at_s REAL NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL,
-    object TEXT NOT NULL, reason TEXT NOT NULL);
-"""
+LEAST_SPACE_BYTES = 256 * 1024
+"""Less than this is a full disk: SQLite reports some writes that found no space as failed ones."""
+NO_DAMAGE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+"""What the world around the file is to blame for."""
+log = structlog.get_logger("store")
 
 
 class StoreError(Exception):
@@ -51,7 +87,7 @@ class StoreFull(StoreError):
 
 
 class Stale(StoreError):
-    """The commit was made against a plan that is no longer the newest; nothing was written."""
+    """Another controller has written since, or taken a higher epoch; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +110,23 @@ class Remembered:
     routes: Routes
     policies: tuple[PolicyRevision, ...]
     cordons: Mapping[str, Cordon]
+    losses: tuple[str, ...] = ()
+    """What is lost, and what is used in its place: sentences."""
+    is_incomplete: bool = False
+    """Plans or policies are lost: what agents were told last is not known, and `plan` has none of it."""
+    is_epoch_known: bool = True
+    """Whether the epoch is certain to be higher than all before."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What is in force and not written yet."""
+
+    plan: Plan | None = None
+    routes: Routes | None = None
+
+    def __bool__(self) -> bool:
+        return self.plan is not None or self.routes is not None
 
 
 class Store:
@@ -86,11 +139,24 @@ class Store:
         self._path = path
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._connection: sqlite3.Connection | None = None
+        self._manifest = ManifestFile(path.with_suffix(".manifest.json")) if path is not None else None
+        self._epoch = 0
+        self._generation = 0
+        self._identity: tuple[int, int] | None = None
+        self._pending = _Pending()
+        self._failing: type[StoreError] | None = None
+        self._had_manifest = False
+        """Whether the database is of a version that has a manifest."""
+        self._said: set[str] = set()
+        self._notes: list[Note] = []
+        self.tell: Callable[[Note], None] = _log
+        """Where events of the store go."""
 
     async def open(self) -> Remembered:
         """Open or make the database, take the next epoch, and give what was remembered.
 
-        Raises: StoreError when the file is damaged or of a newer version.
+        What is damaged is kept beside and told. On a full disk what is there is read, and everything goes on from
+        memory. Raises: StoreError when it cannot be read, or is of a newer version.
         """
         return await self._run(self._open)
 
@@ -100,85 +166,145 @@ class Store:
         self._pool.shutdown()
 
     async def commit(self, plan: Plan, routes: Routes) -> None:
-        """Make a plan and its routing table the newest, both or neither.
+        """Make a plan and its routing table the newest, both or neither; from memory on a disk that takes nothing.
 
-        Raises: Stale when the newest stored plan is not the one before it.
+        Raises: Stale when the newest plan is not the one before it, or another controller has a higher epoch;
+        StoreError when a restart could not know that this plan had been told.
         """
-        await self._run(lambda: self._commit(plan, routes))
 
-    async def take_epoch(self, epoch: int) -> None:
-        """Be this epoch from now on. It never falls."""
+        def work() -> None:
+            try:
+                self._transact(lambda book: self._commit(book, plan, routes))
+            except Stale:
+                raise
+            except StoreError:
+                self._fence(None)
+                self._follows(plan, None)
+                self._reach(Manifest(epoch=self._epoch, generation=plan.generation))
+                self._pending = _Pending(plan, routes)
+            self._generation = plan.generation
 
-        def write(db: sqlite3.Connection) -> None:
-            newest = max(epoch, int(self._meta(db, "epoch") or 0))
-            db.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (str(newest),))
-
-        await self._write(write)
+        await self._run(work)
 
     async def save_routes(self, routes: Routes) -> None:
-        """Keep the shares in force, so that a restart goes on with them."""
-        body = msgspec.json.encode(routes)
-        await self._write(lambda db: db.execute("INSERT OR REPLACE INTO routes VALUES (1, ?)", (body,)))
+        """Keep the shares in force, so that a restart goes on with them; in memory on a disk that takes nothing.
+
+        Raises: Stale when another controller has a higher epoch.
+        """
+
+        def work() -> None:
+            try:
+                self._transact(lambda book: self._put_routes(book, routes))
+            except Stale:
+                raise
+            except StoreError:
+                self._fence(None)
+                self._pending.routes = routes
+
+        await self._run(work)
+
+    async def take_epoch(self, epoch: int) -> None:
+        """Be this epoch from now on. It never falls. Raises: Stale, StoreError."""
+
+        def work() -> None:
+            self._fence(records.state_of(self._db) if self._connection is not None else None)
+            self._reach(Manifest(epoch=epoch))
+            self._epoch = max(epoch, self._epoch)
+            try:
+                self._transact(lambda book: {"epoch": self._epoch})
+            except StoreFull:
+                if self._manifest is None:
+                    raise
+
+        await self._run(work)
+
+    async def keep_up(self) -> None:
+        """Write what is still to be written. Raises: Stale when another controller has a higher epoch."""
+
+        def work() -> None:
+            if self._pending or self._failing is not None or self._connection is None:
+                self._transact(lambda book: {})
+            elif self._path is not None:
+                self._watch_file()
+                self._fence(records.state_of(self._db))
+
+        with suppress(StoreFull):
+            await self._run(work)
 
     async def add_policy(self, name: str, payload: bytes, *, at_s: float, actor: str) -> int:
-        """Keep an accepted policy file; gives its revision. Durable when it returns."""
+        """Keep an accepted policy file; gives its revision. Durable when it returns. Raises: StoreError."""
         return (await self.add_policies({name: payload}, at_s=at_s, actor=actor))[name]
 
     async def add_policies(
         self, files: Mapping[str, bytes], *, replaced: Collection[str] = (), at_s: float, actor: str
     ) -> dict[str, int]:
-        """Keep accepted policy files, all or none, and take those out of force that they replace; gives revisions."""
+        """Keep accepted policy files, all or none, and take those out of force that they replace; gives revisions.
 
-        def write(db: sqlite3.Connection) -> dict[str, int]:
-            given = {}
+        Raises: StoreError.
+        """
+        given: dict[str, int] = {}
+
+        def write(book: Book) -> dict[str, int]:
+            given.clear()
+            revision = self._next_revision(book)
             for name in sorted(replaced):
-                self._add_revision(db, name, WITHDRAWN, at_s, actor)
-                self._audit(db, at_s, actor, "delete", f"policy/{name}", "its documents are in other files")
+                book.put(POLICIES, revision, name, WITHDRAWN, at_s, actor)
+                self._audit(book, at_s, actor, "delete", f"policy/{name}", "its documents are in other files")
+                revision += 1
             for name, payload in sorted(files.items()):
-                given[name] = self._add_revision(db, name, payload, at_s, actor)
-                self._audit(db, at_s, actor, "apply", f"policy/{name}", "")
-            return given
+                book.put(POLICIES, revision, name, payload, at_s, actor)
+                self._audit(book, at_s, actor, "apply", f"policy/{name}", "")
+                given[name] = revision
+                revision += 1
+            return {"revision": revision - 1}
 
-        return await self._write(write)
-
-    @staticmethod
-    def _add_revision(db: sqlite3.Connection, name: str, payload: bytes, at_s: float, actor: str) -> int:
-        cursor = db.execute(
-            "INSERT INTO policies (name, payload, accepted_at_s, actor) VALUES (?, ?, ?, ?)",
-            (name, payload, at_s, actor),
-        )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+        await self._run(lambda: self._transact(write))
+        return given
 
     async def withdraw_policy(self, name: str, *, at_s: float, actor: str) -> None:
         """Take a policy file out of force. Its revisions are kept; an empty one, which no file can have, ends them."""
 
-        def write(db: sqlite3.Connection) -> None:
-            self._add_revision(db, name, WITHDRAWN, at_s, actor)
-            self._audit(db, at_s, actor, "delete", f"policy/{name}", "")
+        def write(book: Book) -> dict[str, int]:
+            revision = self._next_revision(book)
+            book.put(POLICIES, revision, name, WITHDRAWN, at_s, actor)
+            self._audit(book, at_s, actor, "delete", f"policy/{name}", "")
+            return {"revision": revision}
 
-        await self._write(write)
+        await self._run(lambda: self._transact(write))
 
     async def set_cordon(self, cluster: str, cordon: Cordon | None, *, at_s: float, actor: str) -> None:
-        """Keep an operator's word on a cluster, or take it back with None."""
+        """Keep an operator's word on a cluster, or take it back with None. Raises: StoreError."""
 
-        def write(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM cordons WHERE cluster = ?", (cluster,))
-            if cordon is not None:
-                db.execute("INSERT INTO cordons VALUES (?, ?, ?)", (cluster, cordon.reason, int(cordon.drain)))
+        def write(book: Book) -> dict[str, int]:
+            if cordon is None:
+                book.drop(CORDONS, "cluster = ?", cluster)
+            else:
+                book.put(CORDONS, cluster, cordon.reason, int(cordon.drain))
             action = "uncordon" if cordon is None else "drain" if cordon.drain else "cordon"
-            self._audit(db, at_s, actor, action, f"cluster/{cluster}", cordon.reason if cordon else "")
+            self._audit(book, at_s, actor, action, f"cluster/{cluster}", cordon.reason if cordon else "")
+            return {}
 
-        await self._write(write)
+        await self._run(lambda: self._transact(write))
 
     async def plans(self, limit: int) -> tuple[Plan, ...]:
-        """The newest plans, newest first."""
+        """The newest plans, newest first; those that are not what was written are left out, and told once."""
 
         def read() -> tuple[Plan, ...]:
-            rows = self._db.execute("SELECT body FROM plans ORDER BY epoch DESC, generation DESC LIMIT ?", (limit,))
-            return tuple(msgspec.json.decode(row[0], type=Plan) for row in rows)
+            found = [self._pending.plan] if self._pending.plan is not None else []
+            if self._connection is None and self._path is not None:
+                return tuple(found)
+            query = "SELECT generation, epoch, at_s, body, checksum FROM plans ORDER BY generation DESC LIMIT ?"
+            for row in self._db.execute(query, (limit,)).fetchall():
+                plan = _plan(row)
+                if plan is not None:
+                    found.append(plan)
+                else:
+                    self._say("StoreDamaged", f"plan {row[0]} in {self._path} is damaged; a restart will mend the file")
+            return tuple(found[:limit])
 
         return await self._run(read)
+
+    # ---- in the worker thread
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -187,108 +313,441 @@ class Store:
         return self._connection
 
     async def _run(self, work: Callable[[], T]) -> T:
+        def called() -> T:
+            with self._translated():
+                return work()
+
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        except sqlite3.OperationalError as error:
-            kind = StoreFull if "full" in str(error) else StoreError
-            raise kind(f"{self._path}: {error}") from error
-        except sqlite3.DatabaseError as error:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, called)
+        finally:
+            notes, self._notes = self._notes, []
+            for note in notes:
+                self.tell(note)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Errors of SQLite and the system become ours."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise self._as_ours(error) from error
+
+    def _as_ours(self, error: sqlite3.Error | OSError) -> StoreError:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or self._is_full(error):
+            return StoreFull(f"{self._path}: no space left on the disk ({error})")
+        return StoreError(f"{self._path}: {error}")
+
+    def _is_full(self, error: sqlite3.Error | OSError) -> bool:
+        code = getattr(error, "sqlite_errorcode", 0) or 0
+        kinds = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+        if self._path is None or not (isinstance(error, OSError) or code & 0xFF in kinds):
+            return False
+        try:
+            space = os.statvfs(self._path.parent)
+        except OSError:
+            return False
+        return space.f_bavail * space.f_frsize < LEAST_SPACE_BYTES
+
+    def _transact(self, work: Callable[[Book], dict[str, int]], *, is_fenced: bool = True) -> None:
+        """Do `work`, which gives how far it comes, in one transaction, and what was not written before with it.
+
+        Raises: StoreError, and then nothing is written.
+        """
+        try:
+            with self._translated():
+                if self._connection is None:
+                    self._open_again()
+                self._watch_file()
+                with self._db as db:
+                    db.execute("BEGIN IMMEDIATE")
+                    state = records.state_of(db)
+                    if state is None:
+                        raise StoreError(f"{self._path} is damaged; restart this controller, which mends it")
+                    if is_fenced:
+                        self._fence(state)
+                    book = Book(db, state)
+                    reached = self._catch_up(book) | work(book)
+                    state = book.finish(**({"epoch": max(self._epoch, book.state.epoch)} | reached))
+        except Stale:
+            raise
+        except StoreError as error:
+            if self._failing is not type(error):
+                reason = "StoreFull" if isinstance(error, StoreFull) else "StoreFailed"
+                text = f"{error}; routing and plans go on from memory, what people order is refused"
+                self._notes.append(Note(type="Warning", reason=reason, object="controller", message=text))
+            self._failing = type(error)
+            raise
+        self._pending = _Pending()
+        self._generation = max(self._generation, state.generation)
+        if self._failing is not None:
+            self._failing = None
+            text = "the store can be written again; what was kept in memory is stored"
+            self._notes.append(Note(reason="StoreBack", object="controller", message=text))
+        try:
+            self._reach(as_manifest(state))
+        except StoreError as error:
+            self._say("ManifestFailed", f"{error}; damage of the database could go unnoticed until it can be written")
+
+    def _catch_up(self, book: Book) -> dict[str, int]:
+        if self._pending.plan is not None:
+            return self._commit(book, self._pending.plan, self._pending.routes or Routes(), again=True)
+        if self._pending.routes is not None:
+            return self._put_routes(book, self._pending.routes)
+        return {}
+
+    def _commit(self, book: Book, plan: Plan, routes: Routes, *, again: bool = False) -> dict[str, int]:
+        if not again:
+            self._follows(plan, book.state)
+        book.put(PLANS, plan.generation, plan.epoch, plan.at_s, msgspec.json.encode(plan))
+        book.drop(PLANS, "generation <= ?", plan.generation - PLANS_KEPT)
+        return self._put_routes(book, routes) | {"generation": plan.generation}
+
+    def _put_routes(self, book: Book, routes: Routes) -> dict[str, int]:
+        number = book.state.routes + 1
+        book.put(ROUTES, number, msgspec.json.encode(routes))
+        book.drop(ROUTES, "id <= ?", number - ROUTES_KEPT)
+        return {"routes": number}
+
+    def _follows(self, plan: Plan, state: State | None) -> None:
+        """Raises: Stale when the plan is not the next one."""
+        newest = max(self._generation, state.generation if state is not None else 0)
+        if plan.generation != newest + 1 or plan.epoch != self._epoch:
+            raise Stale(
+                f"plan {plan.epoch}.{plan.generation} follows neither generation {newest} nor epoch {self._epoch}"
+            )
+
+    def _fence(self, state: State | None) -> None:
+        """Raises: Stale when another controller has taken a higher epoch."""
+        newest = max(state.epoch if state is not None else 0, self._read_manifest().epoch)
+        if newest > self._epoch:
+            raise Stale(f"another controller, epoch {newest}, uses this database; this one has epoch {self._epoch}")
+
+    def _read_manifest(self) -> Manifest:
+        if self._manifest is None:
+            return Manifest()
+        try:
+            return self._manifest.read() or Manifest()
+        except ManifestDamaged:
+            return Manifest()
+
+    def _reach(self, given: Manifest) -> None:
+        if self._manifest is None:
+            return
+        with self._translated():
+            self._manifest.reach(given)
+
+    def _say(self, reason: str, text: str) -> None:
+        """Tell something once."""
+        if text not in self._said:
+            self._said.add(text)
+            self._notes.append(Note(type="Warning", reason=reason, object="controller", message=text))
+
+    def _next_revision(self, book: Book) -> int:
+        return max(book.state.revision, self._read_manifest().revision) + 1
+
+    @staticmethod
+    def _audit(book: Book, at_s: float, actor: str, action: str, subject: str, reason: str) -> None:
+        number = book.state.audit + 1
+        book.state = msgspec.structs.replace(book.state, audit=number)
+        book.put(AUDIT, number, at_s, actor, action, subject, reason)
+
+    def _watch_file(self) -> None:
+        """Put the file back when it vanished under us; what is in it is still open here. Raises: StoreError."""
+        if self._path is None or self._identity is None or self._identity == _identity(self._path):
+            return
+        if self._path.exists():
             raise StoreError(
-                f"{self._path}: {error}. Move the file away to start from the policy files and the agents' reports"
-            ) from error
+                f"{self._path} was exchanged for another file while this controller had it open; restart it to use that"
+            )
+        wal(self._path).unlink(missing_ok=True)
+        fresh = self._path.with_name(f"{self._path.name}.new")
+        fresh.unlink(missing_ok=True)
+        with private(), closing(sqlite3.connect(fresh, isolation_level=None)) as copy:
+            self._db.backup(copy)
+        self._close()
+        fresh.replace(self._path)
+        sync_directory(self._path.parent)
+        self._connect()
+        self._say(
+            "StoreVanished", f"{self._path} vanished while it was open; it was written again with all that it had"
+        )
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def in_transaction() -> T:
-            with self._db:
-                self._db.execute("BEGIN IMMEDIATE")
-                return work(self._db)
-
-        return await self._run(in_transaction)
+    # ---- opening
 
     def _open(self) -> Remembered:
-        if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        db = sqlite3.connect(self._path or ":memory:", isolation_level=None, check_same_thread=False)
-        self._connection = db
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        if (problem := db.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
-            raise sqlite3.DatabaseError(f"damaged: {problem}")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"{self._path} was written by a newer version (schema {version}, this is {SCHEMA_VERSION})"
+        if self._path is None:
+            self._connect()
+            return self._take_over(Found(), Manifest())
+        if not self._path.parent.is_dir():
+            self._path.parent.mkdir(parents=True, mode=0o700)
+        assert self._manifest is not None
+        known, losses = None, []
+        try:
+            known = self._manifest.read()
+        except ManifestDamaged as error:
+            losses.append(f"{error}: how far the database had come is not known for certain; it is written anew")
+        manifest = known or Manifest()
+        if manifest.format > FORMAT:
+            raise StoreError(f"{self._manifest.path} was written by a newer version; use that one")
+        try:
+            found = self._look(manifest)
+        except (sqlite3.Error, OSError, StoreFull) as error:
+            if not isinstance(error, StoreFull) and not isinstance(self._as_ours(error), StoreFull):
+                raise
+            self._close()
+            found = self._look_only(manifest)
+        if known is None and not losses and self._had_manifest:
+            losses.append(f"{self._manifest.path} is gone; it is written anew")
+        if losses and not found.contents.is_whole:
+            found.is_epoch_known = False
+        found.losses[:0] = losses
+        return self._take_over(found, manifest)
+
+    def _take_over(self, found: Found, manifest: Manifest) -> Remembered:
+        """Take the next epoch, durably, and put together what is remembered."""
+        contents = found.contents
+        state = contents.state or State()
+        plans = contents.rows.get(PLANS.name, deque())
+        plan = _plan_of(plans[-1]) if plans else Plan()
+        self._generation = max(state.generation, manifest.generation, plan.generation)
+        if found.is_incomplete:
+            plan = replace(
+                plan, generation=self._generation, target=(), desired=(), changes=(), generations={}, digests={}
             )
-        db.executescript(SCHEMA)
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        with db:
-            db.execute("BEGIN IMMEDIATE")
-            epoch = int(self._meta(db, "epoch") or 0) + 1
-            db.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (str(epoch),))
-        if self._path is not None:
-            self._path.chmod(0o600)
+
+        def take(book: Book) -> dict[str, int]:
+            self._epoch = max(book.state.epoch, self._read_manifest().epoch, plan.epoch) + 1
+            book.state = msgspec.structs.replace(
+                book.state,
+                change=max(book.state.change, manifest.change),
+                revision=max(book.state.revision, manifest.revision),
+            )
+            return {"epoch": self._epoch, "generation": self._generation}
+
+        try:
+            self._transact(take, is_fenced=False)
+        except StoreFull:
+            least = max(state.epoch, manifest.epoch, plan.epoch) + 1
+            try:
+                with self._translated():
+                    self._epoch = self._manifest.next_epoch(least) if self._manifest is not None else least
+            except StoreError:
+                self._epoch = least
+                found.is_epoch_known = False
         return Remembered(
-            epoch=epoch,
-            plan=self._newest_plan(db) or Plan(),
-            routes=self._routes(db),
-            policies=self._policies(db),
+            epoch=self._epoch,
+            plan=plan,
+            routes=_routes(contents),
+            policies=_policies(contents),
             cordons={
                 cluster: Cordon(reason=reason, drain=bool(drain))
-                for cluster, reason, drain in db.execute("SELECT cluster, reason, drain FROM cordons ORDER BY cluster")
+                for cluster, reason, drain in contents.rows.get(CORDONS.name, ())
             },
+            losses=tuple(found.losses),
+            is_incomplete=found.is_incomplete,
+            is_epoch_known=found.is_epoch_known,
         )
+
+    def _connect(self) -> None:
+        """Open the file, making it, readable by this user alone."""
+        if self._path is not None:
+            for path in (self._path, wal(self._path), shm(self._path), self._path.with_suffix(".manifest.json")):
+                with suppress(FileNotFoundError):
+                    path.chmod(0o600)
+        with private():
+            db = sqlite3.connect(self._path or ":memory:", isolation_level=None, check_same_thread=False)
+            self._connection = db
+            db.text_factory = bytes
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if self._path is None:
+            with db:
+                db.execute("BEGIN IMMEDIATE")
+                records.create(db)
+                Book(db, State()).finish()
+            return
+        self._identity = _identity(self._path)
 
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self._identity = None
 
-    def _commit(self, plan: Plan, routes: Routes) -> None:
+    def _open_again(self) -> None:
+        """After a start that could only read: now to be written too. Raises: StoreError."""
+        if self._path is None:
+            raise StoreError("the store is not open")
+        try:
+            self._look(self._read_manifest())
+        except (sqlite3.Error, OSError, StoreError):
+            self._close()
+            raise
+
+    def _look(self, manifest: Manifest) -> Found:
+        """Open the database for reading and writing; what is damaged is moved away. Raises: sqlite3.Error, OSError."""
+        assert self._path is not None
+        had = size(self._path)
+        if not had:
+            if size(wal(self._path)):  # SQLite would delete it
+                set_aside(self._path)
+            self._reach(Manifest())  # before the database is there, so that one without a manifest has lost it
+            self._connect()
+            return self._begin(manifest, is_missing=had is None)
+        try:
+            with self._path.open("rb") as file:
+                head = file.read(len(HEAD))
+            if head[:18] + head[20:] != HEAD[:18] + HEAD[20:] or head[18] not in (1, 2) or head[19] not in (1, 2):
+                raise sqlite3.DatabaseError("its head is not that of our files")
+            self._connect()
+            version = self._version()
+            if (problem := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != b"ok":
+                raise sqlite3.DatabaseError(problem.decode(errors="replace"))
+            if version == 1:
+                contents = records.read_version_1(self._db)
+                if contents.is_whole:
+                    self._reach(Manifest())
+                    return self._migrate(contents)
+            elif version == 0 and not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                self._reach(Manifest())
+                return self._begin(manifest, is_missing=False)
+            elif version == records.SCHEMA_VERSION and records.has_tables(self._db):
+                self._had_manifest = True
+                contents = records.read(self._db)
+                if contents.is_whole:
+                    found = judge(contents, manifest, self._path)
+                    if found.losses:
+                        found.losses.append(f"what was found is kept as {set_aside(self._path, keep=True).name}")
+                    return found
+        except sqlite3.DatabaseError as error:
+            if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in NO_DAMAGE:
+                raise
+            log.error("the database is damaged", file=str(self._path), cause=str(error))
+        return self._salvage(manifest)
+
+    def _version(self) -> int:
+        """The schema's. Raises: StoreError when it is newer than this."""
+        version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > records.SCHEMA_VERSION:
+            raise StoreError(
+                f"{self._path} was written by a newer version (schema {version}, this is {records.SCHEMA_VERSION}); "
+                "use that version, or move the file away to start from the policy files and the agents' reports"
+            )
+        return version
+
+    def _look_only(self, manifest: Manifest) -> Found:
+        """Read what is there without writing, not even the index of the log: on a full disk. Raises: StoreError."""
+        assert self._path is not None
+        if not size(self._path):
+            return judge(Contents(state=State()), manifest, self._path)
+        with private(), closing(sqlite3.connect(self._path, isolation_level=None)) as db:
+            db.text_factory = bytes
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            contents = records.read_version_1(db) if version == 1 else records.read(db)
+        found = judge(contents, manifest, self._path)
+        found.is_epoch_known = self._manifest is not None and self._manifest.path.exists()
+        return found
+
+    def _begin(self, manifest: Manifest, *, is_missing: bool) -> Found:
+        """A new database; as far on as the manifest says that one has been."""
         with self._db as db:
             db.execute("BEGIN IMMEDIATE")
-            row = db.execute("SELECT max(generation) FROM plans").fetchone()
-            newest = row[0] or 0
-            epoch = int(self._meta(db, "epoch") or 0)
-            if plan.generation != newest + 1 or plan.epoch != epoch:
-                raise Stale(
-                    f"plan {plan.epoch}.{plan.generation} follows neither generation {newest} nor epoch {epoch}"
-                )
-            db.execute(
-                "INSERT INTO plans VALUES (?, ?, ?, ?)",
-                (plan.epoch, plan.generation, plan.at_s, msgspec.json.encode(plan)),
+            records.create(db)
+            state = records.fill(db, nothing(), as_state(manifest))
+        found = Found(contents=nothing(state))
+        if manifest.change:
+            what = "is gone" if is_missing else "was emptied"
+            found.is_incomplete = True
+            found.losses.append(
+                f"{self._path} {what}: {extent(manifest)} are lost. What the agents run is taken over and nothing is "
+                "stopped; policies of the directory come back, hand in the others again, and cordon again"
             )
-            db.execute("INSERT OR REPLACE INTO routes VALUES (1, ?)", (msgspec.json.encode(routes),))
-            db.execute("DELETE FROM plans WHERE generation <= ?", (plan.generation - PLANS_KEPT,))
+        return found
 
-    @staticmethod
-    def _meta(db: sqlite3.Connection, key: str) -> str | None:
-        row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
+    def _migrate(self, contents: Contents) -> Found:
+        """From schema 1, in one transaction."""
+        assert contents.state is not None
+        show_names(contents)
+        revision = max((row[0] for row in contents.rows[POLICIES.name]), default=0)
+        with self._db as db:
+            db.execute("BEGIN IMMEDIATE")
+            for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                if not name.startswith(b"sqlite_"):
+                    db.execute(f'DROP TABLE "{name.decode()}"')
+            records.create(db)
+            state = msgspec.structs.replace(contents.state, revision=max(revision, contents.state.revision))
+            contents.state = records.fill(db, contents, state)
+        return Found(contents=contents)
 
-    @staticmethod
-    def _newest_plan(db: sqlite3.Connection) -> Plan | None:
-        row = db.execute("SELECT body FROM plans ORDER BY generation DESC LIMIT 1").fetchone()
-        return msgspec.json.decode(row[0], type=Plan) if row else None
-
-    @staticmethod
-    def _routes(db: sqlite3.Connection) -> Routes:
-        row = db.execute("SELECT body FROM routes WHERE id = 1").fetchone()
-        return msgspec.json.decode(row[0], type=Routes) if row else Routes()
-
-    @staticmethod
-    def _policies(db: sqlite3.Connection) -> tuple[PolicyRevision, ...]:
-        rows = db.execute(
-            "SELECT max(revision), name, payload, accepted_at_s, actor FROM policies GROUP BY name ORDER BY 1"
+    def _salvage(self, manifest: Manifest) -> Found:
+        """Keep the damaged file beside, and write what can be read of it into a fresh one."""
+        assert self._path is not None
+        self._close()
+        aside = set_aside(self._path, keep=True)
+        contents = rescue(aside)
+        found = judge(contents, manifest, self._path)
+        found.losses.append(f"the damaged file is kept as {aside.name}")
+        state = contents.state or State()
+        plans = contents.rows[PLANS.name]
+        policies = contents.rows[POLICIES.name]
+        state = State(
+            epoch=max(state.epoch, manifest.epoch, *(row[1] for row in plans), 0),
+            generation=max(state.generation, manifest.generation, *(row[0] for row in plans), 0),
+            revision=max(state.revision, manifest.revision, *(row[0] for row in policies), 0),
+            audit=max(state.audit, *(row[0] for row in contents.rows[AUDIT.name]), 0),
+            routes=max(state.routes, *(row[0] for row in contents.rows[ROUTES.name]), 0),
+            change=max(state.change, manifest.change),
         )
-        return tuple(
-            PolicyRevision(revision=r, name=n, payload=p, accepted_at_s=t, actor=who)
-            for r, n, p, t, who in rows
-            if p != WITHDRAWN
-        )
+        fresh = self._path.with_name(f"{self._path.name}.new")
+        for path in (fresh, wal(fresh), shm(fresh)):
+            path.unlink(missing_ok=True)
+        with private(), closing(sqlite3.connect(fresh, isolation_level=None)) as db:
+            db.text_factory = bytes
+            with db:
+                db.execute("BEGIN IMMEDIATE")
+                records.create(db)
+                contents.state = records.fill(db, contents, state)
+        for path in (wal(self._path), shm(self._path)):
+            path.unlink(missing_ok=True)
+        fresh.replace(self._path)
+        sync_directory(self._path.parent)
+        self._connect()
+        return found
 
-    @staticmethod
-    def _audit(db: sqlite3.Connection, at_s: float, actor: str, action: str, subject: str, reason: str) -> None:
-        db.execute(
-            "INSERT INTO audit (at_s, actor, action, object, reason) VALUES (?, ?, ?, ?, ?)",
-            (at_s, actor, action, subject, reason),
-        )
+
+def _policies(contents: Contents) -> tuple[PolicyRevision, ...]:
+    newest = {row[1]: row for row in contents.rows.get(POLICIES.name, ())}
+    return tuple(
+        PolicyRevision(revision=revision, name=name, payload=payload, accepted_at_s=at_s, actor=actor)
+        for revision, name, payload, at_s, actor in sorted(newest.values())
+        if payload != WITHDRAWN
+    )
+
+
+def _routes(contents: Contents) -> Routes:
+    rows = contents.rows.get(ROUTES.name)
+    return msgspec.json.decode(rows[-1][1], type=Routes) if rows else Routes()
+
+
+def _plan(row: records.Row) -> Plan | None:
+    values = records.good(PLANS, row)
+    return None if values is None else _plan_of(values)
+
+
+def _plan_of(values: records.Row) -> Plan:
+    return msgspec.json.decode(values[-1], type=Plan)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _log(note: Note) -> None:
+    emit = log.warning if note.type == "Warning" else log.info
+    emit(note.message, reason=note.reason)

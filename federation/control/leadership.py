@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from federation.control.plan import Replicas
+from federation.control.plan import Plan, Replicas
 from federation.state.phases import Phase
 from federation.state.world import World
 from federation.wire import messages
@@ -88,12 +88,31 @@ def outvoted(world: World, epoch: int) -> str:
     )
 
 
-def inherited(world: World) -> tuple[Replicas, ...]:
-    """What runs already, of the models that are known: where a controller without a memory starts from.
+def adopted(plan: Plan, world: World) -> Plan:
+    """The plan with what runs and is not named in it: where a controller goes on from that does not remember all.
 
-    Models that it does not know are left alone: their policies may only not have been handed in again yet.
+    Models without a document or a policy are left alone: those may only not have been handed in again yet. Clusters
+    that are not heard yet follow when they are.
     """
-    known = {document.metadata.name for document in world.documents.models}
+    named = {one.key for one in plan.desired}
+    found = tuple(one for one in _running(world) if one.key not in named)
+    if not found:
+        return plan
+    aims = {one.key for one in plan.target}
+    return replace(
+        plan,
+        target=_sorted((*plan.target, *(one for one in found if one.key not in aims))),
+        desired=_sorted((*plan.desired, *found)),
+    )
+
+
+def _sorted(replicas: Iterable[Replicas]) -> tuple[Replicas, ...]:
+    return tuple(sorted(replicas, key=lambda one: one.key))
+
+
+def _running(world: World) -> tuple[Replicas, ...]:
+    placed = {model for policy in world.documents.policies for model in policy.spec.models.match_names}
+    known = placed & {document.metadata.name for document in world.documents.models}
     return tuple(
         Replicas(model=replica.model, cluster=name, pool=replica.pool, replicas=replica.desired, reason="found running")
         for name, state in sorted(world.clusters.items())

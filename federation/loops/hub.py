@@ -103,6 +103,10 @@ class Hub:
         self.epoch = epoch
         self.may_take_over = plan.generation == 0
         """Whether the next plan may go beyond the epochs of others: nothing is remembered, or an operator said so."""
+        self.adopts = plan.generation == 0
+        """Whether what runs and the plan does not name is taken into it: what agents were told is not remembered."""
+        self.superseded = ""
+        """Why this controller decides nothing any more: another one has its database."""
         self.is_ordered_to_lead = False
         """Whether an operator said so."""
         self.controller = controller or secrets.token_hex(8)
@@ -192,7 +196,18 @@ class Hub:
 
     def outvoted(self) -> str:
         """Why this controller must be quiet because another leads, or nothing."""
-        return self.rivalled() or leadership.outvoted(self.world, self.epoch)
+        return self.superseded or self.rivalled() or leadership.outvoted(self.world, self.epoch)
+
+    def supersede(self, why: str) -> None:
+        """Be quiet from now on, and tell it once."""
+        if not self.superseded:
+            self.superseded = f"nothing is decided: {why}; stop one of them"
+            self.tell(Note(type="Warning", reason="Superseded", object="controller", message=self.superseded))
+
+    def adopt(self) -> None:
+        """Where it is not known what agents were told, what they run is the plan."""
+        if self.adopts:
+            self.plan = leadership.adopted(self.plan, self.world)
 
     def rivalled(self) -> str:
         """Why this controller must be quiet beside another that it hears, or nothing."""

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 import structlog
 
 from federation.adapters.solver import Answer, Solver, SolverError
-from federation.adapters.store import StoreError
+from federation.adapters.store import Stale, StoreError
 from federation.control import decide
 from federation.control.plan import Costs, Plan, Replicas
 from federation.control.problem import Formulated
@@ -59,11 +59,15 @@ class Planner:
                 return rivalled
             try:
                 await self._steer.take_over()
+            except Stale as error:
+                hub.supersede(str(error))
+                return hub.superseded
             except StoreError as error:
                 return f"nothing changes: {error}"
             hub.may_take_over = hub.is_ordered_to_lead = False
         elif outvoted := hub.outvoted():
             return outvoted
+        hub.adopt()
         history = decide.without_future(hub.plan.history, hub.clock.wall_s())
         if history is not hub.plan.history:
             text = "changes of placement are marked later than this machine's clock: it went back, or was wrong before"

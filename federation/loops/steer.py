@@ -75,11 +75,14 @@ class Steer:
         """One step. Raises nothing for what can be expected: the next step tries again."""
         hub, started_s = self._hub, time.perf_counter()
         async with hub.committing:
+            hub.adopt()
             try:
                 await self._step(why, new)
             except SolverError as error:
                 hub.metrics.solver_failures_total.inc()
                 log.error("routing kept as it is", cause=str(error))
+            except store.Stale as error:
+                hub.supersede(str(error))
             except store.StoreError as error:
                 hub.tell(Note(type="Warning", reason="StoreFailed", object="controller", message=str(error)))
         hub.metrics.plan_duration_seconds.labels(loop="steer").observe(time.perf_counter() - started_s)
@@ -96,9 +99,7 @@ class Steer:
                 hub.epoch = epoch
                 text = f"epoch {epoch}: agents obeyed {epoch - 1} of an earlier controller"
                 hub.tell(Note(reason="TookOver", object="controller", message=text))
-            found = leadership.inherited(hub.world)
-            if found and hub.plan.generation == 0:
-                hub.plan = replace(hub.plan, target=found, desired=found)
+            hub.adopt()
 
     async def _step(self, why: str, new: NewTarget | None) -> None:
         hub = self._hub
@@ -230,7 +231,16 @@ class Steer:
         following = replace(
             self._following(desired, stops, digests, why, new), settled=advanced.settled, versions=advanced.versions
         )
-        await self._store.commit(following, routes)
+        try:
+            await self._store.commit(following, routes)
+        except store.Stale:
+            raise
+        except store.StoreError as error:
+            # Nobody may be told a plan that a restart would not know of; shares still leave what is lost.
+            log.error("plan not kept, so not told", cause=str(error))
+            hub.routes = routes
+            hub.wake()
+            return
         hub.plan, hub.routes = following, routes
         hub.message = following.summary
         for note in advanced.notes:

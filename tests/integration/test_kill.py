@@ -126,6 +126,8 @@ async def test_nothing_accepted_is_lost_and_a_quiet_world_makes_no_move(tmp_path
                 files = {one["name"]: one["revision"] for one in (await controller.ask("GET", "/v1/policies"))["items"]}
                 missing = {name: revision for name, revision in accepted.items() if files.get(name, 0) < revision}
                 assert not missing, f"kill {number} lost {missing}"
+                events = (await controller.ask("GET", "/v1/events"))["items"]
+                assert "StoreDamaged" not in {one["reason"] for one in events}, "no kill is damage"
             view = await controller.until(settled, "placement after the last kill")
             await asyncio.sleep(4 * INTERVAL_S)
             before = {name: backend.ready() for name, backend in backends.items()}

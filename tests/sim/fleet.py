@@ -154,6 +154,9 @@ class SimFleet:
             clock=self.clock,
             metrics=Metrics(),
         )
+        self.store.tell = self.hub.tell
+        self.hub.adopts |= remembered.is_incomplete
+        self.hub.may_take_over |= not remembered.is_epoch_known
         self.hub.apply(DocumentsAccepted(documents=self.documents, now_s=self.clock.now_s))
         self.hub.apply(BrokerFound(now_s=self.clock.now_s))
         self.steer = Steer(self.hub, Engine(), self.store)  # type: ignore[arg-type]

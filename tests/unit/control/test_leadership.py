@@ -7,8 +7,9 @@ import pytest
 from agents import session
 from federation.control import leadership
 from federation.control.leadership import Rival
+from federation.control.plan import Plan, Replicas
 from federation.wire import messages
-from tests.builders import a_report, a_world, heard
+from tests.builders import L4, a_model, a_policy, a_report, a_world, heard, replicas
 
 NAMES = ("fra-1", "fra-2", "iad-1", "iad-2", "nrt-1")
 
@@ -79,3 +80,24 @@ def test_a_controller_that_is_gone_silences_nobody() -> None:
         bool(leadership.yields_to([rival], controller="left", epoch=1, uptime_s=1.0, now_s=now_s)) for now_s in (14, 16)
     ]
     assert waits == [True, False]
+
+
+def test_only_what_is_known_to_be_placed_is_taken_over() -> None:
+    """A model whose policy was lost would be in the plan without a place in it, and its replicas be stopped."""
+    models = (a_model("chat"), a_model("unplaced"))
+    world = heard(
+        a_world("fra", "par", models=models, policies=(a_policy("chat"),)),
+        a_report(
+            "fra", replicas=(replicas("chat", 3, 3), replicas("unplaced", 2, 2), replicas("unknown", 1, 1)), epoch=4
+        ),
+    )
+    plan = leadership.adopted(Plan(generation=7), world)
+    assert plan.generation == 7
+    assert {one.key[:2]: one.replicas for one in plan.desired} == {("chat", "fra"): 3}
+    assert plan.target == plan.desired
+    stopping = Plan(desired=(Replicas(model="chat", cluster="fra", pool=L4, replicas=0),))
+    assert leadership.adopted(stopping, world) == stopping, "what is being stopped is named"
+    later = heard(world, a_report("par", replicas=(replicas("chat", 2, 1),)))
+    both = leadership.adopted(plan, later)
+    assert {one.key[:2]: one.replicas for one in both.desired} == {("chat", "fra"): 3, ("chat", "par"): 2}
+    assert leadership.adopted(both, later) is both

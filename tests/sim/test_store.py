@@ -1,0 +1,102 @@
+"""The store fails while the fleet serves: users leave what is lost, and nothing is stopped for what was forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from federation.control.plan import Routes
+from tests.sim.fleet import FLOOR, SimFleet
+from tests.unit.adapters.test_store_full import full
+
+SETTLE_S = 900.0
+MINUTES_S = 600.0
+
+
+async def settled(tmp_path: Path) -> SimFleet:
+    fleet = SimFleet(5, tmp_path)
+    await fleet.start_controller()
+    await fleet.run(SETTLE_S, fleet.check)
+    assert sum(fleet.ready().values()) >= FLOOR
+    return fleet
+
+
+def serving(fleet: SimFleet) -> set[str]:
+    """Clusters that users are sent to."""
+    return {share.cluster for route in fleet.hub.routes.routes for share in route.now}
+
+
+def told(fleet: SimFleet) -> list[str]:
+    return [one.reason for one in fleet.hub.events if one.reason.startswith("Store")]
+
+
+async def test_users_leave_a_lost_cluster_though_the_disk_is_full(tmp_path: Path) -> None:
+    """Its users would be sent to a dead cluster until somebody frees the disk, and nothing would replace it."""
+    fleet = await settled(tmp_path)
+    lost = max(serving(fleet))
+    with full():
+        fleet.cut(lost, will=True)
+        await fleet.run(30.0, fleet.check)
+        assert lost not in serving(fleet)
+        await fleet.run(SETTLE_S, fleet.check)
+        others = sum(count for name, count in fleet.ready().items() if name != lost)
+        assert others >= FLOOR, "what it had is replaced"
+        assert all(sum(one.share for one in route.now) > 0.99 for route in fleet.hub.routes.routes)
+        assert told(fleet) == ["StoreFull"]
+        generation = fleet.hub.plan.generation
+        before = fleet.ready()
+        await fleet.stop_controller()
+        await fleet.start_controller()
+        await fleet.run(MINUTES_S, fleet.check)
+        assert {name: count for name, count in fleet.ready().items() if name != lost} == {
+            name: count for name, count in before.items() if name != lost
+        }, "a start on the full disk moves nothing"
+    await fleet.store.keep_up()
+    assert "StoreBack" in told(fleet)
+    assert (await fleet.store.plans(1))[0].generation >= generation
+    await fleet.stop_controller()
+
+
+@pytest.mark.parametrize("damage", ["emptied", "removed", "garbage", "half-a-log"])
+@pytest.mark.parametrize("is_one_silent", [False, True], ids=["all-heard", "one-silent"])
+async def test_nothing_is_stopped_for_what_was_forgotten(tmp_path: Path, damage: str, is_one_silent: bool) -> None:
+    """Missing data would be an order to delete: an older plan's zeros, or no plan at all."""
+    fleet = await settled(tmp_path)
+    file = fleet._database
+    log = file.with_name(f"{file.name}-wal")
+    contents = file.read_bytes(), log.read_bytes()
+    await fleet.stop_controller()
+    if damage == "half-a-log":
+        file.write_bytes(contents[0])
+        log.write_bytes(contents[1][: len(contents[1]) // 3])
+    if damage == "emptied":
+        file.write_bytes(b"")
+    elif damage == "removed":
+        file.unlink()
+    elif damage == "garbage":
+        file.write_bytes(b"no database" * 1000)
+    before = fleet.ready()
+    silent = max(name for name, count in before.items() if count)
+    if is_one_silent:
+        fleet.cut(silent)
+        fleet._retained = {topic: text for topic, text in fleet._retained.items() if f"/{silent}/" not in topic}
+    least = dict(before)
+
+    def look() -> None:
+        for name, count in fleet.ready().items():
+            least[name] = min(least.get(name, 0), count)
+
+    await fleet.start_controller()
+    assert fleet.hub.adopts
+    await fleet.run(MINUTES_S / 2, look)
+    if is_one_silent:
+        await fleet.heal(silent)
+        assert fleet.ready()[silent] == before[silent]
+        await fleet.run(30.0, look)
+        assert fleet.ready()[silent] == before[silent], "it comes back to a controller that never heard of it"
+    assert least == before
+    await fleet.run(SETTLE_S, fleet.check)
+    assert fleet.hub.routes != Routes()
+    assert sum(fleet.ready().values()) >= FLOOR
+    await fleet.stop_controller()
