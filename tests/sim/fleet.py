@@ -19,9 +19,7 @@ import msgspec
 
 from agents import session
 from agents.simulated import SimulatedBackend
-from federation.adapters.solver import Answer, route_and_check, solve_and_check
 from federation.adapters.store import Store
-from federation.aiokit.clock import Clock
 from federation.loops.hub import Hub
 from federation.loops.plan import Planner
 from federation.loops.publish import Publisher
@@ -32,36 +30,13 @@ from federation.state.phases import Phase
 from federation.state.reduce import BrokerFound, DocumentsAccepted, Heard, TimePassed
 from federation.state.world import Timing, World, validate
 from federation.wire import messages, topics
-from placement import model as words
 from tests.builders import L4, a_cluster, a_model, a_policy, some_demand
+from tests.sim.engine import Engine
+from tests.sim.loop import SimClock
 
 REPORT_S, TICK_S, PLAN_S, SPACING_S = 10.0, 5.0, 60.0, 5.0
 DEVICES = 8
 FLOOR = 3
-
-
-class SimClock(Clock):
-    """Time that passes when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now_s = 0.0
-
-    def monotonic_s(self) -> float:
-        return self.now_s
-
-    def wall_s(self) -> float:
-        return 1_800_000_000.0 + self.now_s
-
-
-class Engine:
-    """The engine's two doors in this process."""
-
-    async def solve(self, problem: words.Problem, present: tuple[words.Placed, ...]) -> Answer:
-        return solve_and_check(problem, present)
-
-    async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:
-        return route_and_check(problem, ready)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +73,7 @@ class SimFleet:
         self.rng = random.Random(seed)
         self.clock = SimClock()
         self.weather = Weather()
+        self.engine = Engine()
         self.said: list[str] = []
         self._directory = directory
         self._databases = itertools.count()
@@ -159,8 +135,8 @@ class SimFleet:
         self.hub.may_take_over |= not remembered.is_epoch_known
         self.hub.apply(DocumentsAccepted(documents=self.documents, now_s=self.clock.now_s))
         self.hub.apply(BrokerFound(now_s=self.clock.now_s))
-        self.steer = Steer(self.hub, Engine(), self.store)  # type: ignore[arg-type]
-        self.planner = Planner(self.hub, Engine(), self.steer)  # type: ignore[arg-type]
+        self.steer = Steer(self.hub, self.engine, self.store)  # type: ignore[arg-type]
+        self.planner = Planner(self.hub, self.engine, self.steer)  # type: ignore[arg-type]
         self.publisher = Publisher(self.hub, self)  # type: ignore[arg-type]
         self._tick_s = self._plan_s = self._publish_s = self.clock.now_s
         for topic, payload in sorted(self._retained.items()):
@@ -322,7 +298,7 @@ class SimFleet:
         """Let time pass, calling `each` every second."""
         ends_s = self.clock.now_s + seconds
         while self.clock.now_s < ends_s:
-            self.clock.now_s += 1.0
+            self.clock.time.now_s += 1.0
             for agent in self.agents.values():
                 if agent.connected and self.clock.now_s >= agent.report_at_s:
                     agent.report_at_s = self.clock.now_s + REPORT_S * self.rng.uniform(0.9, 1.0)

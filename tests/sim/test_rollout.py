@@ -11,7 +11,8 @@ from msgspec import structs
 from federation.control import rollout
 from placement import model as words
 from tests.builders import L4
-from tests.sim.fleet import Engine, SimFleet
+from tests.sim.engine import Engine
+from tests.sim.fleet import SimFleet
 
 FIRST, OTHER = "iad", "nrt"
 
@@ -20,6 +21,7 @@ class Wavering(Engine):
     """Sends Tokyo's users to whichever of two clusters has the fewer of them, as round trips that grow with load do."""
 
     def __init__(self, fleet: SimFleet) -> None:
+        super().__init__()
         self.fleet = fleet
 
     async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:
@@ -55,6 +57,7 @@ class Overtaken(Engine):
     """While it routes, a plan is made, with marks of its own."""
 
     def __init__(self, fleet: SimFleet) -> None:
+        super().__init__()
         self.fleet = fleet
 
     async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:

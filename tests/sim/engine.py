@@ -1,0 +1,53 @@
+"""The engine's two doors in this process. The engine is deterministic, so the same question is answered once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+from federation.adapters.solver import Answer, route_and_check, solve_and_check
+from placement import model as words
+
+T = TypeVar("T")
+ANSWERS_KEPT = 400
+
+
+class Engine:
+    """What `adapters/solver.py` has in processes of their own."""
+
+    def __init__(self) -> None:
+        self._answers: OrderedDict[Hashable, object] = OrderedDict()
+
+    async def solve(self, problem: words.Problem, present: tuple[words.Placed, ...]) -> Answer:
+        return self._once(("solve", asked(problem), present), lambda: solve_and_check(problem, present))
+
+    async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:
+        key = ("route", asked(problem), tuple(sorted(ready.items())))
+        return self._once(key, lambda: route_and_check(problem, ready))
+
+    def _once(self, key: Hashable, work: Callable[[], T]) -> T:
+        found = self._answers.get(key)
+        if found is None:
+            found = self._answers[key] = work()
+            if len(self._answers) > ANSWERS_KEPT:
+                self._answers.popitem(last=False)
+        return found  # type: ignore[return-value]
+
+
+def asked(problem: words.Problem) -> Hashable:
+    """All that a problem says, to be compared."""
+    paths = problem.paths
+    way = (paths.cells, paths.clusters, paths.rtt_ms.tobytes()) if isinstance(paths, words.RttMatrix) else paths
+    return (
+        problem.clusters,
+        problem.pools,
+        problem.models,
+        problem.cells,
+        problem.demands,
+        problem.current,
+        problem.move_horizon_h,
+        problem.room,
+        problem.budgets,
+        way,
+    )
