@@ -42,10 +42,8 @@ def _name(document: documents.Document) -> str:
 def accept(current: PolicySet, name: str, payload: bytes) -> tuple[PolicySet, tuple[Problem, ...]]:
     """The set with this file in place of its last revision; or the same set, and the problems of the file."""
     parsed = parse(name, payload)
-    if parsed.problems:
-        return current, parsed.problems
     others = {key: file for key, file in current.files.items() if key != name}
-    problems = tuple(sorted(_together(parsed, others, current.products)))
+    problems = tuple(sorted((*parsed.problems, *_together(parsed, others, current.products))))
     if problems:
         return current, problems
     return replace(current, files={**others, name: parsed}), ()
@@ -89,6 +87,11 @@ def accept_together(current: PolicySet, payloads: Mapping[str, bytes], gone: Ite
             else:
                 files[name] = good[name]
         else:
+            for name, file in parsed.items():
+                if file.readable:
+                    beside = {key: one for key, one in files.items() if key != name}
+                    more = _together(file, beside, current.products)
+                    problems[name] = tuple(sorted((*file.problems, *more)))
             return Together(
                 following=replace(current, files=files),
                 accepted=tuple(sorted(good.keys() - problems.keys())),
@@ -123,12 +126,12 @@ def _together(
         for model in one.document.spec.models.match_names
     }
     usable = dict(products)
-    everything = [one for file in [*others.values(), parsed] for one in file.documents]
+    everything = [one for file in [*others.values(), parsed] for one in file.documents or file.readable]
     for one in everything:
         if isinstance(one.document, documents.Cluster):
             for pool in one.document.spec.accelerators:
                 usable.setdefault(pool.product, Product(name=pool.product))
-    for one in parsed.documents:
+    for one in parsed.documents or parsed.readable:
         where = known.get((one.kind, one.name))
         if where is not None:
             mark = one.mark("metadata", "name")

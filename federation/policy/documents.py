@@ -6,12 +6,14 @@ with. A field that is not implemented does not exist. Field names are camelCase 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 API_VERSION = "isochrone.dev/v1alpha1"
+FORCE_ANNOTATION = "isochrone.dev/force"
+"""What allows a change that the guard refused: the digest that the refusal told, and a reason."""
 Preset = Literal["vllm", "triton", "torchserve", "tensorflow-serving", "nemo", "custom"]
 Market = Literal["on-demand", "spot", "reserved"]
 VerticalScaling = Literal["none", "off", "initial", "recreate"]
@@ -57,9 +59,27 @@ class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Metadata(Base, frozen=True, kw_only=True):
-    """Who this document is."""
+    """Who this document is. Besides its name only the annotation that forces a change is read: what else Kubernetes,
+    Helm or Kustomize write here is taken and does nothing."""
 
     name: Name
+    annotations: Annotated[
+        dict[str, str],
+        Meta(description=f"{FORCE_ANNOTATION}: the digest that a refusal told, then a reason"),
+    ] = {}
+    labels: dict[str, str] = {}
+    namespace: str | None = None
+    generate_name: str | None = None
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+    finalizers: tuple[str, ...] = ()
+    generation: int | None = None
+    managed_fields: tuple[dict[str, Any], ...] = ()
+    owner_references: tuple[dict[str, Any], ...] = ()
+    resource_version: str | None = None
+    self_link: str | None = None
+    uid: str | None = None
 
 
 # ---- Model

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from federation.policy import documents
-from federation.yamlkit.explain import Problem, did_you_mean, explain, find, problem_at, short
+from federation.yamlkit.explain import Problem, did_you_mean, explain, find, problem_at, refusals, short
 from federation.yamlkit.source import START, Mark, Node, YamlProblem, read
 
 KINDS = {"Model": documents.Model, "PlacementPolicy": documents.PlacementPolicy, "Cluster": documents.Cluster}
@@ -42,11 +42,15 @@ class Placed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedFile:
-    """One file: its documents, or its problems (then there are no documents)."""
+    """One file: its documents, or its problems (then there are no documents).
+
+    `readable` are the documents of a file with problems that have none of their own.
+    """
 
     name: str
     documents: tuple[Placed, ...] = ()
     problems: tuple[Problem, ...] = ()
+    readable: tuple[Placed, ...] = ()
 
 
 def parse(name: str, payload: bytes) -> ParsedFile:
@@ -56,7 +60,8 @@ def parse(name: str, payload: bytes) -> ParsedFile:
     except YamlProblem as error:
         found = problem_at(name, error.mark, error.message, error.expected, error.hint)
         return ParsedFile(name=name, problems=(found,))
-    if not any(node.value is not None or node.items is not None or node.elements is not None for node in nodes):
+    nodes = tuple(one for one in nodes if one.value is not None or one.items is not None or one.elements is not None)
+    if not nodes:
         empty = problem_at(
             name, START, "the file has no document", "a Model, PlacementPolicy or Cluster", "see configs/policies"
         )
@@ -65,34 +70,35 @@ def parse(name: str, payload: bytes) -> ParsedFile:
     problems: list[Problem] = []
     for node in nodes:
         one = _document(name, node)
-        if isinstance(one, Problem):
-            problems.append(one)
-        else:
-            problems += _semantics(name, one)
+        wrong = _semantics(name, one) if isinstance(one, Placed) else one
+        problems += wrong
+        if isinstance(one, Placed) and not wrong:
             placed.append(one)
     if problems:
-        return ParsedFile(name=name, problems=tuple(sorted(problems)))
+        return ParsedFile(name=name, problems=tuple(sorted(problems)), readable=tuple(placed))
     return ParsedFile(name=name, documents=tuple(placed))
 
 
-def _document(name: str, node: Node) -> Placed | Problem:
+def _document(name: str, node: Node) -> Placed | list[Problem]:
+    """The document, or what is wrong with it."""
     if node.items is None:
-        return problem_at(name, node.mark, "this document is no mapping", "apiVersion, kind, metadata and spec")
+        return [problem_at(name, node.mark, "this document is no mapping", "apiVersion, kind, metadata and spec")]
     for key in ("apiVersion", "kind"):
         if key not in node.items:
-            return problem_at(
-                name, node.mark, f"{key} is missing", _expected_of(key), f"add {key}: {_expected_of(key)}"
-            )
+            return [
+                problem_at(name, node.mark, f"{key} is missing", _expected_of(key), f"add {key}: {_expected_of(key)}")
+            ]
     version, kind = node.items["apiVersion"], node.items["kind"]
     if version.value != documents.API_VERSION:
-        return problem_at(name, version.mark, f"unknown apiVersion {short(version.value)}", documents.API_VERSION)
+        return [problem_at(name, version.mark, f"unknown apiVersion {short(version.value)}", documents.API_VERSION)]
     if kind.value not in KINDS:
         hint = did_you_mean(str(kind.value), KINDS)
-        return problem_at(name, kind.mark, f"unknown kind {short(kind.value)}", " or ".join(KINDS), hint)
+        return [problem_at(name, kind.mark, f"unknown kind {short(kind.value)}", " or ".join(KINDS), hint)]
     try:
         document = msgspec.convert(node.plain(), KINDS[kind.value], strict=True)
     except msgspec.ValidationError as error:
-        return explain(name, node, KINDS[kind.value], str(error))
+        texts = refusals(node, KINDS[kind.value]) or (str(error),)
+        return [explain(name, node, KINDS[kind.value], text) for text in texts]
     return Placed(document=document, node=node)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
@@ -77,6 +77,39 @@ def explain(name: str, node: Node, kind: type, text: str) -> Problem:
         allowed = _literals_at(kind, steps)
         return problem_at(name, mark, f"{label} is {shown}", _one_of(allowed), did_you_mean(str(value), allowed))
     return problem_at(name, mark, f"{label} is {shown}", _describe(expected, kind, steps), _unit_hint(label, value))
+
+
+def refusals(node: Node, kind: type) -> tuple[str, ...]:
+    """All that msgspec has against a document, in its own words: as it stops at the first, field by field."""
+    return tuple(_refusals(node, kind, "$"))
+
+
+def _refusals(node: Node, kind: Any, path: str) -> Iterator[str]:
+    plain = _without_wrappers(kind)
+    if isinstance(plain, type) and issubclass(plain, msgspec.Struct) and node.items is not None:
+        fields = {field.encode_name: field for field in msgspec.structs.fields(plain)}
+        hints = get_type_hints(plain, include_extras=True)
+        for key, item in node.items.items():
+            if key in fields:
+                yield from _refusals(item, hints[fields[key].name], f"{path}.{key}")
+            elif key != plain.__struct_config__.tag_field:
+                yield f"Object contains unknown field `{key}` - at `{path}`"
+        for key, field in fields.items():
+            if field.required and key not in node.items:
+                yield f"Object missing required field `{key}` - at `{path}`"
+        return
+    if node.elements is not None and get_args(plain)[1:] == (...,):
+        inside = [
+            text for at, one in enumerate(node.elements) for text in _refusals(one, get_args(plain)[0], f"{path}[{at}]")
+        ]
+        if inside:
+            yield from inside
+            return
+    try:
+        msgspec.convert(node.plain(), kind, strict=True)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `")
+        yield f"{message} - at `{path}{where.removeprefix('$').rstrip('`')}`"
 
 
 def short(value: object) -> str:

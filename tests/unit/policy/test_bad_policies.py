@@ -155,6 +155,25 @@ CASES = [
 ]
 
 AT_ONCE_S = 0.02
+MANY_WRONG = """\
+apiVersion: isochrone.dev/v1alpha1
+kind: Model
+metadata: {name: chat, colour: blue}
+spec:
+  runtime: {preset: vlm, image: ""}
+  resources: {cpu: "4"}
+  accelerators:
+    - {product: NVIDIA-L4, requestsPerSecond: -1, count: 65}
+    - {product: NVIDIA-L4}
+  warmupSeconds: 3m
+---
+apiVersion: isochrone.dev/v1alpha1
+kind: PlacementPolicy
+metadata: {name: global}
+spec:
+  models: {matchNames: [taken]}
+---
+"""
 
 
 def in_force() -> PolicySet:
@@ -183,6 +202,59 @@ def test_it_is_refused_where_it_is_wrong(text: str | bytes, line: int, column: i
     assert first.expected or first.hint
     assert len(first.text()) < 1_000, "who reads it would not find the place for the quotation"
     assert after is before, "the last accepted revision and the other files stay in force"
+
+
+def test_all_that_is_wrong_in_a_file_is_told_at_once() -> None:
+    """Who mends a file of ten faults would hand it in ten times, with users waiting."""
+    _, problems = catalogue.accept(in_force(), "bad.yaml", MANY_WRONG.encode())
+    told = [(one.line, one.message) for one in problems]
+    wanted = [
+        (3, "unknown field colour"),
+        (5, "slo is missing"),
+        (5, "preset is 'vlm'"),
+        (5, "image is ''"),
+        (6, "memory is missing"),
+        (8, "requestsPerSecond is -1"),
+        (8, "count is 65"),
+        (9, "requestsPerSecond is missing"),
+        (10, "warmupSeconds is '3m'"),
+        (16, "model taken already obeys policy theirs"),
+    ]
+    for line, words in wanted:
+        assert any(at == line and words in text for at, text in told), (line, words, told)
+    assert len(told) == len(wanted), told
+    together = catalogue.accept_together(in_force(), {"bad.yaml": MANY_WRONG.encode()})
+    assert together.problems["bad.yaml"] == problems, "the directory is told the same"
+
+
+KUBERNETES = """\
+  labels: {app.kubernetes.io/part-of: serving}
+  annotations: {argocd.argoproj.io/sync-wave: "1"}
+  namespace: default
+  creationTimestamp: "2026-11-30T00:00:00Z"
+  generation: 3
+  resourceVersion: "4711"
+  uid: 0b5e1c1e-0000-4000-8000-000000000000
+  finalizers: [example.dev/wait]
+  ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: x, uid: y, controller: true}]
+  managedFields: [{manager: kubectl, operation: Update, fieldsV1: {"f:spec": {".": {}}}}]
+"""
+
+
+def test_metadata_is_as_kubernetes_helm_and_kustomize_write_it() -> None:
+    """Files that `kubectl get -o yaml`, Helm or Kustomize wrote would have to be edited by hand."""
+    text = MODEL.replace("metadata: {name: chat}\n", f"metadata:\n  name: chat\n{KUBERNETES}")
+    known, problems = catalogue.accept(PolicySet(), "m.yaml", text.encode())
+    assert not problems, problems
+    assert [one.metadata.name for one in known.documents().models] == ["chat"]
+
+
+@pytest.mark.parametrize("text", [MODEL + "---\n", "---\n---\n" + MODEL, MODEL + "---\n# nothing\n---\nnull\n"])
+def test_an_empty_document_is_nothing(text: str) -> None:
+    """Helm ends files with a separator, and writes empty documents for templates that are switched off."""
+    known, problems = catalogue.accept(PolicySet(), "m.yaml", text.encode())
+    assert not problems, problems
+    assert len(known.documents().models) == 1
 
 
 def accept_s(before: PolicySet, payload: bytes) -> float:
