@@ -87,7 +87,7 @@ class Controller:
         self.hub.adopts |= remembered.is_incomplete
         self.hub.may_take_over |= self.settings.take_over or not remembered.is_epoch_known
         self.hub.is_ordered_to_lead = self.settings.take_over
-        self.desk = Desk(self.hub, self._store)
+        self.desk = Desk(self.hub, self._store, self._solver, self.settings.blast)
         self.desk.restore(remembered.policies)
         self.hub.apply(CordonsSet(cordons=remembered.cordons))
         if self.settings.policies_dir is not None:
@@ -141,7 +141,7 @@ class Controller:
             on_rival=hub.hear_rival,
         )
         self.publisher = Publisher(hub, self.link)
-        self.steer = Steer(hub, self._solver, self._store)
+        self.steer = Steer(hub, self._solver, self._store, settings.pace)
         self.planner = Planner(hub, self._solver, self.steer)
         if settings.xds is not None:
             self.xds = XdsServer(

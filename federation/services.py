@@ -16,7 +16,7 @@ from federation.api.server import Refused, not_found
 from federation.control import setbacks
 from federation.control.plan import Change
 from federation.loops.hub import Hub, Thought
-from federation.loops.policies import Desk, Kept, Rejected
+from federation.loops.policies import Desk, Kept, NeedsForce, Rejected
 from federation.loops.steer import changes_between
 from federation.state.reduce import CordonsSet, Note
 from federation.state.world import Cordon
@@ -149,24 +149,26 @@ class ControllerServices:
         made: dict[str, object] = msgspec.to_builtins(found)
         return made | {"epoch": self.hub.plan.epoch, "generation": self.hub.plan.generation}
 
-    async def apply(self, name: str, payload: bytes, actor: str) -> views.AppliedView:
-        """Accept documents; they are durable when this returns. Raises: Refused."""
+    async def apply(self, name: str, payload: bytes, actor: str, force: str = "") -> views.AppliedView:
+        """Accept documents; they are durable when this returns. Args: force: why, whatever harm. Raises: Refused."""
         try:
-            accepted = await self.desk.accept(name, payload, actor=actor)
+            accepted = await self.desk.accept(name, payload, actor=actor, force=force)
         except Rejected as error:
             raise self._rejected(error) from error
         except StoreError as error:
             raise self._not_stored(error, "what is accepted stays") from error
         return msgspec.convert(accepted, views.AppliedView, from_attributes=True)
 
-    async def withdraw(self, name: str, actor: str) -> views.WithdrawnView:
-        """Take a policy file out of force. Raises: Refused."""
+    async def withdraw(self, name: str, actor: str, force: str = "") -> views.WithdrawnView:
+        """Take a policy file out of force. Args: force: why, whatever harm it does. Raises: Refused."""
         try:
-            names = await self.desk.withdraw(name, actor=actor)
+            names = await self.desk.withdraw(name, actor=actor, force=force)
         except KeyError:
             raise not_found(f"policy {name} not found", "policies") from None
         except Kept as error:
             raise Refused(409, "Conflict", str(error), error.hint) from error
+        except Rejected as error:
+            raise self._rejected(error) from error
         except StoreError as error:
             raise self._not_stored(error, "the policy stays") from error
         return views.WithdrawnView(name=name, documents=names)
@@ -184,6 +186,8 @@ class ControllerServices:
     def _rejected(error: Rejected) -> Refused:
         hint = "correct the file; what was accepted before stays in force"
         problems = tuple(msgspec.convert(one, views.ProblemView, from_attributes=True) for one in error.problems)
+        if isinstance(error, NeedsForce):
+            return Refused(409, "NeedsForce", str(error), error.problems[0].hint, problems)
         return Refused(422, "Invalid", str(error), hint, problems)
 
     async def cordon(self, cluster: str, reason: str, *, drain: bool) -> None:

@@ -236,7 +236,7 @@ class Store:
         return (await self.add_policies({name: payload}, at_s=at_s, actor=actor))[name]
 
     async def add_policies(
-        self, files: Mapping[str, bytes], *, replaced: Collection[str] = (), at_s: float, actor: str
+        self, files: Mapping[str, bytes], *, replaced: Collection[str] = (), at_s: float, actor: str, reason: str = ""
     ) -> dict[str, int]:
         """Keep accepted policy files, all or none, and take those out of force that they replace; gives revisions.
 
@@ -253,7 +253,7 @@ class Store:
                 revision += 1
             for name, payload in sorted(files.items()):
                 book.put(POLICIES, revision, name, payload, at_s, actor)
-                self._audit(book, at_s, actor, "apply", f"policy/{name}", "")
+                self._audit(book, at_s, actor, "apply", f"policy/{name}", reason)
                 given[name] = revision
                 revision += 1
             return {"revision": revision - 1}
@@ -261,13 +261,13 @@ class Store:
         await self._run(lambda: self._transact(write))
         return given
 
-    async def withdraw_policy(self, name: str, *, at_s: float, actor: str) -> None:
+    async def withdraw_policy(self, name: str, *, at_s: float, actor: str, reason: str = "") -> None:
         """Take a policy file out of force. Its revisions are kept; an empty one, which no file can have, ends them."""
 
         def write(book: Book) -> dict[str, int]:
             revision = self._next_revision(book)
             book.put(POLICIES, revision, name, WITHDRAWN, at_s, actor)
-            self._audit(book, at_s, actor, "delete", f"policy/{name}", "")
+            self._audit(book, at_s, actor, "delete", f"policy/{name}", reason)
             return {"revision": revision}
 
         await self._run(lambda: self._transact(write))

@@ -105,16 +105,17 @@ OPERATIONS = (
     Operation(
         method="post",
         path="/v1/policies",
-        summary="Accept documents; durable when answered",
+        summary="Accept documents; durable when answered. What would do harm needs force=true and a reason",
         answer=views.AppliedView,
-        query=("name",),
+        query=("name", "force", "reason"),
         body="application/yaml",
     ),
     Operation(
         method="delete",
         path="/v1/policies/{name}",
-        summary="Take a policy file out of force",
+        summary="Take a policy file out of force. What would do harm needs force=true and a reason",
         answer=views.WithdrawnView,
+        query=("force", "reason"),
     ),
     Operation(
         method="post",

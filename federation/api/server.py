@@ -59,8 +59,8 @@ class Services(Protocol):
     async def explain(self, model: str, cluster: str | None) -> views.ExplanationView: ...
     async def explain_cell(self, model: str, cell: str) -> views.CellExplanationView: ...
     async def diff(self, name: str, payload: bytes) -> views.DiffView: ...
-    async def apply(self, name: str, payload: bytes, actor: str) -> views.AppliedView: ...
-    async def withdraw(self, name: str, actor: str) -> views.WithdrawnView: ...
+    async def apply(self, name: str, payload: bytes, actor: str, force: str = "") -> views.AppliedView: ...
+    async def withdraw(self, name: str, actor: str, force: str = "") -> views.WithdrawnView: ...
     async def cordon(self, cluster: str, reason: str, *, drain: bool) -> None: ...
     async def uncordon(self, cluster: str) -> None: ...
 
@@ -292,10 +292,10 @@ class _Api:
         return answer(await self._services.diff(_file_name(request), await request.read()))
 
     async def _apply(self, request: web.Request) -> web.Response:
-        return answer(await self._services.apply(_file_name(request), await request.read(), "api"))
+        return answer(await self._services.apply(_file_name(request), await request.read(), "api", _force(request)))
 
     async def _withdraw(self, request: web.Request) -> web.Response:
-        return answer(await self._services.withdraw(request.match_info["name"], "api"))
+        return answer(await self._services.withdraw(request.match_info["name"], "api", _force(request)))
 
     async def _cordon(self, request: web.Request) -> web.Response:
         name, action = request.match_info["name"], request.match_info["action"]
@@ -352,6 +352,16 @@ def _file_name(request: web.Request) -> str:
     if not name.endswith((".yaml", ".yml")):
         raise Refused(400, "BadRequest", f"{name!r} is no policy file name", "it ends in .yaml")
     return name
+
+
+def _force(request: web.Request) -> str:
+    """Why a change is to be made whatever harm it does; nothing when that is not asked."""
+    forced, reason = request.query.get("force", "false"), request.query.get("reason", "").strip()
+    if forced not in ("true", "false"):
+        raise Refused(400, "BadRequest", f"force={forced!r} is neither true nor false", "")
+    if forced == "true" and not reason:
+        raise Refused(400, "BadRequest", "a reason is needed", "add reason=TEXT: the next engineer will ask")
+    return reason[:500] if forced == "true" else ""
 
 
 async def _reason(request: web.Request) -> str:

@@ -395,6 +395,8 @@ class PolicyFileView(View, frozen=True, kw_only=True):
     documents: tuple[str, ...]
     """`Model/chat-8b`, …"""
     problems: tuple[ProblemView, ...]
+    carrying_out: str = ""
+    """Where a change that was forced stands (`carried out in steps: …`, `halted: …`), or nothing."""
 
 
 class AppliedView(View, frozen=True, kw_only=True):

@@ -19,6 +19,16 @@ FILE = click.option(
     "-f", "--file", "files", multiple=True, required=True, help="File, directory, or - for standard input."
 )
 
+FORCE = click.option("--force", is_flag=True, help="Make the change whatever harm it does to users; needs --reason.")
+WHY = click.option("--reason", default="", help="Why it is forced: the next engineer will ask.")
+
+
+def _forced(force: bool, reason: str) -> dict[str, str | None]:
+    """What the API is told of `--force --reason`."""
+    if force and not reason.strip():
+        raise click.UsageError('--force needs --reason "…": the next engineer will ask')
+    return {"force": "true" if force else None, "reason": reason if force else None}
+
 
 def _read(files: tuple[str, ...]) -> list[tuple[str, bytes]]:
     """(name, content) of every file named, directories by their YAML."""
@@ -81,25 +91,49 @@ def _diff_text(view: views.DiffView) -> str:
     return "\n".join(lines)
 
 
-@click.command(epilog="\b\nExamples:\n  isochrone apply -f policies.yaml\n  isochrone apply -f configs/policies\n")
+@click.command(
+    epilog="""\b
+Examples:
+  isochrone apply -f policies.yaml
+  isochrone apply -f configs/policies
+  isochrone apply -f policies.yaml --force --reason "the model is retired"
+"""
+)
 @FILE
+@FORCE
+@WHY
 @click.pass_context
-def apply(ctx: click.Context, files: tuple[str, ...]) -> None:
-    """Hand in policy files. What is accepted is durable when this returns; a refused file changes nothing."""
+def apply(ctx: click.Context, files: tuple[str, ...], force: bool, reason: str) -> None:
+    """Hand in policy files. What is accepted is durable when this returns; a refused file changes nothing.
+
+    A file that would do harm to users is refused with what it would do, unless it is forced with a reason.
+    """
+    forced = _forced(force, reason)
     client = connect(ctx)
     for name, payload in _read(files):
-        view = client.post("/v1/policies", payload, YAML, views.AppliedView, name=name)
+        view = client.post("/v1/policies", payload, YAML, views.AppliedView, name=name, **forced)
         for one in view.documents:
             click.echo(f"{one.lower()} {'configured' if view.changed else 'unchanged'}")
 
 
-@click.command(epilog="\b\nExamples:\n  isochrone delete policy chat.yaml\n")
+@click.command(
+    epilog="""\b
+Examples:
+  isochrone delete policy chat.yaml
+  isochrone delete policy chat.yaml --force --reason "the model is retired"
+"""
+)
 @click.argument("what", type=click.Choice(["policy"]))
 @click.argument("name")
+@FORCE
+@WHY
 @click.pass_context
-def delete(ctx: click.Context, what: str, name: str) -> None:
-    """Take a policy file out of force, by the name that `isochrone get policies` shows."""
-    view = connect(ctx).delete(f"/v1/policies/{name}", views.WithdrawnView)
+def delete(ctx: click.Context, what: str, name: str, force: bool, reason: str) -> None:
+    """Take a policy file out of force, by the name that `isochrone get policies` shows.
+
+    What would do harm to users is refused with what it would do, unless it is forced with a reason.
+    """
+    view = connect(ctx).delete(f"/v1/policies/{name}", views.WithdrawnView, **_forced(force, reason))
     for one in view.documents:
         click.echo(f"{one.lower()} deleted")
 

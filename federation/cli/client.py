@@ -61,9 +61,9 @@ class Client:
         """POST `body`."""
         return self._decode(self._ask("POST", _with_query(path, query), body, content_type), kind)
 
-    def delete(self, path: str, kind: type[T]) -> T:
+    def delete(self, path: str, kind: type[T], **query: str | None) -> T:
         """DELETE `path`."""
-        return self._decode(self._ask("DELETE", quote(path)), kind)
+        return self._decode(self._ask("DELETE", _with_query(path, query)), kind)
 
     def stream(self) -> Iterator[tuple[str, bytes]]:
         """(event type, data) of the event stream, until it breaks."""

@@ -161,7 +161,7 @@ def _policy(one: views.PolicyFileView) -> dict[str, object]:
 
 def _policy_wide(one: views.PolicyFileView) -> dict[str, object]:
     first = f"{one.problems[0].line}:{one.problems[0].column}: {one.problems[0].message}" if one.problems else ""
-    return {"HOLDS": ",".join(one.documents), "FIRST PROBLEM": first}
+    return {"HOLDS": ",".join(one.documents), "FIRST PROBLEM": first, "CARRYING OUT": one.carrying_out}
 
 
 def _gateway(one: views.GatewayView) -> dict[str, object]:

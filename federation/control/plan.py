@@ -98,6 +98,40 @@ class Versions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forced:
+    """A change that does harm and that a person ordered all the same: carried out in steps.
+
+    Args: object: the policy file that says it. models: those whose placement it changes; withdrawn: the last documents
+        of those that it takes to nothing. replicas: of the fleet when it was ordered. unserved_rps: by model, as much
+        as was foretold. error_share: by model, of the worst cluster, when it was ordered. stopped: replicas so far.
+        halted: why it goes no further, or nothing.
+    """
+
+    object: str
+    actor: str
+    reason: str
+    at_s: float
+    models: tuple[str, ...] = ()
+    withdrawn: tuple[Model, ...] = ()
+    replicas: int = 0
+    unserved_rps: Mapping[str, float] = field(default_factory=dict)
+    error_share: Mapping[str, float] = field(default_factory=dict)
+    stopped: int = 0
+    halted: str = ""
+
+    def words(self, model: str) -> str:
+        """Why a replica of `model` is stopped: who ordered it, and what for."""
+        is_withdrawn = any(one.metadata.name == model for one in self.withdrawn)
+        verb = "withdrawn" if is_withdrawn else "changed"
+        return f"{verb} by {self.actor}: {self.reason}"
+
+    @property
+    def state(self) -> str:
+        """Where it stands, for people."""
+        return f"halted: {self.halted}" if self.halted else f"carried out in steps: {self.stopped} replicas stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One committed decision.
 
@@ -133,6 +167,8 @@ class Plan:
     """Model -> the last document from which a replica became ready."""
     versions: Mapping[str, Versions] = field(default_factory=dict)
     """Models whose newest document is not settled."""
+    forced: tuple[Forced, ...] = ()
+    """Harmful changes that people ordered and that are not carried out yet."""
 
     def desired_by_key(self) -> dict[PlacementKey, int]:
         """Desired counts; zeros included."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,9 @@ import yaml
 from federation import resources
 from federation.adapters.directory import PolicyDirectory
 from federation.adapters.store import PolicyRevision, Store, StoreError
+from federation.control import blast, staged
+from federation.control.plan import Forced
+from federation.loops import guard
 from federation.loops.hub import Hub
 from federation.policy import catalogue
 from federation.policy.catalogue import PolicySet, Product
@@ -33,6 +36,8 @@ POLL_S = 5.0
 """The directory is looked at so often though nothing says that it changed: links may lead to where nobody watches."""
 DIRECTORY = "directory"
 """Who hands in the files of the directory."""
+PROBLEMS_TOLD = 10
+"""In an event; `get policies` has all."""
 HOW_TO_BE_READ = "a policy file is a regular file, or a link to one, that the controller may read"
 HOW_TO_WITHDRAW = "`isochrone delete policy NAME` withdraws it"
 
@@ -44,6 +49,10 @@ class Rejected(Exception):
         super().__init__(problems[0].text())
         self.name = name
         self.problems = problems
+
+
+class NeedsForce(Rejected):
+    """A file whose content would do harm: what it would do, and how to say that it is meant."""
 
 
 class Kept(Exception):
@@ -72,6 +81,8 @@ class FileState:
     accepted_at_s: float | None
     documents: tuple[str, ...]
     problems: tuple[Problem, ...]
+    carrying_out: str = ""
+    """Where a change that was forced stands, or nothing."""
 
 
 def shipped_products() -> dict[str, Product]:
@@ -93,9 +104,13 @@ def shipped_continents() -> dict[Country, Continent]:
 class Desk:
     """Where policy files are handed in."""
 
-    def __init__(self, hub: Hub, store: Store) -> None:
+    def __init__(
+        self, hub: Hub, store: Store, solver: guard.Engine | None = None, limits: blast.Limits | None = None
+    ) -> None:
+        """Args: solver: who foresees what documents would do; None leaves it at what needs no engine."""
         self._hub = hub
         self._store = store
+        self._guard = guard.Guard(hub, solver, limits or blast.Limits())
         self._set = PolicySet(products=shipped_products())
         self._revisions: dict[str, PolicyRevision] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
@@ -198,7 +213,7 @@ class Desk:
             async with self._accepting:
                 together = catalogue.accept_together(self._set, changed, gone)
                 accepted = {name: changed[name] for name in together.accepted}
-                if not any(self._lost_in_use(together.following)):
+                if not any(self._lost_in_use(together.following)) and not await self._harm(together.following):
                     await self._put_in_force(together.following, accepted, together.replaced, actor=DIRECTORY)
                     accepted = {}
             for name in sorted(accepted, key=lambda one: (b"kind: Cluster" not in changed[one], one)):
@@ -220,12 +235,16 @@ class Desk:
     def _refuse(self, name: str, problems: tuple[Problem, ...], *, again: bool = False) -> None:
         """Tell what is wrong with a file of the directory: once, or with each content of it."""
         if self._told_problems.get(name) != problems or again:
-            text = f"refused: {problems[0].text()}"
-            self._hub.tell(Note(type="Warning", reason="PolicyRefused", object=f"policy/{name}", message=text))
+            text = f"refused: {'; '.join(one.text() for one in problems[:PROBLEMS_TOLD])}"
+            more = f"; and {len(problems) - PROBLEMS_TOLD} more" if len(problems) > PROBLEMS_TOLD else ""
+            self._hub.tell(Note(type="Warning", reason="PolicyRefused", object=f"policy/{name}", message=text + more))
         self._problems[name] = self._told_problems[name] = problems
 
-    async def accept(self, name: str, payload: bytes, *, actor: str) -> Accepted:
-        """Put a file in force. Raises: Rejected; StoreError, and then it is not in force."""
+    async def accept(self, name: str, payload: bytes, *, actor: str, force: str = "") -> Accepted:
+        """Put a file in force. Args: force: why it is to be in force whatever harm it does.
+
+        Raises: Rejected; NeedsForce; StoreError, and then it is not in force.
+        """
         async with self._accepting:
             following, problems = catalogue.accept(self._set, name, payload)
             problems = problems or tuple(
@@ -235,13 +254,75 @@ class Desk:
             if problems:
                 self._problems[name] = problems
                 raise Rejected(name, problems)
-            return (await self._put_in_force(following, {name: payload}, (), actor=actor))[name]
+            file = following.files[name]
+            force = force or guard.allowed_by(file)
+            effect = await self._guard.foresee(following.documents())
+            refusals = effect.refusals(self._guard.limits)
+            if refusals and not force:
+                hint = guard.how_to_force(file)
+                problems = tuple(Problem(file=name, line=1, column=1, message=one, hint=hint) for one in refusals)
+                self._problems[name] = problems
+                raise NeedsForce(name, problems)
+            self._tell_unforeseen(name, effect)
+            ordered = self._ordered(name, effect, actor, force) if refusals else None
+            resumed = force and await self._resume(name, actor, force)
+            accepted = await self._put_in_force(
+                following, {name: payload}, (), actor=actor, force=force if refusals or resumed else "", ordered=ordered
+            )
+            return accepted[name]
+
+    async def _harm(self, following: PolicySet) -> bool:
+        """Whether these files together do what a person has to ask for."""
+        effect = await self._guard.foresee(following.documents())
+        return bool(effect.refusals(self._guard.limits))
+
+    def _ordered(self, name: str, effect: blast.Effect, actor: str, force: str) -> Forced:
+        """The order of a person, told."""
+        subject = f"policy/{name}"
+        text = f"{name} is forced by {actor} ({force}): {'; '.join(effect.refusals(self._guard.limits))}"
+        self._hub.tell(Note(type="Warning", reason="PolicyForced", object=subject, message=text))
+        at_s = self._hub.clock.wall_s()
+        return guard.order(effect, self._hub.world, subject=subject, actor=actor, reason=force, at_s=at_s)
+
+    def _tell_unforeseen(self, name: str, effect: blast.Effect) -> None:
+        if not effect.is_foreseen and effect.why_not:
+            text = f"what {name} does to users could only be foreseen in part: {effect.why_not}"
+            self._hub.tell(Note(type="Warning", reason="PolicyNotForeseen", object=f"policy/{name}", message=text))
+
+    async def _resume(self, name: str, actor: str, force: str) -> bool:
+        """Let a forced change that was halted go on, with what is so now as what is allowed. Whether there was one."""
+        hub, subject = self._hub, f"policy/{name}"
+        async with hub.committing:
+            halted = [one for one in hub.plan.forced if one.object == subject and one.halted]
+            if not halted:
+                return False
+            unserved_rps = blast.unserved_rps(hub.routes, hub.demand_rps())
+            errors = staged.error_share(hub.world)
+            forced = tuple(
+                replace(one, halted="", actor=actor, reason=force, unserved_rps=unserved_rps, error_share=errors)
+                if one in halted
+                else one
+                for one in hub.plan.forced
+            )
+            hub.plan = replace(hub.plan, forced=forced)
+        text = f"what {halted[0].actor} forced by {name} goes on by {actor}: {force}"
+        hub.tell(Note(type="Warning", reason="ForcedChangeResumed", object=subject, message=text))
+        hub.resteer.set("a forced change goes on")
+        return True
 
     async def _put_in_force(
-        self, following: PolicySet, payloads: Mapping[str, bytes], replaced: Collection[str], *, actor: str
+        self,
+        following: PolicySet,
+        payloads: Mapping[str, bytes],
+        replaced: Collection[str],
+        *,
+        actor: str,
+        force: str = "",
+        ordered: Forced | None = None,
     ) -> dict[str, Accepted]:
         """Keep files that were judged, durably, and believe them. `replaced` leave, as these have all their documents.
 
+        Args: force: the reason that goes into the audit; ordered: what is to be carried out in steps.
         Raises: StoreError, and then none of them is in force.
         """
         changed = {
@@ -251,7 +332,7 @@ class Desk:
         }
         if changed or replaced:
             at_s = self._hub.clock.wall_s()
-            revisions = await self._store.add_policies(changed, replaced=replaced, at_s=at_s, actor=actor)
+            revisions = await self._store.add_policies(changed, replaced=replaced, at_s=at_s, actor=actor, reason=force)
             for name, revision in revisions.items():
                 self._revisions[name] = PolicyRevision(
                     revision=revision, name=name, payload=changed[name], accepted_at_s=at_s, actor=actor
@@ -261,7 +342,7 @@ class Desk:
             self._problems.pop(name, None)
             self._told_problems.pop(name, None)
         if changed or replaced:
-            self._believe()
+            await self._begin(ordered)
         for name in replaced:
             del self._revisions[name]
             text = f"{name} is gone from the directory; other files have all its documents"
@@ -277,23 +358,49 @@ class Desk:
                 self._hub.tell(Note(reason="PolicyAccepted", object=f"policy/{name}", message=text))
         return accepted
 
-    async def withdraw(self, name: str, *, actor: str) -> tuple[str, ...]:
-        """Take a file out of force; gives its documents. Raises: KeyError; Kept; StoreError, and then it stays."""
+    async def withdraw(self, name: str, *, actor: str, force: str = "") -> tuple[str, ...]:
+        """Take a file out of force; gives its documents. Args: force: why, whatever harm it does.
+
+        Raises: KeyError; Kept; NeedsForce; StoreError, and then it stays.
+        """
         async with self._accepting:
+            if force and name not in self._set.files and await self._resume(name, actor, force):
+                return ()
             following = catalogue.withdraw(self._set, name)
             if self._directory is not None and await asyncio.to_thread((self._directory / name).exists):
                 raise Kept(f"{name} lies in the policy directory", "remove it there first, or it would come back")
             for text, hint in self._lost_in_use(following):
                 raise Kept(text, hint)
+            effect = await self._guard.foresee(following.documents())
+            refusals = effect.refusals(self._guard.limits)
+            if refusals and not force:
+                hint = guard.how_to_force(None)
+                raise NeedsForce(
+                    name, tuple(Problem(file=name, line=1, column=1, message=one, hint=hint) for one in refusals)
+                )
+            self._tell_unforeseen(name, effect)
             names = _names(self._set, name)
-            await self._store.withdraw_policy(name, at_s=self._hub.clock.wall_s(), actor=actor)
+            ordered = self._ordered(name, effect, actor, force) if refusals else None
+            reason = force if refusals else ""
+            await self._store.withdraw_policy(name, at_s=self._hub.clock.wall_s(), actor=actor, reason=reason)
             self._set = following
             del self._revisions[name]
             self._problems.pop(name, None)
-            self._believe()
+            await self._begin(ordered)
             text = f"{name} is withdrawn ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
             self._hub.tell(Note(reason="PolicyWithdrawn", object=f"policy/{name}", message=text))
             return names
+
+    async def _begin(self, ordered: Forced | None) -> None:
+        """Believe the files in force; what a person ordered is known before the next step is made of them."""
+        hub = self._hub
+        if ordered is None:
+            self._believe()
+            return
+        async with hub.committing:
+            others = tuple(one for one in hub.plan.forced if one.object != ordered.object)
+            hub.plan = replace(hub.plan, forced=(*others, ordered))
+            self._believe()
 
     def _lost_in_use(self, following: PolicySet) -> Iterator[tuple[str, str]]:
         """Clusters that would leave the catalogue with replicas in them: (what is wrong, what to do)."""
@@ -321,7 +428,8 @@ class Desk:
         return reduce(self._hub.world, event).world
 
     def files(self) -> tuple[FileState, ...]:
-        """Every file, accepted or not."""
+        """Every file, accepted or not, and those whose forced change or withdrawal is not carried out yet."""
+        forced = {one.object.removeprefix("policy/"): one.state for one in self._hub.plan.forced}
         return tuple(
             FileState(
                 name=name,
@@ -329,8 +437,9 @@ class Desk:
                 accepted_at_s=self._revisions[name].accepted_at_s if name in self._revisions else None,
                 documents=_names(self._set, name),
                 problems=self._problems.get(name, ()),
+                carrying_out=forced.get(name, ""),
             )
-            for name in sorted(self._revisions.keys() | self._problems.keys())
+            for name in sorted(self._revisions.keys() | self._problems.keys() | forced.keys())
         )
 
     def _believe(self) -> None:

@@ -15,9 +15,9 @@ import structlog
 
 from federation.adapters import store
 from federation.adapters.solver import Solver, SolverError
+from federation.control import blast, leadership, rollout, routing, setbacks, shift, staged, versions
 from federation.control import desired as intent
-from federation.control import leadership, rollout, routing, setbacks, shift, versions
-from federation.control.plan import Change, Costs, History, Plan, Replicas, Route, Routes
+from federation.control.plan import Change, Costs, Forced, History, Plan, Replicas, Route, Routes
 from federation.control.problem import Formulated
 from federation.loops.hub import Hub
 from federation.policy.documents import Traffic
@@ -50,7 +50,7 @@ class NewTarget:
 class Steer:
     """The fast loop of one controller."""
 
-    def __init__(self, hub: Hub, solver: Solver, database: store.Store) -> None:
+    def __init__(self, hub: Hub, solver: Solver, database: store.Store, pace: staged.Pace | None = None) -> None:
         self._hub = hub
         self._solver = solver
         self._store = database
@@ -58,6 +58,9 @@ class Steer:
         self._waiting: tuple[str, ...] = ()
         self._tried_s: Mapping[str, float] = {}
         """Model -> since when its newest version is tried."""
+        self._pace = pace or staged.Pace()
+        self._staged_s = float("-inf")
+        """When something that a person ordered to stop was last stopped."""
         self._shift = shift.Memory()
         """Lost with the process: timers start anew then, and what does harm is seen to do it again."""
 
@@ -145,17 +148,39 @@ class Steer:
         if world.brake is not None or hub.world.brake is not None:
             routes = self._numbered(routing.only(hub.routes, routes.routes, failed))
             as_it_is = versions.Advance(settled=plan.settled, versions=plan.versions)
-            await self._commit(world, routes, plan.desired_by_key(), plan.stops_by_key(), why, None, as_it_is)
+            await self._commit(
+                world, routes, plan.desired_by_key(), plan.stops_by_key(), why, None, as_it_is, plan.forced
+            )
             return
-        desired = forget_gone(step.desired, world, target)
+        careful = staged.step(
+            self._pace,
+            staged.Situation(
+                world=world,
+                plan=plan,
+                placed=frozenset(model.name for model in formulated.problem.models),
+                after=step.desired,
+                stops=step.stops,
+                target=target,
+                asked_rps=blast.asked_rps(demand_rps),
+                unserved_rps=blast.unserved_rps(routes, demand_rps),
+                last_step_s=self._staged_s,
+                now_s=now_s,
+                at_s=hub.clock.wall_s(),
+                thought_s=hub.thought.at_s if hub.thought is not None else float("-inf"),
+            ),
+        )
+        desired = forget_gone(careful.desired, world, target)
         stops = {
-            key: step.stops.get(key) or kept
-            for key, kept in {**dict.fromkeys(step.stops, ""), **plan.stops_by_key()}.items()
+            key: careful.stops.get(key) or kept
+            for key, kept in {**dict.fromkeys(careful.stops, ""), **plan.stops_by_key()}.items()
             if key in desired and desired[key] <= plan.desired_by_key().get(key, 0)
         }
         advanced = versions.advance(world, plan, desired, self._tried_s, now_s)
-        await self._commit(world, routes, desired, stops, why, new, advanced)
+        await self._commit(world, routes, desired, stops, why, new, advanced, careful.forced)
         self._shift, self._tried_s = remembered, advanced.since_s
+        self._staged_s = now_s if careful.has_stopped else self._staged_s
+        for note in careful.notes:
+            hub.tell(note)
 
     async def _route(
         self,
@@ -214,22 +239,28 @@ class Steer:
         why: str,
         new: NewTarget | None,
         advanced: versions.Advance,
+        forced: tuple[Forced, ...],
     ) -> None:
         hub, plan = self._hub, self._hub.plan
-        told = intent.workloads(world.documents, desired, stops, advanced.versions)
+        told = intent.workloads(staged.with_withdrawn(world.documents, plan.forced), desired, stops, advanced.versions)
         digests = {name: intent.digest(told.get(name, ())) for name in sorted(world.clusters)}
         changed = new is not None or desired != plan.desired_by_key() or digests != plan.digests
         changed = changed or advanced.versions != plan.versions
         if not changed:
-            if advanced.settled != plan.settled:
-                hub.plan = replace(plan, settled=advanced.settled)  # kept with the next commit: seen again until then
+            if advanced.settled != plan.settled or forced != plan.forced:
+                hub.plan = replace(
+                    plan, settled=advanced.settled, forced=forced
+                )  # kept with the next commit: seen again until then
             if routes is not hub.routes:
                 await self._store.save_routes(routes)
                 hub.routes = routes
                 hub.wake()
             return
         following = replace(
-            self._following(desired, stops, digests, why, new), settled=advanced.settled, versions=advanced.versions
+            self._following(desired, stops, digests, why, new),
+            settled=advanced.settled,
+            versions=advanced.versions,
+            forced=forced,
         )
         try:
             await self._store.commit(following, routes)

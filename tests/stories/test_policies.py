@@ -25,7 +25,7 @@ def quiet(fleet: Fleet) -> Iterator[Fleet]:
     for path in fleet.policies.iterdir():
         if path.name not in before:
             path.unlink()
-            fleet.request("DELETE", f"/v1/policies/{path.name}")
+            fleet.request("DELETE", f"/v1/policies/{path.name}?force=true&reason=the+test+ends")
 
 
 def file_state(fleet: Fleet, name: str) -> dict[str, Any]:
@@ -112,12 +112,14 @@ def test_a_withdrawn_model_is_stopped_everywhere(quiet: Fleet) -> None:
         )
 
     quiet.until(lambda: running() >= 3, "the floor of the second model")
-    assert quiet.request("DELETE", "/v1/policies/second.yaml")[0] == 200
+    status, _, answer = quiet.request("DELETE", "/v1/policies/second.yaml")
+    assert status == 409 and b"second would go to nothing: 3 replicas" in answer, answer
+    assert quiet.request("DELETE", "/v1/policies/second.yaml?force=true&reason=retired")[0] == 200
     quiet.until(lambda: running() == 0, "the end of its replicas")
     quiet.until(
         lambda: not [one for one in quiet.get("/v1/placements")["items"] if one["model"] == "second"], "silence"
     )
-    assert quiet.is_settled(), "the other model was left alone"
+    quiet.until(quiet.is_settled, "the other model's placement as before")
 
 
 def test_a_policy_that_another_file_needs_defined_once_is_refused_twice(quiet: Fleet) -> None:

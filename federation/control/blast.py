@@ -1,0 +1,230 @@
+"""What a document or a deletion would do to those who are served, and whether a person has to say that it is meant.
+
+Two looks. `at_once` needs no engine: models that lose their policy or their document, that fit nowhere, or whose users
+no cluster may serve. `with_answer` adds what the engine would do. Each figure is weighed against what is so today, so
+that a shortage that is there already is no document's fault.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from federation.control.plan import Plan, Routes
+from federation.control.problem import Formulated
+from federation.policy.documents import Documents
+from federation.state.world import PlacementKey
+from placement import model as engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Beyond these a change needs a person's word."""
+
+    unserved_fraction: float = 0.05
+    """Of a model's requests that are served today."""
+    replicas_fraction: float = 0.5
+    """Of the fleet's replicas: starts and stops together."""
+    replicas_least: int = 5
+    """Fewer starts and stops than this are never too many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Now:
+    """What is so today.
+
+    Args: plan: in force. asked_rps, unserved_rps: by model. alternative: what the engine last answered, where it
+        differs from the plan by hysteresis alone.
+    """
+
+    plan: Plan
+    asked_rps: Mapping[str, float]
+    unserved_rps: Mapping[str, float]
+    alternative: Mapping[PlacementKey, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shortage:
+    """Requests per second of a model: asked, unserved now, unserved then."""
+
+    model: str
+    asked_rps: float
+    now_rps: float
+    then_rps: float
+
+    @property
+    def text(self) -> str:
+        """One clause."""
+        return f"{self.then_rps:.1f} of {self.asked_rps:.1f} requests per second for {self.model} unserved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What would happen.
+
+    Args: emptied: models that have replicas and would have none -> how many they have. shortages: of each model that
+        is placed. starts, stops: replicas; replicas: of the whole fleet today. models: those whose placement changes.
+        is_foreseen: the engine was asked; else `why_not` says why not.
+    """
+
+    emptied: Mapping[str, int]
+    shortages: tuple[Shortage, ...]
+    replicas: int
+    starts: int = 0
+    stops: int = 0
+    models: tuple[str, ...] = ()
+    is_foreseen: bool = False
+    why_not: str = ""
+
+    def refusals(self, limits: Limits) -> tuple[str, ...]:
+        """Why a person has to say that this is meant: one sentence each, none when it needs nobody."""
+        found = []
+        short = {one.model: one for one in self.shortages}
+        for model, count in sorted(self.emptied.items()):
+            served_rps = short[model].asked_rps - short[model].now_rps if model in short else 0.0
+            found.append(
+                f"{model} would go to nothing: {count} replicas, which serve {served_rps:.1f} requests per second"
+            )
+        for one in self.shortages:
+            served_rps = one.asked_rps - one.now_rps
+            lost_rps = one.then_rps - one.now_rps
+            if one.model not in self.emptied and lost_rps > limits.unserved_fraction * served_rps + 1e-6:
+                found.append(f"it would leave {one.text}, {one.now_rps:.1f} today")
+        changed = self.starts + self.stops - sum(self.emptied.values())
+        if changed >= limits.replicas_least and changed > limits.replicas_fraction * self.replicas:
+            found.append(
+                f"it would start {self.starts} and stop {self.stops} replicas of a fleet of {self.replicas} at once"
+            )
+        return tuple(found)
+
+
+def asked_rps(demand_rps: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    """Requests per second by model."""
+    total: dict[str, float] = defaultdict(float)
+    for (model, _), rps in demand_rps.items():
+        total[model] += rps
+    return dict(total)
+
+
+def unserved_rps(routes: Routes, demand_rps: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    """Requests per second by model that no share in force serves."""
+    served: dict[tuple[str, str], float] = {
+        (route.model, route.cell): min(1.0, sum(share.share for share in route.now)) for route in routes.routes
+    }
+    total: dict[str, float] = defaultdict(float)
+    for key, rps in demand_rps.items():
+        total[key[0]] += rps * (1.0 - served.get(key, 0.0))
+    return dict(total)
+
+
+def at_once(before: Documents, after: Documents, formulated: Formulated, now: Now) -> Effect:
+    """What needs no engine to be foreseen. Args: before, after: documents; formulated: the question with `after`."""
+    problem = formulated.problem
+    running: dict[str, int] = defaultdict(int)
+    for key, count in now.plan.desired_by_key().items():
+        running[key[0]] += count
+    placed = {model for model, count in running.items() if count > 0 and _is_placed(before, model)}
+    models = {model.name: model for model in problem.models}
+    holders = {
+        name: {
+            pool.cluster
+            for pool in problem.pools
+            if model.shape_for(pool) is not None and not (pool.market == "spot" and model.spot_max_fraction <= 0)
+        }
+        for name, model in models.items()
+        if name in placed
+    }
+    emptied = {model: running[model] for model in placed if not holders.get(model)}
+    forbidden = _forbidden_rps(problem, holders)
+    shortages = tuple(
+        Shortage(
+            model=model,
+            asked_rps=now.asked_rps.get(model, 0.0),
+            now_rps=now.unserved_rps.get(model, 0.0),
+            then_rps=max(
+                now.asked_rps.get(model, 0.0) if model in emptied else now.unserved_rps.get(model, 0.0),
+                forbidden.get(model, 0.0),
+            ),
+        )
+        for model in sorted(placed)
+    )
+    return Effect(
+        emptied=emptied,
+        shortages=shortages,
+        replicas=sum(running.values()),
+        stops=sum(emptied.values()),
+        models=tuple(sorted(emptied)),
+    )
+
+
+def with_answer(effect: Effect, formulated: Formulated, solution: engine.Solution, now: Now) -> Effect:
+    """The same with what the engine would do. Models that are new to the plan are in nobody's way by being started."""
+    then = formulated.ours(solution.replicas)
+    unserved: dict[str, float] = defaultdict(float)
+    for one in solution.unserved:
+        unserved[one.model] += one.requests_per_second
+    short = {one.model: one for one in effect.shortages}
+    left = {key[0] for key, count in then.items() if count > 0}
+    emptied = dict(effect.emptied)
+    for model, known in short.items():
+        if model not in left and known.asked_rps > 0 and model not in emptied:
+            emptied[model] = sum(count for key, count in now.plan.desired_by_key().items() if key[0] == model)
+    shortages = tuple(
+        replace(known, then_rps=known.asked_rps if known.model in emptied else unserved[known.model])
+        for known in effect.shortages
+    )
+    ways = [_difference(base, then, set(short)) for base in _bases(now)]
+    starts, stops, changed = min(ways, key=lambda way: way[0] + way[1])
+    return replace(
+        effect,
+        emptied=emptied,
+        shortages=shortages,
+        starts=starts,
+        stops=stops,
+        models=tuple(sorted(changed | emptied.keys())),
+        is_foreseen=True,
+    )
+
+
+def _bases(now: Now) -> list[Mapping[PlacementKey, int]]:
+    """What a new placement is compared with: what hysteresis holds back, or a rollout has not reached, is no change."""
+    found: list[Mapping[PlacementKey, int]] = [now.plan.target_by_key(), now.plan.desired_by_key()]
+    return found if now.alternative is None else [*found, now.alternative]
+
+
+def _difference(
+    base: Mapping[PlacementKey, int], then: Mapping[PlacementKey, int], placed: set[str]
+) -> tuple[int, int, set[str]]:
+    """Starts, stops, and the models that have them, of models that are placed today."""
+    starts = stops = 0
+    changed = set()
+    for key in base.keys() | then.keys():
+        more = then.get(key, 0) - base.get(key, 0)
+        if key[0] in placed and more:
+            starts, stops = starts + max(0, more), stops + max(0, -more)
+            changed.add(key[0])
+    return starts, stops, changed
+
+
+def _is_placed(documents: Documents, model: str) -> bool:
+    return any(one.metadata.name == model for one in documents.models) and documents.policy_of(model) is not None
+
+
+def _forbidden_rps(problem: engine.Problem, holders: Mapping[str, set[str]]) -> dict[str, float]:
+    """Model -> requests per second of users whom no cluster that can hold it may serve."""
+    cells = {cell.name: cell for cell in problem.cells}
+    clusters = {cluster.name: cluster for cluster in problem.clusters}
+    models = {model.name: model for model in problem.models}
+    known: dict[tuple[str, str, str], bool] = {}
+    total: dict[str, float] = defaultdict(float)
+    for demand in problem.demands:
+        if demand.model not in holders:
+            continue
+        model, cell = models[demand.model], cells[demand.cell]
+        alike = (model.name, cell.country, cell.continent)
+        if alike not in known:
+            known[alike] = any(problem.allows(model, cell, clusters[name]) for name in holders[model.name])
+        if not known[alike]:
+            total[model.name] += demand.requests_per_second
+    return dict(total)

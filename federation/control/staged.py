@@ -1,0 +1,186 @@
+"""A harmful change that a person forced is carried out in steps, and halts when users suffer more than was foretold.
+
+Rollout says what could stop by now; this lets a part of it go per step, so that there is time to undo. It binds the
+models that an order names, and every model that is withdrawn, whoever did it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from federation.control.plan import Forced, Plan
+from federation.policy.documents import Documents
+from federation.state.phases import Phase
+from federation.state.reduce import Note
+from federation.state.world import PlacementKey, World
+
+ERRORS_FRACTION = 0.05
+"""Of a cluster's answers: so much more failing than when it was ordered halts it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How fast what was forced is carried out."""
+
+    stops_fraction: float = 0.1
+    """Of the replicas of the models in question, per step; one at least."""
+    step_s: float = 30.0
+    """Between two steps: long enough to see what the last one did."""
+    unserved_fraction: float = 0.05
+    """Of a model's requests: so much more unserved than foretold halts it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """All that a step depends on.
+
+    Args: before: what agents were told; after, stops: what rollout would tell, and why each count is lower. target:
+        where the placement goes. asked_rps, unserved_rps: by model. last_step_s, now_s: monotonic. at_s, thought_s:
+        wall clock: now, and of the newest plan.
+    """
+
+    world: World
+    plan: Plan
+    placed: frozenset[str]
+    after: Mapping[PlacementKey, int]
+    stops: Mapping[PlacementKey, str]
+    target: Mapping[PlacementKey, int]
+    asked_rps: Mapping[str, float]
+    unserved_rps: Mapping[str, float]
+    last_step_s: float
+    now_s: float
+    at_s: float
+    thought_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What agents may be told, why each count is lower, the orders as they stand, and whether something was stopped."""
+
+    desired: dict[PlacementKey, int]
+    stops: dict[PlacementKey, str]
+    forced: tuple[Forced, ...]
+    notes: tuple[Note, ...]
+    has_stopped: bool
+
+
+def step(pace: Pace, situation: Situation) -> Step:
+    """The part of a rollout's step that may be done by now."""
+    s = situation
+    before = s.plan.desired_by_key()
+    desired, stops = dict(s.after), dict(s.stops)
+    notes: list[Note] = []
+    orders = [_looked_at(pace, s, one, notes) for one in s.plan.forced]
+    by_model = {model: one for one in orders for model in _models(one)}
+    held = {model for model, one in by_model.items() if one.halted}
+    fleet: dict[str, int] = defaultdict(int)
+    for key, count in before.items():
+        fleet[key[0]] += count
+    lower = sorted(key for key, count in before.items() if desired.get(key, count) < count)
+    bound = [key for key in lower if key[0] in by_model or key[0] not in s.placed]
+    is_time = s.now_s - s.last_step_s >= pace.step_s
+    known = _documents_known(s.world.documents, orders)
+    left = max(1, math.ceil(pace.stops_fraction * sum(fleet[model] for model in {key[0] for key in bound})))
+    stopped: dict[str, int] = defaultdict(int)
+    for key in bound:
+        wanted = before[key] - desired[key]
+        given = 0 if key[0] in held or not is_time else min(wanted, left)
+        if given and key[0] not in known:
+            given = wanted  # who has no document of it can only be told to delete it whole
+        left = max(0, left - given)
+        desired[key] = before[key] - given
+        if not given:
+            stops.pop(key, None)
+            continue
+        if key[0] in by_model:
+            order = by_model[key[0]]
+            stopped[order.object] += given
+            words = order.words(key[0])
+            stops[key] = words if key[0] not in s.placed else f"{stops.get(key, '')}; {words}".removeprefix("; ")
+    orders = [replace(one, stopped=one.stopped + stopped[one.object]) for one in orders]
+    going = tuple(one for one in orders if not _is_done(s, one, desired))
+    for one in orders:
+        if one not in going:
+            text = f"what {one.actor} forced ({one.reason}) is carried out: {one.stopped} replicas stopped"
+            notes.append(Note(reason="ForcedChangeDone", object=one.object, message=text))
+    return Step(
+        desired=desired,
+        stops=stops,
+        forced=going,
+        notes=tuple(notes),
+        has_stopped=any(desired[key] < before[key] for key in bound),
+    )
+
+
+def with_withdrawn(documents: Documents, forced: tuple[Forced, ...]) -> Documents:
+    """With the last documents of models that are being withdrawn: agents are told of those until they are gone."""
+    names = {one.metadata.name for one in documents.models}
+    more = {one.metadata.name: one for order in forced for one in order.withdrawn if one.metadata.name not in names}
+    if not more:
+        return documents
+    models = sorted((*documents.models, *more.values()), key=lambda one: one.metadata.name)
+    return Documents(models=tuple(models), policies=documents.policies, clusters=documents.clusters)
+
+
+def _models(one: Forced) -> set[str]:
+    return {*one.models, *(model.metadata.name for model in one.withdrawn)}
+
+
+def _documents_known(documents: Documents, orders: list[Forced]) -> set[str]:
+    return {one.metadata.name for one in with_withdrawn(documents, tuple(orders)).models}
+
+
+def _looked_at(pace: Pace, s: Situation, one: Forced, notes: list[Note]) -> Forced:
+    """The order, halted where users suffer by more than was foretold."""
+    if one.halted:
+        return one
+    why = _complaint(pace, s, one)
+    if not why:
+        return one
+    file = one.object.removeprefix("policy/")
+    text = (
+        f"what {one.actor} forced by {file} is halted after {one.stopped} stops: {why}. Hand in what was in force "
+        "before to undo it, or the same again with --force to go on"
+    )
+    notes.append(Note(type="Warning", reason="ForcedChangeHalted", object=one.object, message=text))
+    return replace(one, halted=why)
+
+
+def _complaint(pace: Pace, s: Situation, one: Forced) -> str:
+    gone = {model.metadata.name for model in one.withdrawn}
+    for model in sorted(s.placed - gone):
+        asked_rps, lost_rps = s.asked_rps.get(model, 0.0), s.unserved_rps.get(model, 0.0)
+        foretold_rps = one.unserved_rps.get(model, 0.0)
+        if lost_rps > foretold_rps + pace.unserved_fraction * asked_rps + 1e-6:
+            return (
+                f"{lost_rps:.1f} of {asked_rps:.1f} requests per second for {model} are unserved, "
+                f"{foretold_rps:.1f} were foretold"
+            )
+    for model, share in sorted(error_share(s.world).items()):
+        before = one.error_share.get(model, 0.0)
+        if model in one.models and model not in gone and share > before + ERRORS_FRACTION:
+            return f"{100 * share:.1f} % of requests for {model} fail in a cluster, {100 * before:.1f} % before"
+    return ""
+
+
+def error_share(world: World) -> dict[str, float]:
+    """By model: of the cluster where most of its requests fail, by its gateway's word."""
+    found: dict[str, float] = {}
+    for _, state in sorted(world.clusters.items()):
+        if state.phase is Phase.READY and state.report is not None:
+            for one in state.report.served:
+                found[one.model] = max(found.get(one.model, 0.0), one.error_share)
+    return found
+
+
+def _is_done(s: Situation, one: Forced, desired: Mapping[PlacementKey, int]) -> bool:
+    """Whether a plan was made since, hysteresis had its time, and nothing is left to stop."""
+    policies = [policy for model in one.models if (policy := s.world.documents.policy_of(model)) is not None]
+    dwell_s = max((policy.spec.disruption.dwell_seconds for policy in policies), default=0.0)
+    if s.thought_s <= one.at_s or s.at_s - one.at_s < dwell_s:
+        return False
+    mine = _models(one)
+    return not any(count > s.target.get(key, 0) for key, count in desired.items() if key[0] in mine)

@@ -1,0 +1,255 @@
+"""Mistakes in policies against a fleet that serves: refused with what they would do; forced, carried out in steps."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import yaml
+
+from federation.wire import messages
+from tests.testbed.fleet import Fleet
+from tests.testbed.small_world import MODEL, PLACES, POLICY, USERS, cluster_document
+
+Document = dict[str, Any]
+Handing = tuple[str, str, list[Document]]
+"""Method, file and documents; a deletion has none."""
+SECOND = {**MODEL, "metadata": {"name": "other"}}
+
+
+def with_(document: Document, path: str, value: Any) -> Document:
+    """A copy with one field changed; `path` as `spec.slo.p95LatencyMs`."""
+    changed = copy.deepcopy(document)
+    at = changed
+    *way, last = path.split(".")
+    for step in way:
+        at = at[int(step)] if isinstance(at, list) else at.setdefault(step, {})
+    at[last] = value
+    return changed
+
+
+def model(path: str, value: Any) -> Handing:
+    return "POST", "chat.yaml", [with_(MODEL, path, value), POLICY]
+
+
+def policy(path: str, value: Any) -> Handing:
+    return "POST", "chat.yaml", [MODEL, with_(POLICY, path, value)]
+
+
+def clusters(**changed: Document | None) -> Handing:
+    documents = {name: cluster_document(name) for name in PLACES} | changed
+    return "POST", "clusters.yaml", [one for one in documents.values() if one is not None]
+
+
+SPOT = {name: with_(cluster_document(name), "spec.accelerators.0.market", "spot") for name in PLACES}
+HARMFUL = [
+    pytest.param(("DELETE", "chat.yaml", []), "chat-8b would go to nothing: 8 replicas", id="deleted-file"),
+    pytest.param(("POST", "chat.yaml", [POLICY]), "chat-8b would go to nothing", id="deleted-model"),
+    pytest.param(("POST", "chat.yaml", [MODEL]), "chat-8b would go to nothing", id="deleted-policy"),
+    pytest.param(
+        ("POST", "chat.yaml", [MODEL, SECOND, with_(POLICY, "spec.models.matchNames", ["other"])]),
+        "chat-8b would go to nothing",
+        id="deselected-model",
+    ),
+    pytest.param(policy("spec.models.matchNames", ["chat-8bb"]), "chat-8b would go to nothing", id="typo-in-a-name"),
+    pytest.param(model("spec.accelerators.0.minVramGiB", 900), "chat-8b would go to nothing", id="vram-beyond-all"),
+    pytest.param(model("spec.accelerators.0.product", "NVIDIA-L40S"), "chat-8b would go to nothing", id="product-typo"),
+    pytest.param(
+        policy("spec.residency", [{"clustersIn": {"jurisdictions": ["US"]}}]),
+        "it would start 7 and stop 6 replicas of a fleet of 8",
+        id="residency-of-another-continent",
+    ),
+    pytest.param(model("spec.accelerators.0.requestsPerSecond", 10_000), "stop 5 replicas", id="thousand-fold"),
+    pytest.param(model("spec.targetUtilisation", 0.01), "requests per second for chat-8b unserved", id="utilisation"),
+    pytest.param(policy("spec.availability.minReplicas", 24), "it would start 16", id="min-replicas-beyond-need"),
+    pytest.param(
+        policy("spec.availability.pinned", [{"cluster": "mad", "replicas": 8}]),
+        "it would start 8",
+        id="pinned-too-much",
+    ),
+    pytest.param(policy("spec.objective.unservedRequestUsdPer1000", 0), "chat-8b", id="unserved-costs-nothing"),
+]
+BROKEN = [
+    pytest.param(policy("spec.models.matchNames", []), 422, "is an empty list", id="empty-selector"),
+    pytest.param(
+        clusters(fra=None), 422, "cluster fra would leave the catalogue with 7 replicas", id="deleted-cluster"
+    ),
+    pytest.param(model("spec.slo.p95LatencyMs", 1), 422, "leaves nothing of p95LatencyMs 1", id="objective-of-1-ms"),
+    pytest.param(model("spec.runtime.image", ""), 422, "image is ''", id="no-image"),
+    pytest.param(
+        ("POST", "more.yaml", [SECOND, with_(POLICY, "metadata.name", "more")]), 422, "already obeys", id="two-policies"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A fleet that serves everyone."""
+    with Fleet(tmp_path_factory.mktemp("guard")) as fleet:
+        assert fleet.apply("chat.yaml", MODEL, POLICY)[0] == 200
+        settle(fleet)
+        yield fleet
+
+
+def settle(fleet: Fleet) -> None:
+    fleet.until(fleet.is_settled, "placement")
+    fleet.until(lambda: all(routed(fleet, cell) for cell in USERS), "routes of all users")
+
+
+def routed(fleet: Fleet, cell: str) -> bool:
+    return fleet.request("GET", f"/v1/route?model=chat-8b&cell={quote(cell)}")[0] == 200
+
+
+def hand_in(fleet: Fleet, handing: Handing, force: str = "") -> tuple[int, Any]:
+    method, name, documents = handing
+    query = f"force=true&reason={quote(force)}" if force else ""
+    if method == "DELETE":
+        status, _, body = fleet.request("DELETE", f"/v1/policies/{name}?{query}")
+    else:
+        payload = yaml.safe_dump_all(documents).encode()
+        status, _, body = fleet.request("POST", f"/v1/policies?name={name}&{query}", payload)
+    return status, json.loads(body)
+
+
+def state(fleet: Fleet) -> Any:
+    """What agents are told, what runs, and which revisions are in force."""
+    plan = fleet.do(lambda: fleet.controller.hub.plan)
+    ready = fleet.do(lambda: {name: dict(backend.ready()) for name, backend in fleet.backends.items()})
+    files = {one["name"]: one["revision"] for one in fleet.get("/v1/policies")["items"] if one["revision"]}
+    return plan.desired_by_key(), plan.target_by_key(), ready, files
+
+
+@pytest.mark.parametrize(("handing", "says"), HARMFUL)
+def test_a_mistake_is_refused_with_what_it_would_do(serving: Fleet, handing: Handing, says: str) -> None:
+    """One slip of a hand would take the service from users within seconds."""
+    before = state(serving)
+    status, answer = hand_in(serving, handing)
+    assert status == 409, answer
+    assert answer["code"] == "NeedsForce"
+    told = " ".join(one["message"] for one in answer["problems"])
+    assert says in told, told
+    assert "--force --reason" in answer["hint"]
+    assert state(serving) == before
+    assert serving.is_settled()
+
+
+@pytest.mark.parametrize(("handing", "status", "says"), BROKEN)
+def test_a_mistake_that_no_force_allows_is_refused(serving: Fleet, handing: Handing, status: int, says: str) -> None:
+    """What can never work would be in force because somebody was in a hurry."""
+    before = state(serving)
+    given, answer = hand_in(serving, handing, "in a hurry")
+    assert given == status, answer
+    assert says in " ".join(one["message"] for one in answer["problems"]), answer
+    assert state(serving) == before
+
+
+def desired(fleet: Fleet) -> int:
+    """Replicas of the model that agents are told to have."""
+    plan = fleet.do(lambda: fleet.controller.hub.plan)
+    return sum(count for key, count in plan.desired_by_key().items() if key[0] == "chat-8b")
+
+
+def carrying_out(fleet: Fleet) -> str:
+    files: list[dict[str, str]] = fleet.get("/v1/policies")["items"]
+    return next((one["carrying_out"] for one in files if one["name"] == "chat.yaml"), "")
+
+
+def messages_of(fleet: Fleet, reason: str) -> list[str]:
+    return [one["message"] for one in fleet.get("/v1/events")["items"] if one["reason"] == reason]
+
+
+def stop_reasons(fleet: Fleet) -> set[str]:
+    """Why agents are told to stop replicas."""
+    plan = fleet.do(lambda: fleet.controller.hub.plan)
+    return {one.stop_reason for one in plan.desired if one.stop_reason}
+
+
+@pytest.mark.slow
+def test_a_forced_deletion_goes_in_steps_and_can_be_undone(serving: Fleet) -> None:
+    """A model would be gone before who forced it by mistake has read the answer."""
+    assert hand_in(serving, ("DELETE", "chat.yaml", []), "the model is retired")[0] == 200
+    seen = [desired(serving)]
+
+    def fell() -> bool:
+        seen.append(desired(serving))
+        return seen[-1] <= 6
+
+    serving.until(fell, "two steps")
+    assert {before - after for before, after in itertools.pairwise(seen)} <= {0, 1}, "one replica a step"
+    assert "withdrawn by api: the model is retired" in stop_reasons(serving)
+    assert carrying_out(serving).startswith("carried out in steps")
+    assert "forced by api (the model is retired)" in messages_of(serving, "PolicyForced")[-1]
+    assert serving.apply("chat.yaml", MODEL, POLICY)[0] == 200, "what brings users back needs no force"
+    settle(serving)
+    assert min(seen) >= 5, "what was left served again at once"
+    serving.until(lambda: not carrying_out(serving), "the end of the order")
+
+
+@pytest.mark.slow
+def test_a_forced_change_halts_when_users_suffer(serving: Fleet) -> None:
+    """Who forces a change believes something; when it is not so, the rest of the fleet must not follow."""
+    wrong = model("spec.accelerators.0.requestsPerSecond", 10_000)
+    assert hand_in(serving, wrong, "the new engine is faster")[0] == 200
+    serving.until(lambda: desired(serving) == 7, "the first step")
+    bad = messages.ServedSample(model="chat-8b", requests_per_second=20.0, error_share=0.5)
+    backend = serving.backends["iad"]
+    serving.do(lambda: setattr(backend, "_served", lambda: (bad,)))
+    try:
+        serving.until(lambda: carrying_out(serving).startswith("halted"), "the halt")
+        stands = desired(serving)
+        assert stands >= 5
+        assert "50.0 % of requests for chat-8b fail" in messages_of(serving, "ForcedChangeHalted")[-1]
+        serving.run(asyncio.sleep(4.0))
+        assert desired(serving) == stands, "nothing more is stopped"
+        assert hand_in(serving, wrong, "errors are of something else")[0] == 200
+        assert not carrying_out(serving).startswith("halted"), "a person lets it go on"
+        assert messages_of(serving, "ForcedChangeResumed")
+    finally:
+        serving.do(lambda: setattr(backend, "_served", tuple))
+    assert serving.apply("chat.yaml", MODEL, POLICY)[0] == 200
+    settle(serving)
+    serving.until(lambda: not carrying_out(serving) and desired(serving) == 8, "the fleet as it was")
+
+
+@pytest.mark.slow
+def test_a_directory_forces_by_naming_the_digest(serving: Fleet) -> None:
+    """Who works by files in Git alone could never retire a model."""
+    path = serving.policies / "retired.yaml"
+    both = [with_(MODEL, "metadata.name", "retired"), with_(POLICY, "metadata.name", "retired")]
+    both[1]["spec"]["models"]["matchNames"] = ["retired"]
+    path.write_text(yaml.safe_dump_all(both))
+
+    def told() -> Any:
+        return next((one for one in serving.get("/v1/policies")["items"] if one["name"] == "retired.yaml"), None)
+
+    def placed() -> int:
+        plan = serving.do(lambda: serving.controller.hub.plan)
+        return sum(count for key, count in plan.desired_by_key().items() if key[0] == "retired")
+
+    try:
+        serving.until(lambda: placed() >= 3, "its floor")
+        path.write_text(yaml.safe_dump(both[0]))
+        serving.until(lambda: told()["problems"], "the refusal")
+        assert "retired would go to nothing" in told()["problems"][0]["message"]
+        hint = told()["problems"][0]["hint"]
+        assert placed() >= 3
+        line = hint.partition("metadata.annotations: ")[2]
+        key, _, value = line.partition(": ")
+        stale = with_(both[0], "metadata.annotations", {key: "sha256:000000000000 old word"})
+        path.write_text(yaml.safe_dump(stale))
+        serving.until(lambda: len([m for m in messages_of(serving, "PolicyRefused") if "retired" in m]) >= 2, "again")
+        assert placed() >= 3, "the word for another content allows nothing"
+        allowed = with_(both[0], "metadata.annotations", {key: value.strip('"').replace("REASON", "nobody asks")})
+        path.write_text(yaml.safe_dump(allowed))
+        serving.until(lambda: not told()["problems"], "acceptance")
+        serving.until(lambda: placed() == 0, "its end", timeout_s=30.0)
+        assert any("directory (nobody asks)" in one for one in messages_of(serving, "PolicyForced"))
+    finally:
+        path.unlink()
+        hand_in(serving, ("DELETE", "retired.yaml", []), "the test ends")
