@@ -71,6 +71,8 @@ class Controller:
         listen = self.settings.listen
         tls = server.tls_context(listen.host, listen.cert_file, listen.key_file)
         self.broker = await self._broker_address()
+        early: list[Note] = []
+        self._store.tell = early.append
         remembered = await self._store.open()
         world = World(timing=self.settings.timing, started_s=self.clock.monotonic_s(), continents=shipped_continents())
         self.hub = Hub(
@@ -82,6 +84,8 @@ class Controller:
             metrics=self.metrics,
         )
         self._store.tell = self.hub.tell
+        for note in early:
+            self.hub.tell(note)
         for loss in remembered.losses:
             self.hub.tell(Note(type="Warning", reason="StoreDamaged", object="controller", message=loss))
         self.hub.adopts |= remembered.is_incomplete

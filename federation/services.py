@@ -10,7 +10,7 @@ import msgspec
 
 from federation.adapters.link import Link
 from federation.adapters.solver import Solver, SolverError
-from federation.adapters.store import Stale, Store, StoreError, StoreFull
+from federation.adapters.store import Store, StoreError, StoreFull, Superseded
 from federation.api import render, views
 from federation.api.server import Refused, not_found
 from federation.control import setbacks
@@ -175,7 +175,7 @@ class ControllerServices:
 
     def _not_stored(self, error: StoreError, stays: str) -> Refused:
         """What people order is durable or refused."""
-        if isinstance(error, Stale):
+        if isinstance(error, Superseded):
             self.hub.supersede(str(error))
             return Refused(409, "Superseded", str(error), "ask that controller, and stop this one")
         if isinstance(error, StoreFull):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -24,6 +25,7 @@ WITHDRAWN = b""
 """The content of a policy's revision that takes it out of force: no file can have it."""
 HEAD = bytes.fromhex("53514c69746520666f726d61742033001000020200402020")
 """How all our files begin: SQLite's mark, pages of 4096 bytes, a write-ahead log."""
+_UMASK = threading.Lock()
 log = structlog.get_logger("store")
 
 
@@ -177,11 +179,12 @@ def extent(manifest: Manifest) -> str:
 @contextmanager
 def private() -> Iterator[None]:
     """Files that are made meanwhile are readable by this user alone."""
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)
+    with _UMASK:  # it is the process's: two who change it at once would leave it changed
+        before = os.umask(0o077)
+        try:
+            yield
+        finally:
+            os.umask(before)
 
 
 def wal(path: Path) -> Path:

@@ -87,7 +87,11 @@ class StoreFull(StoreError):
 
 
 class Stale(StoreError):
-    """Another controller has written since, or taken a higher epoch; nothing was written."""
+    """The commit was made against a plan that is not the newest; nothing was written."""
+
+
+class Superseded(Stale):
+    """Another controller has taken a higher epoch; nothing was written, and nothing will be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +172,8 @@ class Store:
     async def commit(self, plan: Plan, routes: Routes) -> None:
         """Make a plan and its routing table the newest, both or neither; from memory on a disk that takes nothing.
 
-        Raises: Stale when the newest plan is not the one before it, or another controller has a higher epoch;
-        StoreError when a restart could not know that this plan had been told.
+        Raises: Superseded; Stale when the newest plan is not the one before it; StoreError when a restart could not
+        know that this plan had been told.
         """
 
         def work() -> None:
@@ -180,7 +184,11 @@ class Store:
             except StoreError:
                 self._fence(None)
                 self._follows(plan, None)
-                self._reach(Manifest(epoch=self._epoch, generation=plan.generation))
+                try:
+                    self._reach(Manifest(epoch=self._epoch, generation=plan.generation))
+                except StoreError as error:
+                    self._say("PlanNotKept", f"{error}; agents are told nothing new, as a restart would not know of it")
+                    raise
                 self._pending = _Pending(plan, routes)
             self._generation = plan.generation
 
@@ -189,7 +197,7 @@ class Store:
     async def save_routes(self, routes: Routes) -> None:
         """Keep the shares in force, so that a restart goes on with them; in memory on a disk that takes nothing.
 
-        Raises: Stale when another controller has a higher epoch.
+        Raises: Superseded.
         """
 
         def work() -> None:
@@ -204,7 +212,7 @@ class Store:
         await self._run(work)
 
     async def take_epoch(self, epoch: int) -> None:
-        """Be this epoch from now on. It never falls. Raises: Stale, StoreError."""
+        """Be this epoch from now on. It never falls. Raises: Superseded, StoreError."""
 
         def work() -> None:
             self._fence(records.state_of(self._db) if self._connection is not None else None)
@@ -212,14 +220,16 @@ class Store:
             self._epoch = max(epoch, self._epoch)
             try:
                 self._transact(lambda book: {"epoch": self._epoch})
-            except StoreFull:
+            except Stale:
+                raise
+            except StoreError:  # the manifest has it
                 if self._manifest is None:
                     raise
 
         await self._run(work)
 
     async def keep_up(self) -> None:
-        """Write what is still to be written. Raises: Stale when another controller has a higher epoch."""
+        """Write what is still to be written. Raises: Superseded, StoreError."""
 
         def work() -> None:
             if self._pending or self._failing is not None or self._connection is None:
@@ -381,6 +391,7 @@ class Store:
         self._generation = max(self._generation, state.generation)
         if self._failing is not None:
             self._failing = None
+            self._said.clear()
             text = "the store can be written again; what was kept in memory is stored"
             self._notes.append(Note(reason="StoreBack", object="controller", message=text))
         try:
@@ -417,10 +428,12 @@ class Store:
             )
 
     def _fence(self, state: State | None) -> None:
-        """Raises: Stale when another controller has taken a higher epoch."""
+        """Raises: Superseded when another controller has taken a higher epoch."""
         newest = max(state.epoch if state is not None else 0, self._read_manifest().epoch)
         if newest > self._epoch:
-            raise Stale(f"another controller, epoch {newest}, uses this database; this one has epoch {self._epoch}")
+            raise Superseded(
+                f"another controller, epoch {newest}, uses this database; this one has epoch {self._epoch}"
+            )
 
     def _read_manifest(self) -> Manifest:
         if self._manifest is None:
@@ -437,7 +450,7 @@ class Store:
             self._manifest.reach(given)
 
     def _say(self, reason: str, text: str) -> None:
-        """Tell something once."""
+        """Tell something once, and again after the store could not be written."""
         if text not in self._said:
             self._said.add(text)
             self._notes.append(Note(type="Warning", reason=reason, object="controller", message=text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from federation.adapters.store import Stale, Store, StoreError
+from federation.adapters.store import Store, StoreError, Superseded
 from federation.loops.hub import Hub
 
 PERIOD_S = 5.0
@@ -22,7 +22,7 @@ async def once(hub: Hub, store: Store) -> None:
     """One look."""
     try:
         await store.keep_up()
-    except Stale as error:
+    except Superseded as error:
         hub.supersede(str(error))
     except StoreError:
         return

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 import structlog
 
 from federation.adapters.solver import Answer, Solver, SolverError
-from federation.adapters.store import Stale, StoreError
+from federation.adapters.store import StoreError, Superseded
 from federation.control import decide
 from federation.control.plan import Costs, Plan, Replicas
 from federation.control.problem import Formulated
@@ -59,7 +59,7 @@ class Planner:
                 return rivalled
             try:
                 await self._steer.take_over()
-            except Stale as error:
+            except Superseded as error:
                 hub.supersede(str(error))
                 return hub.superseded
             except StoreError as error:

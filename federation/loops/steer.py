@@ -84,7 +84,7 @@ class Steer:
             except SolverError as error:
                 hub.metrics.solver_failures_total.inc()
                 log.error("routing kept as it is", cause=str(error))
-            except store.Stale as error:
+            except store.Superseded as error:
                 hub.supersede(str(error))
             except store.StoreError as error:
                 hub.tell(Note(type="Warning", reason="StoreFailed", object="controller", message=str(error)))
@@ -266,9 +266,8 @@ class Steer:
             await self._store.commit(following, routes)
         except store.Stale:
             raise
-        except store.StoreError as error:
-            # Nobody may be told a plan that a restart would not know of; shares still leave what is lost.
-            log.error("plan not kept, so not told", cause=str(error))
+        except store.StoreError:
+            # Nobody is told a plan that a restart would not know of; shares still leave what is lost.
             hub.routes = routes
             hub.wake()
             return

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +80,26 @@ class Controller:
         raise AssertionError(f"{what}: {view and view['message']}\n{self.process.log_tail()}")
 
 
+@dataclass
+class Agents:
+    """Clusters by name: what they hold, and their agents' tasks."""
+
+    backends: dict[str, SimulatedBackend] = field(default_factory=dict)
+    tasks: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
+
+
 @asynccontextmanager
-async def three_agents(broker: Mosquitto) -> AsyncIterator[dict[str, SimulatedBackend]]:
+async def three_agents(broker: Mosquitto) -> AsyncIterator[Agents]:
     """Simulated clusters whose agents are the real ones."""
-    tasks, clock = Tasks(), Clock()
-    backends: dict[str, SimulatedBackend] = {}
+    tasks, clock, agents = Tasks(), Clock(), Agents()
     for name, cell in zip(sorted(PLACES), sorted(USERS), strict=True):
         address = BrokerAddress(host="127.0.0.1", port=broker.port)
-        agent, backends[name] = simulated_agent(name, [cell], address=address, clock=clock, interval_s=INTERVAL_S)
-        tasks.start(name, agent.run())
+        agent, agents.backends[name] = simulated_agent(
+            name, [cell], address=address, clock=clock, interval_s=INTERVAL_S
+        )
+        agents.tasks[name] = tasks.start(name, agent.run())
     try:
-        yield backends
+        yield agents
     finally:
         await tasks.stop()
 
@@ -108,7 +118,7 @@ async def test_nothing_accepted_is_lost_and_a_quiet_world_makes_no_move(tmp_path
     epoch = 0
     with Mosquitto() as broker:
         controller = Controller(tmp_path, broker.url)
-        async with three_agents(broker) as backends:
+        async with three_agents(broker) as agents:
             await controller.start()
             await controller.until(lambda view: len(view["clusters"]) == 3, "start")
             body = yaml.safe_dump_all([MODEL, POLICY]).encode()
@@ -130,7 +140,7 @@ async def test_nothing_accepted_is_lost_and_a_quiet_world_makes_no_move(tmp_path
                 assert "StoreDamaged" not in {one["reason"] for one in events}, "no kill is damage"
             view = await controller.until(settled, "placement after the last kill")
             await asyncio.sleep(4 * INTERVAL_S)
-            before = {name: backend.ready() for name, backend in backends.items()}
+            before = {name: backend.ready() for name, backend in agents.backends.items()}
             view = await controller.ask("GET", "/v1/overview")
             for _ in range(3):
                 await asyncio.to_thread(controller.process.kill)
@@ -141,7 +151,7 @@ async def test_nothing_accepted_is_lost_and_a_quiet_world_makes_no_move(tmp_path
                 await asyncio.sleep(8 * INTERVAL_S)
                 again = await controller.ask("GET", "/v1/overview")
                 assert again["generation"] == view["generation"], again["message"]
-            assert {name: backend.ready() for name, backend in backends.items()} == before
+            assert {name: backend.ready() for name, backend in agents.backends.items()} == before
             assert accepted, "some policy was accepted between kills"
         await asyncio.to_thread(controller.process.stop)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from federation.adapters.manifest import ManifestFile
 from federation.control.plan import Routes
 from tests.sim.fleet import FLOOR, SimFleet
-from tests.unit.adapters.test_store_full import full
+from tests.unit.adapters.test_store_full import failed, full
 
 SETTLE_S = 900.0
 MINUTES_S = 600.0
@@ -55,6 +56,25 @@ async def test_users_leave_a_lost_cluster_though_the_disk_is_full(tmp_path: Path
     await fleet.store.keep_up()
     assert "StoreBack" in told(fleet)
     assert (await fleet.store.plans(1))[0].generation >= generation
+    await fleet.stop_controller()
+
+
+async def test_users_leave_a_lost_cluster_though_nothing_at_all_can_be_written(tmp_path: Path) -> None:
+    """As above where not even the manifest takes anything; agents are then told nothing that a restart would forget."""
+    fleet = await settled(tmp_path)
+    lost = max(serving(fleet))
+    plan = fleet.hub.plan
+    with pytest.MonkeyPatch.context() as patched, full():
+        patched.setattr(ManifestFile, "reach", failed)
+        fleet.cut(lost, will=True)
+        await fleet.run(SETTLE_S, fleet.check)
+        assert lost not in serving(fleet)
+        assert fleet.hub.plan.generation == plan.generation
+        reasons = [one.reason for one in fleet.hub.events if one.reason in ("StoreFull", "PlanNotKept")]
+        assert reasons == ["StoreFull", "PlanNotKept"], "each told once"
+    await fleet.run(SETTLE_S, fleet.check)
+    assert fleet.hub.plan.generation > plan.generation
+    assert sum(count for name, count in fleet.ready().items() if name != lost) >= FLOOR
     await fleet.stop_controller()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from federation.adapters.store import Remembered, Stale, Store, StoreError
+from federation.adapters.store import Remembered, Stale, Store, StoreError, Superseded
 from federation.control.plan import History, Plan, Replicas, Routes
 from federation.state.world import Cordon
 from tests.builders import L4
@@ -104,7 +104,7 @@ async def test_an_older_controller_writes_nothing_after_a_newer_one_started(
     await new.open()
     await new.add_policy("a.yaml", b"new", at_s=1.0, actor="test")
     await new.save_routes(Routes(version=9))
-    with pytest.raises(Stale, match="another controller, epoch 2, uses this database; this one has epoch 1"):
+    with pytest.raises(Superseded, match="another controller, epoch 2, uses this database; this one has epoch 1"):
         await write(old)
     await new.commit(a_plan(2, 1), Routes(version=10))
     await old.close()
@@ -118,11 +118,13 @@ async def test_an_older_controller_writes_nothing_after_a_newer_one_started(
 
 async def test_two_that_start_at_once_get_epochs_of_their_own(tmp_path: Path) -> None:
     """Agents could not tell whose order is newer."""
+    before = os.umask(0o022)
     stores = [Store(tmp_path / "isochrone.sqlite") for _ in range(4)]
     found = await asyncio.gather(*(store.open() for store in stores), return_exceptions=True)
     epochs = [one.epoch for one in found if isinstance(one, Remembered)]
     assert len(epochs) >= 1
     assert len(set(epochs)) == len(epochs)
+    assert os.umask(before) == 0o022, "other files of the process would get other rights"
     for store in stores:
         await store.close()
 
