@@ -41,14 +41,15 @@ def reasons(fleet: Fleet) -> list[str]:
 
 def test_orders_on_a_full_disk_are_refused_with_the_way_out(served: Fleet) -> None:
     """A drain would answer with a bare 500, and nobody would know whether it holds."""
-    other = {**MODEL, "metadata": {"name": "other"}}
+    other, third = ({**MODEL, "metadata": {"name": name}} for name in ("other", "third"))
+    assert served.apply("other.yaml", other)[0] == 200
     with full():
         answers = [
             ask(served, "POST", "/v1/clusters/fra/drain", {"reason": "smoke"}),
             ask(served, "POST", "/v1/clusters/fra/cordon", {"reason": "smoke"}),
             ask(served, "POST", "/v1/clusters/fra/uncordon"),
-            ask(served, "DELETE", "/v1/policies/chat.yaml"),
-            served.apply("other.yaml", other),
+            ask(served, "DELETE", "/v1/policies/other.yaml"),
+            served.apply("third.yaml", third),
         ]
     for status, answer in answers:
         assert status == 507, answer
@@ -58,8 +59,8 @@ def test_orders_on_a_full_disk_are_refused_with_the_way_out(served: Fleet) -> No
     view = served.get("/v1/clusters/fra")
     assert not view.get("cordoned") and not view.get("drain"), view
     assert served.request("GET", "/readyz")[0] == 200, "it still serves"
-    assert served.apply("other.yaml", other)[0] == 200
-    assert ask(served, "DELETE", "/v1/policies/other.yaml")[0] == 200
+    assert served.apply("third.yaml", third)[0] == 200
+    assert ask(served, "DELETE", "/v1/policies/third.yaml")[0] == 200
     assert reasons(served) == ["StoreFull", "StoreBack"]
 
 

@@ -331,7 +331,8 @@ def test_the_process_ends_though_a_pipe_lies_among_its_policies(tmp_path: Path) 
     assert "pipe.yaml" in log
     assert "cannot be kept" in log, "a configuration directory that cannot be written is told, and ends nothing"
     (directory / "more.yaml").write_bytes(documents("one"))
-    time.sleep(1.5)
+    while "more.yaml: revision" not in (tmp_path / "log").read_text() and time.monotonic() < deadline_s:
+        time.sleep(0.1)
     assert process.running
     os.kill(process.pid, signal.SIGTERM)
     started_s = time.monotonic()
