@@ -286,7 +286,8 @@ class _Drawing:
         )
 
     def _conditions(self, state: ClusterState) -> tuple[views.ConditionView, ...]:
-        told = (*(state.report.conditions if state.report is not None else ()), *self._own_conditions(state))
+        told = (*(state.report.conditions if state.report is not None else ()), *state.findings)
+        told = (*told, *self._own_conditions(state))
         return tuple(views.ConditionView(type=one.type, object=one.object, message=one.message) for one in told)
 
     def _own_conditions(self, state: ClusterState) -> Iterator[messages.Condition]:
@@ -381,7 +382,9 @@ class _Drawing:
         return views.CellDemandView(
             model=model,
             rps=demand.requests_per_second,
-            age_s=self.scene.now_s - demand.at_s,
+            age_s=max(0.0, self.scene.now_s - min(self.world.clusters[name].counted_s for name, _ in demand.counts)),
+            is_decaying=any(self.world.clusters[name].count_weight < 1.0 for name, _ in demand.counts),
+            counted_by=tuple(name for name, _ in demand.counts),
             unserved_rps=unserved * demand.requests_per_second,
             reason=reason or ("shares are on their way" if unserved else ""),
             routes=shares,

@@ -147,11 +147,16 @@ class RouteView(View, frozen=True, kw_only=True):
 
 
 class CellDemandView(View, frozen=True, kw_only=True):
-    """One model's users in one cell."""
+    """One model's users in one cell, counted at the front doors of `counted_by`.
+
+    `age_s` is of the oldest of these counts; `is_decaying` when one is so old that less and less of it is believed.
+    """
 
     model: str
     rps: float
     age_s: float
+    is_decaying: bool
+    counted_by: tuple[str, ...]
     unserved_rps: float
     reason: str
     routes: tuple[RouteView, ...]

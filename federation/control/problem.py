@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from federation.control import latency, setbacks
 from federation.policy import documents
+from federation.state import plausible
 from federation.state.phases import Phase
 from federation.state.world import PlacementKey, World
 from federation.wire import quantity
@@ -259,10 +260,31 @@ def _pools(
                 devices=0,
                 usd_per_device_hour=price,
             )
-            devices = usable_devices(world, cluster, pool, made, models)
+            expected = prices.get(key)
+            held = _devices_held(world, made, cluster, key, models, counted)
+            most = plausible.counted_on(expected.devices if expected is not None else 0, held)
+            devices = min(most, usable_devices(world, cluster, pool, made, models))
             pools[made.name] = _with_devices(made, devices)
             keys[made.name] = (cluster, key)
     return tuple(pools.values()), keys
+
+
+def _devices_held(
+    world: World,
+    made: engine.Pool,
+    cluster: str,
+    key: PoolKey,
+    models: Mapping[str, engine.Model],
+    counted: Mapping[PlacementKey, int],
+) -> int:
+    """Devices of replicas that were ordered there and seen ready."""
+    report = world.clusters[cluster].report
+    found = 0
+    for replica in report.replicas if report is not None else ():
+        shape = models[replica.model].shape_for(made) if replica.model in models else None
+        if replica.pool == key and shape is not None:
+            found += min(replica.ready, counted.get((replica.model, cluster, key), 0)) * shape.devices
+    return found
 
 
 def usable_devices(

@@ -401,6 +401,9 @@ class ClusterSpec(Base, frozen=True, kw_only=True):
     jurisdictions: Annotated[tuple[Jurisdiction, ...], Meta(max_length=100)] = ()
     egress_usd_per_gib: Annotated[NonNegative, Meta(description="price of what is sent to users from here")] = 0.0
     accelerators: Annotated[tuple[AcceleratorPool, ...], Meta(max_length=512)] = ()
+    max_requests_per_second: Annotated[
+        Positive | None, Meta(description="the most that its front door counts; more is not believed")
+    ] = None
     gateway: Annotated[
         Gateway | None, Meta(description="its front door; without one other clusters' gateways send nothing there")
     ] = None

@@ -14,8 +14,9 @@ from typing import Literal
 import msgspec
 
 from federation.policy.documents import Documents
+from federation.state import demand, plausible
 from federation.state.phases import TABLE, Phase, Sign
-from federation.state.world import Brake, CellDemand, ClusterState, Cordon, Lent, OtherStart, Setbacks, World
+from federation.state.world import Brake, ClusterState, Cordon, Lent, OtherStart, Setbacks, World
 from federation.wire import messages
 
 BRAKE_SHARE = 1 / 3
@@ -23,7 +24,6 @@ BRAKE_SHARE = 1 / 3
 such rule for one region: a region that is lost is what the product must act on."""
 BRAKE_LEAST = 2
 """Fewer than so many silent clusters are no reason to brake, unless they are all there are."""
-MAX_CELLS = 20_000
 MAX_OTHER_STARTS = 8
 
 
@@ -167,9 +167,10 @@ def _on_report(world: World, event: Heard) -> Reduced:
     if event.retained:
         if known is not None and known.boot_id != report.boot_id:
             return Reduced(world=world, result="older")  # which start is in force, only what is alive can say
-        remembered = _with_cluster(world, replace(state, report=report))
-        remembered = _with_demand(remembered, report, event.now_s, unknown_only=True)
-        return Reduced(world=remembered, result="remembered")
+        judged, believed, _ = _believed(world, state, report, event.now_s, is_memory=True)
+        remembered = _with_cluster(world, replace(judged, report=believed))
+        at_s = event.now_s - _age_s(report, event.wall_s)
+        return Reduced(world=_counted(remembered, state, report, believed, at_s), result="remembered")
     if known is not None and known.boot_id != report.boot_id:
         other = state.others.get(report.boot_id)
         if other is not None and report.seq <= other.seq:
@@ -177,6 +178,8 @@ def _on_report(world: World, event: Heard) -> Reduced:
         if not _is_vacant(world, state, event.now_s):
             return _on_second(world, state, report, event.now_s)
     is_same = known is not None and known.boot_id == report.boot_id
+    before, raw = state, report
+    state, report, doubted = _believed(world, state, report, event.now_s)
     settled, told = (
         _with_dispute(state, event.now_s, world.timing.stale_after_s)
         if is_same
@@ -186,16 +189,21 @@ def _on_report(world: World, event: Heard) -> Reduced:
     heard = replace(heard, lent=_lent(world, state, report, event.now_s))
     heard, skewed = _with_skew(heard, report, event.wall_s, world.timing.skew_s)
     moved, notes = _move(world, heard, Sign.HEARD, event.now_s)
-    following = _with_demand(_with_cluster(world, moved), report, event.now_s)
+    following = _counted(_with_cluster(world, moved), before, raw, report, event.now_s)
     changed = _inventory(report) != _inventory(state.report)
     returned = moved.phase is not state.phase
     return Reduced(
         world=following,
-        notes=notes + told + skewed + _replica_notes(known, report) + _condition_notes(known, report),
+        notes=notes + told + skewed + doubted + _replica_notes(known, report) + _condition_notes(known, report),
         greet=not is_same or state.heard_s is None,
         reroute=returned or _readiness(report) != _readiness(state.report),
         replan=returned or changed,
     )
+
+
+def _age_s(report: messages.Report, wall_s: float | None) -> float:
+    """How old a remembered report is, by the agent's own clock; 0 where nobody can say."""
+    return max(0.0, wall_s - report.clock_s) if wall_s is not None and report.clock_s is not None else 0.0
 
 
 def _is_vacant(world: World, state: ClusterState, now_s: float) -> bool:
@@ -335,28 +343,24 @@ def _condition_notes(before: messages.Report | None, after: messages.Report) -> 
     )
 
 
-def _with_demand(world: World, report: messages.Report, now_s: float, *, unknown_only: bool = False) -> World:
-    """The front door that counted last is believed, so users who change doors are not counted twice.
+def _believed(
+    world: World, state: ClusterState, report: messages.Report, now_s: float, *, is_memory: bool = False
+) -> tuple[ClusterState, messages.Report, tuple[Note, ...]]:
+    """What of a report can be true, the state with what was found in it, and what is new of that."""
+    examined = plausible.examine(world, state, report, now_s)
+    rows, level, found = demand.admit(world, state, report.demand, now_s, is_memory=is_memory)
+    findings = examined.findings + found
+    notes = tuple(
+        _warn(one.type, f"cluster/{state.name}", f"{one.object} in {state.name}: {one.message}")
+        for one in plausible.new_among(state.findings, findings)
+    )
+    believed = examined.report if rows is report.demand else msgspec.structs.replace(examined.report, demand=rows)
+    return replace(state, findings=findings, doubts=examined.doubts, level=level), believed, notes
 
-    The broker's memory is believed of users of whom nothing else is known: after a restart, those behind a front door
-    that is silent are still there.
-    """
-    if not report.demand:
-        return world
-    with world.cells.mutate() as cells, world.demand.mutate() as demand:
-        for sample in report.demand:
-            known = cells.get(sample.cell.name)
-            if known is None and len(cells) >= MAX_CELLS:
-                continue
-            if unknown_only and (sample.model, sample.cell.name) in demand:
-                continue
-            if known != sample.cell:
-                cells[sample.cell.name] = sample.cell
-            demand[sample.model, sample.cell.name] = CellDemand(
-                requests_per_second=sample.requests_per_second, at_s=now_s, reporter=report.cluster
-            )
-        following = replace(world, cells=cells.finish(), demand=demand.finish())
-    return following
+
+def _counted(world: World, before: ClusterState, raw: messages.Report, believed: messages.Report, at_s: float) -> World:
+    """The world with what a front door counted; one that counts nothing at all says nothing."""
+    return demand.count(world, before, believed.demand, at_s) if raw.demand else world
 
 
 def _on_status(world: World, event: Heard) -> Reduced:
@@ -430,6 +434,7 @@ def _on_time(world: World, now_s: float) -> Reduced:
     }
     if trusted:
         following = replace(following, clusters={**following.clusters, **trusted})
+    following = demand.aged(following, now_s)
     return Reduced(
         world=following,
         notes=tuple(notes),
@@ -529,6 +534,8 @@ def _on_broker_found(world: World, now_s: float) -> Reduced:
 
 
 def _on_documents(world: World, event: DocumentsAccepted) -> Reduced:
+    named = {document.metadata.name for document in event.documents.clusters}
+    world = demand.forget(world, sorted(world.clusters.keys() - named))
     clusters = {}
     for document in event.documents.clusters:
         name = document.metadata.name

@@ -45,6 +45,17 @@ class Timing:
         """How long the agent in force is silent until another start of it, or another agent, may take its place."""
         return 2.0 * self.report_interval_s
 
+    @property
+    def lasting_s(self) -> float:
+        """How long a jump lasts until it is believed: six reports."""
+        return 6.0 * self.report_interval_s
+
+    @property
+    def count_stands_s(self) -> float:
+        """For how long what a front door counted stands in full when it counts no more; then it halves again and again,
+        each `lasting_s`."""
+        return 30.0 * self.report_interval_s
+
     def steady_after_s(self, losses: int) -> float:
         """How long a cluster is heard after so many losses until it is trusted: three reports, then doubling."""
         return min(self.losses_kept_s, 3 * self.report_interval_s * 2.0 ** min(20, losses - 1))
@@ -108,6 +119,15 @@ class ClusterState:
     """By boot id: starts of the agent other than the one in force (`report.boot_id`)."""
     disputed_with: str = ""
     """The boot id of a second agent that speaks under this name while the one in force does; empty where none does."""
+    findings: tuple[messages.Condition, ...] = ()
+    """What could not be believed of the newest report, or waits until it lasts."""
+    doubts: Mapping[str, Doubt] = field(default_factory=dict)
+    level: Level | None = None
+    counted: tuple[messages.DemandSample, ...] = ()
+    """What its front door counted last, as far as it is believed."""
+    counted_s: float = 0.0
+    count_weight: float = 1.0
+    """What that still counts for: it halves again and again once nobody has counted for long."""
     skew_s: float = 0.0
     """The agent's clock less the controller's, as of its newest report; 0 where the agent does not say."""
 
@@ -117,14 +137,36 @@ class ClusterState:
 
 
 class CellDemand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The freshest count of one cell's requests for one model. It is kept when its reporter falls silent.
+    """One cell's requests for one model: the sum of what front doors counted, see `state/demand.py`.
 
-    There are so many that the collector of cycles, which cannot find any here, would be at it most of the time.
+    `counts` are (cluster, requests per second), who counted first coming first; `reporter` is the front door of the
+    cell: the first of them that is heard. There are so many that the collector of cycles, which cannot find any here,
+    would be at it most of the time.
     """
 
     requests_per_second: float
-    at_s: float
     reporter: str
+    counts: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """A value that jumped, and since when it is claimed: not believed until it lasts."""
+
+    value: float
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """What the front door of a cluster is known to count, all together: more than a few times that waits.
+
+    `since_s`: when it was `rps`, or when more was first claimed if it `is_doubted`.
+    """
+
+    rps: float
+    since_s: float
+    is_doubted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,8 +256,11 @@ class World:
     documents: Documents = field(default_factory=Documents)
     clusters: Mapping[str, ClusterState] = field(default_factory=dict)
     cells: Map[str, messages.UserCell] = field(default_factory=Map)
+    """Places of users, those remembered included whom nobody counts."""
+    claims: Map[str, tuple[tuple[str, messages.UserCell], ...]] = field(default_factory=Map)
+    """Cell -> (cluster, where it says that the cell is), who said so first coming first."""
     demand: Map[tuple[str, str], CellDemand] = field(default_factory=Map)
-    """(model, cell) -> newest count. Hundreds of thousands, maybe: the next world shares what did not change."""
+    """(model, cell) -> what is counted. Hundreds of thousands, maybe: the next world shares what did not change."""
     cordons: Mapping[str, Cordon] = field(default_factory=dict)
     continents: Mapping[str, str] = field(default_factory=dict)
     """Country -> continent, of those that the product knows."""
@@ -284,3 +329,6 @@ def validate(world: World) -> None:
         assert state.phase is not Phase.READY or state.heard_s is not None, "ready means heard"
         assert state.report is None or state.report.cluster == name, "a report is of its cluster"
     assert all(cell in world.cells for _, cell in world.demand), "demand comes from known cells"
+    counted = {(s.model, s.cell.name, name) for name, state in world.clusters.items() for s in state.counted}
+    believed = {(*key, reporter) for key, one in world.demand.items() for reporter, _ in one.counts}
+    assert believed == counted, "what is counted is what somebody counted"

@@ -1,0 +1,340 @@
+"""How many users there are, and where: what each front door counted, summed.
+
+* A front door counts its own requests, so a cell's demand is the sum over the front doors that name it, and no cluster
+  can erase or replace what another counted.
+* Where a cell is (its country) is what most front doors that name it say; where they are even, what was said first.
+  A count that comes with another place is left out and told, so a minority can never lift a residency rule.
+* What one front door counts all together is bounded (`maxRequestsPerSecond` of its Cluster document, or a constant).
+  More than a few times what it was known to count is believed step by step, as it lasts. What is over the bound is
+  taken off the largest rows.
+* A cell that a front door names no more in a report that counts others is gone at once. A front door that counts
+  nothing at all, or is silent, has said nothing: its counts stand for `Timing.count_stands_s`, then halve each
+  `lasting_s`, and end after ten halvings; not while the brake is on or the controller is deaf. Users who come in at
+  another door meanwhile are taken off the silent one's count.
+
+Pure. What a report does not change is shared with the world before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import msgspec
+from immutables import MapMutation
+
+from federation.state import plausible
+from federation.state.phases import Phase
+from federation.state.world import CellDemand, ClusterState, Level, World
+from federation.wire import messages
+
+MOST_RPS = 1_000_000.0
+"""Of one front door, where the catalogue declares nothing."""
+LEVEL_FACTOR = 4.0
+"""A front door is believed to count so many times what it was known to count; again so many when that has lasted."""
+FLEET_SHARE = 0.25
+"""Or this part more of what all others count together."""
+LEAST_RPS = 20.0
+"""Or so much."""
+HALVINGS = 10
+"""After these a count is gone."""
+MAX_CELLS = 20_000
+PLACE_KM = 100.0
+"""Two who say that a cell is no further apart mean the same place."""
+
+
+def admit(
+    world: World, state: ClusterState, rows: tuple[messages.DemandSample, ...], now_s: float, *, is_memory: bool = False
+) -> tuple[tuple[messages.DemandSample, ...], Level | None, tuple[messages.Condition, ...]]:
+    """What of a cluster's counts is believed, its level after them, and what was found.
+
+    Args: is_memory: the rows are the broker's memory, from before anything was heard.
+    """
+    if not rows:
+        return rows, state.level, ()
+    found: list[messages.Condition] = []
+    placed = _placed(world, state, rows, found)
+    total = sum(row.requests_per_second for row in placed)
+    document = plausible.document_of(world, state.name)
+    declared = document.spec.max_requests_per_second if document is not None else None
+    most = declared if declared is not None else MOST_RPS
+    level, ceiling = _level(world, state, total, now_s, is_memory=is_memory)
+    if total > min(most, ceiling):
+        if ceiling < most:
+            kind, why = (
+                "DemandDoubted",
+                "jumped: more is believed as it lasts; declare `maxRequestsPerSecond` to bound it",
+            )
+        else:
+            kind, why = "ImplausibleDemand", f"is more than {most:g}, which is the bound"
+        ceiling = min(most, ceiling)
+        text = f"{total:.6g} requests per second all together {why}: {ceiling:.6g} are believed"
+        found.append(messages.Condition(type=kind, object="demand", message=text))
+        placed, total = _levelled(placed, ceiling), ceiling
+    if not level.is_doubted and level.rps == 0.0:
+        level = replace(level, rps=total)
+    return placed, level, tuple(found)
+
+
+def _level(world: World, state: ClusterState, total: float, now_s: float, *, is_memory: bool) -> tuple[Level, float]:
+    """The level that a total is held against, and the most that is believed."""
+    level, lasting_s = state.level, world.timing.lasting_s
+    if level is None:
+        is_start = is_memory or now_s - world.started_s <= world.timing.stale_after_s
+        if is_start:
+            return Level(rps=min(total, MOST_RPS), since_s=now_s), float(
+                "inf"
+            )  # nothing is known yet to hold it against
+        level = Level(rps=0.0, since_s=now_s)
+    last = sum(row.requests_per_second for row in state.counted)
+    if not level.is_doubted and now_s - level.since_s >= lasting_s:
+        level = Level(rps=last or level.rps, since_s=now_s)
+    ceiling = max(LEVEL_FACTOR * level.rps, LEAST_RPS)
+    if total > ceiling:
+        ceiling = max(ceiling, level.rps + FLEET_SHARE * _others_rps(world, state.name))
+    if total <= ceiling:
+        return (replace(level, is_doubted=False) if level.is_doubted else level), ceiling
+    if not level.is_doubted:
+        return replace(level, since_s=now_s, is_doubted=True), ceiling
+    if now_s - level.since_s >= lasting_s:
+        return Level(rps=ceiling, since_s=now_s, is_doubted=True), LEVEL_FACTOR * ceiling
+    return level, ceiling
+
+
+def _others_rps(world: World, cluster: str) -> float:
+    return sum(state.level.rps for name, state in world.clusters.items() if name != cluster and state.level is not None)
+
+
+def _levelled(rows: tuple[messages.DemandSample, ...], most: float) -> tuple[messages.DemandSample, ...]:
+    """The rows with the largest cut to one size, so that they are `most` together."""
+    left, remaining, cut = most, len(rows), 0.0
+    for rps in sorted(row.requests_per_second for row in rows):
+        if rps * remaining >= left:
+            cut = left / remaining
+            break
+        left -= rps
+        remaining -= 1
+    return tuple(
+        row if row.requests_per_second <= cut else msgspec.structs.replace(row, requests_per_second=cut) for row in rows
+    )
+
+
+def _placed(
+    world: World, state: ClusterState, rows: tuple[messages.DemandSample, ...], found: list[messages.Condition]
+) -> tuple[messages.DemandSample, ...]:
+    """Rows whose cell is where it is believed to be, each (model, cell) once; of an absurd one the last good."""
+    verdicts: dict[str, str] = {}
+    kept: dict[tuple[str, str], messages.DemandSample] = {}
+    refused = None
+    for row in rows:
+        name = row.cell.name
+        why = verdicts.get(name)
+        if why is None:
+            why = verdicts[name] = _why_not_there(world, state.name, row.cell)
+        key, believed = (row.model, name), row
+        if not why and not row.requests_per_second <= MOST_RPS:
+            refused = refused or (name, f"{row.requests_per_second:.6g} requests per second")
+            good = next((one for one in state.counted if (one.model, one.cell.name) == key), None)
+            if good is None:
+                continue
+            believed = good
+        elif why:
+            refused = refused or (name, why)
+            continue
+        if key in kept:
+            refused = refused or (name, f"it is named twice for {row.model}")
+        kept.setdefault(key, believed)
+    if refused is not None:
+        text = f"counts of {refused[0]} are left out: {refused[1]}"
+        found.append(messages.Condition(type="ImplausibleCell", object=f"cell/{refused[0]}", message=text[:300]))
+    return rows if refused is None else tuple(kept.values())
+
+
+def _why_not_there(world: World, cluster: str, cell: messages.UserCell) -> str:
+    claims = world.claims.get(cell.name, ())
+    others = [(who, where) for who, where in claims if who != cluster]
+    if not others:
+        if cell.name not in world.cells and len(world.cells) - _unclaimed(world) >= MAX_CELLS:
+            return f"{MAX_CELLS} cells are known already"
+        return ""
+    believed = _believed_place([*claims] if len(others) < len(claims) else [*claims, (cluster, cell)], cluster, cell)
+    if believed.country != cell.country:
+        return f"it is in {believed.country} by most who count there, not in {cell.country}"
+    if plausible.distance_km(believed.lat, believed.lon, cell.lat, cell.lon) > PLACE_KM:
+        return "it is elsewhere by most who count there"
+    return ""
+
+
+def _unclaimed(world: World) -> int:
+    return len(world.cells) - len(world.claims)
+
+
+def _believed_place(
+    claims: Iterable[tuple[str, messages.UserCell]], cluster: str = "", cell: messages.UserCell | None = None
+) -> messages.UserCell:
+    """What most say, by country; of those who are as many, and within it, who said it first.
+
+    Args: cluster, cell: counts as saying this.
+    """
+    votes: dict[str, list[messages.UserCell]] = {}
+    for who, where in claims:
+        said = cell if cell is not None and who == cluster else where
+        votes.setdefault(said.country, []).append(said)
+    return max(votes.values(), key=len)[0]
+
+
+def count(world: World, before: ClusterState, rows: tuple[messages.DemandSample, ...], at_s: float) -> World:
+    """The world after the front door of a cluster counted these at `at_s`, as `admit` gave them.
+
+    Args: world: with the cluster's state after the report. before: its state before the report.
+    """
+    name = before.name
+    state = replace(world.clusters[name], counted=rows, counted_s=at_s, count_weight=1.0)
+    following = replace(world, clusters={**world.clusters, name: state})
+    if rows == before.counted and before.count_weight == 1.0 and _is_fresh(before, world):
+        return following
+    following = _with_claims(following, name, before.counted, rows)
+    earlier = {(row.model, row.cell.name): row.requests_per_second for row in before.counted}
+    with following.demand.mutate() as demand:
+        for row in rows:
+            key = (row.model, row.cell.name)
+            _put(following, demand, key, name, row.requests_per_second, earlier.pop(key, 0.0))
+        for key in earlier:
+            _take_out(following, demand, key, name)
+        following = replace(following, demand=demand.finish())
+    return following
+
+
+_Demand = MapMutation[tuple[str, str], CellDemand]
+
+
+def _put(world: World, demand: _Demand, key: tuple[str, str], name: str, rps: float, earlier_rps: float) -> None:
+    known = demand.get(key)
+    if known is None or (len(known.counts) == 1 and known.counts[0][0] == name):
+        if known is None or known.requests_per_second != rps:
+            demand[key] = CellDemand(requests_per_second=rps, reporter=name, counts=((name, rps),))
+        return
+    counts = {**dict(known.counts), name: rps}
+    came = rps - earlier_rps
+    for other in counts:
+        if came > 0 and other != name and not _is_fresh(world.clusters[other], world):
+            taken = min(came, counts[other])
+            counts[other] -= taken
+            came -= taken
+    demand[key] = _summed(world, tuple(counts.items()))
+
+
+def _take_out(world: World, demand: _Demand, key: tuple[str, str], name: str) -> None:
+    counts = tuple(one for one in demand[key].counts if one[0] != name)
+    if counts:
+        demand[key] = _summed(world, counts)
+    else:
+        del demand[key]
+
+
+def _is_fresh(state: ClusterState, world: World) -> bool:
+    """Whether its front door counts now."""
+    if state.phase is not Phase.READY or state.heard_s is None:
+        return False
+    return state.heard_s - state.counted_s <= world.timing.stale_after_s
+
+
+def _summed(world: World, counts: tuple[tuple[str, float], ...]) -> CellDemand:
+    """The broker's memory of a front door counts only where no other front door was heard to count."""
+    heard = [one for one in counts if world.clusters[one[0]].heard_s is not None]
+    total = sum(rps * world.clusters[name].count_weight for name, rps in heard or counts)
+    fresh = next((name for name, _ in counts if _is_fresh(world.clusters[name], world)), counts[0][0])
+    return CellDemand(requests_per_second=total, reporter=fresh, counts=counts)
+
+
+def _with_claims(
+    world: World, name: str, before: tuple[messages.DemandSample, ...], rows: tuple[messages.DemandSample, ...]
+) -> World:
+    """The world after a cluster claims the cells of `rows` and no more those that are in `before` alone."""
+    claimed = {row.cell.name: row.cell for row in rows}
+    earlier = {row.cell.name: row.cell for row in before}
+    changed = [cell for cell in {**earlier, **claimed} if earlier.get(cell) != claimed.get(cell)]
+    if not changed:
+        return world
+    with world.claims.mutate() as claims, world.cells.mutate() as cells:
+        for cell in changed:
+            said = dict(claims.get(cell, ()))
+            where = claimed.get(cell)
+            if where is None:
+                said.pop(name, None)
+            else:
+                said[name] = where
+            if said:
+                claims[cell] = tuple(said.items())
+                place = _believed_place(said.items())
+                if cells.get(cell) != place:
+                    cells[cell] = place
+            else:
+                claims.pop(cell, None)
+        following = replace(world, claims=claims.finish(), cells=cells.finish())
+    if len(following.cells) > MAX_CELLS:
+        following = _without_unclaimed(following)
+    return following
+
+
+def _without_unclaimed(world: World) -> World:
+    """Places that nobody counts are forgotten when there are too many."""
+    with world.cells.mutate() as cells:
+        for cell in list(world.cells):
+            if cell not in world.claims:
+                del cells[cell]
+        world = replace(world, cells=cells.finish())
+    return world
+
+
+def aged(world: World, now_s: float) -> World:
+    """The world with the counts of front doors that count no more as they are at `now_s`."""
+    if world.deaf or world.brake is not None or not world.is_settled(now_s):
+        return world
+    for name, state in world.clusters.items():
+        if state.counted:
+            weight = min(state.count_weight, _weight(world, silent_s(world, state, now_s)))
+            if weight != state.count_weight:
+                world = _weighed(world, name, weight)
+    return world
+
+
+def forget(world: World, names: Iterable[str]) -> World:
+    """The world without what these front doors counted."""
+    for name in names:
+        world = _weighed(world, name, 0.0)
+    return world
+
+
+def silent_s(world: World, state: ClusterState, now_s: float) -> float:
+    """For how long its front door has counted nothing, while something could have been heard of it."""
+    if state.heard_s is None:
+        return now_s - state.counted_s
+    began_s = state.since_s if state.phase is Phase.UNREACHABLE else 0.0
+    return now_s - max(state.counted_s, world.started_s, began_s)
+
+
+def _weight(world: World, quiet_s: float) -> float:
+    over_s = quiet_s - world.timing.count_stands_s
+    if over_s < 0:
+        return 1.0
+    halvings = 1 + int(over_s // world.timing.lasting_s)
+    return 0.5**halvings if halvings <= HALVINGS else 0.0
+
+
+def _weighed(world: World, name: str, weight: float) -> World:
+    """The world with a silent front door's counts at this weight; at 0 they are gone."""
+    state = world.clusters[name]
+    left = replace(state, count_weight=weight)
+    if weight == 0.0:
+        left = replace(left, counted=(), count_weight=1.0)
+    following = replace(world, clusters={**world.clusters, name: left})
+    with following.demand.mutate() as demand:
+        for row in state.counted:
+            key = (row.model, row.cell.name)
+            if weight == 0.0:
+                _take_out(following, demand, key, name)
+            else:
+                demand[key] = _summed(following, demand[key].counts)
+        following = replace(following, demand=demand.finish())
+    return _with_claims(following, name, state.counted, ()) if weight == 0.0 else following

@@ -1,0 +1,373 @@
+"""What a report may make the controller believe: bounds of each number, and jumps that wait until they last.
+
+`examine` gives a report without what cannot be true, and a finding for each kind of thing that was left out. What is
+left out is left out alone: the last good value stays in force with its age, or the value is unknown. The rest of the
+report is believed, so one number never stops what depends on others.
+
+Pure. What is physical is a constant here; what somebody declared is in the catalogue, and raising it there is how an
+operator confirms what a cluster says of itself.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from federation.policy import documents
+from federation.state.world import ClusterState, Doubt, World
+from federation.wire import messages
+
+MOST_POOL_DEVICES = 100_000
+"""Of one pool; more than the largest data centres have of one product."""
+MOST_VRAM_GIB = 2_048.0
+"""Of one device; several times the largest."""
+MOST_DEVICES_PER_NODE = 4_096
+LEAST_USD, MOST_USD = 0.0001, 10_000.0
+"""Per device-hour. Nothing is believed to be free unless the catalogue says so."""
+CATALOGUE_USD_FACTOR = 10.0
+"""A price that is so much lower than the catalogue's is not believed: spot prices stay well within."""
+CATALOGUE_VRAM_FACTOR = 1.25
+DECLARED_DEVICES_FACTOR = 2
+"""A cluster is counted on for so many times the devices that the catalogue declares."""
+UNDECLARED_DEVICES = 64
+"""What a pool of which the catalogue declares no devices is counted on for before replicas were seen ready there."""
+RAMP_FACTOR = 2
+"""What was ordered and seen ready there lets it be counted on for so many times that."""
+KM_PER_RTT_MS = 100.0
+"""Light in fibre goes 200 km in a millisecond, there and back half as far."""
+PLACE_SLACK_KM = 150.0
+"""A location in the catalogue is a city's, not a building's."""
+MOST_RTT_MS = 5_000.0
+"""Agents wait no longer for an answer."""
+JUMP_FACTOR = 10.0
+"""A price or a round trip that changes by more between two reports waits until it lasts."""
+EARTH_RADIUS_KM = 6371.0088
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """What may be believed of a report (all but its demand), what was found, and which jumps wait."""
+
+    report: messages.Report
+    findings: tuple[messages.Condition, ...]
+    doubts: Mapping[str, Doubt]
+
+
+@dataclass(slots=True)
+class _Notebook:
+    """What is found while a report is read."""
+
+    now_s: float
+    lasting_s: float
+    earlier: Mapping[str, Doubt]
+    found: dict[tuple[str, str], str] = field(default_factory=dict)
+    doubts: dict[str, Doubt] = field(default_factory=dict)
+
+    def tell(self, kind: str, subject: str, message: str) -> None:
+        self.found.setdefault((kind, subject), message[:300])
+
+    def settled(self, key: str, before: float | None, claimed: float) -> float:
+        """What is believed: the claim, unless it jumped and has not lasted yet."""
+        if before is None or not before > 0 or _is_near(before, claimed):
+            return claimed
+        earlier = self.earlier.get(key)
+        if earlier is None or not _is_near(earlier.value, claimed):
+            earlier = Doubt(value=claimed, since_s=self.now_s)
+        if self.now_s - earlier.since_s >= self.lasting_s:
+            return claimed
+        self.doubts[key] = earlier
+        return before
+
+
+def examine(world: World, state: ClusterState, report: messages.Report, now_s: float) -> Examined:
+    """The report of a cluster of the catalogue, without what cannot be true. Its demand is left as it is."""
+    book = _Notebook(now_s=now_s, lasting_s=world.timing.lasting_s, earlier=state.doubts)
+    document = document_of(world, state.name)
+    before = state.report
+    pools = _pools(report, document, before, book)
+    replicas = _replicas(world, report, pools, document, before, book)
+    peers = _peers(world, report, before, book)
+    if pools is not report.pools or replicas is not report.replicas or peers is not report.peers:
+        report = msgspec.structs.replace(report, pools=pools, replicas=replicas, peers=peers)
+    findings = tuple(
+        messages.Condition(type=kind, object=subject, message=text)
+        for (kind, subject), text in sorted(book.found.items())
+    )
+    return Examined(report=report, findings=findings, doubts=book.doubts)
+
+
+def counted_on(declared: int, ready_devices: int) -> int:
+    """The most devices of a pool that plans count on.
+
+    Args: declared: by the catalogue; 0 where it declares none. ready_devices: that replicas held which were ordered and
+        seen ready.
+    """
+    at_once = DECLARED_DEVICES_FACTOR * declared if declared else UNDECLARED_DEVICES
+    ramped = ready_devices if declared else RAMP_FACTOR * ready_devices
+    return max(at_once, ramped)
+
+
+def document_of(world: World, cluster: str) -> documents.Cluster | None:
+    """The catalogue's word on a cluster; documents are sorted by name."""
+    clusters = world.documents.clusters
+    at = bisect.bisect_left(clusters, cluster, key=lambda one: one.metadata.name)
+    return clusters[at] if at < len(clusters) and clusters[at].metadata.name == cluster else None
+
+
+# ---- pools
+
+
+def _pools(
+    report: messages.Report, document: documents.Cluster | None, before: messages.Report | None, book: _Notebook
+) -> tuple[messages.PoolReport, ...]:
+    declared = declared_pools(document)
+    earlier = {pool.key: pool for pool in before.pools} if before is not None else {}
+    ready: dict[messages.PoolKey, int] = {}
+    for replica in report.replicas:
+        ready[replica.pool] = ready.get(replica.pool, 0) + replica.ready
+    made: dict[messages.PoolKey, messages.PoolReport] = {}
+    for pool in report.pools:
+        if pool.key in made:
+            book.tell("ImplausiblePool", f"pool/{pool.key.text}", "named twice: the first counts")
+            continue
+        made[pool.key] = _pool(pool, declared.get(pool.key), earlier.get(pool.key), ready.get(pool.key, 0), book)
+    following = tuple(made.values())
+    same = len(following) == len(report.pools) and all(map(_is, following, report.pools))
+    return report.pools if same else following
+
+
+def _pool(
+    pool: messages.PoolReport,
+    declared: documents.AcceleratorPool | None,
+    before: messages.PoolReport | None,
+    ready: int,
+    book: _Notebook,
+) -> messages.PoolReport:
+    subject = f"pool/{pool.key.text}"
+    changes: dict[str, object] = {}
+    if pool.allocatable > MOST_POOL_DEVICES:
+        kept = before.allocatable if before is not None else 0
+        text = f"{pool.allocatable} devices, more than {MOST_POOL_DEVICES}: {kept} are believed"
+        book.tell("ImplausibleDevices", subject, text)
+        changes |= {"allocatable": kept, "free": min(before.free if before is not None else 0, kept), "room": None}
+    elif pool.free > pool.allocatable:
+        book.tell("ImplausibleDevices", subject, f"{pool.free} devices are free of {pool.allocatable}: those are")
+        changes["free"] = pool.allocatable
+    if "room" not in changes and any(one.devices > MOST_DEVICES_PER_NODE for one in pool.room or ()):
+        book.tell(
+            "ImplausibleDevices", subject, f"a node has more than {MOST_DEVICES_PER_NODE} devices: it is left out"
+        )
+        changes["room"] = tuple(one for one in pool.room or () if one.devices <= MOST_DEVICES_PER_NODE)
+    number = declared.devices if declared is not None else 0
+    most = counted_on(number, ready)
+    if pool.allocatable > most and "allocatable" not in changes:
+        how = f"the catalogue declares {number}" if number else "the catalogue declares none"
+        text = f"{pool.allocatable} devices are reported and {how}: {most} are counted on; confirm with `devices` there"
+        book.tell("DevicesDoubted", subject, text)
+    changes |= _vram(pool, declared, subject, book)
+    changes |= _price(pool, declared, before, subject, book)
+    return msgspec.structs.replace(pool, **changes) if changes else pool
+
+
+def _vram(
+    pool: messages.PoolReport, declared: documents.AcceleratorPool | None, subject: str, book: _Notebook
+) -> dict[str, object]:
+    most = MOST_VRAM_GIB if declared is None else min(MOST_VRAM_GIB, CATALOGUE_VRAM_FACTOR * declared.vram_gib)
+    if not pool.vram_known or 0 < pool.vram_gib <= most:
+        return {}
+    book.tell("ImplausibleMemory", subject, f"{pool.vram_gib:.6g} GiB of one device, not above 0 and up to {most:g}")
+    return {"vram_gib": 0.0, "vram_known": False}
+
+
+def _price(
+    pool: messages.PoolReport,
+    declared: documents.AcceleratorPool | None,
+    before: messages.PoolReport | None,
+    subject: str,
+    book: _Notebook,
+) -> dict[str, object]:
+    usd = pool.usd_per_device_hour
+    if usd is None:
+        return {}
+    known = declared.usd_per_device_hour if declared is not None else None
+    last = before.usd_per_device_hour if before is not None else None
+    if usd == 0 and known == 0:
+        return {}
+    if not LEAST_USD <= usd <= MOST_USD or (known and usd * CATALOGUE_USD_FACTOR < known):
+        against = f"the catalogue has {known:g}" if known else f"not within {LEAST_USD:g} and {MOST_USD:g}"
+        book.tell("ImplausiblePrice", subject, f"{usd:.6g} USD per device-hour: {against}, which is not believed")
+        return {"usd_per_device_hour": last}
+    believed = book.settled(f"price {subject}", last, usd)
+    if believed == usd:
+        return {}
+    book.tell("PriceDoubted", subject, f"{usd:.6g} USD per device-hour after {believed:.6g}: waits until it lasts")
+    return {"usd_per_device_hour": believed}
+
+
+# ---- replicas
+
+
+def _replicas(
+    world: World,
+    report: messages.Report,
+    pools: tuple[messages.PoolReport, ...],
+    document: documents.Cluster | None,
+    before: messages.Report | None,
+    book: _Notebook,
+) -> tuple[messages.ReplicaReport, ...]:
+    """No more ready than have a node, and than devices exist: those offered, those before, those declared."""
+    if not report.replicas:
+        return report.replicas
+    exist = {key: one.devices for key, one in declared_pools(document).items()}
+    for pool in (*pools, *(before.pools if before is not None else ())):
+        exist[pool.key] = max(exist.get(pool.key, 0), pool.allocatable)
+    for node in report.nodes:
+        exist[node.pool] = exist.get(node.pool, 0) + node.devices
+    each = _devices_each(_Same(world.documents))
+    running = {(one.model, one.pool): one.ready for one in before.replicas} if before is not None else {}
+    made = []
+    for replica in report.replicas:
+        key = replica.pool
+        devices = each.get((replica.model, key.product, key.mig_profile), 1)
+        if before is None:  # a plugin may just restart: nothing tells what was there a moment ago
+            exist[key] = max(exist.get(key, 0), UNDECLARED_DEVICES)
+        # What was believed to be ready stays so while its devices are not seen for a moment.
+        most = max(exist.get(key, 0) // devices, running.get((replica.model, key), 0))
+        if replica.scheduled is not None:
+            most = min(most, max(replica.scheduled, replica.desired))
+        ready = min(replica.ready, most)
+        exist[key] = max(0, exist.get(key, 0) - ready * devices)
+        if ready < replica.ready:
+            text = f"{replica.ready} replicas of {replica.model} ready, more than there can be: {ready} are believed"
+            book.tell("ImplausibleReplicas", f"model/{replica.model}", f"{text} on {key.text}")
+            replica = msgspec.structs.replace(replica, ready=ready)
+        made.append(replica)
+    following = tuple(made)
+    return report.replicas if all(map(_is, following, report.replicas)) else following
+
+
+def declared_pools(document: documents.Cluster | None) -> dict[messages.PoolKey, documents.AcceleratorPool]:
+    """What the catalogue says of a cluster's pools."""
+    return {
+        messages.PoolKey(product=one.product, mig_profile=one.mig_profile or "", market=one.market): one
+        for one in (document.spec.accelerators if document is not None else ())
+    }
+
+
+class _Same:
+    """Documents, compared by identity: to hash them would be to read them all."""
+
+    __slots__ = ("documents",)
+
+    def __init__(self, given: documents.Documents) -> None:
+        self.documents = given
+
+    def __hash__(self) -> int:
+        return id(self.documents)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.documents is self.documents
+
+
+@functools.lru_cache(maxsize=2)
+def _devices_each(known: _Same) -> dict[tuple[str, str, str], int]:
+    """(model, product, MIG profile) -> devices of one replica."""
+    return {
+        (model.metadata.name, one.product, one.mig_profile or ""): one.count
+        for model in known.documents.models
+        for one in model.spec.accelerators
+    }
+
+
+# ---- round trips
+
+
+def _peers(
+    world: World, report: messages.Report, before: messages.Report | None, book: _Notebook
+) -> tuple[messages.PeerRtt, ...]:
+    if not report.peers:
+        return report.peers
+    places = _places(_Same(world.documents))
+    here = places.get(report.cluster)
+    earlier = {peer.cluster: peer for peer in before.peers} if before is not None else {}
+    kept: dict[str, messages.PeerRtt] = {}
+    refused = []
+    for peer in report.peers:
+        last = earlier.get(peer.cluster)
+        if peer.samples and not _can_be(peer, here, places.get(peer.cluster)):
+            refused.append(peer)
+            if last is not None:
+                kept[peer.cluster] = last
+            continue
+        rtt_ms = peer.rtt_ms_p50
+        if peer.samples and last is not None and last.samples and not _is_near(last.rtt_ms_p50, rtt_ms):
+            subject = f"peer/{peer.cluster}"
+            if book.settled(f"rtt {peer.cluster}", last.rtt_ms_p50, rtt_ms) != rtt_ms:
+                text = f"a round trip of {rtt_ms:.6g} ms after {last.rtt_ms_p50:.6g}: waits until it lasts"
+                book.tell("RoundTripDoubted", subject, text)
+                peer = last
+        kept.setdefault(peer.cluster, peer)
+    if refused:
+        first = refused[0]
+        more = f", and {len(refused) - 1} more" if len(refused) > 1 else ""
+        text = f"{first.rtt_ms_p50:.6g} ms to {first.cluster}{more}: not above 0, faster than light in fibre, or absurd"
+        book.tell("ImplausibleRoundTrip", "peers", text)
+    following = tuple(kept.values())
+    same = len(following) == len(report.peers) and all(map(_is, following, report.peers))
+    return report.peers if same else following
+
+
+_Vector = tuple[float, float, float]
+
+
+@functools.lru_cache(maxsize=2)
+def _places(known: _Same) -> dict[str, _Vector]:
+    """Cluster -> where it is, on a sphere of radius one."""
+    return {
+        one.metadata.name: _on_the_sphere(one.spec.location.lat, one.spec.location.lon)
+        for one in known.documents.clusters
+    }
+
+
+def _on_the_sphere(lat: float, lon: float) -> _Vector:
+    lat, lon = math.radians(lat), math.radians(lon)
+    return math.cos(lat) * math.cos(lon), math.cos(lat) * math.sin(lon), math.sin(lat)
+
+
+def _can_be(peer: messages.PeerRtt, here: _Vector | None, there: _Vector | None) -> bool:
+    if not 0 < peer.rtt_ms_p50 <= MOST_RTT_MS or not 0 < peer.rtt_ms_p95 <= MOST_RTT_MS:
+        return False
+    if here is None or there is None:
+        return True
+    reach_km = peer.rtt_ms_p50 * KM_PER_RTT_MS + PLACE_SLACK_KM
+    return reach_km >= EARTH_RADIUS_KM * math.pi or reach_km >= _angle(here, there) * EARTH_RADIUS_KM
+
+
+def _angle(one: _Vector, other: _Vector) -> float:
+    """Between two places, in radians."""
+    chord = math.dist(one, other)
+    return 2.0 * math.asin(min(1.0, chord / 2.0))
+
+
+def distance_km(lat: float, lon: float, other_lat: float, other_lon: float) -> float:
+    """By great circle, between places in degrees."""
+    return EARTH_RADIUS_KM * _angle(_on_the_sphere(lat, lon), _on_the_sphere(other_lat, other_lon))
+
+
+def _is_near(one: float, other: float) -> bool:
+    return one <= other * JUMP_FACTOR and other <= one * JUMP_FACTOR
+
+
+def _is(one: object, other: object) -> bool:
+    return one is other
+
+
+def new_among(before: Iterable[messages.Condition], after: Iterable[messages.Condition]) -> list[messages.Condition]:
+    """Findings of another kind or object than before: told once, whatever their figures do."""
+    known = {(one.type, one.object) for one in before}
+    return [one for one in after if (one.type, one.object) not in known]

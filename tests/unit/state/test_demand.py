@@ -1,0 +1,236 @@
+"""Who counts users, where these are, and for how long that is believed."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import msgspec
+import pytest
+
+from federation.state.reduce import BrokerLost, DocumentsAccepted, Heard, TimePassed
+from federation.state.world import World
+from federation.wire import messages
+from tests.builders import a_cluster, a_report, a_world, hear, heard, some_demand, told
+
+KEY = ("chat", "Berlin")
+
+
+def rps(world: World, cell: str = "Berlin") -> float:
+    one = world.demand.get(("chat", cell))
+    return 0.0 if one is None else one.requests_per_second
+
+
+def counting(cluster: str, seq: int, *rows: messages.DemandSample) -> messages.Report:
+    return a_report(cluster, seq=seq, demand=rows)
+
+
+def test_a_front_door_cannot_take_away_what_another_counts() -> None:
+    """One member that says 0 for every cell would leave all users of the others without replicas."""
+    world = heard(a_world("fra", "iad"), counting("fra", 1, some_demand("chat", "Berlin", 30)), now_s=1.0)
+    world = heard(world, counting("iad", 1, some_demand("chat", "Berlin", 0.0)), now_s=2.0)
+    assert rps(world) == 30
+    assert world.demand[KEY].reporter == "fra", "the front door stays the one that counted first"
+
+
+def test_a_cell_that_its_front_door_names_no_more_is_gone_at_once() -> None:
+    """Ghosts of one wrong report would take capacity from users for ever."""
+    ghosts = tuple(some_demand("chat", f"ghost-{n}", 1.0) for n in range(15))
+    berlin = some_demand("chat", "Berlin", 10)
+    world = heard(a_world("fra"), counting("fra", 1, berlin, *ghosts), now_s=1.0)
+    assert len(world.demand) == 16
+    world = heard(world, counting("fra", 2, berlin), now_s=11.0)
+    assert set(world.demand) == {KEY}
+    assert set(world.claims) == {"Berlin"}
+
+
+def test_a_count_that_nobody_repeats_stands_then_halves_then_ends() -> None:
+    """Demand of a front door that is gone would hold replicas for ever; or vanish with the first silence."""
+    world = heard(a_world("fra", "iad", "nrt"), *(a_report(n) for n in ("iad", "nrt")), now_s=1.0)
+    world = heard(world, counting("fra", 1, some_demand("chat", "Berlin", 64)), now_s=1.0)
+    timing = world.timing
+    seen = {}
+    seq, at_s = 1, 1.0
+    while at_s < 1100.0:
+        at_s += 10.0
+        seq += 1
+        world = heard(world, a_report("iad", seq=seq), a_report("nrt", seq=seq), now_s=at_s)
+        world = told(world, TimePassed(now_s=at_s))
+        seen[at_s] = rps(world)
+    assert world.clusters["fra"].phase.value == "lost"
+    stands_s = timing.count_stands_s
+    assert {value for at_s, value in seen.items() if at_s < stands_s} == {64.0}
+    halves = sorted(set(seen.values()), reverse=True)
+    assert halves[:4] == [64.0, 32.0, 16.0, 8.0]
+    assert seen[1091.0] == 0.0 and KEY not in world.demand
+    assert world.clusters["fra"].counted == ()
+
+
+def test_a_front_door_that_counts_nothing_is_one_that_says_nothing() -> None:
+    """An agent whose file is missing after a restart would make all its users vanish."""
+    world = heard(a_world("fra"), counting("fra", 1, some_demand("chat", "Berlin", 64)), now_s=1.0)
+    for number in range(2, 20):
+        world = told(heard(world, a_report("fra", seq=number), now_s=10.0 * number), TimePassed(now_s=10.0 * number))
+    assert rps(world) == 64
+    for number in range(20, 40):
+        world = told(heard(world, a_report("fra", seq=number), now_s=10.0 * number), TimePassed(now_s=10.0 * number))
+    assert 0 < rps(world) < 64
+    world = heard(world, counting("fra", 40, some_demand("chat", "Berlin", 60)), now_s=401.0)
+    assert rps(world) == 60 and world.clusters["fra"].count_weight == 1.0
+
+
+def test_nothing_decays_while_the_controller_is_deaf_or_brakes() -> None:
+    """A long outage of the broker would end with no users in mind."""
+    names = ("fra", "iad", "nrt")
+    world = heard(a_world(*names), *(counting(n, 1, some_demand("chat", n, 10)) for n in names), now_s=1.0)
+    deaf = told(world, BrokerLost(now_s=2.0), TimePassed(now_s=5000.0))
+    assert deaf.demand == world.demand
+    braked = told(world, TimePassed(now_s=45.0), TimePassed(now_s=5000.0))
+    assert braked.braked
+    assert {key: one.requests_per_second for key, one in braked.demand.items()} == {("chat", n): 10.0 for n in names}
+
+
+def test_users_who_come_in_elsewhere_are_not_counted_twice() -> None:
+    """With a front door lost and its users at another, replicas for both would be started."""
+    world = heard(a_world("fra", "iad"), counting("fra", 1, some_demand("chat", "Berlin", 30)), now_s=1.0)
+    world = heard(world, counting("iad", 1, some_demand("chat", "NY", 20)), now_s=1.0)
+    world = heard(world, counting("iad", 2, some_demand("chat", "NY", 20)), now_s=41.0)
+    world = told(world, TimePassed(now_s=42.0))
+    came = counting("iad", 3, some_demand("chat", "NY", 20), some_demand("chat", "Berlin", 30))
+    world = heard(world, came, now_s=51.0)
+    assert rps(world) == 30
+    assert world.demand[KEY].reporter == "iad"
+
+
+def test_memory_of_a_front_door_is_as_old_as_it_is() -> None:
+    """After a restart of the controller a door that closed hours ago would count as if it had just spoken."""
+    old = messages.Report(
+        cluster="fra",
+        boot_id="boot-0001",
+        seq=1,
+        interval_s=10.0,
+        clock_s=1_000.0,
+        demand=(some_demand("chat", "Berlin", 10),),
+    )
+    world = told(a_world("fra", "iad"), Heard(message=old, now_s=1.0, wall_s=1_000.0 + 7200.0, retained=True))
+    assert rps(world) == 10, "it may speak any moment"
+    world = heard(heard(world, a_report("iad"), now_s=2.0), a_report("iad", seq=2), now_s=40.0)
+    world = told(world, TimePassed(now_s=45.0))
+    assert rps(world) == 0
+
+
+# ---- where a cell is
+
+
+def test_a_minority_cannot_move_a_cell_to_another_country() -> None:
+    """One member could lift residency for all users of a city: it says Berlin is in the United States."""
+    world = heard(a_world("fra", "iad"), counting("fra", 1, some_demand("chat", "Berlin", 30)), now_s=1.0)
+    lie = counting("iad", 1, some_demand("chat", "Berlin", 30, country="US"), some_demand("chat", "NY", 5, at="iad"))
+    reduced = hear(world, Heard(message=lie, now_s=2.0))
+    assert reduced.world.cells["Berlin"].country == "DE"
+    assert rps(reduced.world) == 30 and rps(reduced.world, "NY") == 5, "the rest of the report is believed"
+    assert [(one.type, one.object) for one in reduced.world.clusters["iad"].findings] == [
+        ("ImplausibleCell", "cell/Berlin")
+    ]
+    assert [one.reason for one in reduced.notes if one.reason == "ImplausibleCell"] == ["ImplausibleCell"]
+    again = hear(reduced.world, Heard(message=counting("iad", 2, *lie.demand), now_s=12.0))
+    assert not [one for one in again.notes if one.reason == "ImplausibleCell"], "told once"
+
+
+def test_a_cell_that_moved_by_a_lie_is_put_right_by_the_majority() -> None:
+    """Who comes first would decide for ever where a city is."""
+    lie = counting("iad", 1, some_demand("chat", "Berlin", 1, country="US"))
+    world = heard(a_world("fra", "iad", "par"), lie, now_s=1.0)
+    assert world.cells["Berlin"].country == "US"
+    world = heard(world, counting("iad", 2, some_demand("chat", "NY", 1)), now_s=11.0)
+    world = heard(world, counting("fra", 1, some_demand("chat", "Berlin", 30)), now_s=12.0)
+    assert world.cells["Berlin"].country == "DE"
+
+
+def test_places_that_are_a_little_apart_are_one() -> None:
+    """Two front doors that name a city by its station and by its airport would not both be counted."""
+    near = messages.DemandSample(
+        model="chat",
+        cell=messages.UserCell(name="Berlin", country="DE", lat=50.3, lon=8.8),
+        requests_per_second=5.0,
+    )
+    world = heard(a_world("fra", "iad"), counting("fra", 1, some_demand("chat", "Berlin", 30)), now_s=1.0)
+    assert rps(heard(world, counting("iad", 1, near), now_s=2.0)) == 35
+
+
+# ---- how much
+
+
+def test_a_jump_is_believed_step_by_step_as_it_lasts() -> None:
+    """A member that lies for ten seconds would take all capacity; one whose users really came would wait for ever."""
+    world = heard(a_world("fra"), counting("fra", 1, some_demand("chat", "Berlin", 10)), now_s=1.0)
+    seen = []
+    for number in range(2, 40):
+        rows = (some_demand("chat", "Berlin", 10), some_demand("chat", "Crowd", 2_000))
+        world = heard(world, counting("fra", number, *rows), now_s=100.0 + 10.0 * number)
+        assert rps(world) == 10, "what does not jump is believed as it is"
+        seen.append(rps(world) + rps(world, "Crowd"))
+    assert seen[0] == pytest.approx(40.0)
+    assert max(seen[:6]) == pytest.approx(40.0), "for a minute"
+    assert seen[-1] == pytest.approx(2_010.0)
+    assert seen == sorted(seen)
+    assert world.clusters["fra"].findings == ()
+
+
+def test_a_newcomer_does_not_outweigh_the_fleet_at_once() -> None:
+    """A cluster that joins with 500 ghost cells would leave everybody's share at nothing."""
+    world = heard(a_world("fra", "iad"), counting("fra", 1, some_demand("chat", "Berlin", 400)), now_s=1.0)
+    world = heard(world, counting("fra", 2, some_demand("chat", "Berlin", 400)), now_s=100.0)
+    ghosts = tuple(some_demand("chat", f"ghost-{n}", 1_000.0, at="iad") for n in range(500))
+    world = heard(world, counting("iad", 1, *ghosts), now_s=101.0)
+    others = sum(one.requests_per_second for one in world.demand.values()) - rps(world)
+    assert others == pytest.approx(100.0), "a quarter of what all others count"
+    assert [one.type for one in world.clusters["iad"].findings] == ["DemandDoubted"]
+
+
+def test_what_the_catalogue_declares_bounds_a_front_door() -> None:
+    """An operator could not say what a front door can count at most."""
+    world = a_world("fra")
+    document = a_cluster("fra", max_requests_per_second=25.0)
+    world = dataclasses.replace(world, documents=msgspec.structs.replace(world.documents, clusters=(document,)))
+    rows = (some_demand("chat", "Berlin", 10), some_demand("chat", "Lyon", 90, country="FR"))
+    world = heard(world, counting("fra", 1, *rows), now_s=1.0)
+    assert (rps(world), rps(world, "Lyon")) == (10, 15)
+    assert [one.type for one in world.clusters["fra"].findings] == ["ImplausibleDemand"]
+
+
+def test_an_absurd_row_leaves_the_last_good_count() -> None:
+    """1e308 requests per second once made every plan fail, for good."""
+    world = heard(a_world("fra"), counting("fra", 1, some_demand("chat", "Berlin", 10)), now_s=1.0)
+    world = heard(world, counting("fra", 2, some_demand("chat", "Berlin", 1e308)), now_s=2.0)
+    assert rps(world) == 10
+    assert [one.type for one in world.clusters["fra"].findings] == ["ImplausibleCell"]
+
+
+def test_a_cluster_that_leaves_the_catalogue_takes_its_counts_along() -> None:
+    """Users that nobody can count any more would be planned for until the next restart."""
+    world = heard(a_world("fra", "iad"), counting("iad", 1, some_demand("chat", "Berlin", 10)), now_s=1.0)
+    left = msgspec.structs.replace(world.documents, clusters=(a_cluster("fra"),))
+    world = told(world, DocumentsAccepted(documents=left, now_s=2.0))
+    assert not world.demand and not world.claims
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_sum_is_always_that_of_what_is_counted(seed: int) -> None:
+    """Users would be lost or doubled by an order of events that nobody thought of."""
+    rng = random.Random(seed)
+    names = ("fra", "iad", "nrt", "par")
+    world = a_world(*names)
+    now_s = 0.0
+    for seq in range(1, 61):
+        now_s += rng.choice((1.0, 5.0, 30.0))
+        name = rng.choice(names)
+        rows = tuple(
+            some_demand("chat", cell, float(rng.randint(0, 4)))
+            for cell in rng.sample(["Berlin", "Lyon", "NY", "Tokyo"], rng.randint(0, 4))
+        )
+        world = told(world, Heard(message=counting(name, seq, *rows), now_s=now_s), TimePassed(now_s=now_s))
+        for one in world.demand.values():
+            assert one.requests_per_second <= sum(count for _, count in one.counts) + 1e-9
+            assert one.reporter in dict(one.counts)
+        assert set(world.claims) == {cell for _, cell in world.demand}
