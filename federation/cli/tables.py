@@ -108,10 +108,10 @@ def _cell(one: views.CellView) -> dict[str, object]:
         "NAME": one.name,
         "COUNTRY": one.country,
         "DEMAND/S": f"{rps:.1f}" + (" (decaying)" if any(demand.is_decaying for demand in one.demand) else ""),
-        "AGE": age(max((demand.age_s for demand in one.demand), default=None)),
         "UNSERVED/S": f"{sum(demand.unserved_rps for demand in one.demand):.1f}",
         "SLOWEST": UNKNOWN if worst is None else f"{worst:.0f}ms",
         "SERVED BY": ",".join(clusters[:3]) + (f"+{len(clusters) - 3}" if len(clusters) > 3 else ""),
+        "AGE": age(max((demand.age_s for demand in one.demand), default=None)),
     }
 
 

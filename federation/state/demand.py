@@ -34,6 +34,8 @@ LEVEL_FACTOR = 4.0
 """A front door is believed to count so many times what it was known to count; again so many when that has lasted."""
 FLEET_SHARE = 0.25
 """Or this part more of what all others count together."""
+NEWCOMER_SHARE = 1.0
+"""The same of a front door that was not heard before: its users were there, and too few replicas would be kept."""
 LEAST_RPS = 20.0
 """Or so much."""
 HALVINGS = 10
@@ -91,7 +93,8 @@ def _level(world: World, state: ClusterState, total: float, now_s: float, *, is_
         level = Level(rps=last or level.rps, since_s=now_s)
     ceiling = max(LEVEL_FACTOR * level.rps, LEAST_RPS)
     if total > ceiling:
-        ceiling = max(ceiling, level.rps + FLEET_SHARE * _others_rps(world, state.name))
+        share = NEWCOMER_SHARE if state.level is None else FLEET_SHARE
+        ceiling = max(ceiling, level.rps + share * _others_rps(world, state.name))
     if total <= ceiling:
         return (replace(level, is_doubted=False) if level.is_doubted else level), ceiling
     if not level.is_doubted:

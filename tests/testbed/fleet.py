@@ -58,7 +58,7 @@ def simulated_agent(
         pools=(POOL,),
         clock=clock,
         rng=rng,
-        rtt_ms=lambda peer, chance: 30.0,
+        rtt_ms=lambda peer, chance: 100.0 if "iad" in (name, peer) else 30.0,
         probe=f"{name}.test:1",
         **({"demand": lambda: samples} | backend_fields),
     )
