@@ -400,6 +400,8 @@ class PolicyFileView(View, frozen=True, kw_only=True):
     documents: tuple[str, ...]
     """`Model/chat-8b`, …"""
     problems: tuple[ProblemView, ...]
+    warnings: tuple[ProblemView, ...] = ()
+    """What of the revision in force does less than it says."""
     carrying_out: str = ""
     """Where a change that was forced stands (`carried out in steps: …`, `halted: …`), or nothing."""
 
@@ -410,6 +412,8 @@ class AppliedView(View, frozen=True, kw_only=True):
     revision: int
     documents: tuple[str, ...]
     changed: bool
+    warnings: tuple[ProblemView, ...] = ()
+    """What of it does less than it says."""
 
 
 class WithdrawnView(View, frozen=True, kw_only=True):

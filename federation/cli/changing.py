@@ -114,6 +114,8 @@ def apply(ctx: click.Context, files: tuple[str, ...], force: bool, reason: str) 
         view = client.post("/v1/policies", payload, YAML, views.AppliedView, name=name, **forced)
         for one in view.documents:
             click.echo(f"{one.lower()} {'configured' if view.changed else 'unchanged'}")
+        for doubt in view.warnings:
+            click.echo(f"warning: {msgspec.convert(doubt, Problem, from_attributes=True).text()}", err=True)
 
 
 @click.command(
@@ -143,7 +145,7 @@ def delete(ctx: click.Context, what: str, name: str, force: bool, reason: str) -
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.pass_context
 def lint(ctx: click.Context, files: tuple[str, ...], output: str) -> None:
-    """Check policy files without a controller: each alone, and all together."""
+    """Check policy files without a controller: each alone, and all together. Warnings are no failure."""
     from federation.loops.policies import shipped_products
     from federation.policy import catalogue
 
@@ -153,11 +155,16 @@ def lint(ctx: click.Context, files: tuple[str, ...], output: str) -> None:
     for name, payload in given:
         known, found = catalogue.accept(known, name, payload)
         problems += found
+    warnings = [one for name, _ in given if name in known.files for one in catalogue.warnings(known, name, {})]
     if output == "json":
-        click.echo(json.dumps([msgspec.to_builtins(one) for one in problems], indent=2))
+        told = [msgspec.to_builtins(one) | {"severity": "error"} for one in problems]
+        told += [msgspec.to_builtins(one) | {"severity": "warning"} for one in warnings]
+        click.echo(json.dumps(told, indent=2))
     else:
         for one in problems:
             click.echo(one.text())
+        for one in warnings:
+            click.echo(f"warning: {one.text()}")
         if not problems:
             click.echo("1 file is good" if len(given) == 1 else f"{len(given)} files are good")
     ctx.exit(1 if problems else 0)

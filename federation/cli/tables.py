@@ -157,6 +157,7 @@ def _policy(one: views.PolicyFileView) -> dict[str, object]:
         "REVISION": one.revision or "<none>",
         "DOCUMENTS": len(one.documents),
         "PROBLEMS": len(one.problems),
+        "WARNINGS": len(one.warnings),
     }
 
 

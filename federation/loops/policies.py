@@ -24,7 +24,7 @@ from federation.control import blast, staged
 from federation.control.plan import Forced
 from federation.loops import guard
 from federation.loops.hub import Hub
-from federation.policy import catalogue
+from federation.policy import catalogue, sense
 from federation.policy.catalogue import PolicySet, Product
 from federation.policy.documents import Continent, Country
 from federation.state.reduce import DocumentsAccepted, Note, reduce
@@ -70,6 +70,7 @@ class Accepted:
     revision: int
     documents: tuple[str, ...]
     changed: bool
+    warnings: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,8 @@ class FileState:
     accepted_at_s: float | None
     documents: tuple[str, ...]
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()
+    """What of the revision in force does less than it says."""
     carrying_out: str = ""
     """Where a change that was forced stands, or nothing."""
 
@@ -114,6 +117,7 @@ class Desk:
         self._set = PolicySet(products=shipped_products())
         self._revisions: dict[str, PolicyRevision] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
+        self._warnings: dict[str, tuple[Problem, ...]] = {}
         self._directory: Path | None = None
         self._reader: PolicyDirectory | None = None
         self._offered: dict[str, bytes] = {}
@@ -131,7 +135,7 @@ class Desk:
     def restore(self, revisions: Iterable[PolicyRevision]) -> None:
         """Put in force what was accepted before; it was checked then, and a stricter version must not lose it."""
         for one in revisions:
-            following, problems = catalogue.accept(self._set, one.name, one.payload)
+            following, problems = catalogue.accept(self._set, one.name, one.payload, is_new=False)
             if problems:
                 text = f"{one.name} was accepted by an earlier version and is not now: {problems[0].text()}"
                 self._hub.tell(Note(type="Warning", reason="PolicyOutdated", object=f"policy/{one.name}", message=text))
@@ -345,18 +349,42 @@ class Desk:
             await self._begin(ordered)
         for name in replaced:
             del self._revisions[name]
+            self._warnings.pop(name, None)
             text = f"{name} is gone from the directory; other files have all its documents"
             self._hub.tell(Note(reason="PolicyMoved", object=f"policy/{name}", message=text))
         accepted = {}
         for name in payloads:
             names = _names(following, name)
             revision = self._revisions[name].revision
-            accepted[name] = Accepted(revision=revision, documents=names, changed=name in changed)
+            doubts = self._warnings[name] = self._doubts(name)
+            accepted[name] = Accepted(revision=revision, documents=names, changed=name in changed, warnings=doubts)
             if name in changed:
                 listed = f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
                 text = f"{name}: revision {revision} is in force ({listed})"
                 self._hub.tell(Note(reason="PolicyAccepted", object=f"policy/{name}", message=text))
+                for one in doubts[:PROBLEMS_TOLD]:
+                    self._hub.tell(
+                        Note(type="Warning", reason="PolicyDoubtful", object=f"policy/{name}", message=one.text())
+                    )
         return accepted
+
+    def _doubts(self, name: str) -> tuple[Problem, ...]:
+        """What of a file in force does less than it says, by what agents report."""
+        reported = {
+            cluster: tuple(
+                sense.Stock(
+                    product=pool.key.product,
+                    mig_profile=pool.key.mig_profile,
+                    market=pool.key.market,
+                    vram_gib=pool.vram_gib if pool.vram_known else None,
+                    devices=pool.allocatable,
+                )
+                for pool in one.report.pools
+            )
+            for cluster, one in self._hub.world.clusters.items()
+            if one.report is not None
+        }
+        return catalogue.warnings(self._set, name, reported)
 
     async def withdraw(self, name: str, *, actor: str, force: str = "") -> tuple[str, ...]:
         """Take a file out of force; gives its documents. Args: force: why, whatever harm it does.
@@ -386,6 +414,7 @@ class Desk:
             self._set = following
             del self._revisions[name]
             self._problems.pop(name, None)
+            self._warnings.pop(name, None)
             await self._begin(ordered)
             text = f"{name} is withdrawn ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
             self._hub.tell(Note(reason="PolicyWithdrawn", object=f"policy/{name}", message=text))
@@ -437,6 +466,7 @@ class Desk:
                 accepted_at_s=self._revisions[name].accepted_at_s if name in self._revisions else None,
                 documents=_names(self._set, name),
                 problems=self._problems.get(name, ()),
+                warnings=self._warnings.get(name, ()),
                 carrying_out=forced.get(name, ""),
             )
             for name in sorted(self._revisions.keys() | self._problems.keys() | forced.keys())

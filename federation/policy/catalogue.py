@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from federation.policy import documents
+from federation.policy import documents, sense
 from federation.policy.load import ParsedFile, Placed, parse
 from federation.yamlkit.explain import Problem, did_you_mean, problem_at
 
@@ -39,11 +39,16 @@ def _name(document: documents.Document) -> str:
     return document.metadata.name
 
 
-def accept(current: PolicySet, name: str, payload: bytes) -> tuple[PolicySet, tuple[Problem, ...]]:
-    """The set with this file in place of its last revision; or the same set, and the problems of the file."""
+def accept(
+    current: PolicySet, name: str, payload: bytes, *, is_new: bool = True
+) -> tuple[PolicySet, tuple[Problem, ...]]:
+    """The set with this file in place of its last revision; or the same set, and the problems of the file.
+
+    Args: is_new: false for a file that was accepted before: what it names may have gone since, and it stays.
+    """
     parsed = parse(name, payload)
     others = {key: file for key, file in current.files.items() if key != name}
-    problems = tuple(sorted((*parsed.problems, *_together(parsed, others, current.products))))
+    problems = tuple(sorted((*parsed.problems, *_together(parsed, others, current.products, is_new=is_new))))
     if problems:
         return current, problems
     return replace(current, files={**others, name: parsed}), ()
@@ -105,6 +110,13 @@ def _has_cluster(file: ParsedFile) -> bool:
     return any(isinstance(one.document, documents.Cluster) for one in file.documents)
 
 
+def warnings(current: PolicySet, name: str, reported: Mapping[str, tuple[sense.Stock, ...]]) -> tuple[Problem, ...]:
+    """What of a file in force does less than it says. Args: reported: pools by cluster, by the agents' word."""
+    everything = current.documents()
+    placed = current.files[name].documents
+    return tuple(sorted(found for one in placed for found in sense.doubtful(name, one, everything, reported)))
+
+
 def withdraw(current: PolicySet, name: str) -> PolicySet:
     """The set without this file. Raises: KeyError."""
     if name not in current.files:
@@ -113,7 +125,7 @@ def withdraw(current: PolicySet, name: str) -> PolicySet:
 
 
 def _together(
-    parsed: ParsedFile, others: Mapping[str, ParsedFile], products: Mapping[str, Product]
+    parsed: ParsedFile, others: Mapping[str, ParsedFile], products: Mapping[str, Product], *, is_new: bool = True
 ) -> Iterator[Problem]:
     known = {
         (one.kind, one.name): f"{name}:{one.node.mark.line}" for name, file in others.items() for one in file.documents
@@ -131,7 +143,10 @@ def _together(
         if isinstance(one.document, documents.Cluster):
             for pool in one.document.spec.accelerators:
                 usable.setdefault(pool.product, Product(name=pool.product))
+    clusters = [one.document for one in everything if isinstance(one.document, documents.Cluster)]
     for one in parsed.documents or parsed.readable:
+        if is_new:
+            yield from sense.impossible(parsed.name, one, clusters)
         where = known.get((one.kind, one.name))
         if where is not None:
             mark = one.mark("metadata", "name")

@@ -47,7 +47,6 @@ def clusters(**changed: Document | None) -> Handing:
     return "POST", "clusters.yaml", [one for one in documents.values() if one is not None]
 
 
-SPOT = {name: with_(cluster_document(name), "spec.accelerators.0.market", "spot") for name in PLACES}
 HARMFUL = [
     pytest.param(("DELETE", "chat.yaml", []), "chat-8b would go to nothing: 8 replicas", id="deleted-file"),
     pytest.param(("POST", "chat.yaml", [POLICY]), "chat-8b would go to nothing", id="deleted-model"),
@@ -73,6 +72,12 @@ HARMFUL = [
         "it would start 8",
         id="pinned-too-much",
     ),
+    pytest.param(
+        clusters(**{name: with_(cluster_document(name), "spec.jurisdictions", ["US"]) for name in ("fra", "iad")}),
+        "it would start 6 and stop 6 replicas",
+        id="jurisdictions-of-a-cluster",
+    ),
+    pytest.param(policy("spec.availability.minReplicas", 1000), "it would start 16", id="min-replicas-beyond-stock"),
     pytest.param(policy("spec.objective.unservedRequestUsdPer1000", 0), "chat-8b", id="unserved-costs-nothing"),
 ]
 BROKEN = [
@@ -81,6 +86,18 @@ BROKEN = [
         clusters(fra=None), 422, "cluster fra would leave the catalogue with 7 replicas", id="deleted-cluster"
     ),
     pytest.param(model("spec.slo.p95LatencyMs", 1), 422, "leaves nothing of p95LatencyMs 1", id="objective-of-1-ms"),
+    pytest.param(
+        policy("spec.residency.0.clustersIn.jurisdictions", ["EUU"]),
+        422,
+        "no cluster declares EUU",
+        id="jurisdiction-typo",
+    ),
+    pytest.param(
+        policy("spec.availability.pinned", [{"cluster": "frb", "replicas": 1}]),
+        422,
+        "no Cluster document names frb",
+        id="pinned-to-nowhere",
+    ),
     pytest.param(model("spec.runtime.image", ""), 422, "image is ''", id="no-image"),
     pytest.param(
         ("POST", "more.yaml", [SECOND, with_(POLICY, "metadata.name", "more")]), 422, "already obeys", id="two-policies"
@@ -147,6 +164,25 @@ def test_a_mistake_that_no_force_allows_is_refused(serving: Fleet, handing: Hand
     assert given == status, answer
     assert says in " ".join(one["message"] for one in answer["problems"]), answer
     assert state(serving) == before
+
+
+def test_what_does_less_than_it_says_is_taken_and_told(serving: Fleet) -> None:
+    """Who asks for what there is not would believe to have it."""
+    doubtful = copy.deepcopy(POLICY)
+    doubtful["spec"]["models"]["matchNames"] = ["chat-8b", "chat-8bb"]
+    doubtful["spec"]["availability"] = {"minReplicas": 4, "minRegions": 4}
+    try:
+        status, answer = hand_in(serving, ("POST", "chat.yaml", [MODEL, doubtful]))
+        assert status == 200, answer
+        told = [one["message"] for one in answer["warnings"]]
+        assert told == ["minRegions 4: clusters are in 3 regions", "no Model document names chat-8bb"]
+        assert all(one["line"] > 1 for one in answer["warnings"])
+        assert any("chat-8bb" in one for one in messages_of(serving, "PolicyDoubtful"))
+        files = {one["name"]: one for one in serving.get("/v1/policies")["items"]}
+        assert files["chat.yaml"]["warnings"] == answer["warnings"]
+    finally:
+        assert serving.apply("chat.yaml", MODEL, POLICY)[0] == 200
+        settle(serving)
 
 
 def desired(fleet: Fleet) -> int:
