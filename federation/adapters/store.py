@@ -256,7 +256,7 @@ class Store:
 
         def write(book: Book) -> dict[str, int]:
             given.clear()
-            revision = self._next_revision(book)
+            revision = book.state.revision + 1
             for name in sorted(replaced):
                 book.put(POLICIES, revision, name, WITHDRAWN, at_s, actor)
                 self._audit(book, at_s, actor, "delete", f"policy/{name}", "its documents are in other files")
@@ -275,7 +275,7 @@ class Store:
         """Take a policy file out of force. Its revisions are kept; an empty one, which no file can have, ends them."""
 
         def write(book: Book) -> dict[str, int]:
-            revision = self._next_revision(book)
+            revision = book.state.revision + 1
             book.put(POLICIES, revision, name, WITHDRAWN, at_s, actor)
             self._audit(book, at_s, actor, "delete", f"policy/{name}", reason)
             return {"revision": revision}
@@ -375,7 +375,11 @@ class Store:
                         raise StoreError(f"{self._path} is damaged; restart this controller, which mends it")
                     if is_fenced:
                         self._fence(state)
-                    book = Book(db, state)
+                    known = self._read_manifest()
+                    so_far = msgspec.structs.replace(
+                        state, change=max(state.change, known.change), revision=max(state.revision, known.revision)
+                    )
+                    book = Book(db, so_far)
                     reached = self._catch_up(book) | work(book)
                     state = book.finish(**({"epoch": max(self._epoch, book.state.epoch)} | reached))
         except Stale:
@@ -455,9 +459,6 @@ class Store:
             self._said.add(text)
             self._notes.append(Note(type="Warning", reason=reason, object="controller", message=text))
 
-    def _next_revision(self, book: Book) -> int:
-        return max(book.state.revision, self._read_manifest().revision) + 1
-
     @staticmethod
     def _audit(book: Book, at_s: float, actor: str, action: str, subject: str, reason: str) -> None:
         number = book.state.audit + 1
@@ -530,11 +531,6 @@ class Store:
 
         def take(book: Book) -> dict[str, int]:
             self._epoch = max(book.state.epoch, self._read_manifest().epoch, plan.epoch) + 1
-            book.state = msgspec.structs.replace(
-                book.state,
-                change=max(book.state.change, manifest.change),
-                revision=max(book.state.revision, manifest.revision),
-            )
             return {"epoch": self._epoch, "generation": self._generation}
 
         try:
@@ -547,6 +543,7 @@ class Store:
             except StoreError:
                 self._epoch = least
                 found.is_epoch_known = False
+        self._said.update(found.losses)
         return Remembered(
             epoch=self._epoch,
             plan=plan,
@@ -593,7 +590,9 @@ class Store:
         if self._path is None:
             raise StoreError("the store is not open")
         try:
-            self._look(self._read_manifest())
+            found = self._look(self._read_manifest())
+            for loss in found.losses if not found.contents.is_whole else ():
+                self._say("StoreDamaged", loss)
         except (sqlite3.Error, OSError, StoreError):
             self._close()
             raise
@@ -630,8 +629,9 @@ class Store:
                 contents = records.read(self._db)
                 if contents.is_whole:
                     found = judge(contents, manifest, self._path)
-                    if found.losses:
-                        found.losses.append(f"what was found is kept as {set_aside(self._path, keep=True).name}")
+                    if contents.state is not None and contents.state.change < manifest.change:
+                        with suppress(OSError):  # no space: it is only for people to look at
+                            found.losses.append(f"what was found is kept as {set_aside(self._path, keep=True).name}")
                     return found
         except sqlite3.DatabaseError as error:
             if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in NO_DAMAGE:
@@ -659,6 +659,8 @@ class Store:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
             version = db.execute("PRAGMA user_version").fetchone()[0]
             contents = records.read_version_1(db) if version == 1 else records.read(db)
+        if version == 1:
+            show_names(contents)
         found = judge(contents, manifest, self._path)
         found.is_epoch_known = self._manifest is not None and self._manifest.path.exists()
         return found

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from federation.adapters.manifest import ManifestFile
@@ -18,7 +19,7 @@ from federation.adapters.store import Store, StoreError, StoreFull
 from federation.control.plan import Plan, Routes
 from federation.state.reduce import Note
 from federation.state.world import Cordon
-from tests.unit.adapters.test_store import a_plan
+from tests.unit.adapters.test_store import SCHEMA_1, a_plan
 
 
 def no_space(*_: Any, **__: Any) -> None:
@@ -133,6 +134,52 @@ async def test_a_restart_knows_that_agents_were_told_more_than_is_stored(tmp_pat
     store = Store(path)
     found = await store.open()
     assert (found.epoch, found.plan, found.is_incomplete, found.losses) == (4, a_plan(3, 4), False, ())
+    await store.close()
+
+
+async def test_an_upgrade_on_a_full_disk_waits_for_space(tmp_path: Path) -> None:
+    """The controller would not start, and nobody steer, until somebody frees the disk."""
+    path = tmp_path / "isochrone.sqlite"
+    with sqlite3.connect(path) as db:
+        db.executescript(SCHEMA_1)
+        db.execute("INSERT INTO meta VALUES ('epoch', '6')")
+        db.execute("INSERT INTO policies VALUES (1, '..2026/a.yaml', x'31', 5, 'test')")
+        db.execute("INSERT INTO plans VALUES (6, 1, 1.5, ?)", (msgspec.json.encode(a_plan(6, 1)),))
+    db.close()
+    watched = Watched(path)
+    with full("put"):
+        found = await watched.store.open()
+        assert (found.epoch, found.plan, found.losses) == (7, a_plan(6, 1), ())
+        assert [one.name for one in found.policies] == ["a.yaml"]
+        await watched.store.commit(a_plan(7, 2), Routes(version=2))
+    await watched.store.keep_up()
+    assert watched.told() == ["StoreFull", "StoreBack"]
+    await watched.store.close()
+    store = Store(path)
+    found = await store.open()
+    assert (found.epoch, found.plan, found.is_incomplete) == (8, a_plan(7, 2), False)
+    assert [one.name for one in found.policies] == ["a.yaml"]
+    await store.close()
+
+
+async def test_a_loss_that_was_found_on_a_full_disk_is_told_once(tmp_path: Path) -> None:
+    """Each start would tell it again, and forget the plan of the one before."""
+    path = tmp_path / "isochrone.sqlite"
+    store = Store(path)
+    await store.open()
+    for generation in range(1, 6):
+        await store.commit(a_plan(1, generation), Routes(version=generation))
+    await store.close()
+    path.write_bytes(b"")
+    watched = Watched(path)
+    with pytest.MonkeyPatch.context() as patched, full("finish"):
+        patched.setattr(Store, "_connect", no_space)
+        assert "has 0 of" in (await watched.store.open()).losses[0]
+    await watched.store.commit(a_plan(2, 6), Routes(version=6))
+    await watched.store.close()
+    store = Store(path)
+    found = await store.open()
+    assert (found.epoch, found.plan, found.losses, found.is_incomplete) == (3, a_plan(2, 6), (), False)
     await store.close()
 
 
