@@ -18,7 +18,7 @@ import aiomqtt
 import msgspec
 import structlog
 
-from agents import limits, memory, session
+from agents import limits, memory, outgoing, session
 from agents.backend import Backend, BackendError, Observation
 from agents.gateway.stats import GatewayStats
 from federation.aiokit import broker
@@ -341,7 +341,8 @@ class Agent:
             clock_s=self._clock.wall_s(),
             agent_version=self.settings.version,
         )
-        await self._publish("report", messages.encode(report))
+        _, payload = outgoing.fit(report)
+        await self._publish("report", payload)
 
     # ---- for demos and fault tests
 

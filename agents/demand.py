@@ -15,10 +15,19 @@ log = structlog.get_logger("agent")
 MAX_BYTES = 4 * 1024 * 1024
 
 
+class _Cell(msgspec.Struct, frozen=True, kw_only=True):
+    name: str = ""
+    country: str = ""
+    lat: float = float("nan")
+    lon: float = float("nan")
+
+
 class _Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    model: str
-    cell: messages.UserCell
-    requests_per_second: float
+    """As it is written: which rows can be sent, and what is told of the others, `agents/outgoing.py` says."""
+
+    model: str = ""
+    cell: _Cell = _Cell()
+    requests_per_second: float = float("nan")
 
 
 class DemandFile:
@@ -38,7 +47,13 @@ class DemandFile:
                 raw: Any = yaml.load(file.read(MAX_BYTES), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             rows = msgspec.convert(raw, tuple[_Row, ...])
             self._last = tuple(
-                messages.DemandSample(model=row.model, cell=row.cell, requests_per_second=row.requests_per_second)
+                messages.DemandSample(
+                    model=row.model,
+                    cell=messages.UserCell(
+                        name=row.cell.name, country=row.cell.country, lat=row.cell.lat, lon=row.cell.lon
+                    ),
+                    requests_per_second=row.requests_per_second,
+                )
                 for row in rows
             )
             self._complaint = ""

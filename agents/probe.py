@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import statistics
 from collections import defaultdict, deque
 from contextlib import suppress
@@ -16,6 +17,18 @@ AT_ONCE = 16
 TIMEOUT_S = 5.0
 
 
+def address_of(probe: str) -> tuple[str, int]:
+    """Host and port of `host:port`, `[address]:port`; an empty host where nobody can be measured there."""
+    host, _, port = probe.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        return "", 0
+    try:
+        return ("", 0) if ipaddress.ip_address(host).is_unspecified else (host, int(port))
+    except ValueError:
+        return host, int(port)  # a name
+
+
 class Probe:
     """Measures, and can be measured.
 
@@ -24,19 +37,24 @@ class Probe:
     """
 
     def __init__(self, *, clock: Clock, listen: tuple[str, int] | None = None, advertise: str = "") -> None:
-        self.endpoint = advertise
+        self.endpoint = advertise if address_of(advertise)[0] else ""
         self._clock = clock
         self._listen = listen
         self._server: asyncio.Server | None = None
         self._samples: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
 
     async def start(self) -> None:
-        """Accept. Raises: OSError when the port is taken."""
+        """Accept. Who listens on all addresses is advertised by none of them: a peer that connects to 0.0.0.0 measures
+        itself.
+
+        Raises: OSError when the port is taken.
+        """
         if self._listen is None:
             return
         self._server = await asyncio.start_server(self._accept, *self._listen)
         host, port = self._server.sockets[0].getsockname()[:2]
-        self.endpoint = self.endpoint or f"{host}:{port}"
+        if not self.endpoint and not ipaddress.ip_address(host).is_unspecified:
+            self.endpoint = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @staticmethod
     async def _accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -64,14 +82,14 @@ class Probe:
 
     async def _sample(self, peer: messages.PeerEndpoint, gate: asyncio.Semaphore) -> None:
         """A TCP handshake takes one round trip."""
-        host, _, port = peer.probe.rpartition(":")
-        if not port.isdigit():
+        host, port = address_of(peer.probe)
+        if not host:
             return
         async with gate:
             begun_s = self._clock.monotonic_s()
             try:
                 async with asyncio.timeout(TIMEOUT_S):
-                    _, writer = await asyncio.open_connection(host, int(port))
+                    _, writer = await asyncio.open_connection(host, port)
             except (OSError, TimeoutError):
                 return
             self._samples[peer.cluster].append((self._clock.monotonic_s() - begun_s) * 1000.0)

@@ -15,8 +15,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-MAX_MESSAGE_BYTES = 256 * 1024
-"""A larger payload is refused unread; 512 pools with their nodes and demand fit in half of it."""
+MAX_MESSAGE_BYTES = 1024 * 1024
+"""A larger payload is refused unread; 5,000 rows of demand fit in two thirds, and brokers take it as they come."""
 MAX_NODE_CPU_MILLIS = 10_000_000_000
 MAX_NODE_MEMORY_MIB = 10_000_000_000
 """Of one node; a report that claims more is refused whole, so an agent must count such a node for nothing."""
