@@ -152,7 +152,7 @@ class Store:
         self._had_manifest = False
         """Whether the database is of a version that has a manifest."""
         self._said: set[str] = set()
-        self._notes: list[Note] = []
+        self._notes: deque[Note] = deque()
         self.tell: Callable[[Note], None] = _log
         """Where events of the store go."""
 
@@ -330,9 +330,8 @@ class Store:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, called)
         finally:
-            notes, self._notes = self._notes, []
-            for note in notes:
-                self.tell(note)
+            while self._notes:
+                self.tell(self._notes.popleft())
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
