@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from federation.state.world import PlacementKey
 from federation.wire.messages import PoolKey
@@ -42,7 +42,8 @@ class Situation:
         seen ready. trusted: of those ready, what may be counted on to serve. load_rps: (model, cluster) -> requests
         per second that are or may still be there. heard: clusters that can be told something. weighed: clusters of
         which a plan has been made since they were last heard anew; what runs in one that has just come back is stopped
-        by no older plan. problem: models, pools and clusters; a model it does not know is withdrawn.
+        by no older plan. problem: models, pools and clusters; a model it does not know is withdrawn. most: where
+        replicas did not become ready before, how many may be told.
     """
 
     problem: engine.Problem
@@ -54,6 +55,7 @@ class Situation:
     heard: frozenset[str]
     weighed: frozenset[str]
     postponed: frozenset[PlacementKey]
+    most: Mapping[PlacementKey, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +164,9 @@ class _Walk:
                 room = max(0, (pool.devices - self._devices_taken(cluster, pool_key)) // shape.devices)
                 most = self.room.get((model, pool.name))
                 room = room if most is None else max(0, min(room, most - self.desired.get(key, 0)))
+            if key in self.s.most:
+                room = max(0, min(room, self.s.most[key] - self.desired.get(key, 0)))
+                missing = min(missing, room)  # the others are tried later: nobody has to make room for them
             allowed = self._allowed(key, min(room, missing))
             if allowed:
                 self.desired[key] = self.desired.get(key, 0) + allowed

@@ -89,9 +89,14 @@ def look(world: World, desired: Mapping[PlacementKey, int], now_s: float) -> tup
 def most(setbacks: Setbacks, key: PlacementKey, now_s: float) -> int | None:
     """How many replicas may be planned at `key`, or None where nothing bounds them."""
     backoff = setbacks.backoffs.get(key)
-    if backoff is None:
-        return None
-    return backoff.kept if now_s < backoff.until_s else backoff.kept + max(1, backoff.kept)
+    return backoff.kept if backoff is not None and now_s < backoff.until_s else None
+
+
+def limits(setbacks: Setbacks, now_s: float) -> dict[PlacementKey, int]:
+    """How many replicas agents may be told at once, of what is planned: one more than is ready, then twice as many."""
+    return {
+        key: one.kept if now_s < one.until_s else one.kept + max(1, one.kept) for key, one in setbacks.backoffs.items()
+    }
 
 
 def why_not_hunted(world: World, setbacks: Setbacks, model: str, now_s: float) -> str:

@@ -142,6 +142,7 @@ class Steer:
                 heard=frozenset(n for n, state in world.clusters.items() if state.phase is Phase.READY),
                 weighed=frozenset(n for n, state in world.clusters.items() if state.since_s <= planned_s),
                 postponed=postponed,
+                most=setbacks.limits(world.setbacks, now_s),
             )
         )
         self._waiting = step.waiting
