@@ -246,9 +246,10 @@ def _pools(
             price = pool.usd_per_device_hour
             if price is None:
                 price = prices[key].usd_per_device_hour if key in prices else None
+            is_priced, runs = price is not None, any(name[1:] == (cluster, key) for name in counted)
             if price is None:
                 left_out.append(f"pool {cluster}/{key.text} has no price, neither reported nor in the catalogue")
-                price = 0.0 if any(name[1:] == (cluster, key) for name in counted) else None
+                price = 0.0 if runs else None
             if price is None:
                 continue
             made = engine.Pool(
@@ -264,6 +265,8 @@ def _pools(
             held = _devices_held(world, made, cluster, key, models, counted)
             most = plausible.counted_on(expected.devices if expected is not None else 0, held)
             devices = min(most, usable_devices(world, cluster, pool, made, models))
+            if not is_priced:  # what runs there stays; a pool taken for free would draw every other replica
+                devices = min(devices, _devices_of(cluster, key, made, models, counted))
             pools[made.name] = _with_devices(made, devices)
             keys[made.name] = (cluster, key)
     return tuple(pools.values()), keys
@@ -285,6 +288,18 @@ def _devices_held(
         if replica.pool == key and shape is not None:
             found += min(replica.ready, counted.get((replica.model, cluster, key), 0)) * shape.devices
     return found
+
+
+def _devices_of(
+    cluster: str,
+    key: PoolKey,
+    pool: engine.Pool,
+    models: Mapping[str, engine.Model],
+    counted: Mapping[PlacementKey, int],
+) -> int:
+    """Devices of a pool that counted replicas take."""
+    shapes = ((n, models[name[0]].shape_for(pool)) for name, n in counted.items() if name[1:] == (cluster, key))
+    return sum(n * shape.devices for n, shape in shapes if shape is not None)
 
 
 def usable_devices(

@@ -285,9 +285,15 @@ class _Walk:
         return not spare or left_rps + 1e-6 >= wanted_rps
 
     def _is_left(self, model: engine.Model, cluster: str) -> bool:
-        """Whether requests are on their way from a cluster: it has more than the target plans for it."""
-        planned_rps = sum(self._rps(k, n) for k, n in self.s.target.items() if k[:2] == (model.name, cluster))
-        most_rps = planned_rps * model.target_utilisation * (1 + ARRIVED)
+        """Whether requests are on their way from a cluster: it has more than the target plans for it.
+
+        Where a limit lets the target have less than users ask for, it is used beyond the target utilisation, for good.
+        """
+        mine = [(k, self._rps(k, n)) for k, n in self.s.target.items() if k[0] == model.name]
+        used = model.target_utilisation
+        if sum(rps for _, rps in mine) * used < self.asked_rps[model.name] and self._is_beyond(model.name):
+            used = 1.0
+        most_rps = sum(rps for k, rps in mine if k[1] == cluster) * used * (1 + ARRIVED)
         return self.s.load_rps.get((model.name, cluster), 0.0) > most_rps + 1e-6
 
     def _surely_ready(self, key: PlacementKey) -> dict[PlacementKey, int]:

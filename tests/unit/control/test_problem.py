@@ -165,6 +165,20 @@ def test_a_price_comes_from_the_report_then_the_catalogue_and_is_never_made_up()
     assert "pool fra/NVIDIA-NEW/on-demand has no price" in asked.left_out[0]
 
 
+def test_a_pool_that_lost_its_price_keeps_what_it_has_and_gets_no_more() -> None:
+    """An agent that stops telling a price would draw every replica of the company, past any budget."""
+    new = messages.PoolKey(product="NVIDIA-NEW")
+    chat = msgspec.structs.replace(
+        CHAT.spec, accelerators=(documents.Accelerator(product="NVIDIA-NEW", requests_per_second=9),)
+    )
+    belief = a_world("fra", models=(msgspec.structs.replace(CHAT, spec=chat),), policies=(FOR_CHAT,))
+    unpriced = messages.PoolReport(key=new, vram_gib=24, allocatable=8, free=6)
+    running = messages.ReplicaReport(model="chat", pool=new, desired=2, ready=2)
+    belief = heard(belief, a_report("fra", pools=(unpriced,), replicas=(running,)), now_s=NOW_S)
+    [pool] = ask(belief, {("chat", "fra", new): 2}).problem.pools
+    assert (pool.devices, pool.usd_per_device_hour) == (2, 0.0)
+
+
 def test_continents_and_their_cap_reach_the_engine() -> None:
     """Policy would be accepted and do nothing."""
     policy = a_policy("chat", failover=documents.Failover(max_other_continents_percent=25.0))

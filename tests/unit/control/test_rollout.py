@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from federation.control import rollout
 from federation.state.world import PlacementKey
@@ -254,3 +256,17 @@ def test_a_budget_below_a_floor_is_reached_all_the_same() -> None:
     assert step({FRA: 1}, ready, ready, problem=poor) == {FRA: 1, IAD: 0}
     rich = a_problem(min_replicas=3, min_regions=2, usd_per_hour=9.0)
     assert step({FRA: 1}, ready, ready, problem=rich) == ready, "in another shortage the floor binds what runs"
+
+
+def test_what_is_used_to_the_full_within_its_limit_does_not_keep_the_surplus() -> None:
+    """A policy would stay beyond its budget for as long as more is asked for than it may serve."""
+    poor = a_problem(usd_per_hour=2.0)
+    short = replace(
+        poor,
+        cells=(engine.Cell(name="berlin", country="DE"),),
+        demands=(engine.Demand(model="chat", cell="berlin", requests_per_second=50.0),),
+    )
+    load, ready = {("chat", "fra"): 20.0}, {FRA: 3}
+    assert step({FRA: 2}, ready, ready, load=load, problem=short) == {FRA: 2}
+    enough = replace(short, demands=(structs.replace(short.demands[0], requests_per_second=16.0),))
+    assert step({FRA: 2}, ready, ready, load=load, problem=enough) == ready, "what is too much is on its way elsewhere"
