@@ -115,7 +115,8 @@ class Mending:
         self._approach(before, everywhere=False, work=work)
 
     def become(self, index: Index, *, work: int = large.WORK) -> bool:
-        """Plan again for a world that differs in numbers alone: devices, prices, latency, demand, intake, what runs.
+        """Plan again for a world that differs in numbers alone: devices, prices, latency, demand, intake, budgets, what
+        runs.
 
         False, with nothing changed, where it differs in more, where models go short by priority, or after many losses.
         """

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from placement import formulation, rules
 from placement.filters import Index, Option
-from placement.model import Budget, Intake, Limit, Model, RttMatrix
+from placement.model import Intake, Limit, Model, RttMatrix
 from placement.world import Bools, Floats, Ints, Singles, World
 
 N = TypeVar("N", bound=np.generic)
@@ -28,7 +28,6 @@ class Numbered:
     clusters: tuple[str, ...]
     pools: tuple[str, ...]
     models: tuple[Model, ...]
-    budgets: tuple[Budget, ...]
     limits: tuple[tuple[Limit, str], ...]
 
 
@@ -44,12 +43,11 @@ class Since:
 def since(before: Numbered, after: Numbered) -> Since | None:
     """What became of a world; None where the same users do not ask for the same models in the same clusters' reach.
 
-    Devices, prices, latency, demand, intake and what runs may all be others; options and pools may come and go.
+    Devices, prices, latency, demand, intake, budgets and what runs may all be others; options and pools come and go.
     """
     alike = [replace(model, max_starts=None) for model in before.models] == [
         replace(model, max_starts=None) for model in after.models
     ]
-    alike = alike and before.budgets == after.budgets
     if not alike or before.groups != after.groups or before.clusters != after.clusters:
         return None
     options = {(model.name, one.pool.name): at for at, (model, one) in enumerate(before.options)}
@@ -139,7 +137,6 @@ def number(index: Index) -> Numbered:
         clusters=clusters,
         pools=tuple(pool_at),
         models=models,
-        budgets=problem.budgets,
         limits=tuple((one.limit, one.subject) for one in limits),
     )
 

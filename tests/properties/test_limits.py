@@ -147,19 +147,20 @@ def test_a_lie_of_a_billion_requests_per_second_costs_what_policy_lets_it_cost(
     assert {one.limit for one in solution.reached} & {"max_replicas", "budget"}
 
 
-def test_a_mended_plan_stays_within_its_limits_whatever_prices_do() -> None:
+def test_a_mended_plan_stays_within_its_limits_whatever_prices_and_budgets_do() -> None:
     """A policy would spend more than it may from the moment when prices rise until somebody plans anew."""
     mended = 0
     for seed in MENDED:
         problem = a_limited_world(seed, models=3)
         mending = Mending(Index(problem), large.plan(Index(problem)))
-        for times in (3.0, 0.5, 1.7):
+        for times, more in ((3.0, 1.0), (0.5, 0.4), (1.7, 2.0)):
             counts = mending.standing.counts()
             running = tuple(Placed(model=m, pool=p, replicas=n) for (m, p), n in sorted(counts.items()))
             problem = replace(
                 problem,
                 pools=tuple(replace(one, usd_per_device_hour=times * one.usd_per_device_hour) for one in problem.pools),
                 current=running,
+                budgets=tuple(replace(one, usd_per_hour=more * one.usd_per_hour) for one in problem.budgets),
             )
             if not mending.become(Index(problem)):
                 break

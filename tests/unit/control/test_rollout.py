@@ -238,7 +238,7 @@ def test_what_moves_at_its_limit_overlaps_and_what_replaces_nothing_waits() -> N
 def test_two_models_that_move_within_one_budget_do_not_wait_for_each_other() -> None:
     """After a rise of prices a policy would stay beyond its budget for ever, each model waiting for the other."""
     there: PlacementKey = ("other", "nrt", L4)
-    target = {IAD: 1, there: 1}
+    target = {NRT: 1, there: 1}
     desired: Mapping[PlacementKey, int] = {FRA: 3, OTHER: 3}
     ready: dict[PlacementKey, int] = {FRA: 3, OTHER: 3}
     for _ in range(6):
