@@ -455,6 +455,11 @@ class Coarse:
         self.solver.changeColsCost(self.count, columns, usd)
         self.run()
 
+    def forgive(self, rules: Bools) -> None:
+        """From the next `run` on it costs nothing to miss these rules [R]."""
+        columns = self._first_way - len(rules) + np.flatnonzero(rules)
+        self.solver.changeColsCost(len(columns), columns.astype(np.int32), np.zeros(len(columns)))
+
     def reduced_usd(self) -> Floats:
         """[O] what one replica more would add at the newest prices; about zero for those in use."""
         world, prices = self.world, self.prices

@@ -108,16 +108,35 @@ def plan(index: Index, *, work: int = WORK) -> Planned:
         *coarse.apportioned(np.flatnonzero(flows > DUST_RPS), flows),
     )
     standing.improve(rounds=ROUNDS)
+    pricing = _forgiving(standing, rough, pricing)
     bound = proved_usd(standing, pricing)
     return Planned(standing=standing, rough=rough, coarse=coarse, bound_usd_per_hour=bound, prices=pricing)
 
 
+def _forgiving(standing: Standing, rough: Coarse | None, pricing: Prices) -> Prices:
+    """The same prices, but where limits leave no room for floors those of a programme in which these cost nothing: what
+    a floor is worth would be the price of a limit, which then proves nothing."""
+    world, missed = standing.numbered.world, _missed(standing)
+    if rough is None or not missed.any() or not world.is_limit.any():
+        return pricing
+    other = rough.copy()
+    other.forgive(missed)
+    other.resettle(more=MORE_WAYS, rounds=ROUNDS)
+    return prices.raised(world, other.prices)
+
+
+def _missed(standing: Standing) -> Bools:
+    """[R]"""
+    world = standing.numbered.world
+    terms = world.rule_term * standing.replicas[world.rule_option]
+    kept = np.bincount(world.rule_of, weights=terms, minlength=len(world.rule_lower))
+    made: Bools = kept < world.rule_lower - WHOLE * np.maximum(1.0, np.abs(world.rule_lower))
+    return made
+
+
 def proved_usd(standing: Standing, pricing: Prices) -> float:
     """What no plan costs less than that misses no more rules and budgets than this one: what it misses has no price."""
-    world, replicas = standing.numbered.world, standing.replicas
-    terms = world.rule_term * replicas[world.rule_option]
-    kept = np.bincount(world.rule_of, weights=terms, minlength=len(world.rule_lower))
-    missed = kept < world.rule_lower - WHOLE * np.maximum(1.0, np.abs(world.rule_lower))
+    world, replicas, missed = standing.numbered.world, standing.replicas, _missed(standing)
     started = np.maximum(0, replicas - world.option_current)
     over = np.bincount(world.option_model, weights=started, minlength=len(world.max_starts)) > world.max_starts
     if missed.any() or over.any():

@@ -193,3 +193,21 @@ def test_a_price_that_rises_brings_a_large_plan_down_to_its_budget(
         assert check(dearer, again) == ()
         assert usd_per_hour(dearer, again) <= 1.1 * free_usd + 1e-6
         assert bool(again.unserved) != is_mended
+
+
+def test_floors_that_a_budget_leaves_no_room_for_are_not_what_a_dollar_is_worth(
+    problem: Problem, free_usd: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody would read that one more dollar saves a million, and no distance to the best would be proved."""
+    names = tuple(model.name for model in problem.models)
+    limited = replace(
+        problem,
+        models=tuple(replace(one, survive="region", min_replicas=500) for one in problem.models),
+        budgets=(Budget(name="all", models=names, usd_per_hour=0.2 * free_usd),),
+    )
+    solution = solved_as_large(limited, monkeypatch)
+    assert check(limited, solution) == ()
+    assert {one.rule for one in solution.shortfalls} == {"min_replicas", "survive"}
+    assert all("of its maxUsdPerHour" in one.reason for one in solution.shortfalls)
+    assert 0 <= solution.gap < 1, "the bound is above nothing"
+    assert 0 < solution.reached[0].usd_per_hour < 1_000
