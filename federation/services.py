@@ -159,6 +159,20 @@ class ControllerServices:
             raise self._not_stored(error, "what is accepted stays") from error
         return msgspec.convert(accepted, views.AppliedView, from_attributes=True)
 
+    async def roll_back(self, name: str, revision: int | None, actor: str, force: str = "") -> views.AppliedView:
+        """Put an earlier revision of a policy file in force again. Args: force: as `apply`. Raises: Refused."""
+        try:
+            accepted = await self.desk.roll_back(name, revision, actor=actor, force=force)
+        except KeyError:
+            raise not_found(f"no earlier revision of policy {name} is kept", "policies") from None
+        except Kept as error:
+            raise Refused(409, "Conflict", str(error), error.hint) from error
+        except Rejected as error:
+            raise self._rejected(error) from error
+        except StoreError as error:
+            raise self._not_stored(error, "what is accepted stays") from error
+        return msgspec.convert(accepted, views.AppliedView, from_attributes=True)
+
     async def withdraw(self, name: str, actor: str, force: str = "") -> views.WithdrawnView:
         """Take a policy file out of force. Args: force: why, whatever harm it does. Raises: Refused."""
         try:

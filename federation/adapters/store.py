@@ -314,6 +314,23 @@ class Store:
 
         return await self._run(read)
 
+    async def earlier_policy(self, name: str, revision: int | None = None) -> tuple[int, bytes] | None:
+        """Revision and content of a policy file as it was: the one asked for, or the newest that differs from what is
+        in force. None where there is none, or it is not what was written. Raises: StoreError."""
+
+        def read() -> tuple[int, bytes] | None:
+            columns = "revision, name, payload, accepted_at_s, actor, checksum"
+            query = f"SELECT {columns} FROM policies WHERE name = ? ORDER BY revision DESC"
+            rows = self._db.execute(query, (name,)).fetchall()
+            for row in rows:
+                is_meant = row[0] == revision if revision is not None else row[2] != rows[0][2]
+                values = records.good(POLICIES, row) if is_meant and row[2] != WITHDRAWN else None
+                if values is not None:
+                    return int(row[0]), bytes(row[2])
+            return None
+
+        return await self._run(read)
+
     # ---- in the worker thread
 
     @property

@@ -111,6 +111,13 @@ OPERATIONS = (
         body="application/yaml",
     ),
     Operation(
+        method="post",
+        path="/v1/policies/{name}/rollback",
+        summary="Put an earlier revision of a policy file in force again: the one asked for, or the last that differs",
+        answer=views.AppliedView,
+        query=("revision", "force", "reason"),
+    ),
+    Operation(
         method="delete",
         path="/v1/policies/{name}",
         summary="Take a policy file out of force. What would do harm needs force=true and a reason",

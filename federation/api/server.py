@@ -60,6 +60,7 @@ class Services(Protocol):
     async def explain_cell(self, model: str, cell: str) -> views.CellExplanationView: ...
     async def diff(self, name: str, payload: bytes) -> views.DiffView: ...
     async def apply(self, name: str, payload: bytes, actor: str, force: str = "") -> views.AppliedView: ...
+    async def roll_back(self, name: str, revision: int | None, actor: str, force: str = "") -> views.AppliedView: ...
     async def withdraw(self, name: str, actor: str, force: str = "") -> views.WithdrawnView: ...
     async def cordon(self, cluster: str, reason: str, *, drain: bool) -> None: ...
     async def uncordon(self, cluster: str) -> None: ...
@@ -137,6 +138,7 @@ class _Api:
             web.get("/v1/gateways", self._gateways),
             web.get("/v1/policies", self._policies),
             web.post("/v1/policies", self._apply),
+            web.post("/v1/policies/{name:.+}/rollback", self._roll_back),
             web.delete("/v1/policies/{name:.+}", self._withdraw),
             web.get("/v1/explain/placement/{model}", self._explain),
             web.get("/v1/explain/cell/{model}/{cell}", self._explain_cell),
@@ -293,6 +295,13 @@ class _Api:
 
     async def _apply(self, request: web.Request) -> web.Response:
         return answer(await self._services.apply(_file_name(request), await request.read(), "api", _force(request)))
+
+    async def _roll_back(self, request: web.Request) -> web.Response:
+        name, text = request.match_info["name"], request.query.get("revision", "")
+        if text and not (text.isascii() and text.isdigit() and len(text) < 16):
+            raise Refused(400, "BadRequest", f"revision={text!r} is no revision", "a whole number")
+        revision = int(text) if text else None
+        return answer(await self._services.roll_back(name, revision, "api", _force(request)))
 
     async def _withdraw(self, request: web.Request) -> web.Response:
         return answer(await self._services.withdraw(request.match_info["name"], "api", _force(request)))

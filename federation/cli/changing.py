@@ -140,6 +140,27 @@ def delete(ctx: click.Context, what: str, name: str, force: bool, reason: str) -
         click.echo(f"{one.lower()} deleted")
 
 
+@click.command(
+    epilog="""\b
+Examples:
+  isochrone rollback policy chat.yaml
+  isochrone rollback policy chat.yaml --revision 12
+"""
+)
+@click.argument("what", type=click.Choice(["policy"]))
+@click.argument("name")
+@click.option("--revision", type=click.IntRange(min=1), help="Else the newest that differs from what is in force.")
+@FORCE
+@WHY
+@click.pass_context
+def rollback(ctx: click.Context, what: str, name: str, revision: int | None, force: bool, reason: str) -> None:
+    """Put what a policy file was before in force again; also one that was withdrawn."""
+    asked = {"revision": None if revision is None else str(revision), **_forced(force, reason)}
+    view = connect(ctx).post(f"/v1/policies/{name}/rollback", b"", YAML, views.AppliedView, **asked)
+    for one in view.documents:
+        click.echo(f"{one.lower()} {'rolled back' if view.changed else 'unchanged'}")
+
+
 @click.command(epilog="\b\nExamples:\n  isochrone lint policies.yaml\n  isochrone lint -o json configs/policies\n")
 @click.argument("files", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)

@@ -26,6 +26,7 @@ LAZY = {
     "diff": ("federation.cli.changing:diff", "What a policy file would move, and for what money."),
     "apply": ("federation.cli.changing:apply", "Hand in policy files."),
     "delete": ("federation.cli.changing:delete", "Take a policy file out of force."),
+    "rollback": ("federation.cli.changing:rollback", "Put an earlier revision of a policy file in force again."),
     "lint": ("federation.cli.changing:lint", "Check policy files without a controller."),
     "cordon": ("federation.cli.changing:cordon", "Give a cluster no new load."),
     "drain": ("federation.cli.changing:drain", "Move a cluster's load away."),

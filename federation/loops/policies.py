@@ -386,6 +386,18 @@ class Desk:
         }
         return catalogue.warnings(self._set, name, reported)
 
+    async def roll_back(self, name: str, revision: int | None, *, actor: str, force: str = "") -> Accepted:
+        """Put what a file was before in force again: `revision`, or the newest that differs. Args: force: as `accept`.
+
+        Raises: KeyError where no such revision is kept; Kept; Rejected; NeedsForce; StoreError.
+        """
+        if self._directory is not None and await asyncio.to_thread((self._directory / name).exists):
+            raise Kept(f"{name} lies in the policy directory", "change it there, or it would come back")
+        found = await self._store.earlier_policy(name, revision)
+        if found is None:
+            raise KeyError(name)
+        return await self.accept(name, found[1], actor=actor, force=force)
+
     async def withdraw(self, name: str, *, actor: str, force: str = "") -> tuple[str, ...]:
         """Take a file out of force; gives its documents. Args: force: why, whatever harm it does.
 

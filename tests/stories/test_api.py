@@ -118,6 +118,10 @@ def test_the_openapi_document_says_what_is_answered(fleet: Fleet, operation: Any
         ("POST", "/v1/clusters/fra/cordon", b"[1]", 400, "the body is not JSON"),
         ("POST", "/v1/clusters/nope/cordon", b'{"reason": "x"}', 404, "cluster nope not found"),
         ("DELETE", "/v1/policies/nope.yaml", None, 404, "policy nope.yaml not found"),
+        ("DELETE", "/v1/policies/nope.yaml?force=true", None, 400, "a reason is needed"),
+        ("DELETE", "/v1/policies/nope.yaml?force=yes", None, 400, "neither true nor false"),
+        ("POST", "/v1/policies/nope.yaml/rollback", b"", 404, "no earlier revision of policy nope.yaml is kept"),
+        ("POST", "/v1/policies/nope.yaml/rollback?revision=x", b"", 400, "is no revision"),
         ("DELETE", "/v1/policies/../../etc/passwd", None, 404, "not found"),
     ],
 )

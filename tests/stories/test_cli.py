@@ -184,9 +184,22 @@ def test_apply_and_delete_a_policy(isochrone: Run, tmp_path: Path) -> None:
     assert isochrone("delete", "policy", "extra.yaml").stdout == "model/extra deleted\n"
     again = isochrone("delete", "policy", "extra.yaml")
     assert (again.returncode, again.stdout) == (5, "")
+    assert isochrone("rollback", "policy", "extra.yaml").stdout == "model/extra rolled back\n"
+    assert isochrone("delete", "policy", "extra.yaml").returncode == 0
     piped = isochrone("apply", "-f", "-", stdin=(tmp_path / "extra.yaml").read_text())
     assert piped.stdout == "model/extra configured\n"
     assert isochrone("delete", "policy", "stdin.yaml").returncode == 0
+
+
+def test_what_does_harm_needs_force_and_a_reason(isochrone: Run) -> None:
+    """A slip in a terminal would take a model from all its users."""
+    refused = isochrone("delete", "policy", "chat.yaml")
+    assert refused.returncode == 1
+    assert "chat-8b would go to nothing: 8 replicas, which serve 64.0 requests per second" in refused.stderr
+    assert '--force --reason "…"' in refused.stderr
+    no_reason = isochrone("delete", "policy", "chat.yaml", "--force")
+    assert no_reason.returncode == 2 and "--reason" in no_reason.stderr
+    assert isochrone("get", "mo", "--no-headers").stdout.split()[:3] == ["chat-8b", "ok", "8/8"]
 
 
 def test_cordon_drain_and_uncordon(isochrone: Run) -> None:

@@ -90,3 +90,24 @@ async def test_who_forced_what_and_why_is_kept(tmp_path: Path) -> None:
         "carried out in steps: 0 replicas stopped"
     ]
     await store.close()
+
+
+async def test_a_file_goes_back_to_what_it_was(tmp_path: Path) -> None:
+    """Who has made a mistake at night would have to find out first what was in force before."""
+    desk, hub, store = await desk_at(tmp_path / "db")
+    good = text(MODEL, POLICY)
+    slower = {**MODEL, "spec": {**MODEL["spec"], "warmupSeconds": 9}}
+    await desk.accept("chat.yaml", text(slower, POLICY), actor="api")
+    assert (await desk.roll_back("chat.yaml", None, actor="api")).changed
+    assert hub.world.documents.models[0].spec.warmup_seconds == MODEL["spec"]["warmupSeconds"]
+    assert (await desk.roll_back("chat.yaml", 3, actor="api")).changed
+    assert hub.world.documents.models[0].spec.warmup_seconds == 9
+    await desk.withdraw("chat.yaml", actor="api", force="a mistake")
+    assert not hub.world.documents.models
+    assert (await desk.roll_back("chat.yaml", None, actor="api")).changed
+    assert [one.metadata.name for one in hub.world.documents.models] == ["chat-8b"]
+    assert (await desk.accept("chat.yaml", good, actor="api")).changed
+    for name, revision in (("none.yaml", None), ("chat.yaml", 999)):
+        with pytest.raises(KeyError):
+            await desk.roll_back(name, revision, actor="api")
+    await store.close()
