@@ -51,15 +51,22 @@ class Formulated:
 
 
 def formulate(
-    world: World, *, target: Mapping[PlacementKey, int], desired: Mapping[PlacementKey, int], now_s: float
+    world: World,
+    *,
+    target: Mapping[PlacementKey, int],
+    desired: Mapping[PlacementKey, int],
+    now_s: float,
+    aside: Mapping[str, str] | None = None,
 ) -> Formulated:
     """What should run where, given the placement in force and what agents are told on the way there?
 
     A cluster that is not heard is held: its replicas count as if it came back. Only when a model's policy no longer
     tolerates the silence are that model's replicas there no longer counted, and so replaced elsewhere.
+
+    Args: aside: models that cannot be asked about, and why; what they hold counts as taken by others.
     """
     left_out: list[str] = []
-    models = _models(world, left_out)
+    models = _models(world, aside or {}, left_out)
     by_name = {one.name: one for one in models}
     running = {key: max(target.get(key, 0), desired.get(key, 0)) for key in sorted(target.keys() | desired.keys())}
     counted = {
@@ -134,9 +141,12 @@ def _budgets(world: World, models: Mapping[str, engine.Model]) -> tuple[engine.B
     return tuple(found)
 
 
-def _models(world: World, left_out: list[str]) -> tuple[engine.Model, ...]:
+def _models(world: World, aside: Mapping[str, str], left_out: list[str]) -> tuple[engine.Model, ...]:
     models = []
     for document in world.documents.models:
+        if document.metadata.name in aside:
+            left_out.append(f"model {document.metadata.name} stays as it is: {aside[document.metadata.name]}")
+            continue
         policy = world.documents.policy_of(document.metadata.name)
         if policy is None:
             left_out.append(f"model {document.metadata.name} has no placement policy and is not placed")

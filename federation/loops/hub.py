@@ -120,6 +120,8 @@ class Hub:
         """The instant (monotonic) that the newest plan was made of."""
         self.postponed: frozenset[PlacementKey] = frozenset()
         """Where a change that the newest plan has to wait with would have more replicas."""
+        self.aside: Mapping[str, str] = {}
+        """Models that planning fails on, and how: each stays where it is, and is tried again at every cycle."""
         self.gateways: Mapping[str, GatewayStatus] = {}
         """By the gateway's own name; those that are gone are kept, as what they hold still serves."""
         self.tables = Tables(by_cluster={}, missing=())
@@ -238,11 +240,19 @@ class Hub:
     def _machine_s(self) -> float:
         return self.clock.machine_s(self.clock.monotonic_s())
 
-    async def formulate(self, world: World, now_s: float) -> Formulated:
-        """What to ask the engine of this world, given the plan in force now: in a thread, as it may take a second."""
+    async def formulate(self, world: World, now_s: float, aside: Mapping[str, str] | None = None) -> Formulated:
+        """What to ask the engine of this world, given the plan in force now: in a thread, as it may take a second.
+
+        Args: aside: models that are not asked about; those that planning fails on when None.
+        """
         plan = self.plan
         return await asyncio.to_thread(
-            formulate, world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=now_s
+            formulate,
+            world,
+            target=plan.target_by_key(),
+            desired=plan.desired_by_key(),
+            now_s=now_s,
+            aside=self.aside if aside is None else aside,
         )
 
     def demand_rps(self) -> Mapping[tuple[str, str], float]:

@@ -73,17 +73,15 @@ class Planner:
             text = "changes of placement are marked later than this machine's clock: it went back, or was wrong before"
             hub.tell(Note(type="Warning", reason="ClockWentBack", object="controller", message=text))
             hub.plan = replace(hub.plan, history=history)
-        formulated = await hub.formulate(world, now_s)
         try:
-            answer = await self._solver.solve(formulated.problem, formulated.present)
-            outcome = await asyncio.to_thread(judge, world, formulated, answer, hub.plan, hub.clock.wall_s())
-            if outcome.budgets:
-                formulated = within_budgets(formulated, outcome.budgets)
-                answer = await self._solver.solve(formulated.problem, formulated.present)
-                outcome = await asyncio.to_thread(judge, world, formulated, answer, hub.plan, hub.clock.wall_s())
+            formulated, answer, outcome = await self._ask_isolating(world, now_s)
         except SolverError as error:
             hub.metrics.solver_failures_total.inc()
             return f"nothing changes: {error}"
+        except Exception as error:  # the loop lives on: what runs stays, and the next cycle tries again
+            log.exception("planning failed")
+            hub.metrics.solver_failures_total.inc()
+            return f"nothing changes: planning failed with {describe_error(error)}"
         if hub.world.braked:
             return f"nothing moves: {hub.world.braked}"
         hub.planned_s, hub.postponed = now_s, outcome.postponed
@@ -96,6 +94,67 @@ class Planner:
                 hub.metrics.moves_total.labels(reason=verdict.code).inc(verdict.moves)
         await self._steer.once(why, replace(outcome.new, trigger=why))
         return outcome.sentence
+
+    async def _ask(self, world: World, now_s: float, aside: Mapping[str, str]) -> tuple[Formulated, Answer, Outcome]:
+        """What to ask, the engine's answer, and what comes of it. Raises: SolverError; anything, by a fault of ours."""
+        hub = self._hub
+        formulated = await hub.formulate(world, now_s, aside)
+        answer = await self._solver.solve(formulated.problem, formulated.present)
+        outcome = await asyncio.to_thread(judge, world, formulated, answer, hub.plan, hub.clock.wall_s(), aside)
+        if outcome.budgets:
+            formulated = within_budgets(formulated, outcome.budgets)
+            answer = await self._solver.solve(formulated.problem, formulated.present)
+            outcome = await asyncio.to_thread(judge, world, formulated, answer, hub.plan, hub.clock.wall_s(), aside)
+        return formulated, answer, outcome
+
+    async def _ask_isolating(self, world: World, now_s: float) -> tuple[Formulated, Answer, Outcome]:
+        """The same; where it fails by a fault of ours, without the models that it fails on: those stay as they are."""
+        try:
+            found = await self._ask(world, now_s, {})
+        except SolverError:
+            raise
+        except Exception as error:
+            log.exception("planning all models together failed")
+            aside = await self._failing(world, now_s, [one.metadata.name for one in world.documents.models])
+            if not aside:
+                raise
+            found = await self._ask(world, now_s, aside)
+            log.warning("planned without some models", models=sorted(aside), cause=describe_error(error))
+        else:
+            aside = {}
+        self._set_aside(aside)
+        return found
+
+    async def _failing(self, world: World, now_s: float, names: list[str]) -> dict[str, str]:
+        """Of these models, those that planning fails on by themselves, by halving; and how it fails."""
+        if not names:
+            return {}
+        others = {one.metadata.name: "" for one in world.documents.models if one.metadata.name not in names}
+        try:
+            await self._ask(world, now_s, others)
+        except SolverError:
+            return {}
+        except Exception as error:
+            if len(names) == 1:
+                return {names[0]: f"planning fails on it with {describe_error(error)}"}
+            half = len(names) // 2
+            first = await self._failing(world, now_s, names[:half])
+            return first | await self._failing(world, now_s, names[half:])
+        return {}
+
+    def _set_aside(self, aside: Mapping[str, str]) -> None:
+        hub = self._hub
+        for name in sorted(aside.keys() - hub.aside.keys()):
+            text = f"{name} stays where it is: {aside[name]}; the other models are planned without it"
+            hub.tell(Note(type="Warning", reason="ModelSetAside", object=f"model/{name}", message=text))
+        for name in sorted(hub.aside.keys() - aside.keys()):
+            hub.tell(Note(reason="ModelPlannedAgain", object=f"model/{name}", message=f"{name} is planned again"))
+        hub.aside = aside
+
+
+def describe_error(error: Exception) -> str:
+    """`ZeroDivisionError: division by zero`, in one short line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +191,15 @@ def why_not_now(world: World, now_s: float) -> str:
     return ""
 
 
-def judge(world: World, formulated: Formulated, answer: Answer, plan: Plan, wall_s: float) -> Outcome:
-    """Weigh the engine's answer against the present placement, of the `plan` in force."""
+def judge(
+    world: World,
+    formulated: Formulated,
+    answer: Answer,
+    plan: Plan,
+    wall_s: float,
+    aside: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Weigh the engine's answer against the present placement, of the `plan` in force; models `aside` keep theirs."""
     solution = answer.solution
     disruption = {
         model.name: policy.spec.disruption if (policy := world.documents.policy_of(model.name)) else Disruption()
@@ -150,7 +216,7 @@ def judge(world: World, formulated: Formulated, answer: Answer, plan: Plan, wall
     )
     decision = decide.decide(question)
     earlier = {one.key: one.reason for one in plan.target}
-    target = []
+    target = [one for one in plan.target if one.model in (aside or {})]
     for (model, pool), count in sorted(decision.target.items()):
         key = (model, *formulated.keys[pool])
         reason = answer.reasons.get((model, pool)) or earlier.get(key, "kept: leaving is not worth the move")

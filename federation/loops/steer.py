@@ -88,6 +88,9 @@ class Steer:
                 hub.supersede(str(error))
             except store.StoreError as error:
                 hub.tell(Note(type="Warning", reason="StoreFailed", object="controller", message=str(error)))
+            except Exception:  # one model's fault: the planner finds out whose, and the next step goes without it
+                log.exception("routing kept as it is")
+                hub.replan.set("a step failed")
         hub.metrics.plan_duration_seconds.labels(loop="steer").observe(time.perf_counter() - started_s)
 
     async def take_over(self) -> None:
@@ -146,6 +149,9 @@ class Steer:
             )
         )
         self._waiting = step.waiting
+        aside = hub.aside
+        after = {k: n for k, n in step.desired.items() if k[0] not in aside}
+        after |= {k: n for k, n in plan.desired_by_key().items() if k[0] in aside}
         if world.brake is not None or hub.world.brake is not None:
             routes = self._numbered(routing.only(hub.routes, routes.routes, failed))
             as_it_is = versions.Advance(settled=plan.settled, versions=plan.versions)
@@ -159,7 +165,7 @@ class Steer:
                 world=world,
                 plan=plan,
                 placed=frozenset(model.name for model in formulated.problem.models),
-                after=step.desired,
+                after=after,
                 stops=step.stops,
                 target=target,
                 asked_rps=blast.asked_rps(demand_rps),
@@ -222,6 +228,9 @@ class Steer:
         rows = routing.next_routes(
             previous.by_key(), targets, serving=serving, traffic=traffic, steps=steps, outlook=outlook
         )
+        if aside := self._hub.aside:
+            kept = [one for one in previous.routes if one.model in aside]
+            rows = tuple(sorted([*(one for one in rows if one.model not in aside), *kept], key=_by_key))
         return self._numbered(rows)
 
     def _numbered(self, rows: tuple[Route, ...]) -> Routes:
@@ -366,6 +375,10 @@ def trustworthy(
         if count > 0:
             kept[key] = count
     return kept
+
+
+def _by_key(route: Route) -> tuple[str, str]:
+    return route.model, route.cell
 
 
 def _unserved_rps(routed: engine.Routing) -> float:

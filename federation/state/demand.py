@@ -5,8 +5,8 @@
 * Where a cell is (its country) is what most front doors that name it say; where they are even, what was said first.
   A count that comes with another place is left out and told, so a minority can never lift a residency rule.
 * What one front door counts all together is bounded (`maxRequestsPerSecond` of its Cluster document, or a constant).
-  More than a few times what it was known to count is believed step by step, as it lasts. What is over the bound is
-  taken off the largest rows.
+  More than a few times what it was known to count waits, and is believed step by step as it lasts. What is over the
+  bound is taken off the rows that grew most.
 * A cell that a front door names no more in a report that counts others is gone at once. A front door that counts
   nothing at all, or is silent, has said nothing: its counts stand for `Timing.count_stands_s`, then halve each
   `lasting_s`, and end after ten halvings; not while the brake is on or the controller is deaf. Users who come in at
@@ -72,7 +72,7 @@ def admit(
         ceiling = min(most, ceiling)
         text = f"{total:.6g} requests per second all together {why}: {ceiling:.6g} are believed"
         found.append(messages.Condition(type=kind, object="demand", message=text))
-        placed, total = _levelled(placed, ceiling), ceiling
+        placed, total = _levelled(placed, state.counted, ceiling), ceiling
     if not level.is_doubted and level.rps == 0.0:
         level = replace(level, rps=total)
     return placed, level, tuple(found)
@@ -97,29 +97,44 @@ def _level(world: World, state: ClusterState, total: float, now_s: float, *, is_
         ceiling = max(ceiling, level.rps + share * _others_rps(world, state.name))
     if total <= ceiling:
         return (replace(level, is_doubted=False) if level.is_doubted else level), ceiling
+    held = level.rps or ceiling
     if not level.is_doubted:
-        return replace(level, since_s=now_s, is_doubted=True), ceiling
+        return replace(level, rps=held, since_s=now_s, is_doubted=True), held
     if now_s - level.since_s >= lasting_s:
-        return Level(rps=ceiling, since_s=now_s, is_doubted=True), LEVEL_FACTOR * ceiling
-    return level, ceiling
+        return Level(rps=ceiling, since_s=now_s, is_doubted=total > LEVEL_FACTOR * ceiling), ceiling
+    return level, held
 
 
 def _others_rps(world: World, cluster: str) -> float:
     return sum(state.level.rps for name, state in world.clusters.items() if name != cluster and state.level is not None)
 
 
-def _levelled(rows: tuple[messages.DemandSample, ...], most: float) -> tuple[messages.DemandSample, ...]:
-    """The rows with the largest cut to one size, so that they are `most` together."""
-    left, remaining, cut = most, len(rows), 0.0
-    for rps in sorted(row.requests_per_second for row in rows):
-        if rps * remaining >= left:
-            cut = left / remaining
-            break
-        left -= rps
-        remaining -= 1
+def _levelled(
+    rows: tuple[messages.DemandSample, ...], counted: tuple[messages.DemandSample, ...], most: float
+) -> tuple[messages.DemandSample, ...]:
+    """The rows, `most` together: first what was counted before, then what grew, the most of it cut to one size."""
+    known = {(row.model, row.cell.name): row.requests_per_second for row in counted}
+    kept = [min(row.requests_per_second, known.get((row.model, row.cell.name), 0.0)) for row in rows]
+    if sum(kept) >= most:
+        given = _cut(kept, most)
+    else:
+        grew = [row.requests_per_second - base for row, base in zip(rows, kept, strict=True)]
+        given = [base + more for base, more in zip(kept, _cut(grew, most - sum(kept)), strict=True)]
     return tuple(
-        row if row.requests_per_second <= cut else msgspec.structs.replace(row, requests_per_second=cut) for row in rows
+        msgspec.structs.replace(row, requests_per_second=rps) for row, rps in zip(rows, given, strict=True) if rps > 0
     )
+
+
+def _cut(sizes: list[float], most: float) -> list[float]:
+    """The same with the largest cut to one size, so that they are `most` together."""
+    left, size = most, 0.0
+    for number, one in enumerate(sorted(sizes)):
+        remaining = len(sizes) - number
+        if one * remaining >= left:
+            size = left / remaining
+            break
+        left -= one
+    return [min(one, size) for one in sizes]
 
 
 def _placed(
