@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -15,8 +16,8 @@ import msgspec
 
 from federation.adapters.solver import Answer, SolverError
 from federation.control import blast, staged
-from federation.control.plan import Forced
-from federation.loops.hub import Hub
+from federation.control.plan import Forced, Plan, Routes
+from federation.loops.hub import Hub, Thought
 from federation.policy.documents import FORCE_ANNOTATION, Documents
 from federation.policy.load import ParsedFile
 from federation.state.reduce import DocumentsAccepted, reduce
@@ -48,10 +49,11 @@ class Guard:
         now_s = hub.clock.monotonic_s()
         before = hub.world
         after = reduce(before, DocumentsAccepted(documents=following, now_s=now_s)).world
-        now = self._now()
-        if not any(now.plan.desired_by_key().values()) or _says_the_same(before.documents, following):
+        plan, thought = hub.plan, hub.thought
+        if not any(plan.desired_by_key().values()) or _says_the_same(before.documents, following):
             return blast.Effect(emptied={}, shortages=(), replicas=0, is_foreseen=True)
         formulated = await hub.formulate(after, now_s)
+        now = await asyncio.to_thread(_now, plan, hub.routes, hub.demand_rps(), thought)
         effect = await asyncio.to_thread(blast.at_once, before.documents, following, formulated, now)
         if effect.refusals(self.limits):
             return effect
@@ -64,21 +66,21 @@ class Guard:
             return replace(effect, why_not=str(error) or f"no answer within {ANSWER_WITHIN_S:.0f} s")
         return await asyncio.to_thread(blast.with_answer, effect, formulated, answer.solution, now)
 
-    def _now(self) -> blast.Now:
-        hub = self._hub
-        demand_rps = hub.demand_rps()
-        unserved = blast.unserved_rps(hub.routes, demand_rps)
-        if hub.thought is None:
-            return blast.Now(plan=hub.plan, asked_rps=blast.asked_rps(demand_rps), unserved_rps=unserved)
-        planned: dict[str, float] = {}
-        for one in hub.thought.answer.solution.unserved:
-            planned[one.model] = planned.get(one.model, 0.0) + one.requests_per_second
-        return blast.Now(
-            plan=hub.plan,
-            asked_rps=blast.asked_rps(demand_rps),
-            unserved_rps={model: max(rps, planned.get(model, 0.0)) for model, rps in unserved.items()},
-            alternative=hub.thought.formulated.ours(hub.thought.answer.solution.replicas),
-        )
+
+def _now(plan: Plan, routes: Routes, demand_rps: Mapping[tuple[str, str], float], thought: Thought | None) -> blast.Now:
+    """What is so today. What the newest plan leaves unserved, though routing has not got there yet, is so today too."""
+    asked, unserved = blast.asked_rps(demand_rps), blast.unserved_rps(routes, demand_rps)
+    if thought is None:
+        return blast.Now(plan=plan, asked_rps=asked, unserved_rps=unserved)
+    planned: dict[str, float] = {}
+    for one in thought.answer.solution.unserved:
+        planned[one.model] = planned.get(one.model, 0.0) + one.requests_per_second
+    return blast.Now(
+        plan=plan,
+        asked_rps=asked,
+        unserved_rps={model: max(rps, planned.get(model, 0.0)) for model, rps in unserved.items()},
+        alternative=thought.formulated.ours(thought.answer.solution.replicas),
+    )
 
 
 def order(effect: blast.Effect, before: World, *, subject: str, actor: str, reason: str, at_s: float) -> Forced:
