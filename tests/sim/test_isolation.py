@@ -78,6 +78,7 @@ async def test_a_model_that_planning_fails_on_stays_and_the_others_are_planned(t
     assert after == before, "it stays where it is"
     assert served(fleet, "Paris", "other") > 0.99
     assert all(served(fleet, cell) > 0.99 for cell in USERS), "the others are planned around the loss"
+    assert lost not in berlin(fleet), "and sent elsewhere"
     assert told(fleet).count("ModelSetAside") == 1
     assert set(fleet.hub.aside) == {"other"}
     fleet.planner._solver = fleet.steer._solver = healthy
