@@ -1,27 +1,30 @@
-"""Carries traffic objects into a cluster: server-side apply, only what differs from what was applied before.
+"""Carries traffic objects into a cluster, and holds them to what was ordered, as `agents/kube/keeper.py` does.
 
-It touches objects that bear our labels, in the models' namespace, and forces nothing: what another manager owns stays
-as that one has it. Which kinds are installed is asked every time.
+It touches objects that bear our labels, in the models' namespace. Which kinds are installed is asked every time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from typing import Any
 
 import msgspec
 import structlog
 
 from agents.gateway import objects
-from agents.inventory.objects import Meta
 from agents.kube.api import Api, ApiError
+from agents.kube.keeper import Drifts, Keeper, Live
 from agents.manifests import names
+from federation.aiokit.clock import Clock
 from federation.wire import messages
 
 log = structlog.get_logger("agent")
 MANAGER = "isochrone-agent-traffic"
 """Field manager: another than that of workloads, so that a name that both would use is a conflict and is told."""
+
+
+LABEL = f"{names.TRAFFIC_LABEL}=true"
 
 
 class _Resource(msgspec.Struct):
@@ -32,35 +35,36 @@ class _Resources(msgspec.Struct):
     resources: list[_Resource] = []
 
 
-class _Found(msgspec.Struct):
-    metadata: Meta
-
-
-class _Items(msgspec.Struct):
-    items: list[_Found]
-
-
 class Writer:
-    """Of one cluster. `writes` counts requests that change something; `missing` says what cannot be made, and why.
+    """Of one cluster. `missing` says what cannot be made, and why.
 
     `failed`: kind and name of an object -> why it is not as it should be.
     """
 
-    def __init__(self, api: Api, namespace: str) -> None:
+    def __init__(self, api: Api, namespace: str, drifts: Drifts, clock: Clock) -> None:
         self._api = api
         self._namespace = namespace
-        self._applied: dict[tuple[objects.Kind, str], dict[str, Any]] = {}
+        self._keeper = Keeper(api, MANAGER, LABEL, drifts, clock)
+        self._held: set[tuple[objects.Kind, str]] = set()
         self._one_at_a_time = asyncio.Lock()
-        self.writes = 0
+        self._deleted = 0
         self.missing: tuple[str, ...] = ()
         self.failed: dict[str, str] = {}
 
-    async def steer(self, traffic: messages.Traffic) -> None:
-        """Make the cluster's objects say this. What fails is said, and tried again when this is called again."""
-        async with self._one_at_a_time:
-            await self._steer(traffic)
+    @property
+    def writes(self) -> int:
+        """Requests that may have changed something."""
+        return self._keeper.writes + self._deleted
 
-    async def _steer(self, traffic: messages.Traffic) -> None:
+    async def steer(self, traffic: messages.Traffic, *, left: Collection[str] = ()) -> None:
+        """Make the cluster's objects say this. What fails is said, and tried again when this is called again.
+
+        Args: left: models whose objects are left as somebody changed them (`selfHeal: off`).
+        """
+        async with self._one_at_a_time:
+            await self._steer(traffic, left)
+
+    async def _steer(self, traffic: messages.Traffic, left: Collection[str]) -> None:
         try:
             installed = await self._installed()
         except (ApiError, msgspec.MsgspecError) as error:
@@ -72,15 +76,28 @@ class Writer:
             log.warning("traffic: something is missing", cause=text)
         self.missing = wanted.missing
         self.failed = {}
-        kept = set()
+        kept = {(kind, body["metadata"]["name"]) for kind, body in wanted.objects}
+        try:
+            live = await self._look({kind for kind, _ in kept | self._held})
+        except (ApiError, msgspec.MsgspecError) as error:
+            self.failed = {"traffic": f"what is there cannot be read: {error}"}
+            return
         for kind, body in wanted.objects:
-            key = (kind, body["metadata"]["name"])
-            kept.add(key)
-            if self._applied.get(key) != body:
-                await self._guarded(self._apply(kind, body), key)
-        for key in sorted(self._applied.keys() - kept, key=lambda one: (one[0].kind, one[1])):
+            heal = body["metadata"]["labels"][names.MODEL_LABEL] not in left
+            await self._guarded(self._settle(kind, body, live, heal=heal), (kind, body["metadata"]["name"]))
+        for key in sorted(self._held - kept, key=lambda one: (one[0].kind, one[1])):
             if any(one.model for one in traffic.models):  # nothing named is no order to remove anything
-                await self._guarded(self._delete(*key), key)
+                await self._guarded(self._delete(*key, live), key)
+
+    async def _look(self, kinds: Collection[objects.Kind]) -> Live:
+        found: Live = {}
+        for kind in sorted(kinds, key=lambda one: one.plural):
+            try:
+                found.update(await self._keeper.look(self._path(kind), kind.api_version, kind.kind))
+            except ApiError as error:
+                if error.status != 404:  # uninstalled since it was held
+                    raise
+        return found
 
     async def _installed(self) -> list[objects.Kind]:
         found = []
@@ -105,31 +122,29 @@ class Writer:
             log.warning("not written", object=name, cause=str(error))
             self.failed[name] = str(error)
 
-    async def _apply(self, kind: objects.Kind, body: dict[str, Any]) -> None:
-        name = body["metadata"]["name"]
-        status = body.get("status")
+    async def _settle(self, kind: objects.Kind, body: dict[str, Any], live: Live, *, heal: bool) -> None:
+        name, path = body["metadata"]["name"], self._path(kind)
+        there = live.get((path, name))
         main = {key: value for key, value in body.items() if key != "status"}
-        self.writes += 1
         try:
-            await self._api.apply(f"{self._path(kind)}/{name}", main, MANAGER)
+            await self._keeper.settle(path, main, there, heal=heal)
         except ApiError as error:
             # A ServiceImport may be that of an installed implementation of multi-cluster Services: it is left to it.
             if error.status != 409 or kind != objects.IMPORT:
                 raise
-        if status is not None:
+        if "status" in body:
             head = {key: main[key] for key in ("apiVersion", "kind")} | {"metadata": {"name": name}}
-            self.writes += 1
-            await self._api.apply(f"{self._path(kind)}/{name}/status", {**head, "status": status}, MANAGER)
-        self._applied[kind, name] = body
+            await self._keeper.settle(path, {**head, "status": body["status"]}, there, heal=heal, part="status")
+        self._held.add((kind, name))
 
-    async def _delete(self, kind: objects.Kind, name: str) -> None:
-        raw = await self._api.get(
-            self._path(kind), labelSelector=f"{names.TRAFFIC_LABEL}=true", fieldSelector=f"metadata.name={name}"
-        )
-        for one in msgspec.json.decode(raw, type=_Items).items:
-            self.writes += 1
-            await self._api.delete(f"{self._path(kind)}/{name}", one.metadata.uid)
-        del self._applied[kind, name]
+    async def _delete(self, kind: objects.Kind, name: str, live: Live) -> None:
+        path = self._path(kind)
+        there = live.get((path, name))
+        if there is not None:
+            self._deleted += 1
+            await self._api.delete(f"{path}/{name}", there["metadata"]["uid"])
+        self._keeper.forget(path, name)
+        self._held.discard((kind, name))
 
     def _path(self, kind: objects.Kind) -> str:
         root = f"/apis/{kind.api_version}" if kind.group else f"/api/{kind.version}"

@@ -30,14 +30,35 @@ PASSING = (429, 500, 502, 503, 504)
 class ApiError(Exception):
     """The API server refused, or could not be asked (`status` 0)."""
 
-    def __init__(self, status: int, message: str, reason: str = "") -> None:
+    def __init__(self, status: int, message: str, reason: str = "", causes: tuple[Cause, ...] = ()) -> None:
         super().__init__(f"{status} {message}" if status else message)
-        self.status, self.message, self.reason = status, message, reason
+        self.status, self.message, self.reason, self.causes = status, message, reason, causes
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """One of a refusal's causes, as a StatusCause has it: which field, and what is wrong with it."""
+
+    field: str = ""
+    message: str = ""
+
+
+class _Details(msgspec.Struct):
+    causes: tuple[Cause, ...] | None = None
 
 
 class _Status(msgspec.Struct):
     message: str = ""
     reason: str = ""
+    details: _Details | None = None
+
+
+class _PageMeta(msgspec.Struct):
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _Page(msgspec.Struct):
+    metadata: _PageMeta
+    items: list[dict[str, Any]] | None = None
 
 
 class Api:
@@ -61,9 +82,18 @@ class Api:
         """One object or list. Raises: ApiError."""
         return await self._request("GET", _url(path, query))
 
-    async def apply(self, path: str, body: Mapping[str, Any], manager: str) -> None:
-        """Server-side apply, without force: what another manager owns is a conflict. Raises: ApiError."""
-        await self._persist("PATCH", _url(path, {"fieldManager": manager}), msgspec.json.encode(body))
+    async def apply(self, path: str, body: Mapping[str, Any], manager: str, *, force: bool = False) -> dict[str, Any]:
+        """Server-side apply; gives the object as stored. Without `force` what another manager owns is a conflict.
+
+        Raises: ApiError, msgspec.MsgspecError.
+        """
+        query = {"fieldManager": manager, **({"force": "true"} if force else {})}
+        stored = await self._persist("PATCH", _url(path, query), msgspec.json.encode(body))
+        return msgspec.json.decode(stored, type=dict[str, Any])
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> None:
+        """Make one object, with one try. Raises: ApiError."""
+        await self._request("POST", path, msgspec.json.encode(body))
 
     async def delete(self, path: str, uid: str) -> None:
         """Delete exactly this object; gone already is done. Raises: ApiError."""
@@ -74,17 +104,29 @@ class Api:
             if error.status != 404:
                 raise
 
-    async def _persist(self, method: str, url: str, body: bytes) -> None:
+    async def _persist(self, method: str, url: str, body: bytes) -> bytes:
         """Ask until answered, with a budget of tries."""
         kind = "application/apply-patch+yaml" if method == "PATCH" else "application/json"
-        for number in range(TRIES):
+        number = 0
+        while True:
             try:
-                await self._request(method, url, body, kind)
-                return
+                return await self._request(method, url, body, kind)
             except ApiError as error:
-                if number == TRIES - 1 or (error.status and error.status not in PASSING):
+                number += 1
+                if number == TRIES or (error.status and error.status not in PASSING):
                     raise
-            await asyncio.sleep(0.2 * 2**number)
+            await asyncio.sleep(0.1 * 2**number)
+
+    async def items(self, path: str, **query: str) -> list[dict[str, Any]]:
+        """All objects of one kind, page by page, as stored. Raises: ApiError, msgspec.MsgspecError."""
+        found: list[dict[str, Any]] = []
+        more: dict[str, str] = {}
+        while True:
+            page = msgspec.json.decode(await self.get(path, limit=str(PAGE), **query, **more), type=_Page)
+            found += page.items or ()
+            if not page.metadata.continue_:
+                return found
+            more = {"continue": page.metadata.continue_}
 
     async def _request(self, method: str, url: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
         async with self._answer(method, url, body, kind, aiohttp.ClientTimeout(total=REQUEST_S)) as answer:
@@ -132,7 +174,8 @@ class Api:
             said = msgspec.json.decode(text, type=_Status)
         except msgspec.MsgspecError:
             said = _Status(message=text[:200])
-        raise ApiError(status, said.message or answer.reason or "refused", said.reason)
+        causes = (said.details.causes or ()) if said.details is not None else ()
+        raise ApiError(status, said.message or answer.reason or "refused", said.reason, causes)
 
 
 class _Answer:

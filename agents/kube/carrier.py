@@ -1,23 +1,23 @@
-"""Carrying out a desired state: server-side apply of what is wanted, deletion of what is named for deletion.
+"""Carrying out a desired state: server-side apply of what is not as wanted, deletion of what is named for deletion.
 
-Every call may be the last before the agent dies: the order is such that doing it all again completes it, and nothing is
+It is called for a new order and on a timer alike, and looks at what is there each time. Every call may be the last before the agent dies: the order is such that doing it all again completes it, and nothing is
 deleted that does not bear our labels and a plan that is not newer than the accepted one.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import msgspec
 import structlog
 
-from agents.inventory.objects import Meta
+from agents.inventory.objects import Deployment
 from agents.inventory.offers import Access
+from agents.kube import replicas as facts
 from agents.kube.api import Api, ApiError
-from agents.kube.replicas import DeploymentFacts
-from agents.manifests import build, names
+from agents.kube.keeper import Keeper, Live
+from agents.manifests import build, drift, names
 from agents.manifests.build import Object, Order, Site
 from federation.wire import messages
 
@@ -41,15 +41,8 @@ OF_INSTANCE = (
 )
 """In the order of deletion: what would start replicas goes before them."""
 OF_MODEL = ("Service", "NetworkPolicy", "ServiceAccount")
-CONFLICT_WAIT_S = 0.5
-
-
-class _Found(msgspec.Struct):
-    metadata: Meta
-
-
-class _Items(msgspec.Struct):
-    items: list[_Found]
+LABEL = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY},!{names.TRAFFIC_LABEL}"
+"""Selects what a carrier made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +55,10 @@ class Trouble:
 
 
 class Carrier:
-    """Applies to one namespace. Args: live: the Deployment of that name as last seen, or None."""
+    """Applies to one namespace."""
 
-    def __init__(self, api: Api, site: Site, live: Callable[[str], DeploymentFacts | None]) -> None:
-        self._api, self._site, self._live = api, site, live
+    def __init__(self, api: Api, site: Site, keeper: Keeper) -> None:
+        self._api, self._site, self._keeper = api, site, keeper
 
     async def carry_out(
         self,
@@ -75,12 +68,18 @@ class Carrier:
         ceilings: Mapping[tuple[str, messages.PoolKey], int],
     ) -> tuple[Trouble, ...]:
         """Do all of it; what fails for one workload is told, and the others go on."""
+        try:
+            live = await self._look()
+        except (ApiError, msgspec.MsgspecError) as error:
+            return (Trouble(subject="cluster", conflict=False, message=f"what is there cannot be read: {error}"),)
         troubles: list[Trouble] = []
+        needed = {one.model for one in desired.workloads if one.replicas}
         for workload in desired.workloads:
             subject = f"{workload.model} on {workload.pool.text}"
             try:
                 if workload.replicas == 0:
-                    await self._remove(workload, (desired.epoch, desired.generation))
+                    last = workload.model not in needed
+                    await self._remove(workload, (desired.epoch, desired.generation), live, last=last)
                     continue
                 way = access.get(workload.pool)
                 if way is None:
@@ -88,57 +87,67 @@ class Carrier:
                     troubles.append(Trouble(subject=subject, conflict=False, message=text))
                     continue
                 most = ceilings.get((workload.model, workload.pool), workload.replicas)
-                await self._put(workload, way, most, f"{desired.epoch}.{desired.generation}")
+                await self._put(workload, way, most, f"{desired.epoch}.{desired.generation}", live)
             except ApiError as error:
                 conflict = error.status == 409
                 troubles.append(Trouble(subject=subject, conflict=conflict, message=_said(error)))
+            except msgspec.MsgspecError as error:
+                troubles.append(Trouble(subject=subject, conflict=False, message=f"unreadable answer: {error}"))
         return tuple(troubles)
+
+    async def _look(self) -> Live:
+        found = {}
+        for kind, (group, _) in KINDS.items():
+            try:
+                found.update(await self._keeper.look(self._path(kind), group.split("/", 2)[2], kind))
+            except ApiError as error:
+                if error.status != 404:  # a kind that this cluster does not know
+                    raise
+        return found
 
     # ---- making
 
-    async def _put(self, workload: messages.Workload, way: Access, most: int, plan: str) -> None:
-        for yielding in (False, True):
-            try:
-                for one in self._objects(workload, way, most, plan, yielding=yielding):
-                    await self._apply(one)
-                return
-            except ApiError as error:
-                # An autoscaler has set the count before: it is left to it, within the bounds that it is given.
-                counted = error.status == 409 and ".spec.replicas" in error.message
-                if yielding or not counted or not workload.burst_replicas:
-                    raise
-            await asyncio.sleep(CONFLICT_WAIT_S)
-
-    def _objects(
-        self, workload: messages.Workload, way: Access, most: int, plan: str, *, yielding: bool
-    ) -> tuple[Object, ...]:
-        live = self._live(names.instance_name(workload.model, workload.pool))
+    async def _put(self, workload: messages.Workload, way: Access, most: int, plan: str, live: Live) -> None:
+        made = live.get((self._path("Deployment"), names.instance_name(workload.model, workload.pool)))
+        there = facts.of_deployment(msgspec.convert(made, Deployment)) if made is not None else None
         # Once there, an autoscaler stays: it owns the count, and without one nobody would set it.
-        autoscaled = workload.burst_replicas > 0 or (live is not None and live.placed is not None)
-        replicas = workload.replicas
-        if autoscaled and live is not None:
+        autoscaled = workload.burst_replicas > 0 or (there is not None and there.placed is not None)
+        count = workload.replicas
+        if autoscaled and there is not None:
             # What a busy cluster has added to the last plan, it keeps on top of this one.
-            added = max(0, live.replicas - (live.placed if live.placed is not None else live.replicas))
-            replicas = live.replicas if yielding else max(workload.replicas, min(workload.replicas + added, most))
+            added = max(0, there.replicas - (there.placed if there.placed is not None else there.replicas))
+            count = max(workload.replicas, min(workload.replicas + added, most))
         order = Order(
             workload=workload,
             access=way,
             site=self._site,
             plan=plan,
-            replicas=replicas,
+            replicas=count,
             most=most,
             autoscaled=autoscaled,
         )
-        return build.objects(order)
-
-    async def _apply(self, one: Object) -> None:
-        kind, name = one["kind"], one["metadata"]["name"]
         try:
-            await self._api.apply(f"{self._path(kind)}/{name}", one, names.MANAGER)
+            await self._settle_all(order, live)
+        except ApiError as error:
+            # An autoscaler has set the count before: it is left to it, within the bounds that it is given.
+            counted = error.status == 409 and [one.field for one in error.causes] == [drift.REPLICAS]
+            if not counted or not autoscaled or there is None:
+                raise
+            await self._settle_all(replace(order, replicas=there.replicas), live)
+
+    async def _settle_all(self, order: Order, live: Live) -> None:
+        for one in build.objects(order):
+            await self._settle(one, live, heal=order.workload.self_heal)
+
+    async def _settle(self, one: Object, live: Live, *, heal: bool) -> None:
+        kind, name = one["kind"], one["metadata"]["name"]
+        path = self._path(kind)
+        try:
+            await self._keeper.settle(path, one, live.get((path, name)), heal=heal)
         except ApiError as error:
             if error.status == 404 and kind == "VerticalPodAutoscaler":
                 return  # a cluster without them does without
-            raise ApiError(error.status, f"{kind} {name}: {error.message}", error.reason) from error
+            raise ApiError(error.status, f"{kind} {name}: {error.message}", error.reason, error.causes) from error
 
     def _path(self, kind: str) -> str:
         group, plural = KINDS[kind]
@@ -146,29 +155,38 @@ class Carrier:
 
     # ---- deleting
 
-    async def _remove(self, workload: messages.Workload, accepted: tuple[int, int]) -> None:
+    async def _remove(self, workload: messages.Workload, accepted: tuple[int, int], live: Live, *, last: bool) -> None:
+        """Delete one Deployment and what is its own; `last`: also what the model has in common, if no other is there."""
         instance = names.instance_name(workload.model, workload.pool)
-        ours = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
-        for one in await self._list("Deployment", f"{ours},{names.INSTANCE_LABEL}={instance}"):
-            if names.plan_of(one.annotations) > accepted:
-                raise ApiError(0, f"Deployment {one.name} bears a newer plan: it is not deleted")
+        deployment = live.get((self._path("Deployment"), instance))
+        if deployment is not None and names.plan_of(deployment["metadata"].get("annotations")) > accepted:
+            raise ApiError(0, f"Deployment {instance} bears a newer plan: it is not deleted")
         for kind in OF_INSTANCE:
-            for one in await self._list(kind, f"{ours},{names.INSTANCE_LABEL}={instance}"):
-                await self._api.delete(f"{self._path(kind)}/{one.name}", one.uid)
-        if await self._list("Deployment", f"{ours},{names.MODEL_LABEL}={workload.model}"):
+            await self._delete(kind, live, names.INSTANCE_LABEL, instance)
+        left = _of(live, self._path("Deployment"), names.MODEL_LABEL, workload.model)
+        if left or not last:
             return  # another pool's replicas still need what the model has in common
         for kind in OF_MODEL:
-            for one in await self._list(kind, f"{ours},{names.MODEL_LABEL}={workload.model},!{names.TRAFFIC_LABEL}"):
-                await self._api.delete(f"{self._path(kind)}/{one.name}", one.uid)
+            await self._delete(kind, live, names.MODEL_LABEL, workload.model)
 
-    async def _list(self, kind: str, selector: str) -> list[Meta]:
-        try:
-            raw = await self._api.get(self._path(kind), labelSelector=selector)
-        except ApiError as error:
-            if error.status == 404:
-                return []  # a kind that this cluster does not know
-            raise ApiError(error.status, f"{kind}: {error.message}", error.reason) from error
-        return [one.metadata for one in msgspec.json.decode(raw, type=_Items).items]
+    async def _delete(self, kind: str, live: Live, label: str, value: str) -> None:
+        path = self._path(kind)
+        for name in _of(live, path, label, value):
+            metadata = live[path, name]["metadata"]
+            if not metadata.get("deletionTimestamp"):
+                try:
+                    await self._api.delete(f"{path}/{name}", metadata["uid"])
+                except ApiError as error:
+                    raise ApiError(error.status, f"{kind}: {error.message}", error.reason) from error
+            self._keeper.forget(path, name)
+            del live[path, name]
+
+
+def _of(live: Live, path: str, label: str, value: str) -> list[str]:
+    """Names of what bears a label, of one kind."""
+    return sorted(
+        name for (at, name), one in live.items() if at == path and one["metadata"].get("labels", {}).get(label) == value
+    )
 
 
 def _said(error: ApiError) -> str:

@@ -1,0 +1,197 @@
+"""Holds objects to what was ordered: applies what is not as it should be, and tells what somebody changed and who.
+
+Level-based: it is called with what should be there and what is there, as often as anybody likes; where both agree it
+asks nothing of the API server. The rule of what is put right is in `agents/manifests/drift.py`. Force is used only for
+objects that bear our labels, against managers that do not insist.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from agents.inventory.offers import condition
+from agents.kube.api import Api, ApiError
+from agents.manifests import drift, names
+from federation.aiokit.clock import Clock
+from federation.wire import messages
+
+log = structlog.get_logger("agent")
+Object = Mapping[str, Any]
+Live = dict[tuple[str, str], Object]
+"""(path of the kind's collection, name) -> our objects that are there."""
+TOLD_S = 60.0
+"""How long a drift is reported, so that a controller that misses a report hears of it."""
+MOST_EVENTS = 20
+EVENTS_S = 60.0
+SAME_EVENT_S = 600.0
+"""What is left as it is makes one Event in so long."""
+MOST_MENDS = 6
+MENDS_S = 600.0
+"""An object is put right at most so often in so long: whoever changes it again and again is told instead."""
+SHOWN_FIELDS = 3
+
+
+class Drifts:
+    """What was found changed: conditions for reports, and Kubernetes Events in the models' namespace."""
+
+    def __init__(self, api: Api, namespace: str, clock: Clock) -> None:
+        self._api, self._namespace, self._clock = api, namespace, clock
+        self._told: dict[str, tuple[float, messages.Condition]] = {}
+        self._posted: deque[float] = deque(maxlen=MOST_EVENTS)
+        self._same: dict[tuple[str, str], float] = {}
+
+    def conditions(self) -> tuple[messages.Condition, ...]:
+        """What was told within `TOLD_S`."""
+        self._told = {key: one for key, one in self._told.items() if self._clock.monotonic_s() - one[0] < TOLD_S}
+        return tuple(one for _, one in sorted(self._told.values(), key=lambda told: told[1]))
+
+    async def tell(self, stored: Object, message: str, *, left: bool) -> None:
+        """An object was changed; `stored` is it as it is, or what was to be there."""
+        subject = f"{stored['kind']}/{stored['metadata']['name']}"
+        log.warning("drifted", object=subject, message=message)
+        self._told[subject] = (self._clock.monotonic_s(), condition("Drifted", subject, message))
+        await self.post(stored, "Drifted", message, left=left)
+
+    async def post(self, stored: Object, reason: str, message: str, *, left: bool) -> None:
+        """An Event regarding the object. Too many in a minute, or one that cannot be made, are dropped: reports tell."""
+        now_s = self._clock.monotonic_s()
+        same = (stored["metadata"]["name"], message)
+        self._same = {key: at_s for key, at_s in self._same.items() if now_s - at_s < SAME_EVENT_S}
+        if (left and same in self._same) or (len(self._posted) == MOST_EVENTS and now_s - self._posted[0] < EVENTS_S):
+            return
+        self._posted.append(now_s)
+        if left:
+            self._same[same] = now_s
+        regarding = {key: stored["metadata"][key] for key in ("name", "namespace", "uid") if key in stored["metadata"]}
+        event = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{stored['metadata']['name']}.", "namespace": self._namespace},
+            "eventTime": datetime.fromtimestamp(self._clock.wall_s(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "reportingController": "isochrone.dev/agent",
+            "reportingInstance": names.MANAGER,
+            "action": "Leave" if left else "PutRight",
+            "reason": reason,
+            "regarding": {"apiVersion": stored["apiVersion"], "kind": stored["kind"], **regarding},
+            "note": message[:1000],
+            "type": "Warning",
+        }
+        try:
+            await self._api.create(f"/apis/events.k8s.io/v1/namespaces/{self._namespace}/events", event)
+        except ApiError as error:
+            log.info("no Event made", cause=str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What was applied, and how the API server stored the fields of it."""
+
+    body: Object
+    made: Any
+
+
+class Keeper:
+    """The objects of one field manager. Args: label: selects those that are ours among all of a kind."""
+
+    def __init__(self, api: Api, manager: str, label: str, drifts: Drifts, clock: Clock) -> None:
+        self._api, self._manager, self._label, self._drifts, self._clock = api, manager, label, drifts, clock
+        self._kept: dict[tuple[str, str, str], _Kept] = {}
+        self._mends: dict[tuple[str, str, str], deque[float]] = {}
+        self.writes = 0
+        """Requests that may have changed something."""
+
+    async def look(self, path: str, version: str, kind: str) -> Live:
+        """What is there of ours of one kind. Raises: ApiError, msgspec.MsgspecError."""
+        items = await self._api.items(path, labelSelector=self._label)
+        # Objects of a list do not say their kind.
+        return {(path, one["metadata"]["name"]): {**one, "apiVersion": version, "kind": kind} for one in items}
+
+    def forget(self, path: str, name: str) -> None:
+        """It is to be there no more."""
+        for key in [one for one in self._kept if one[:2] == (path, name)]:
+            del self._kept[key]
+
+    async def settle(self, path: str, body: Object, live: Object | None, *, heal: bool, part: str = "") -> None:
+        """Make one object say `body`, which is all that is done where it does.
+
+        Args: path: of the collection. live: it as it is, None where it is not there. heal: whether what somebody
+            changed is put right. part: a subresource, as `status`.
+        Raises: ApiError: 409 where a manager that insists holds a field; msgspec.MsgspecError.
+        """
+        name = body["metadata"]["name"]
+        key = (path, name, part)
+        before = self._kept.get(key)
+        if live is not None and live["metadata"].get("deletionTimestamp"):
+            waits = ", ".join(live["metadata"].get("finalizers") or ()) or "its pods"
+            raise ApiError(0, f"it is being deleted and waits for {waits}; it is made again once it is gone")
+        paths = _changed(before, body, live)
+        if before is not None and before.body == body and live is not None and not paths:
+            return
+        drifted = before is not None and (live is None or bool(paths))
+        said = self._say(paths, live)
+        if drifted and before is not None and _alike(before.body, body) and not (heal and self._may_mend(key)):
+            why = f"it was put right {MOST_MENDS} times in {MENDS_S / 60:.0f} minutes" if heal else "selfHeal is off"
+            await self._drifts.tell(live or body, f"{said}; left as it is: {why}", left=True)
+            return
+        at = f"{path}/{name}" + (f"/{part}" if part else "")
+        self.writes += 1
+        try:
+            stored = await self._api.apply(at, body, self._manager)
+        except ApiError as error:
+            holders = drift.owners((one.field, one.message) for one in error.causes) if error.status == 409 else ()
+            if error.status != 409 or live is None:
+                raise
+            if not heal or not holders or any(one.insists for one in holders):
+                await self._drifts.post(live, "Conflict", error.message, left=True)
+                raise
+            self.writes += 1
+            stored = await self._api.apply(at, body, self._manager, force=True)
+            if not drifted:
+                drifted = True
+                who = ", ".join(sorted({one.manager for one in holders}))
+                said = f"{', '.join(one.field for one in holders[:SHOWN_FIELDS])} changed by {who}"
+        self._kept[key] = _Kept(body, drift.shown(stored, body))
+        if drifted:
+            self._mends.setdefault(key, deque(maxlen=MOST_MENDS)).append(self._clock.monotonic_s())
+            await self._drifts.tell(stored, f"{said}; put right", left=False)
+
+    def _may_mend(self, key: tuple[str, str, str]) -> bool:
+        mends = self._mends.get(key, ())
+        return len(mends) < MOST_MENDS or self._clock.monotonic_s() - mends[0] > MENDS_S
+
+    def _say(self, paths: tuple[drift.Path, ...], live: Object | None) -> str:
+        if live is None:
+            return "deleted, or its labels removed"
+        who = ", ".join(drift.by_whom(live["metadata"].get("managedFields") or (), paths, self._manager))
+        fields = ", ".join(drift.text(one) for one in paths[:SHOWN_FIELDS])
+        more = f" and {len(paths) - SHOWN_FIELDS} more" if len(paths) > SHOWN_FIELDS else ""
+        return f"{fields}{more} changed by {who or 'an unknown manager'}"
+
+
+def _changed(before: _Kept | None, body: Object, live: Object | None) -> tuple[drift.Path, ...]:
+    """Fields of what was applied that somebody changed to something else than what is wanted."""
+    if before is None or live is None:
+        return ()
+    there, wanted = drift.shown(live, before.body), drift.shown(body, body)
+    return tuple(
+        path
+        for path in drift.differences(before.made, there)
+        if drift.value(there, path) != drift.value(wanted, path)
+    )
+
+
+def _alike(one: Object, other: Object) -> bool:
+    """Whether two bodies order the same, whatever plan they are of."""
+    return _without_plan(one) == _without_plan(other)
+
+
+def _without_plan(body: Object) -> Any:
+    metadata = body["metadata"]
+    annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k != names.PLAN_ANNOTATION}
+    return {**body, "metadata": {**metadata, "annotations": annotations}}
