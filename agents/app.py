@@ -21,6 +21,8 @@ import structlog
 from agents import limits, memory, outgoing, session
 from agents.backend import Backend, BackendError, Observation
 from agents.gateway.stats import GatewayStats
+from agents.inventory.offers import condition
+from agents.inventory.pools import MAX_CONDITIONS
 from federation.aiokit import broker
 from federation.aiokit.backoff import Backoff
 from federation.aiokit.clock import Clock
@@ -30,6 +32,8 @@ from federation.wire import messages, topics
 log = structlog.get_logger("agent")
 SOONEST_REPORT = 0.1
 """Part of the interval: a burst of changes makes one report."""
+LOOK_AGAIN = 0.85
+"""Part of the interval after which the cluster is held to what was ordered though nothing was seen to change."""
 GOODBYE_S = 1.0
 HOLDING = 2
 """Intervals for which an agent that has just started holds orders back, unless it hears that it is the one in force."""
@@ -69,7 +73,10 @@ class Agent:
         self._memory = memory.Memory()
         self._accepted = session.Accepted()
         self._knows_fence = False
-        self._resumed = False
+        self._hands = asyncio.Lock()
+        """What was accepted, and what is carried out, change together."""
+        self._told: tuple[messages.Condition, ...] = ()
+        self._kept_s = float("-inf")
         self._seq = 0
         self._stats = GatewayStats(settings.gateway_admin, clock)
         self._peers: tuple[messages.PeerEndpoint, ...] = ()
@@ -87,8 +94,7 @@ class Agent:
         self._accepted = self._memory.accepted()
         await self._backend.start()
         try:
-            await self._learn_fence()
-            await self._resume()
+            await self._keep()
             await together(link=self._stay_connected(), reports=self._keep_reporting())
         finally:
             await self._backend.close()
@@ -113,24 +119,33 @@ class Agent:
         self._knows_fence = True
         return ""
 
-    async def _resume(self) -> None:
-        """Complete what was accepted before, as far as the owner still allows it; what he does not stays as it is."""
-        desired = self._memory.desired
-        if desired is None or self._accepted.checksum != desired.checksum:
-            self._resumed = True
+    async def _keep(self) -> None:
+        """Hold the cluster to what was accepted, connected or not, as far as the owner still allows it.
+
+        Done when something was touched, and once in each interval.
+        """
+        now_s = self._clock.monotonic_s()
+        if now_s < self._yields_until_s:
             return
-        try:
-            seen = await self._backend.observe()
-        except BackendError as error:
-            self._log.warning("what was accepted is completed later", cause=str(error))
+        if not self._backend.touched and now_s - self._kept_s < LOOK_AGAIN * self.settings.interval_s:
             return
-        self._resumed = True
-        beyond = "; ".join(self._beyond(desired, seen))
-        if beyond:
-            self._log.warning("what was accepted is no longer allowed here; it is left as it is", cause=beyond)
-            return
-        trouble = await self._backend.apply(desired)
-        self._log.info("resumed", generation=f"{desired.epoch}.{desired.generation}", trouble=trouble)
+        self._kept_s = now_s
+        await self._learn_fence()
+        async with self._hands:
+            desired = self._memory.in_force()
+            not_allowed = ""
+            if desired is not None and self._backend.limits != limits.NONE:
+                try:
+                    not_allowed = "; ".join(self._beyond(desired, await self._backend.observe()))
+                except BackendError as error:
+                    self._log.warning("what was accepted is looked at later", cause=str(error))
+                    return
+            if not_allowed and not any(one.type == "NotAllowed" for one in self._told):
+                self._log.warning("what was accepted is no longer allowed here; left as it is", cause=not_allowed)
+            kept = tuple(one for one in self._told if one.type != "NotAllowed")
+            told = (condition("NotAllowed", "cluster", f"{not_allowed}; left as it is"),) if not_allowed else ()
+            self._told = (*kept, *told)
+            await self._backend.keep(None if not_allowed else desired)
 
     def _beyond(self, desired: messages.Desired, seen: Observation) -> Iterable[str]:
         return limits.violations(
@@ -251,17 +266,28 @@ class Agent:
             self._log.warning("desired state refused", code=verdict.code.value, cause=verdict.reason)
             await self._acknowledge(desired, f"{verdict.code.value}: {verdict.reason}")
             return
-        if verdict.code is session.Code.ACCEPT:
-            following = msgspec.structs.replace(self._memory, desired=desired)
+        async with self._hands:
+            trouble = await self._carry_out(desired, seen)
+        await self._acknowledge(desired, trouble)
+
+    async def _carry_out(self, desired: messages.Desired, seen: Observation) -> str:
+        """Remember an order and carry it out, but for what it stops without a reason; gives what was not done, or none.
+
+        The order is remembered first: what is carried out is never newer than what a restart would know.
+        """
+        carried, self._told = session.explained(desired, self._memory.in_force(), seen.replicas)
+        following = msgspec.structs.replace(
+            self._memory, desired=desired, instead=carried if carried is not desired else None
+        )
+        if following != self._memory:
             try:
                 await asyncio.to_thread(memory.write, self.settings.state_path, following)
             except OSError as error:
-                await self._acknowledge(desired, f"cannot remember it: {error}")
-                return
+                return f"cannot remember it: {error}"
             self._memory, self._accepted = following, following.accepted()
-        trouble = await self._backend.apply(desired)
+        trouble = await self._backend.apply(carried)
         self._log.info("carried out", generation=f"{desired.epoch}.{desired.generation}", trouble=trouble)
-        await self._acknowledge(desired, trouble)
+        return "; ".join((*(f"{one.object}: {one.message}" for one in self._told), *filter(None, (trouble,))))
 
     async def _acknowledge(self, desired: messages.Desired, error: str) -> None:
         ack = messages.Ack(
@@ -297,9 +323,7 @@ class Agent:
             except TimeoutError:
                 await self._measure()
             self._backend.changed.clear()
-            if not self._resumed:
-                await self._learn_fence()
-                await self._resume()
+            await self._keep()
             await self._obey_held()
             await self._report()
             await self._clock.sleep(interval_s * SOONEST_REPORT)
@@ -337,7 +361,7 @@ class Agent:
             generation=self._accepted.generation,
             kubernetes_version=seen.kubernetes_version,
             growth=seen.growth,
-            conditions=seen.conditions,
+            conditions=(*self._told, *seen.conditions)[:MAX_CONDITIONS],
             clock_s=self._clock.wall_s(),
             agent_version=self.settings.version,
         )

@@ -32,6 +32,8 @@ class Backend(Protocol):
     """A cluster. `changed` is set when something is worth reporting before the interval ends."""
 
     changed: asyncio.Event
+    touched: bool
+    """Whether what was made may have been changed by somebody since the last `keep`."""
     limits: Limits
     """What the cluster's owner allows."""
     namespace: str
@@ -48,6 +50,9 @@ class Backend(Protocol):
 
     async def steer(self, traffic: messages.Traffic) -> None:
         """Let the cluster's own gateway and DNS send requests so. Doing it again changes nothing."""
+
+    async def keep(self, desired: messages.Desired | None) -> None:
+        """Hold the cluster to this and to what `steer` was told last: what differs is put right, or left, and told."""
 
     async def fence(self) -> tuple[int, int]:
         """The highest (epoch, generation) that the cluster's own objects bear, or (0, 0)."""

@@ -22,9 +22,17 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
     boot_order: int = 0
     desired: messages.Desired | None = None
+    instead: messages.Desired | None = None
+    """What is carried out where `desired` stops replicas without a reason: it, with those workloads as before."""
     epoch: int = 0
     """With `generation`, what the cluster's own objects bore when the desired state was not known."""
     generation: int = 0
+
+    def in_force(self) -> messages.Desired | None:
+        """What the cluster is held to; None where newer objects were found than what is remembered."""
+        if self.desired is None or self.accepted().checksum != self.desired.checksum:
+            return None
+        return self.instead or self.desired
 
     def accepted(self) -> Accepted:
         """The highest that is known to have been accepted; with its checksum only where its content is known."""

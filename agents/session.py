@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+import msgspec
+
 from agents.manifests.names import is_name
 from federation.wire import messages, quantity
 
@@ -157,3 +159,37 @@ def usable_devices(
         ours[replica.pool] = ours.get(replica.pool, 0) + devices
     usable = {pool.key: min(pool.allocatable, pool.free + ours.get(pool.key, 0)) for pool in pools}
     return {key: max(usable.get(key, 0), ours.get(key, 0)) for key in usable.keys() | ours.keys()}
+
+
+def explained(
+    desired: messages.Desired,
+    before: messages.Desired | None,
+    replicas: tuple[messages.ReplicaReport, ...],
+) -> tuple[messages.Desired, tuple[messages.Condition, ...]]:
+    """The order without what it does not explain: a workload that is to lose ready replicas names why.
+
+    Such a workload stays as it was ordered `before`, or is left alone where that is not known; each is told. What
+    somebody, or an autoscaler, added to what was ordered is no part of it and goes without a reason.
+
+    Args: before: what is carried out now. replicas: what is there.
+    """
+    known = {(one.model, one.pool): one for one in before.workloads} if before is not None else {}
+    ready = {(one.model, one.pool): one.ready for one in replicas}
+    kept: list[messages.Workload] = []
+    told: list[messages.Condition] = []
+    for one in desired.workloads:
+        key = (one.model, one.pool)
+        old = known.get(key)
+        serving = min(ready.get(key, 0), old.replicas if old is not None else ready.get(key, 0))
+        if one.stop_reason or one.replicas >= serving:
+            kept.append(one)
+            continue
+        if old is not None:
+            kept.append(old)
+        text = f"{one.replicas} replicas ordered where {serving} are ready, and no reason given: none is stopped"
+        told.append(
+            messages.Condition(type="StopNotExplained", object=f"model/{one.model} on {one.pool.text}", message=text)
+        )
+    if not told:
+        return desired, ()
+    return msgspec.structs.replace(desired, workloads=tuple(kept)), tuple(told)

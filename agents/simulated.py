@@ -45,6 +45,7 @@ class SimulatedBackend:
         served: Callable[[], tuple[messages.ServedSample, ...]] = tuple,
     ) -> None:
         self.changed = asyncio.Event()
+        self.touched = False
         self.limits = Limits()
         self.namespace = "simulated"
         self._pools = pools
@@ -151,6 +152,11 @@ class SimulatedBackend:
         )
 
     async def apply(self, desired: messages.Desired) -> str:
+        self._settle(desired)
+        self.changed.set()
+        return ""
+
+    def _settle(self, desired: messages.Desired) -> None:
         for workload in desired.workloads:
             ones = self._running.setdefault((workload.model, workload.pool), [])
             while len(ones) > workload.replicas:
@@ -162,8 +168,6 @@ class SimulatedBackend:
         for pool in self._pools:
             self._start_waiting(pool.key, pool.allocatable)
         self._fence = max(self._fence, (desired.epoch, desired.generation))
-        self.changed.set()
-        return ""
 
     def _wake_in(self, delay_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -177,6 +181,13 @@ class SimulatedBackend:
 
     async def steer(self, traffic: messages.Traffic) -> None:
         """There is no gateway here."""
+
+    async def keep(self, desired: messages.Desired | None) -> None:
+        if desired is not None:
+            before = self.holding()
+            self._settle(desired)
+            if self.holding() != before:
+                self.changed.set()
 
     async def fence(self) -> tuple[int, int]:
         return self._fence

@@ -1,6 +1,7 @@
 """Carries traffic objects into a cluster, and holds them to what was ordered, as `agents/kube/keeper.py` does.
 
-It touches objects that bear our labels, in the models' namespace. Which kinds are installed is asked every time.
+It touches objects that bear our labels, in the models' namespace. Which kinds are installed is asked for every new
+order, and again each minute.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ MANAGER = "isochrone-agent-traffic"
 """Field manager: another than that of workloads, so that a name that both would use is a conflict and is told."""
 
 
+ASK_AGAIN_S = 60.0
+"""How often it is asked which kinds are installed, though nothing new is ordered."""
 LABEL = f"{names.TRAFFIC_LABEL}=true"
 
 
@@ -48,6 +51,10 @@ class Writer:
         self._held: set[tuple[objects.Kind, str]] = set()
         self._one_at_a_time = asyncio.Lock()
         self._deleted = 0
+        self._clock = clock
+        self._installed: list[objects.Kind] = []
+        self._asked: messages.Traffic | None = None
+        self._asked_s = 0.0
         self.missing: tuple[str, ...] = ()
         self.failed: dict[str, str] = {}
 
@@ -66,12 +73,14 @@ class Writer:
 
     async def _steer(self, traffic: messages.Traffic, left: Collection[str]) -> None:
         try:
-            installed = await self._installed()
+            if self._asked is not traffic or self._clock.monotonic_s() - self._asked_s >= ASK_AGAIN_S:
+                self._installed = await self._find_installed()
+                self._asked, self._asked_s = traffic, self._clock.monotonic_s()
         except (ApiError, msgspec.MsgspecError) as error:
             log.warning("traffic objects are left as they are: the cluster cannot be asked", cause=str(error))
             self.failed = {"traffic": f"the cluster cannot be asked: {error}"}
             return
-        wanted = objects.wanted(traffic, self._namespace, installed)
+        wanted = objects.wanted(traffic, self._namespace, self._installed)
         for text in sorted(set(wanted.missing) - set(self.missing)):
             log.warning("traffic: something is missing", cause=text)
         self.missing = wanted.missing
@@ -99,7 +108,7 @@ class Writer:
                     raise
         return found
 
-    async def _installed(self) -> list[objects.Kind]:
+    async def _find_installed(self) -> list[objects.Kind]:
         found = []
         for kind in objects.KINDS:
             if kind in objects.BUILT_IN:

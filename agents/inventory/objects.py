@@ -24,7 +24,7 @@ class Meta(_Part, frozen=True, kw_only=True):
     annotations: dict[str, str] | None = None
     creation_timestamp: str | None = None
     deletion_timestamp: str = ""
-    resource_version: str = ""
+    generation: int = 0
 
 
 class Taint(_Part, frozen=True, kw_only=True):

@@ -22,7 +22,8 @@ from agents.inventory.offers import condition
 from agents.inventory.pools import MAX_CONDITIONS, Inventory, NodeFacts, facts, inventory
 from agents.kube import credentials, replicas
 from agents.kube.api import Api, ApiError
-from agents.kube.carrier import Carrier, Trouble
+from agents.kube.carrier import LABEL, Carrier, Trouble
+from agents.kube.keeper import Drifts, Keeper
 from agents.kube.mirror import Mirror
 from agents.manifests import names
 from agents.manifests.build import Site
@@ -34,8 +35,6 @@ log = structlog.get_logger("agent")
 FIRST_SYNC_S = 60.0
 GROWTH_S = 60.0
 """How often autoscalers are asked: they think in minutes."""
-STEER_AGAIN_S = 60.0
-"""How long until traffic objects that could not be written are tried again though nothing new was asked."""
 AUTOSCALER_STATUS = "/api/v1/namespaces/kube-system/configmaps/cluster-autoscaler-status"
 NODE_POOLS = "/apis/karpenter.sh/v1/nodepools"
 
@@ -82,7 +81,9 @@ class KubeBackend:
         self._growth_conditions: tuple[messages.Condition, ...] = ()
         self._growth_s = float("-inf")
         self._traffic: messages.Traffic | None = None
-        self._steered_s = float("-inf")
+        self._left: frozenset[str] = frozenset()
+        self._seen_specs: dict[str, tuple[str, int]] = {}
+        self.touched = False
 
     async def start(self) -> None:
         try:
@@ -112,7 +113,7 @@ class KubeBackend:
             Deployment,
             lambda one: one.metadata.name,
             replicas.of_deployment,
-            self.changed.set,
+            self._deployments_changed,
             labelSelector=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}",
         )
         site = Site(
@@ -121,8 +122,10 @@ class KubeBackend:
             model_store=self.limits.destinations(),
             tolerated=self.limits.tolerated_taints,
         )
-        self._carrier = Carrier(self._api, site, self._deployments.get)
-        self._writer = Writer(self._api, namespace)
+        self._drifts = Drifts(self._api, namespace, self._clock)
+        keeper = Keeper(self._api, names.MANAGER, LABEL, self._drifts, self._clock)
+        self._carrier = Carrier(self._api, site, keeper)
+        self._writer = Writer(self._api, namespace, self._drifts, self._clock)
         await self._probe.start()
         loop = asyncio.get_running_loop()
         self._mirrors: tuple[Mirror[Any, Any], ...] = (
@@ -157,6 +160,13 @@ class KubeBackend:
 
     def _quiet(self) -> None:
         """A change that the next report on its interval says soon enough."""
+
+    def _deployments_changed(self) -> None:
+        """A status is worth a report; a Deployment that is gone, or says something else, a look at everything."""
+        specs = {one.name: (one.uid, one.spec_version) for one in self._deployments}
+        if specs != self._seen_specs:
+            self._seen_specs, self.touched = specs, True
+        self.changed.set()
 
     def _keep_node(self, node: Node) -> NodeFacts:
         made = facts(node, tolerated=self.limits.tolerated_taints, provisioning_s=growth.provisioning_s(node))
@@ -194,7 +204,6 @@ class KubeBackend:
         except ApiError as error:
             raise BackendError(str(error)) from error
         await self._look_at_autoscalers()
-        await self._steer_again()
         found = self._inventory()
         conditions = [*self._told(), *found.conditions, *self._growth_conditions]
         return Observation(
@@ -214,8 +223,9 @@ class KubeBackend:
         return inventory(nodes, used, dynamic=self._slices, claims=self._claims)
 
     def _told(self) -> tuple[messages.Condition, ...]:
-        """What could not be carried out, for as long as it is so."""
+        """What could not be carried out, for as long as it is so, and what somebody changed."""
         return (
+            *self._drifts.conditions(),
             *(
                 condition("Conflict" if one.conflict else "NotCarriedOut", f"model/{one.subject}", one.message)
                 for one in self._troubles
@@ -273,21 +283,28 @@ class KubeBackend:
         if problem:
             return f"the cluster cannot be read: {problem}"
         found = self._inventory()
+        before = self._troubles
+        self._left = frozenset(one.model for one in desired.workloads if not one.self_heal)
         self._troubles = await self._carrier.carry_out(
             desired, access=found.access, ceilings=local.ceilings(self.limits, desired, found.pools)
         )
-        self.changed.set()
+        if self._troubles != before:
+            self.changed.set()
         return "; ".join(f"{one.subject}: {one.message}" for one in self._troubles)
 
     async def steer(self, traffic: messages.Traffic) -> None:
-        self._traffic, self._steered_s = traffic, self._clock.monotonic_s()
-        await self._writer.steer(traffic)
+        self._traffic = traffic
+        await self._writer.steer(traffic, left=self._left)
 
-    async def _steer_again(self) -> None:
-        """What could not be written may be possible by now: definitions are installed later, conflicts are settled."""
-        incomplete = self._writer.failed or self._writer.missing
-        if self._traffic is not None and incomplete and self._clock.monotonic_s() - self._steered_s >= STEER_AGAIN_S:
+    async def keep(self, desired: messages.Desired | None) -> None:
+        self.touched = False
+        told = self._drifts.conditions()
+        if desired is not None:
+            await self.apply(desired)
+        if self._traffic is not None:
             await self.steer(self._traffic)
+        if self._drifts.conditions() != told:
+            self.changed.set()
 
 
 def _same(one: Slice) -> Slice:

@@ -1,7 +1,8 @@
 """Carrying out a desired state: server-side apply of what is not as wanted, deletion of what is named for deletion.
 
-It is called for a new order and on a timer alike, and looks at what is there each time. Every call may be the last before the agent dies: the order is such that doing it all again completes it, and nothing is
-deleted that does not bear our labels and a plan that is not newer than the accepted one.
+It is called for a new order and on a timer alike, and looks at what is there each time. Every call may be the last
+before the agent dies: the order is such that doing it all again completes it, and nothing is deleted that does not bear
+our labels and a plan that is not newer than the accepted one.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class Carrier:
     # ---- deleting
 
     async def _remove(self, workload: messages.Workload, accepted: tuple[int, int], live: Live, *, last: bool) -> None:
-        """Delete one Deployment and what is its own; `last`: also what the model has in common, if no other is there."""
+        """Delete one Deployment and its own objects; `last`: also what all its pools share, if none is left."""
         instance = names.instance_name(workload.model, workload.pool)
         deployment = live.get((self._path("Deployment"), instance))
         if deployment is not None and names.plan_of(deployment["metadata"].get("annotations")) > accepted:

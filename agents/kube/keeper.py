@@ -31,7 +31,7 @@ MOST_EVENTS = 20
 EVENTS_S = 60.0
 SAME_EVENT_S = 600.0
 """What is left as it is makes one Event in so long."""
-MOST_MENDS = 6
+MOST_MENDS = 10
 MENDS_S = 600.0
 """An object is put right at most so often in so long: whoever changes it again and again is told instead."""
 SHOWN_FIELDS = 3
@@ -59,7 +59,7 @@ class Drifts:
         await self.post(stored, "Drifted", message, left=left)
 
     async def post(self, stored: Object, reason: str, message: str, *, left: bool) -> None:
-        """An Event regarding the object. Too many in a minute, or one that cannot be made, are dropped: reports tell."""
+        """An Event regarding the object. One too many in a minute, or that cannot be made, is dropped: reports tell."""
         now_s = self._clock.monotonic_s()
         same = (stored["metadata"]["name"], message)
         self._same = {key: at_s for key, at_s in self._same.items() if now_s - at_s < SAME_EVENT_S}
@@ -72,7 +72,7 @@ class Drifts:
         event = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{stored['metadata']['name']}.", "namespace": self._namespace},
+            "metadata": {"generateName": f"{stored['metadata']['name']}-", "namespace": self._namespace},
             "eventTime": datetime.fromtimestamp(self._clock.wall_s(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": "isochrone.dev/agent",
             "reportingInstance": names.MANAGER,
@@ -162,8 +162,8 @@ class Keeper:
             await self._drifts.tell(stored, f"{said}; put right", left=False)
 
     def _may_mend(self, key: tuple[str, str, str]) -> bool:
-        mends = self._mends.get(key, ())
-        return len(mends) < MOST_MENDS or self._clock.monotonic_s() - mends[0] > MENDS_S
+        mends = self._mends.get(key)
+        return mends is None or len(mends) < MOST_MENDS or self._clock.monotonic_s() - mends[0] > MENDS_S
 
     def _say(self, paths: tuple[drift.Path, ...], live: Object | None) -> str:
         if live is None:
@@ -171,7 +171,11 @@ class Keeper:
         who = ", ".join(drift.by_whom(live["metadata"].get("managedFields") or (), paths, self._manager))
         fields = ", ".join(drift.text(one) for one in paths[:SHOWN_FIELDS])
         more = f" and {len(paths) - SHOWN_FIELDS} more" if len(paths) > SHOWN_FIELDS else ""
-        return f"{fields}{more} changed by {who or 'an unknown manager'}"
+        return (
+            f"{fields}{more} changed by {who}"
+            if who
+            else f"{fields}{more} removed; the API server does not keep by whom"
+        )
 
 
 def _changed(before: _Kept | None, body: Object, live: Object | None) -> tuple[drift.Path, ...]:
@@ -180,15 +184,13 @@ def _changed(before: _Kept | None, body: Object, live: Object | None) -> tuple[d
         return ()
     there, wanted = drift.shown(live, before.body), drift.shown(body, body)
     return tuple(
-        path
-        for path in drift.differences(before.made, there)
-        if drift.value(there, path) != drift.value(wanted, path)
+        path for path in drift.differences(before.made, there) if drift.value(there, path) != drift.value(wanted, path)
     )
 
 
 def _alike(one: Object, other: Object) -> bool:
     """Whether two bodies order the same, whatever plan they are of."""
-    return _without_plan(one) == _without_plan(other)
+    return bool(_without_plan(one) == _without_plan(other))
 
 
 def _without_plan(body: Object) -> Any:

@@ -43,6 +43,8 @@ class DeploymentFacts(NamedTuple):
     placed: int | None
     """By the plan, where an autoscaler may add to it; None where `replicas` is the plan's own count."""
     trouble: str
+    spec_version: int = 0
+    """`metadata.generation`: another one means that somebody changed what it says."""
 
 
 def of_pod(pod: Pod, namespace: str, shared: dict[PodFacts, PodFacts]) -> PodFacts | None:
@@ -122,6 +124,7 @@ def of_deployment(one: Deployment) -> DeploymentFacts | None:
         ready=one.status.ready_replicas,
         placed=quantity.whole((one.metadata.annotations or {}).get(names.AUTOSCALED_ANNOTATION, ""), most=1_000_000),
         trouble=_said(failed.reason, failed.message)[:SHOWN] if failed is not None else "",
+        spec_version=one.metadata.generation,
     )
 
 

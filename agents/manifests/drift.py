@@ -4,8 +4,8 @@ Compared are the fields that we apply and nothing else, in the API server's own 
 were applied, so that defaults, rounded quantities and what admission adds are no drift.
 
 The rule. A field that was changed by an `Update` (`kubectl edit`, `scale`, `set image`, a script) is put right. A field
-that another manager holds by `Apply` (a GitOps controller, `kubectl apply --server-side`) is left to it, as is the count
-of a Deployment that a HorizontalPodAutoscaler or KEDA scales: two that both insist would change it for ever.
+that another manager holds by `Apply` (a GitOps controller, `kubectl apply --server-side`) is left to it, as is the
+count of a Deployment that a HorizontalPodAutoscaler or KEDA scales: two that insist would change it for ever.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ Path = tuple[str, ...]
 AUTOSCALERS = ("kube-controller-manager", "keda", "keda-operator")
 """Field managers of what scales Deployments by itself, by the subresource `scale`."""
 REPLICAS = ".spec.replicas"
-_SAID = re.compile(r'conflict with "(?P<manager>[^"]*)"(?: with subresource "(?P<subresource>[^"]*)")?(?P<update> using )?')
+_SAID = re.compile(
+    r'conflict with "(?P<manager>[^"]*)"(?: with subresource "(?P<subresource>[^"]*)")?(?P<update> using )?'
+)
 _ABSENT: Any = object()
 
 
@@ -92,15 +94,11 @@ def value(of: Any, path: Path) -> Any:
 
 
 def by_whom(managed: Iterable[Mapping[str, Any]], paths: Iterable[Path], own: str) -> tuple[str, ...]:
-    """Field managers that hold these paths, sorted; where nobody holds one (it was removed), who changed last."""
+    """Field managers that hold one of these paths, sorted. Who removed something holds nothing."""
     others = [one for one in managed if one.get("manager") != own and one.get("subresource") != "status"]
-    found = set()
-    for path in paths:
-        holders = {str(one.get("manager")) for one in others if _holds(one.get("fieldsV1", {}), path)}
-        if not holders and others:
-            holders = {str(max(others, key=lambda one: str(one.get("time", ""))).get("manager"))}
-        found |= holders
-    return tuple(sorted(found))
+    return tuple(
+        sorted({str(one.get("manager")) for path in paths for one in others if _holds(one.get("fieldsV1", {}), path)})
+    )
 
 
 def _holds(fields: Any, path: Path) -> bool:

@@ -40,7 +40,10 @@ def workloads(
             document = versions[model].told(document, (cluster, pool))
         policy = documents.policy_of(model)
         scaling = policy.spec.autoscaling if policy is not None else Autoscaling()
-        told.setdefault(cluster, []).append(_workload(document, scaling, pool, replicas, stop_reason))
+        one = _workload(document, scaling, pool, replicas, stop_reason)
+        if policy is not None and policy.spec.self_heal == "off":
+            one = msgspec.structs.replace(one, self_heal=False)
+        told.setdefault(cluster, []).append(one)
     return {cluster: tuple(items) for cluster, items in told.items()}
 
 

@@ -326,6 +326,9 @@ class Autoscaling(Base, frozen=True, kw_only=True):
     ] = "none"
 
 
+SelfHeal = Literal["on", "off"]
+
+
 class PlacementPolicySpec(Base, frozen=True, kw_only=True):
     """How the selected models are placed."""
 
@@ -342,6 +345,9 @@ class PlacementPolicySpec(Base, frozen=True, kw_only=True):
     failover: Failover = Failover()
     traffic: Traffic = Traffic()
     autoscaling: Autoscaling = Autoscaling()
+    self_heal: Annotated[
+        SelfHeal, Meta(description="whether agents put right what somebody changed by hand; off only tells it")
+    ] = "on"
 
 
 class PlacementPolicy(Base, frozen=True, kw_only=True, tag_field="kind", tag="PlacementPolicy"):

@@ -332,10 +332,9 @@ async def test_replicas_are_told_by_address_and_what_sends_requests_outlives_the
 
 
 async def test_traffic_that_cannot_be_written_is_told_and_tried_again(
-    plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+    plane: ControlPlane,
 ) -> None:
     """Users' requests would not follow the plan, nobody would read why, and whoever mended it would see no change."""
-    monkeypatch.setattr("agents.kube.backend.STEER_AGAIN_S", 0.0)
     service = f"/api/v1/namespaces/{MODELS_NAMESPACE}/services/blocked-fra"
     plane.apply(
         {
@@ -351,9 +350,9 @@ async def test_traffic_that_cannot_be_written_is_told_and_tried_again(
         assert "conflict" in told["TrafficNotWritten", "Service/blocked-fra"]
         assert "no HTTPRoute" in told["TrafficKindMissing", "cluster"]
         plane.request("DELETE", service)
-        seen = await until(
-            running, lambda one: not any(each.type == "TrafficNotWritten" for each in one.conditions), "second try"
-        )
+        await running.keep(None)
+        seen = await running.observe()
+        assert not any(each.type == "TrafficNotWritten" for each in seen.conditions), "tried again on the timer"
         assert any(one.type == "TrafficKindMissing" for one in seen.conditions), "nobody installed it"
         assert names.TRAFFIC_LABEL in plane.request("GET", service)["metadata"]["labels"]
 

@@ -13,6 +13,7 @@ from agents.gateway import objects
 from agents.gateway.writer import Writer
 from agents.kube import credentials
 from agents.kube.api import Api
+from agents.kube.keeper import Drifts
 from federation.aiokit.clock import Clock
 from federation.wire import messages
 from tests.testbed.cluster import MODELS_NAMESPACE, ApiError, ControlPlane
@@ -37,9 +38,10 @@ def plane(definitions: list[dict[str, Any]]) -> Iterator[ControlPlane]:
 @asynccontextmanager
 async def writer(plane: ControlPlane) -> AsyncIterator[Writer]:
     """One with the rights of the agent, as it is installed."""
-    api = Api(await credentials.load(plane.agent_kubeconfig()), clock=Clock())
+    clock = Clock()
+    api = Api(await credentials.load(plane.agent_kubeconfig()), clock=clock)
     try:
-        yield Writer(api, MODELS_NAMESPACE)
+        yield Writer(api, MODELS_NAMESPACE, Drifts(api, MODELS_NAMESPACE, clock), clock)
     finally:
         await api.close()
 

@@ -95,6 +95,11 @@ class Controller:
         """Publish these bytes where orders are read, retained."""
         self._client.publish(topics.topic(CLUSTER, "desired"), payload, qos=1, retain=True).wait_for_publish(10)
 
+    def steer(self, traffic: messages.Traffic) -> None:
+        """Say where requests go, retained."""
+        payload = messages.encode(traffic)
+        self._client.publish(topics.topic(CLUSTER, "traffic"), payload, qos=1, retain=True).wait_for_publish(10)
+
     def answer(self, desired: messages.Desired, *, seal: bool = True) -> messages.Ack:
         """Give an order; the acknowledgement of exactly it."""
         before = len(self.acks)
