@@ -134,6 +134,7 @@ class ContainerStatus(_Part, frozen=True, kw_only=True):
     state: ContainerState | None = None
     last_state: ContainerState | None = None
     restart_count: int = 0
+    ready: bool = False
 
 
 class PodStatus(_Part, frozen=True, kw_only=True):
@@ -145,6 +146,7 @@ class PodStatus(_Part, frozen=True, kw_only=True):
     pod_ip: str = msgspec.field(name="podIP", default="")
     conditions: tuple[Condition, ...] | None = None
     container_statuses: tuple[ContainerStatus, ...] | None = None
+    init_container_statuses: tuple[ContainerStatus, ...] | None = None
 
 
 class PodMeta(_Part, frozen=True, kw_only=True):
@@ -154,6 +156,7 @@ class PodMeta(_Part, frozen=True, kw_only=True):
     namespace: str = ""
     uid: str = ""
     labels: dict[str, str] | None = None
+    creation_timestamp: str = ""
     deletion_timestamp: str = ""
 
 
@@ -178,6 +181,8 @@ class DeploymentStatus(_Part, frozen=True, kw_only=True):
     """apps/v1 DeploymentStatus."""
 
     ready_replicas: int = 0
+    updated_replicas: int = 0
+    replicas: int = 0
     conditions: tuple[Condition, ...] | None = None
 
 

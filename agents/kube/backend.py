@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ log = structlog.get_logger("agent")
 FIRST_SYNC_S = 60.0
 GROWTH_S = 60.0
 """How often autoscalers are asked: they think in minutes."""
+REFUSED_S = 600.0
+"""How long a pod that a kubelet would not start tells why replicas are missing: it stays there for days."""
 AUTOSCALER_STATUS = "/api/v1/namespaces/kube-system/configmaps/cluster-autoscaler-status"
 NODE_POOLS = "/apis/karpenter.sh/v1/nodepools"
 
@@ -102,6 +105,15 @@ class KubeBackend:
             # Pods that have ended hold nothing, and there may be many of them.
             fieldSelector="status.phase!=Succeeded,status.phase!=Failed",
         )
+        self._refused = self._mirror(
+            f"/api/v1/namespaces/{namespace}/pods",
+            Pod,
+            lambda one: one.metadata.uid,
+            replicas.of_failed,
+            self._quiet,
+            fieldSelector="status.phase=Failed",
+            labelSelector=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}",
+        )
         self._slices = self._mirror(
             "/apis/resource.k8s.io/v1/resourceslices", Slice, lambda one: one.metadata.name, _same, self._quiet
         )
@@ -131,6 +143,7 @@ class KubeBackend:
         self._mirrors: tuple[Mirror[Any, Any], ...] = (
             self._nodes,
             self._pods,
+            self._refused,
             self._deployments,
             self._slices,
             self._claims,
@@ -192,7 +205,7 @@ class KubeBackend:
     # ---- reading
 
     async def observe(self) -> Observation:
-        for one in (self._nodes, self._pods, self._deployments):
+        for one in (self._nodes, self._pods, self._refused, self._deployments):
             if one.problem:
                 raise BackendError(one.problem)
         for one in (self._slices, self._claims):
@@ -205,11 +218,16 @@ class KubeBackend:
             raise BackendError(str(error)) from error
         await self._look_at_autoscalers()
         found = self._inventory()
-        conditions = [*self._told(), *found.conditions, *self._growth_conditions]
+        conditions = [
+            *self._told(),
+            *replicas.updates(self._deployments, self._pods),
+            *found.conditions,
+            *self._growth_conditions,
+        ]
         return Observation(
             pools=found.pools,
             nodes=found.unwell,
-            replicas=replicas.report(self._deployments, self._pods),
+            replicas=replicas.report(self._deployments, self._pods, self._lately_refused()),
             endpoints=replicas.endpoints(self._pods),
             kubernetes_version=version[:60],
             growth=self._growth,
@@ -221,6 +239,10 @@ class KubeBackend:
         wanted = {one.name for one in nodes}
         used = usage.by_node((pod.node, pod.use) for pod in self._pods if pod.node in wanted)
         return inventory(nodes, used, dynamic=self._slices, claims=self._claims)
+
+    def _lately_refused(self) -> list[replicas.FailedPod]:
+        since = datetime.fromtimestamp(self._clock.wall_s() - REFUSED_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return [one for one in self._refused if one.made_at >= since]
 
     def _told(self) -> tuple[messages.Condition, ...]:
         """What could not be carried out, for as long as it is so, and what somebody changed."""

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from agents.gateway import endpoints as answering
 from agents.inventory import usage
 from agents.inventory.objects import ContainerStatus, Deployment, Pod
+from agents.inventory.offers import condition
+from agents.kube import causes
 from agents.manifests import names
 from federation.wire import messages, quantity
 
@@ -16,6 +18,8 @@ SHOWN = 300
 MOST_SHARED = 20_000
 MOST_ENDPOINTS = 5000
 """Of one report, as the wire carries them."""
+MOST_RESTARTS = 10_000
+"""Counted of one pod."""
 STILL = ("ContainerCreating", "PodInitializing")
 """Reasons of a container that is merely being started."""
 
@@ -28,6 +32,8 @@ class PodFacts(NamedTuple):
     instance: str = ""
     reason: str = ""
     endpoint: messages.ReplicaEndpoint | None = None
+    cause: messages.Cause = ""
+    restarts: int = 0
 
 
 class DeploymentFacts(NamedTuple):
@@ -43,8 +49,19 @@ class DeploymentFacts(NamedTuple):
     placed: int | None
     """By the plan, where an autoscaler may add to it; None where `replicas` is the plan's own count."""
     trouble: str
+    updated: int = 0
+    """Replicas of the newest version."""
     spec_version: int = 0
     """`metadata.generation`: another one means that somebody changed what it says."""
+
+
+class FailedPod(NamedTuple):
+    """One of our pods that the kubelet would not start: a device was gone when it came. It never starts."""
+
+    made_at: str
+    instance: str
+    cause: messages.Cause
+    reason: str
 
 
 def of_pod(pod: Pod, namespace: str, shared: dict[PodFacts, PodFacts]) -> PodFacts | None:
@@ -61,7 +78,9 @@ def of_pod(pod: Pod, namespace: str, shared: dict[PodFacts, PodFacts]) -> PodFac
     reason = why_not_ready(pod) if instance else ""
     endpoint = answering.of_pod(pod) if instance else None
     use = usage.of_pod(pod) if pod.spec.node_name else usage.NOTHING
-    found = PodFacts(pod.spec.node_name, use, instance, reason, endpoint)
+    cause = causes.of_pod(pod) if instance else ""
+    restarts = sum(one.restart_count for one in pod.status.container_statuses or ()) if instance else 0
+    found = PodFacts(pod.spec.node_name, use, instance, reason, endpoint, cause, min(restarts, MOST_RESTARTS))
     if len(shared) > MOST_SHARED:
         shared.clear()
     return shared.setdefault(found, found)
@@ -124,17 +143,48 @@ def of_deployment(one: Deployment) -> DeploymentFacts | None:
         ready=one.status.ready_replicas,
         placed=quantity.whole((one.metadata.annotations or {}).get(names.AUTOSCALED_ANNOTATION, ""), most=1_000_000),
         trouble=_said(failed.reason, failed.message)[:SHOWN] if failed is not None else "",
+        updated=one.status.updated_replicas,
         spec_version=one.metadata.generation,
     )
 
 
-def report(deployments: Iterable[DeploymentFacts], pods: Iterable[PodFacts]) -> tuple[messages.ReplicaReport, ...]:
-    """Our replicas as they are."""
+def of_failed(pod: Pod) -> FailedPod | None:
+    """What to hold of one of our pods that the kubelet would not start; others that ended say nothing of the model."""
+    instance = (pod.metadata.labels or {}).get(names.INSTANCE_LABEL, "")
+    cause = causes.of_reason(pod.status.reason, otherwise="")
+    if not instance or not cause:
+        return None
+    reason = _said(pod.status.reason, pod.status.message)[:SHOWN]
+    return FailedPod(instance=instance, made_at=pod.metadata.creation_timestamp, cause=cause, reason=reason)
+
+
+def report(
+    deployments: Iterable[DeploymentFacts],
+    pods: Iterable[PodFacts],
+    failed: Iterable[FailedPod] = (),
+) -> tuple[messages.ReplicaReport, ...]:
+    """Our replicas as they are. `failed`: pods that the kubelet would not start, and that others took the place of."""
     mine: dict[str, list[PodFacts]] = defaultdict(list)
     for pod in pods:
         if pod.instance:
             mine[pod.instance].append(pod)
-    return tuple(_replicas(one, mine[one.name]) for one in sorted(deployments))
+    newest: dict[str, FailedPod] = {}
+    for one in sorted(failed):
+        newest[one.instance] = one
+    return tuple(_replicas(one, mine[one.name], newest.get(one.name)) for one in sorted(deployments))
+
+
+def updates(deployments: Iterable[DeploymentFacts], pods: Iterable[PodFacts]) -> Iterable[messages.Condition]:
+    """New versions that do not start, where all replicas of the old one serve: reports would show nothing amiss."""
+    waiting: dict[str, list[PodFacts]] = defaultdict(list)
+    for pod in pods:
+        if pod.instance and pod.cause:
+            waiting[pod.instance].append(pod)
+    for one in sorted(deployments):
+        stuck = [pod for pod in waiting[one.name] if pod.cause != "starting"]
+        if one.ready >= one.replicas and one.updated <= one.replicas and stuck:
+            text = f"a new version does not start, {one.ready} replicas of the old one serve: {stuck[0].reason}"
+            yield condition("UpdateWaits", f"model/{one.model} on {one.pool.text}", text)
 
 
 def endpoints(pods: Iterable[PodFacts]) -> tuple[messages.ReplicaEndpoint, ...]:
@@ -142,14 +192,20 @@ def endpoints(pods: Iterable[PodFacts]) -> tuple[messages.ReplicaEndpoint, ...]:
     return tuple(sorted(pod.endpoint for pod in pods if pod.endpoint is not None)[:MOST_ENDPOINTS])
 
 
-def _replicas(one: DeploymentFacts, pods: list[PodFacts]) -> messages.ReplicaReport:
+def _replicas(one: DeploymentFacts, pods: list[PodFacts], failed: FailedPod | None) -> messages.ReplicaReport:
     # Not held against the observed generation: pods that serve go on serving while a new count is being carried out.
     ready = min(one.ready, one.replicas)
     reason = ""
+    cause: messages.Cause = ""
     if ready < one.replicas:
-        said = sorted({pod.reason for pod in pods if pod.reason})
         # A quota, or an admission that refuses, leaves no pod that could speak.
-        reason = one.trouble if one.trouble and len(pods) < one.replicas else "; ".join(said)
+        mute = bool(one.trouble) and len(pods) < one.replicas
+        cause = causes.of_failed_create(one.trouble) if mute else causes.worst(pod.cause for pod in pods)
+        said = [*sorted({pod.reason for pod in pods if pod.reason and pod.cause == cause and cause})]
+        said += sorted({pod.reason for pod in pods if pod.reason} - set(said))
+        reason = one.trouble if mute else "; ".join(said)
+        if failed is not None and cause in ("", "starting"):
+            cause, reason = failed.cause, failed.reason
         reason = reason or one.trouble or "pods are being made"
     return messages.ReplicaReport(
         model=one.model,
@@ -158,4 +214,6 @@ def _replicas(one: DeploymentFacts, pods: list[PodFacts]) -> messages.ReplicaRep
         ready=ready,
         scheduled=sum(1 for pod in pods if pod.node),
         reason=reason[:SHOWN],
+        cause=(cause or "starting") if ready < one.replicas else "",
+        restarts=sum(pod.restarts for pod in pods),
     )

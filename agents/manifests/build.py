@@ -25,6 +25,8 @@ DNS_CACHE_CIDR = "169.254.20.10/32"
 BUSY_PERCENT = 80
 """Of the requested CPU: what a busy cluster's HorizontalPodAutoscaler holds its replicas to."""
 LEAST_STARTUP_S = 600.0
+PULL_S = 600.0
+"""What an image may take to be there, besides the start: an update that takes longer than both does not progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,8 +179,9 @@ def deployment(order: Order) -> Object:
     made["spec"] = {
         "replicas": order.replicas,
         "selector": {"matchLabels": _selector(order)},
-        # A surge would need devices that nobody planned.
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+        # Nothing ready is stopped for a version that was not seen ready here. Without a free device the new one waits.
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "progressDeadlineSeconds": math.ceil(_startup_s(order.workload) + PULL_S),
         "template": {
             "metadata": {"labels": {**_labels(order), **_selector(order)}, "annotations": _scrape(order)},
             "spec": _pod(order),
@@ -250,7 +253,6 @@ def _container(order: Order, preset: presets.Preset) -> Object:
     if preset.metrics_port not in (None, workload.port):
         ports.append({"name": "metrics", "containerPort": preset.metrics_port})
     ready = _check(workload, preset.ready_path(workload) if preset.ready_path else None)
-    startup_s = max(LEAST_STARTUP_S, 3 * workload.warmup_s)
     return {
         "name": "model",
         "image": workload.image,
@@ -258,12 +260,16 @@ def _container(order: Order, preset: presets.Preset) -> Object:
         "env": [{"name": name, "value": value} for name, value in (("HOME", "/tmp"), *preset.environment)],
         "ports": ports,
         "resources": resources,
-        "startupProbe": {**ready, "periodSeconds": 10, "failureThreshold": math.ceil(startup_s / 10)},
+        "startupProbe": {**ready, "periodSeconds": 10, "failureThreshold": math.ceil(_startup_s(workload) / 10)},
         "readinessProbe": {**ready, "periodSeconds": 5},
         "livenessProbe": {**_check(workload, preset.live_path), "periodSeconds": 10, "failureThreshold": 6},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": mounts,
     }
+
+
+def _startup_s(workload: messages.Workload) -> float:
+    return max(LEAST_STARTUP_S, 3 * workload.warmup_s)
 
 
 def _check(workload: messages.Workload, path: str | None) -> Object:
