@@ -27,7 +27,7 @@ Live = dict[tuple[str, str], Object]
 """(path of the kind's collection, name) -> our objects that are there."""
 TOLD_S = 60.0
 """How long a drift is reported, so that a controller that misses a report hears of it."""
-MOST_EVENTS = 20
+MOST_EVENTS = 40
 EVENTS_S = 60.0
 SAME_EVENT_S = 600.0
 """What is left as it is makes one Event in so long."""
