@@ -183,6 +183,7 @@ class DeploymentStatus(_Part, frozen=True, kw_only=True):
     ready_replicas: int = 0
     updated_replicas: int = 0
     replicas: int = 0
+    observed_generation: int = 0
     conditions: tuple[Condition, ...] | None = None
 
 

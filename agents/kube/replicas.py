@@ -51,6 +51,8 @@ class DeploymentFacts(NamedTuple):
     trouble: str
     updated: int = 0
     """Replicas of the newest version."""
+    old: int = 0
+    """Pods of earlier versions; all of them until its controller has seen the newest."""
     spec_version: int = 0
     """`metadata.generation`: another one means that somebody changed what it says."""
 
@@ -144,6 +146,8 @@ def of_deployment(one: Deployment) -> DeploymentFacts | None:
         placed=quantity.whole((one.metadata.annotations or {}).get(names.AUTOSCALED_ANNOTATION, ""), most=1_000_000),
         trouble=_said(failed.reason, failed.message)[:SHOWN] if failed is not None else "",
         updated=one.status.updated_replicas,
+        old=one.status.replicas
+        - (one.status.updated_replicas if one.status.observed_generation >= one.metadata.generation else 0),
         spec_version=one.metadata.generation,
     )
 
@@ -207,6 +211,11 @@ def _replicas(one: DeploymentFacts, pods: list[PodFacts], failed: FailedPod | No
         if failed is not None and cause in ("", "starting"):
             cause, reason = failed.cause, failed.reason
         reason = reason or one.trouble or "pods are being made"
+    outdated = max(0, ready - max(0, one.ready - one.old))
+    if ready >= one.replicas and outdated:
+        # The old version serves whole; what keeps the new one is said all the same.
+        cause = causes.worst(pod.cause for pod in pods if pod.cause)
+        reason = "; ".join(sorted({pod.reason for pod in pods if pod.reason and pod.cause == cause}))
     return messages.ReplicaReport(
         model=one.model,
         pool=one.pool,
@@ -214,6 +223,7 @@ def _replicas(one: DeploymentFacts, pods: list[PodFacts], failed: FailedPod | No
         ready=ready,
         scheduled=sum(1 for pod in pods if pod.node),
         reason=reason[:SHOWN],
-        cause=(cause or "starting") if ready < one.replicas else "",
+        cause=(cause or "starting") if ready < one.replicas else cause,
+        outdated=outdated,
         restarts=sum(pod.restarts for pod in pods),
     )

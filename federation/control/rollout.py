@@ -43,7 +43,8 @@ class Situation:
         per second that are or may still be there. heard: clusters that can be told something. weighed: clusters of
         which a plan has been made since they were last heard anew; what runs in one that has just come back is stopped
         by no older plan. problem: models, pools and clusters; a model it does not know is withdrawn. most: where
-        replicas did not become ready before, how many may be told.
+        replicas did not become ready before, how many may be told. stuck: where a new version waits for a device that
+        replicas of the one before hold.
     """
 
     problem: engine.Problem
@@ -56,6 +57,7 @@ class Situation:
     weighed: frozenset[str]
     postponed: frozenset[PlacementKey]
     most: Mapping[PlacementKey, int] = field(default_factory=dict)
+    stuck: frozenset[PlacementKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,7 @@ def next_step(situation: Situation) -> Step:
     walk = _Walk(situation)
     waiting = walk.start()
     walk.stop()
+    walk.update()
     if waiting and walk.desired == walk.before:
         walk.make_room()
     stops = {key: why for key, why in walk.stops.items() if walk.desired[key] < walk.before.get(key, 0)}
@@ -156,7 +159,7 @@ class _Walk:
         for key in self.keys:
             model, cluster, pool_key = key
             missing = self.s.target.get(key, 0) - self.desired.get(key, 0)
-            if missing <= 0:
+            if missing <= 0 or key in self.s.stuck:
                 continue
             pool, shape = self._fit(key)
             room = 0
@@ -222,6 +225,14 @@ class _Walk:
                 continue
             while self.desired.get(key, 0) > self.s.target.get(key, 0) and self._may_stop(key, spare=True):
                 self._lower(key)
+
+    def update(self) -> None:
+        """Let one replica go where a new version waits for its device, if the others carry its requests."""
+        for key in sorted(self.s.stuck & self.desired.keys()):
+            is_whole = self.desired[key] > 1 and self.desired[key] >= self.s.target.get(key, 0)
+            if is_whole and self.desired[key] <= self.s.ready.get(key, 0) and self._may_stop(key, spare=False):
+                self._lower(key)
+                self.stops[key] = f"its new version needs the device; {self.stops[key]}"
 
     def make_room(self) -> None:
         """Let one replica go early that stands where another is to start."""

@@ -73,8 +73,12 @@ def _try(world: World, document: Model, state: Versions, places: Mapping[Place, 
         is_over = waited_s >= setbacks.LONGEST_RETRY_S
         return Versions(settled=state.settled, newest=state.newest) if is_over else state
     is_late = waited_s >= document.spec.warmup_seconds + setbacks.MARGIN_S
+    name = document.metadata.name
+    if is_late and state.trial is not None and (name, *state.trial) in stuck(world):
+        # It has no device to start on, which is not the version's fault: somewhere else may have one.
+        return replace(state, trial=_place(world, places, (state.trial[0],)) or state.trial)
     if state.trial is not None and is_late and _is_heard(world, state.trial):
-        why = _why(world, document.metadata.name, state.trial)
+        why = _why(world, name, state.trial)
         failed = (*state.failed, state.trial[0])
         is_given_up = len(failed) >= setbacks.HUNTED or _place(world, places, failed) is None
         state = replace(state, failed=failed, trial=None, refused=why if is_given_up else "")
@@ -92,6 +96,17 @@ def _told(document: Model, state: Versions) -> Note:
         return Note(type="Warning", reason="VersionRefused", object=subject, message=text)
     where = f"is tried in {state.trial[0]} first" if state.trial else "waits for a cluster that is heard"
     return Note(reason="VersionTried", object=subject, message=f"{head} {where}")
+
+
+def stuck(world: World) -> frozenset[PlacementKey]:
+    """Where a new version waits for a device while the one before serves whole: a surge needs one more."""
+    return frozenset(
+        (one.model, name, one.pool)
+        for name, state in world.clusters.items()
+        if state.report is not None and state.phase is Phase.READY
+        for one in state.report.replicas
+        if one.outdated and one.cause == "unschedulable"
+    )
 
 
 def _place(world: World, places: Mapping[Place, int], but: Collection[str]) -> Place | None:

@@ -146,6 +146,7 @@ class Steer:
                 weighed=frozenset(n for n, state in world.clusters.items() if state.since_s <= planned_s),
                 postponed=postponed,
                 most=setbacks.limits(world.setbacks, now_s),
+                stuck=versions.stuck(world),
             )
         )
         self._waiting = step.waiting

@@ -69,6 +69,7 @@ def step(
     postponed: tuple[PlacementKey, ...] = (),
     trusted: Mapping[PlacementKey, int] | None = None,
     problem: engine.Problem | None = None,
+    stuck: tuple[PlacementKey, ...] = (),
 ) -> dict[PlacementKey, int]:
     situation = rollout.Situation(
         problem=problem or a_problem(),
@@ -80,6 +81,7 @@ def step(
         heard=frozenset(heard),
         weighed=frozenset(weighed),
         postponed=frozenset(postponed),
+        stuck=frozenset(stuck),
     )
     return rollout.next_step(situation).desired
 
@@ -270,3 +272,55 @@ def test_what_is_used_to_the_full_within_its_limit_does_not_keep_the_surplus() -
     assert step({FRA: 2}, ready, ready, load=load, problem=short) == {FRA: 2}
     enough = replace(short, demands=(structs.replace(short.demands[0], requests_per_second=16.0),))
     assert step({FRA: 2}, ready, ready, load=load, problem=enough) == ready, "what is too much is on its way elsewhere"
+
+
+def test_a_new_version_in_a_full_pool_gets_a_device_when_others_carry_the_requests() -> None:
+    """An update in a full pool would wait for ever, or stop a replica that users need."""
+    full = {FRA: 4, IAD: 1}
+    assert step(full, full, full, load={("chat", "fra"): 25.0}, stuck=(FRA,))[FRA] == 3
+    assert step(full, full, full, load={("chat", "fra"): 35.0}, stuck=(FRA,))[FRA] == 4, "all four are busy"
+    lowered = {**full, FRA: 3}
+    assert step(full, lowered, lowered, load={("chat", "fra"): 5.0}, stuck=(FRA,))[FRA] == 3, "one at a time"
+    assert step(full, lowered, lowered, load={("chat", "fra"): 5.0})[FRA] == 4, "and back when it has started"
+    assert step({FRA: 1}, {FRA: 1}, {FRA: 1}, load={("chat", "fra"): 0.0}, stuck=(FRA,))[FRA] == 1, "the only one stays"
+
+
+def test_every_stop_names_what_serves_instead() -> None:
+    """Nobody could say why a replica that served was stopped, and its agent would not stop it."""
+    situation = rollout.Situation(
+        problem=a_problem(),
+        target={IAD: 1},
+        desired={FRA: 1, IAD: 1},
+        ready={FRA: 1, IAD: 1},
+        trusted={FRA: 1, IAD: 1},
+        load_rps={},
+        heard=frozenset(("fra", "iad")),
+        weighed=frozenset(("fra", "iad")),
+        postponed=frozenset(),
+    )
+    assert rollout.next_step(situation).stops == {FRA: "1 ready in iad serve instead"}
+
+
+def test_floors_bind_what_runs_whatever_the_target_holds_of_them() -> None:
+    """A plan that is short of devices would take away what is there."""
+    problem = a_problem(min_replicas=3)
+    running = {FRA: 2, IAD: 1}
+    assert step({IAD: 1}, running, running, problem=problem) == running
+
+
+def test_what_is_ready_in_a_held_cluster_goes_only_when_others_carry_all_that_users_ask() -> None:
+    """After three short silences a cluster's users would be left with what the others happen to hold."""
+    demand = engine.Demand(model="chat", cell="Berlin", requests_per_second=35.0)
+    cell = engine.Cell(name="Berlin", country="DE")
+    problem = replace(
+        a_problem(),
+        cells=(cell,),
+        demands=(demand,),
+        clusters=tuple(
+            replace(one, intake=engine.Intake.HELD) if one.name == "fra" else one for one in a_problem().clusters
+        ),
+    )
+    running = {FRA: 2, IAD: 2}
+    assert step({IAD: 2}, running, running, problem=problem) == running
+    enough = {FRA: 2, IAD: 4}
+    assert step({IAD: 4}, enough, enough, problem=problem)[FRA] == 0
