@@ -58,7 +58,7 @@ class Agent:
 
 
 class Controller:
-    """In the controller's place: gives orders, and hears reports and acknowledgements."""
+    """In the controller's place: gives orders, hears what the agent says, and greets each start of it."""
 
     def __init__(self, port: int) -> None:
         self.report: messages.Report | None = None
@@ -77,6 +77,9 @@ class Controller:
     def _hear(self, _client: Any, _data: Any, raw: Any) -> None:
         message = messages.decode(raw.payload)
         if isinstance(message, messages.Report):
+            if message.boot_id != self.boot_id and not raw.retain:
+                said = messages.Session(cluster=CLUSTER, boot_id=message.boot_id)
+                self._client.publish(topics.topic(CLUSTER, "session"), messages.encode(said), qos=1)
             self.report = message
         elif isinstance(message, messages.Ack):
             self.acks.append(message)
