@@ -483,16 +483,18 @@ def _with_brake(world: World, now_s: float) -> Reduced:
 def brake(world: World, now_s: float) -> Brake | None:
     """Why the controller must not move anything, or None.
 
-    Counted are the clusters that were heard, or that an earlier start relied on, less those that an operator cordoned:
-    who knows better than the controller cordons what is really gone. The brake comes on when the first of those that
-    fall silent together is to be believed gone: by then the others are overdue, or their last wills are there. It goes
-    when too few are silent to doubt ourselves and each that is back has been heard for as long as silence takes to
-    be believed, so that those who are still on their way back are not taken for lost.
+    Counted are the clusters that were heard, or that an earlier start relied on, less those that an operator cordoned
+    (who knows better than the controller cordons what is really gone) and those that were gone before. The brake comes
+    on when the first of those that fall silent together is to be believed gone: by then the others are overdue, or
+    their last wills are there. It goes when too few are silent to doubt ourselves and each that is back has been heard
+    for as long as silence takes to be believed, so that those who are still on their way back are not taken for lost.
     """
     counted = [
         state
         for name, state in sorted(world.clusters.items())
-        if name not in world.cordons and (state.heard_s is not None or name in world.relied_on)
+        if name not in world.cordons
+        and (state.heard_s is not None or name in world.relied_on)
+        and not _was_gone_before(world, state, now_s)
     ]
     silent = tuple(state.name for state in counted if _is_doubtful(world, state, now_s))
     enough = bool(silent) and len(silent) >= min(len(counted), max(BRAKE_LEAST, BRAKE_SHARE * len(counted)))
@@ -511,21 +513,25 @@ def brake(world: World, now_s: float) -> Brake | None:
 
 def _is_doubtful(world: World, state: ClusterState, now_s: float) -> bool:
     """Whether a cluster is silent, or on the way to be taken for silent."""
-    if state.phase in (Phase.UNREACHABLE, Phase.LOST):
-        return world.brake is not None or _fell_silent_now(world, state, now_s)
+    if state.phase is Phase.UNREACHABLE:
+        return True
     return state.will_s is not None or _silent_s(world, state, now_s) > world.timing.overdue_after_s
 
 
 def _is_due(world: World, state: ClusterState, now_s: float) -> bool:
     """Whether it is to be believed gone at this instant, or was a moment ago."""
-    if state.phase in (Phase.UNREACHABLE, Phase.LOST):
-        return _fell_silent_now(world, state, now_s)
+    if state.phase is Phase.UNREACHABLE:
+        return True
     return state.will_s is not None or _silent_s(world, state, now_s) > world.timing.stale_after_s
 
 
-def _fell_silent_now(world: World, state: ClusterState, now_s: float) -> bool:
-    """Whether it fell silent within one stale time: those that did so together have one cause."""
-    return state.phase is Phase.UNREACHABLE and now_s - state.since_s <= world.timing.stale_after_s
+def _was_gone_before(world: World, state: ClusterState, now_s: float) -> bool:
+    """Whether it fell silent more than one stale time before the others, or before the brake: those that did so
+    together have one cause. One that has been gone for weeks must neither hold the brake nor make it weak."""
+    if state.phase is Phase.LOST:
+        return True
+    at_s = world.brake.since_s if world.brake is not None else now_s
+    return state.phase is Phase.UNREACHABLE and at_s - state.since_s > world.timing.stale_after_s
 
 
 def _on_broker_found(world: World, now_s: float) -> Reduced:

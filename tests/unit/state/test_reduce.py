@@ -220,6 +220,28 @@ def test_what_stays_away_after_the_brake_is_lost_from_then_on() -> None:
     assert after.clusters["fra-1"].since_s == 141.5, "its toleration begins when the brake ends"
 
 
+def test_clusters_that_were_gone_before_neither_hold_the_brake_nor_weaken_it() -> None:
+    """One second without a network would freeze placement for good, where two clusters were given up months ago; and
+    where most were, users of the rest would be sent nowhere."""
+    world = all_heard()
+    left: tuple[str, ...] = CLUSTERS
+    seq, now_s = 1, 0.0
+    for gone in range(5):  # one after another, each long after the one before
+        left = CLUSTERS[gone:]
+        until_s = now_s + 600.0
+        while now_s < until_s:
+            seq, now_s = seq + 1, now_s + 10.0
+            world = heard(world, *(a_report(name, seq=seq) for name in left), now_s=now_s)
+            world = told(world, TimePassed(now_s=now_s))
+        assert world.braked == ""
+        cut = told(world, TimePassed(now_s=now_s + 41.0))
+        assert f"It waits for {left[0]}" in cut.braked
+        assert all(cut.is_routable(name) for name in left)
+        assert not any(cut.is_routable(name) for name in CLUSTERS[:gone])
+        back = heard(cut, *(a_report(name, seq=seq + 1) for name in left), now_s=now_s + 42.0)
+        assert told(back, TimePassed(now_s=now_s + 43.0)).braked == ""
+
+
 def test_the_only_cluster_there_is_keeps_its_users() -> None:
     """Users of a fleet of one would be sent nowhere because its agent ended."""
     world = told(heard(a_world("fra"), a_report("fra")), TimePassed(now_s=41.0))
