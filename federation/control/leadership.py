@@ -52,21 +52,21 @@ def yields_to(rivals: Iterable[Rival], *, controller: str, epoch: int, uptime_s:
     return ""
 
 
-def highest_epoch(world: World, *, ordered: bool = False) -> int:
-    """The highest epoch that agents obey; 0 when none does.
+def highest_epoch(world: World, *, ordered: bool = False, rivals: Iterable[Rival] = ()) -> int:
+    """The highest epoch that agents obey, or that one of `rivals` says it has; 0 when none does.
 
     By itself a controller goes no further than a little beyond what most agents obey: one that claims more may lie, or
-    have been lied to. Args: ordered: an operator wants this controller to lead, whatever agents have accepted.
+    have been lied to. Nor does it follow any rival to an epoch that the agents of most would refuse. Args: ordered: an
+    operator wants this controller to lead, whatever agents have accepted.
     """
     claimed = sorted(
         state.report.epoch
         for state in world.clusters.values()
         if state.report is not None and state.report.epoch <= messages.MOST_EPOCH
     )
-    if not claimed:
-        return 0
-    bound = statistics.median_low(claimed) + (messages.MOST_EPOCH_LEAP // 2 if ordered else LEAP)
-    return max((epoch for epoch in claimed if epoch <= bound), default=0)
+    bound = statistics.median_low(claimed or [0]) + (messages.MOST_EPOCH_LEAP // 2 if ordered else LEAP)
+    said = (*claimed, *(rival.epoch for rival in rivals))
+    return max((epoch for epoch in said if epoch <= bound), default=0)
 
 
 def outvoted(world: World, epoch: int) -> str:

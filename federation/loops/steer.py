@@ -97,9 +97,8 @@ class Steer:
         """Go beyond the epochs that agents obey, and start from what runs when nothing else is remembered."""
         hub = self._hub
         async with hub.committing:
-            epoch = leadership.highest_epoch(hub.world, ordered=hub.is_ordered_to_lead) + 1
-            if hub.is_ordered_to_lead:
-                epoch = max(epoch, *(one.epoch + 1 for one in hub.rivals.values()), hub.epoch)
+            rivals = tuple(hub.rivals.values()) if hub.is_ordered_to_lead else ()
+            epoch = leadership.highest_epoch(hub.world, ordered=hub.is_ordered_to_lead, rivals=rivals) + 1
             if epoch > hub.epoch:
                 await self._store.take_epoch(epoch)
                 hub.epoch = epoch

@@ -51,6 +51,25 @@ def test_a_take_over_always_has_a_way_beyond_a_forged_epoch(accepted: int) -> No
 
 
 @pytest.mark.parametrize(
+    ("said", "epoch"),
+    [
+        pytest.param(9, 10, id="another controller"),
+        pytest.param(2**40, 8, id="beyond what agents accept"),
+        pytest.param(messages.MOST_EPOCH, 8, id="absurd"),
+    ],
+)
+def test_a_take_over_does_not_follow_a_forged_heartbeat_to_where_no_agent_follows(said: int, epoch: int) -> None:
+    """One forged heartbeat would lead the controller to an epoch that it keeps, and that all agents refuse for ever."""
+    world = heard(a_world(*NAMES), *(a_report(name, epoch=7) for name in NAMES))
+    rival = Rival(controller="a-controller", epoch=said, uptime_s=1.0, heard_s=0.0)
+    taken = leadership.highest_epoch(world, ordered=True, rivals=(rival,)) + 1
+    assert taken == epoch
+    order = messages.seal(messages.Desired(cluster=NAMES[0], epoch=taken, generation=1))
+    held = session.Accepted(epoch=7, generation=1, checksum="x")
+    assert session.judge(order, cluster=NAMES[0], accepted=held, devices={}).code is session.Code.ACCEPT
+
+
+@pytest.mark.parametrize(
     ("ours", "theirs", "who_leads"),
     [
         pytest.param((2, 5.0), (1, 500.0), "ours", id="a later start on the same database"),
