@@ -141,7 +141,7 @@ class Agent:
                     self._log.warning("what was accepted is looked at later", cause=str(error))
                     return
             if not_allowed and not any(one.type == "NotAllowed" for one in self._told):
-                self._log.warning("what was accepted is no longer allowed here; left as it is", cause=not_allowed)
+                self._log.warning("what was accepted is no longer allowed here; it is left as it is", cause=not_allowed)
             kept = tuple(one for one in self._told if one.type != "NotAllowed")
             told = (condition("NotAllowed", "cluster", f"{not_allowed}; left as it is"),) if not_allowed else ()
             self._told = (*kept, *told)

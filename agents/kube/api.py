@@ -24,7 +24,8 @@ TRIES = 4
 SILENCE_S = 150.0
 CLOSING_S = 0.25
 """What aiohttp's documentation grants TLS connections to close after the session has."""
-PASSING = (429, 500, 502, 503, 504)
+BUSY = 429
+PASSING = (BUSY, 500, 502, 503, 504)
 
 
 class ApiError(Exception):
@@ -79,8 +80,18 @@ class Api:
         await asyncio.sleep(CLOSING_S)
 
     async def get(self, path: str, **query: str) -> bytes:
-        """One object or list. Raises: ApiError."""
-        return await self._request("GET", _url(path, query))
+        """One object or list. An API server that is busy, as with a definition that was just installed, is asked again.
+
+        Raises: ApiError.
+        """
+        for number in range(TRIES):
+            try:
+                return await self._request("GET", _url(path, query))
+            except ApiError as error:
+                if error.status != BUSY or number == TRIES - 1:
+                    raise
+            await asyncio.sleep(0.2 * 2**number)
+        raise AssertionError("the last try returns or raises")
 
     async def apply(self, path: str, body: Mapping[str, Any], manager: str, *, force: bool = False) -> dict[str, Any]:
         """Server-side apply; gives the object as stored. Without `force` what another manager owns is a conflict.
