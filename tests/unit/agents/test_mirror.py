@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from agents.inventory.objects import Node
 from agents.kube import mirror
@@ -154,3 +155,25 @@ async def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_refusal_shows_status_and_words() -> None:
     assert str(ApiError(403, "nodes is forbidden")) == "403 nodes is forbidden"
     assert mirror.WATCH_S < 600
+
+
+async def test_a_server_that_is_busy_for_a_moment_is_asked_again() -> None:
+    """Objects of a kind whose definition was just installed would stay unwritten until the next interval."""
+    asked = 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            return web.json_response({"message": "storage is (re)initializing"}, status=429)
+        return web.json_response({"metadata": {}, "items": []})
+
+    app = web.Application()
+    app.router.add_get("/things", answer)
+    async with TestServer(app) as served:
+        api = Api(Access(server=str(served.make_url("")).rstrip("/"), tls=None), clock=Clock())
+        try:
+            assert await api.items("/things") == []
+        finally:
+            await api.close()
+    assert asked == 3
