@@ -18,6 +18,7 @@ from typing import ClassVar
 import msgspec
 
 from agents import session
+from agents.app import HOLDING, YIELDING
 from agents.simulated import SimulatedBackend
 from federation.adapters.store import Store
 from federation.loops.hub import Hub
@@ -50,10 +51,11 @@ class Weather:
 
 @dataclass(slots=True, kw_only=True)
 class SimAgent:
-    """One cluster with its agent. `forgets` makes the next start one without a state file."""
+    """One cluster with its agent. `carried` is the order that is carried out, as a state file would say."""
 
     name: str
     backend: SimulatedBackend
+    clock: SimClock
     cells: tuple[messages.DemandSample, ...]
     report_at_s: float
     connected: bool = True
@@ -61,6 +63,10 @@ class SimAgent:
     boot_id: str = "boot-0001"
     boot_order: int = 1
     seq: int = 0
+    carried: messages.Desired | None = None
+    held: messages.Desired | None = None
+    holds_until_s: float = float("-inf")
+    yields_until_s: float = float("-inf")
 
 
 class SimFleet:
@@ -75,10 +81,11 @@ class SimFleet:
         self.weather = Weather()
         self.engine = Engine()
         self.said: list[str] = []
+        self.refused = 0
         self._directory = directory
         self._databases = itertools.count()
         self._database = directory / "0.sqlite"
-        self._flying: list[tuple[float, int, str, bytes]] = []
+        self._flying: list[tuple[float, int, str, bytes, bool]] = []
         self._order = itertools.count()
         self._leads = True
         self._retained: dict[str, bytes] = {}
@@ -108,7 +115,9 @@ class SimFleet:
         backend = SimulatedBackend(
             pools=(self.pool(DEVICES),), clock=self.clock, rng=self.rng, rtt_ms=lambda peer, chance: 40.0
         )
-        return SimAgent(name=name, backend=backend, cells=cells, report_at_s=self.rng.uniform(0, REPORT_S))
+        report_at_s = self.rng.uniform(0, REPORT_S)
+        clock = SimClock(self.clock.time)
+        return SimAgent(name=name, backend=backend, clock=clock, cells=cells, report_at_s=report_at_s)
 
     @staticmethod
     def pool(devices: int, usd: float | None = None) -> messages.PoolReport:
@@ -149,15 +158,21 @@ class SimFleet:
         if forget:
             self._database = self._directory / f"{next(self._databases) + 1}.sqlite"
 
-    async def publish(self, message: messages.Desired | messages.Peers, kind: topics.Kind) -> bool:
+    async def publish(
+        self,
+        message: messages.Desired | messages.Peers | messages.Traffic | messages.Session,
+        kind: topics.Kind,
+        *,
+        retain: bool = True,
+    ) -> bool:
         """The publisher's link."""
-        self._send(topics.topic(message.cluster, kind), messages.encode(message))
+        self._send(topics.topic(message.cluster, kind), messages.encode(message), retain=retain)
         return True
 
     async def _control(self) -> None:
         now_s = self.clock.now_s
-        if now_s >= self._tick_s:
-            self._tick_s = now_s + TICK_S
+        if now_s >= min(self._tick_s, self.hub.look_at_s):
+            self._tick_s, self.hub.look_at_s = now_s + TICK_S, float("inf")
             self.hub.apply(TimePassed(now_s=now_s))
             validate(self.hub.world)
             quiet = self.hub.may_take_over or self.hub.outvoted()
@@ -173,16 +188,19 @@ class SimFleet:
         if now_s >= self._publish_s or self.hub.republish._event.is_set():
             await self.hub.republish.wait(0)
             self._publish_s = now_s + REPORT_S
-            await self.publisher.unacknowledged()
+            if not self.hub.outvoted():
+                await self.publisher.sessions()
+                await self.publisher.unacknowledged()
+                await self.publisher.peers(again=False)
 
     # ---- the network
 
-    def _send(self, topic: str, payload: bytes) -> None:
-        """Publish, retained: the broker has it when it arrives."""
+    def _send(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
+        """Publish; what is retained the broker has when it arrives."""
         for _ in range(1 + (self.rng.random() < self.weather.repeat)):
             if self.rng.random() >= self.weather.loss:
                 at_s = self.clock.now_s + self.rng.uniform(0, self.weather.delay_s)
-                heapq.heappush(self._flying, (at_s, next(self._order), topic, payload))
+                heapq.heappush(self._flying, (at_s, next(self._order), topic, payload, retain))
 
     def forget_broker(self) -> None:
         """The broker starts again, empty."""
@@ -191,54 +209,90 @@ class SimFleet:
 
     async def _deliver(self) -> None:
         while self._flying and self._flying[0][0] <= self.clock.now_s:
-            _, _, topic, payload = heapq.heappop(self._flying)
-            self._retained[topic] = payload
+            _, _, topic, payload, retain = heapq.heappop(self._flying)
+            if retain:
+                self._retained[topic] = payload
             address = topics.parse(topic)
             assert address is not None
             if address[1] in topics.FROM_AGENTS and self._leads:
                 await self._to_controller(topic, payload)
-            elif address[1] == "desired" and self.agents[address[0]].connected:
-                await self._obey(self.agents[address[0]], payload)
+            elif address[1] not in topics.FROM_AGENTS and self.agents[address[0]].connected:
+                await self._hear(self.agents[address[0]], payload)
 
     async def _to_controller(self, topic: str, payload: bytes, *, retained: bool = False) -> None:
         address = topics.parse(topic)
         if address is not None and address[1] in topics.FROM_AGENTS:
-            message = messages.decode(payload)
-            self.hub.apply(Heard(message=message, now_s=self.clock.now_s, retained=retained))
+            try:
+                message = messages.decode(payload)
+            except messages.WireError:
+                self.refused += 1
+                return
+            assert not isinstance(message, messages.Heartbeat)
+            if message.cluster != address[0]:
+                self.refused += 1
+                return
+            wall_s = self.clock.wall_s()
+            self.hub.apply(Heard(message=message, now_s=self.clock.now_s, retained=retained, wall_s=wall_s))
 
     # ---- the agents
 
-    async def _obey(self, agent: SimAgent, payload: bytes) -> None:
-        desired = messages.decode(payload)
-        assert isinstance(desired, messages.Desired)
+    async def _hear(self, agent: SimAgent, payload: bytes) -> None:
+        message = messages.decode(payload)
+        if isinstance(message, messages.Session):
+            if message.boot_id == agent.boot_id:
+                agent.yields_until_s = agent.holds_until_s = float("-inf")
+                await self._obey_held(agent)
+            else:
+                agent.held, agent.yields_until_s = None, self.clock.now_s + YIELDING * REPORT_S
+        elif isinstance(message, messages.Desired) and self.clock.now_s >= agent.yields_until_s:
+            agent.held = message
+            await self._obey_held(agent)
+
+    async def _obey_held(self, agent: SimAgent) -> None:
+        """Carry out the newest order, once it is this agent that is meant by the cluster's name."""
+        if agent.held is not None and self.clock.now_s >= agent.holds_until_s:
+            desired, agent.held = agent.held, None
+            await self._obey(agent, desired)
+
+    async def _obey(self, agent: SimAgent, desired: messages.Desired) -> None:
         seen = await agent.backend.observe()
         before = agent.accepted.fence
         devices = session.usable_devices(seen.pools, seen.replicas, desired)
         verdict = session.judge(desired, cluster=agent.name, accepted=agent.accepted, devices=devices)
+        error = f"{verdict.code.value}: {verdict.reason}" if not verdict.obey else ""
         if verdict.obey:
             fence = (desired.epoch, desired.generation)
             assert fence >= before, f"{agent.name} obeyed {fence} after {before}"
             agent.accepted = session.Accepted(
                 epoch=desired.epoch, generation=desired.generation, checksum=desired.checksum
             )
-            await agent.backend.apply(desired)
+            agent.carried, told = session.explained(desired, agent.carried, seen.replicas)
+            error = "; ".join(one.message for one in told)
+            await self._carry_out(agent, agent.carried)
         ack = messages.Ack(
             cluster=agent.name,
             boot_id=agent.boot_id,
             epoch=desired.epoch,
             generation=desired.generation,
             checksum=desired.checksum,
-            ok=verdict.obey,
-            error=f"{verdict.code.value}: {verdict.reason}" if not verdict.obey else "",
+            ok=not error,
+            error=error[:1000],
             accepted_epoch=agent.accepted.epoch,
             accepted_generation=agent.accepted.generation,
         )
         self._send(topics.topic(agent.name, "ack"), messages.encode(ack))
 
+    async def _carry_out(self, agent: SimAgent, desired: messages.Desired) -> None:
+        await agent.backend.apply(desired)
+
     async def _report(self, agent: SimAgent) -> None:
+        self._send(topics.topic(agent.name, "report"), messages.encode(await self._observed(agent)))
+
+    async def _observed(self, agent: SimAgent) -> messages.Report:
+        """The agent's next report."""
         seen = await agent.backend.observe()
         agent.seq += 1
-        report = messages.Report(
+        return messages.Report(
             cluster=agent.name,
             boot_id=agent.boot_id,
             boot_order=agent.boot_order,
@@ -249,8 +303,8 @@ class SimFleet:
             demand=agent.cells,
             epoch=agent.accepted.epoch,
             generation=agent.accepted.generation,
+            clock_s=agent.clock.wall_s(),
         )
-        self._send(topics.topic(agent.name, "report"), messages.encode(report))
 
     def cut(self, name: str, *, will: bool = False) -> None:
         """Its network breaks; its replicas go on. With `will` the broker notices and says so."""
@@ -265,14 +319,18 @@ class SimFleet:
         agent = self.agents[name]
         agent.connected = True
         agent.report_at_s = self.clock.now_s
+        status = messages.Status(cluster=name, boot_id=agent.boot_id, online=True)
+        self._send(topics.topic(name, "status"), messages.encode(status))
         kept = self._retained.get(topics.topic(name, "desired"))
         if kept is not None:
-            await self._obey(agent, kept)
+            await self._hear(agent, kept)
 
     def restart_agent(self, name: str) -> None:
         """It starts again; what it accepted it still knows, by its file or its cluster's objects."""
         agent = self.agents[name]
-        agent.boot_order = max(agent.boot_order + 1, int(self.clock.wall_s()))
+        agent.boot_order += 1
+        agent.holds_until_s = self.clock.now_s + HOLDING * REPORT_S
+        agent.held = None
         agent.boot_id = f"boot-{self.rng.getrandbits(32):08x}"
         agent.seq = 0
         agent.report_at_s = self.clock.now_s
@@ -302,6 +360,7 @@ class SimFleet:
             for agent in self.agents.values():
                 if agent.connected and self.clock.now_s >= agent.report_at_s:
                     agent.report_at_s = self.clock.now_s + REPORT_S * self.rng.uniform(0.9, 1.0)
+                    await self._obey_held(agent)
                     await self._report(agent)
             await self._deliver()
             if self._leads:
