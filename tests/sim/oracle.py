@@ -1,0 +1,126 @@
+"""What must hold at every second of a hostile story, by the truth and not by what the controller believes."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from federation.control import routing
+from federation.wire import messages
+from tests.sim.fleet import FLOOR, SimAgent, SimFleet
+
+LATE_S = 60.0
+"""Messages are late: an order may rest on what was true so long before it was given."""
+EACH_RPS = 10.0
+REGIONS = 2
+EU = ("fra", "par")
+
+
+class Broken(AssertionError):
+    """Something that must hold does not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Second:
+    """What was true at one second."""
+
+    at_s: float
+    rps: float
+    ready: Mapping[str, int]
+
+
+class Oracle:
+    """Watches one fleet."""
+
+    def __init__(self, fleet: SimFleet) -> None:
+        self._fleet = fleet
+        self._seconds: list[Second] = []
+        self._given_s: dict[tuple[str, int, int], float] = {}
+        self._fence = (0, 0)
+        self._braked: tuple[bytes, bytes] | None = None
+        self._braked_shares: bytes | None = None
+        self.braked_s = 0
+        self.stops = 0
+
+    def given(self, desired: messages.Desired) -> None:
+        """The controller gave this order: for the first time, or again."""
+        self._given_s.setdefault((desired.cluster, desired.epoch, desired.generation), self._fleet.clock.now_s)
+
+    def carried_out(self, agent: SimAgent, desired: messages.Desired, before: int, after: int) -> None:
+        """An agent carried out an order: truly ready there were `before`, and are `after`."""
+        if after >= before:
+            return
+        self.stops += 1
+        fleet = self._fleet
+        key = (desired.cluster, desired.epoch, desired.generation)
+        since_s = self._given_s.get(key, fleet.clock.now_s) - LATE_S
+        first = bisect_left(self._seconds, since_s, key=lambda one: one.at_s)
+        window = self._seconds[first:] or [self._now()]
+        least_rps = min(one.rps for one in window)
+        elsewhere = max(sum(n for name, n in one.ready.items() if name != agent.name) for one in window)
+        left = elsewhere + after
+        reasons = [one.stop_reason for one in desired.workloads]
+        said = f"{agent.name} stops {before - after} of {before} ready by {key[1]}.{key[2]} ({reasons})"
+        if left * EACH_RPS + 1e-6 < least_rps:
+            raise Broken(f"{said}; {left} left cannot carry {least_rps:.0f} requests/s: {fleet.ready()}")
+        if left < FLOOR <= elsewhere + before:
+            raise Broken(f"{said}; {left} left are below the floor: {fleet.ready()}")
+        regions = max(len({n for n, count in self._with(one, agent.name, after).items() if count}) for one in window)
+        had = max(len({n for n, count in self._with(one, agent.name, before).items() if count}) for one in window)
+        if regions < REGIONS <= had:
+            raise Broken(f"{said}; what is left is in {regions} region: {fleet.ready()}")
+
+    @staticmethod
+    def _with(second: Second, name: str, count: int) -> dict[str, int]:
+        return {**second.ready, name: count}
+
+    def look(self) -> None:
+        """One second has passed."""
+        self._seconds.append(self._now())
+        self._look_at_shares()
+        self._look_at_fence()
+        self._look_at_brake()
+
+    def _now(self) -> Second:
+        fleet = self._fleet
+        rps = sum(cell.requests_per_second for agent in fleet.agents.values() for cell in agent.cells)
+        return Second(at_s=fleet.clock.now_s, rps=rps, ready=fleet.ready())
+
+    def _look_at_shares(self) -> None:
+        for route in self._fleet.hub.routes.routes:
+            total = sum(share.share for share in route.now)
+            if total > 1 + 1e-4:
+                raise Broken(f"{route.cell} is served {total:.4f} times")
+            if route.cell == "Berlin" and any(share.cluster[:3] not in EU for share in route.now):
+                raise Broken(f"Berlin is sent out of the EU: {[share.cluster for share in route.now]}")
+
+    def _look_at_fence(self) -> None:
+        hub = self._fleet.hub
+        fence = (hub.epoch, hub.plan.generation)
+        if fence < self._fence:
+            raise Broken(f"the plan's fence went back from {self._fence} to {fence}")
+        self._fence = fence
+
+    def _look_at_brake(self) -> None:
+        hub = self._fleet.hub
+        if not hub.world.braked:
+            self._braked = self._braked_shares = None
+            return
+        self.braked_s += 1
+        desired = msgspec.json.encode(hub.plan.desired)
+        routable = msgspec.json.encode({name: hub.world.is_routable(name) for name in sorted(hub.world.clusters)})
+        shares = msgspec.json.encode(hub.routes.routes)
+        if self._braked is not None and self._braked != (desired, routable):
+            raise Broken(f"under the brake desired states or routable clusters change: {hub.world.braked}")
+        if self._braked_shares is not None and self._braked_shares != shares:
+            raise Broken(f"under the brake shares change: {hub.world.braked}")
+        self._braked, self._braked_shares = (desired, routable), shares
+        if routing.without_replicas(hub.world, hub.routes):
+            self._braked_shares = None  # who says of itself that none is ready is left, brake or not
+
+    def forget(self) -> None:
+        """The controller starts again: whether it braked before is nothing that it must remember."""
+        self._braked = self._braked_shares = None
