@@ -92,7 +92,7 @@ def adopted(plan: Plan, world: World) -> Plan:
     """The plan with what runs and is not named in it: where a controller goes on from that does not remember all.
 
     Models without a document or a policy are left alone: those may only not have been handed in again yet. Clusters
-    that are not heard yet follow when they are.
+    that are not heard yet follow when they are. No more is taken than is ready or has devices, whatever an agent says.
     """
     named = {one.key for one in plan.desired}
     found = tuple(one for one in _running(world) if one.key not in named)
@@ -113,10 +113,15 @@ def _sorted(replicas: Iterable[Replicas]) -> tuple[Replicas, ...]:
 def _running(world: World) -> tuple[Replicas, ...]:
     placed = {model for policy in world.documents.policies for model in policy.spec.models.match_names}
     known = placed & {document.metadata.name for document in world.documents.models}
-    return tuple(
-        Replicas(model=replica.model, cluster=name, pool=replica.pool, replicas=replica.desired, reason="found running")
-        for name, state in sorted(world.clusters.items())
-        if state.report is not None
-        for replica in sorted(state.report.replicas, key=lambda one: (one.model, one.pool))
-        if replica.model in known and replica.desired > 0
-    )
+    found = []
+    for name, state in sorted(world.clusters.items()):
+        if state.report is None:
+            continue
+        offered = {pool.key: pool.allocatable for pool in state.report.pools}
+        for one in sorted(state.report.replicas, key=lambda one: (one.model, one.pool)):
+            count = min(one.desired, max(one.ready, offered.get(one.pool, 0)))
+            if one.model in known and count > 0:
+                found.append(
+                    Replicas(model=one.model, cluster=name, pool=one.pool, replicas=count, reason="found running")
+                )
+    return tuple(found)

@@ -207,8 +207,8 @@ class Hub:
             self.tell(Note(type="Warning", reason="Superseded", object="controller", message=self.superseded))
 
     def adopt(self) -> None:
-        """Where it is not known what agents were told, what they run is the plan."""
-        if self.adopts:
+        """Where it is not known what agents were told, what they run is the plan; the brake keeps what is."""
+        if self.adopts and self.world.brake is None:
             self.plan = leadership.adopted(self.plan, self.world)
 
     def rivalled(self) -> str:

@@ -55,10 +55,10 @@ def admit(
     if not rows:
         return rows, state.level, ()
     found: list[messages.Condition] = []
-    placed = _placed(world, state, rows, found)
-    total = sum(row.requests_per_second for row in placed)
     document = plausible.document_of(world, state.name)
     declared = document.spec.max_requests_per_second if document is not None else None
+    placed = _placed(world, state, rows, declared, found)
+    total = sum(row.requests_per_second for row in placed)
     most = declared if declared is not None else MOST_RPS
     level, ceiling = _level(world, state, total, now_s, is_memory=is_memory)
     if total > min(most, ceiling):
@@ -138,9 +138,14 @@ def _cut(sizes: list[float], most: float) -> list[float]:
 
 
 def _placed(
-    world: World, state: ClusterState, rows: tuple[messages.DemandSample, ...], found: list[messages.Condition]
+    world: World,
+    state: ClusterState,
+    rows: tuple[messages.DemandSample, ...],
+    declared_rps: float | None,
+    found: list[messages.Condition],
 ) -> tuple[messages.DemandSample, ...]:
-    """Rows whose cell is where it is believed to be, each (model, cell) once; of an absurd one the last good."""
+    """Rows whose cell is where it is believed to be, each (model, cell) once. Of an absurd one the last good count, or
+    what its front door counts at most: nothing would say that it has no users."""
     verdicts: dict[str, str] = {}
     kept: dict[tuple[str, str], messages.DemandSample] = {}
     refused = None
@@ -153,9 +158,9 @@ def _placed(
         if not why and not row.requests_per_second <= MOST_RPS:
             refused = refused or (name, f"{row.requests_per_second:.6g} requests per second")
             good = next((one for one in state.counted if (one.model, one.cell.name) == key), None)
-            if good is None:
+            if good is None and declared_rps is None:
                 continue
-            believed = good
+            believed = good or msgspec.structs.replace(row, requests_per_second=declared_rps)
         elif why:
             refused = refused or (name, why)
             continue

@@ -68,8 +68,8 @@ def main() -> int:
     print(
         f"{len(seeds)} seeds, {len(failed)} failed, in {time.monotonic() - started_s:.1f} s with {asked.jobs} jobs; "
         f"seconds per seed: mean {sum(took) / len(took):.2f}, most {took[-1]:.2f}; "
-        f"{sum(one.stops for one in figures)} stops of ready replicas, {sum(one.braked_s for one in figures)} s braked, "
-        f"{sum(one.refused for one in figures)} messages refused"
+        f"{sum(one.stops for one in figures)} stops of ready replicas, "
+        f"{sum(one.braked_s for one in figures)} s braked, {sum(one.refused for one in figures)} messages refused"
     )
     for seed in sorted(failed):
         print(f"reproduce: {hostile.reproduction(seed)}")

@@ -26,9 +26,11 @@ from tests.sim.oracle import Broken, Oracle
 
 WARMUP_S = 60.0
 TOLERATION_S = 120.0
-START_S, STORY_S, QUIET_S = 600.0, 3600.0, 2400.0
+START_S, STORY_S, QUIET_S = 600.0, 3600.0, 1800.0
 YEAR_S = 365.25 * 86400.0
 WHOLE = 0.99
+MOST_RPS = 80.0
+"""What each front door counts at most, as declared: what a lie that lasts is believed to the end."""
 WEATHERS = (Weather(), Weather(loss=0.05, repeat=0.05, delay_s=12.0))
 CAUSES: dict[str, messages.Cause] = {"image": "image", "crash": "crash"}
 
@@ -71,6 +73,13 @@ class HostileFleet(SimFleet):
 
     def __init__(self, seed: int, directory: Path, *, liar: str) -> None:
         super().__init__(seed, directory)
+        self.documents = msgspec.structs.replace(
+            self.documents,
+            clusters=tuple(
+                msgspec.structs.replace(one, spec=msgspec.structs.replace(one.spec, max_requests_per_second=MOST_RPS))
+                for one in self.documents.clusters
+            ),
+        )
         self.liar = liar
         self.lies: tuple[str, ...] = ()
         self.chance = Random(seed * 7919 + 1)
@@ -97,9 +106,7 @@ class HostileFleet(SimFleet):
             for name in self.NAMES
             if name != agent.name
         )
-        report = msgspec.structs.replace(
-            report, peers=await agent.backend.measure(others), probe=agent.backend.probe()
-        )
+        report = msgspec.structs.replace(report, peers=await agent.backend.measure(others), probe=agent.backend.probe())
         if agent.name != self.liar:
             return report
         for kind in self.lies:
@@ -111,7 +118,7 @@ class HostileFleet(SimFleet):
     def _speak_twice(self, report: messages.Report) -> None:
         self._second_seq += 1
         other = msgspec.structs.replace(
-            report, boot_id="boot-of-another", boot_order=10**9, seq=self._second_seq, replicas=(), demand=()
+            report, boot_id="boot-of-another", boot_order=10**9, seq=self._second_seq, epoch=0, generation=0
         )
         self._send(topics.topic(self.liar, "report"), messages.encode(other))
 

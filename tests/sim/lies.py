@@ -126,5 +126,5 @@ LIES: Mapping[str, Lie] = {
     "beyond the wire's bounds": _beyond,
 }
 TWO_AGENTS = "two agents under one name"
-"""Not a change of a report: a second agent that reports an empty cluster beside the first."""
+"""Not a change of a report: a second agent that reports the same cluster beside the first, and obeys nothing."""
 KINDS = (*LIES, TWO_AGENTS)

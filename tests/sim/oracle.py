@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from federation.control import routing
+from federation.control.plan import Routes
 from federation.wire import messages
 from tests.sim.fleet import FLOOR, SimAgent, SimFleet
 
@@ -41,7 +42,7 @@ class Oracle:
         self._given_s: dict[tuple[str, int, int], float] = {}
         self._fence = (0, 0)
         self._braked: tuple[bytes, bytes] | None = None
-        self._braked_shares: bytes | None = None
+        self._braked_routes: Routes | None = None
         self.braked_s = 0
         self.stops = 0
 
@@ -86,8 +87,22 @@ class Oracle:
 
     def _now(self) -> Second:
         fleet = self._fleet
-        rps = sum(cell.requests_per_second for agent in fleet.agents.values() for cell in agent.cells)
+        rps = sum(
+            cell.requests_per_second
+            for agent in fleet.agents.values()
+            if self._can_be_known(agent.name)
+            for cell in agent.cells
+        )
         return Second(at_s=fleet.clock.now_s, rps=rps, ready=fleet.ready())
+
+    def _can_be_known(self, name: str) -> bool:
+        """Whether what its door counts still stands: by the stated rule, unheard it decays, and a controller that
+        starts where the broker has forgotten it cannot know it."""
+        state = self._fleet.hub.world.clusters[name]
+        if state.report is None:
+            return False
+        heard_s = max(state.heard_s or 0.0, self._fleet.hub.world.started_s if state.heard_s is None else 0.0)
+        return self._fleet.clock.now_s - heard_s < self._fleet.hub.world.timing.count_stands_s
 
     def _look_at_shares(self) -> None:
         for route in self._fleet.hub.routes.routes:
@@ -107,20 +122,22 @@ class Oracle:
     def _look_at_brake(self) -> None:
         hub = self._fleet.hub
         if not hub.world.braked:
-            self._braked = self._braked_shares = None
+            self._braked = self._braked_routes = None
             return
         self.braked_s += 1
         desired = msgspec.json.encode(hub.plan.desired)
         routable = msgspec.json.encode({name: hub.world.is_routable(name) for name in sorted(hub.world.clusters)})
-        shares = msgspec.json.encode(hub.routes.routes)
         if self._braked is not None and self._braked != (desired, routable):
             raise Broken(f"under the brake desired states or routable clusters change: {hub.world.braked}")
-        if self._braked_shares is not None and self._braked_shares != shares:
-            raise Broken(f"under the brake shares change: {hub.world.braked}")
-        self._braked, self._braked_shares = (desired, routable), shares
-        if routing.without_replicas(hub.world, hub.routes):
-            self._braked_shares = None  # who says of itself that none is ready is left, brake or not
+        before = self._braked_routes or hub.routes
+        left = routing.without_replicas(hub.world, before)  # who says of itself that none is ready is left
+        was = {(one.model, one.cell): msgspec.json.encode(one) for one in before.routes}
+        now = {(one.model, one.cell): msgspec.json.encode(one) for one in hub.routes.routes}
+        changed = {key for key in was.keys() | now.keys() if was.get(key) != now.get(key)} - left
+        if changed:
+            raise Broken(f"under the brake shares of {sorted(changed)} change: {hub.world.braked}")
+        self._braked, self._braked_routes = (desired, routable), hub.routes
 
     def forget(self) -> None:
         """The controller starts again: whether it braked before is nothing that it must remember."""
-        self._braked = self._braked_shares = None
+        self._braked = self._braked_routes = None

@@ -120,3 +120,12 @@ def test_only_what_is_known_to_be_placed_is_taken_over() -> None:
     both = leadership.adopted(plan, later)
     assert {one.key[:2]: one.replicas for one in both.desired} == {("chat", "fra"): 3, ("chat", "par"): 2}
     assert leadership.adopted(both, later) is both
+
+
+def test_no_more_is_adopted_than_there_can_be() -> None:
+    """A member that says that it runs a million replicas would have them planned, and nothing else could be stopped."""
+    world = a_world("fra", models=(a_model("chat"),), policies=(a_policy("chat"),))
+    world = heard(world, a_report("fra", replicas=(replicas("chat", 1_000_000, 3),)))
+    assert [one.replicas for one in leadership.adopted(Plan(), world).target] == [8]
+    without = heard(world, a_report("fra", 2, pools=(), replicas=(replicas("chat", 3, 3),)))
+    assert [one.replicas for one in leadership.adopted(Plan(), without).target] == [3], "devices read none for a moment"

@@ -208,6 +208,16 @@ def test_an_absurd_row_leaves_the_last_good_count() -> None:
     assert [one.type for one in world.clusters["fra"].findings] == ["ImplausibleCell"]
 
 
+def test_an_absurd_row_of_which_nothing_was_known_counts_as_what_is_declared() -> None:
+    """After a restart of the controller the cluster's users would count as none, and what serves them would stop."""
+    world = a_world("fra")
+    document = a_cluster("fra", max_requests_per_second=80.0)
+    world = dataclasses.replace(world, documents=msgspec.structs.replace(world.documents, clusters=(document,)))
+    world = heard(world, counting("fra", 1, some_demand("chat", "Berlin", 1e9)), now_s=1.0)
+    assert rps(world) == 80
+    assert "ImplausibleCell" in [one.type for one in world.clusters["fra"].findings]
+
+
 def test_a_cluster_that_leaves_the_catalogue_takes_its_counts_along() -> None:
     """Users that nobody can count any more would be planned for until the next restart."""
     world = heard(a_world("fra", "iad"), counting("iad", 1, some_demand("chat", "Berlin", 10)), now_s=1.0)

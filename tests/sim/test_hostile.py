@@ -1,0 +1,94 @@
+"""An hour with a liar among the agents, and with every fault at once: the oracle objects to nothing, by seed.
+
+A seed that fails prints the line that makes it happen again; `python -m tests.sim --seeds 1000 --jobs 2` runs more.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from federation.wire import messages
+from tests.sim import __main__ as command
+from tests.sim import hostile, lies
+from tests.sim.hostile import HostileFleet, story
+from tests.sim.oracle import Broken
+
+QUICK = (5, 19)
+CHUNKS, PER_CHUNK = 10, 5
+"""Fifty seeds: two minutes of one core."""
+
+
+@pytest.mark.parametrize("seed", QUICK)
+async def test_an_hour_with_a_liar_breaks_nothing(seed: int, tmp_path: Path) -> None:
+    """Honest users would be stopped, or sent where they may not go, for what one member says."""
+    figures = await story(seed, tmp_path)
+    assert figures.seed == seed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+async def test_hours_with_liars_break_nothing(chunk: int, tmp_path: Path) -> None:
+    """As above, for every lie alone and for mixtures of them."""
+    for seed in range(100 + chunk * PER_CHUNK, 100 + (chunk + 1) * PER_CHUNK):
+        directory = tmp_path / str(seed)
+        directory.mkdir()
+        await story(seed, directory)
+
+
+@pytest.mark.parametrize("kind", sorted(lies.LIES))
+async def test_each_lie_is_told(kind: str, tmp_path: Path) -> None:
+    """A lie that changes nothing would be survived by any controller."""
+    fleet = HostileFleet(1, tmp_path, liar="iad")
+    report = await fleet._observed(fleet.agents["iad"])
+    replicas = (messages.ReplicaReport(model="chat", pool=report.pools[0].key, desired=1, ready=1),)
+    report = structs.replace(report, replicas=replicas)
+    said = {repr(lies.LIES[kind](report, fleet.chance)) for _ in range(20)}
+    assert said - {repr(report)}
+
+
+async def test_a_broken_rule_is_told_with_its_reproduction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure by night that nobody can make happen again is no failure that anybody mends."""
+    one = hostile.Story(3, tmp_path)
+
+    def send_berlin_away() -> None:
+        share: Any = SimpleNamespace(cluster="iad", share=1.0)
+        route: Any = SimpleNamespace(model="chat", cell="Berlin", now=(share,))
+        monkeypatch.setattr(one.fleet.hub, "routes", SimpleNamespace(routes=(route,)))
+        one.fleet.oracle._look_at_shares()
+
+    monkeypatch.setattr(one.fleet.oracle, "look", send_berlin_away)
+    with pytest.raises(Broken, match=r"Berlin is sent out of the EU(.|\n)*python -m tests\.sim --seed 3$"):
+        await one.tell()
+
+
+async def test_an_order_that_leaves_too_few_is_objected_to(tmp_path: Path) -> None:
+    """An oracle that takes everything would pass every controller."""
+    fleet = HostileFleet(5, tmp_path, liar="iad")
+    await fleet.start_controller()
+    await fleet.run(600, fleet.oracle.look)
+    serving = max(fleet.ready(), key=lambda name: fleet.ready()[name])
+    agent = fleet.agents[serving]
+    assert agent.carried is not None
+    none = tuple(structs.replace(one, replicas=0) for one in agent.carried.workloads)
+    with pytest.raises(Broken, match="cannot carry"):
+        newer = structs.replace(agent.carried, generation=agent.carried.generation + 1, workloads=none)
+        await fleet._carry_out(agent, newer)
+    await fleet.stop_controller()
+
+
+def test_the_command_fails_where_a_story_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CI would pass over what was found."""
+    well = hostile.Figures(seed=1, took_s=0.5, stops=2, braked_s=3, refused=4, said="")
+    monkeypatch.setattr(command, "run", lambda seed: (well, "") if seed == 7 else (None, "Berlin is sent away"))
+    monkeypatch.setattr("sys.argv", ["sim", "--seeds", "2", "--first", "7"])
+    assert command.main() == 1
+    assert "reproduce: python -m tests.sim --seed 8" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["sim", "--seed", "7"])
+    assert command.main() == 0
