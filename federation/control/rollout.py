@@ -164,7 +164,9 @@ class _Walk:
             pool, shape = self._fit(key)
             room = 0
             if pool is not None and shape is not None:
-                room = max(0, (pool.devices - self._devices_taken(cluster, pool_key)) // shape.devices)
+                # What is ready there beyond what was told holds its devices, and is what is to be there.
+                own = max(0, self.s.ready.get(key, 0) - self.desired.get(key, 0)) * shape.devices
+                room = max(0, (pool.devices - self._devices_taken(cluster, pool_key) + own) // shape.devices)
                 most = self.room.get((model, pool.name))
                 room = room if most is None else max(0, min(room, most - self.desired.get(key, 0)))
             if key in self.s.most:

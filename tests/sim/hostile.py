@@ -21,13 +21,14 @@ from federation.state.reduce import BrokerFound, BrokerLost
 from federation.wire import messages, topics
 from tests.builders import PLACES
 from tests.sim.fleet import DEVICES, REPORT_S, SimAgent, SimFleet, Weather
-from tests.sim.lies import KINDS, LIES, TWO_AGENTS
+from tests.sim.lies import COSTLY, KINDS, LIES, TWO_AGENTS
 from tests.sim.oracle import Broken, Oracle
 
 WARMUP_S = 60.0
 TOLERATION_S = 120.0
 START_S, STORY_S, QUIET_S = 600.0, 3600.0, 1800.0
 YEAR_S = 365.25 * 86400.0
+COSTLY_S = 120.0
 WHOLE = 0.99
 MOST_RPS = 80.0
 """What each front door counts at most, as declared: what a lie that lasts is believed to the end."""
@@ -227,7 +228,7 @@ class Story:
         await self._quiet()
 
     def _turn_the_liar(self) -> None:
-        self.fleet.lies = tuple(kind for kind in self.kinds if self.chance.random() < 0.7)
+        self.fleet.lies = tuple(k for k in self.kinds if self.chance.random() < (0.15 if k == COSTLY else 0.7))
 
     async def _run(self, seconds: float) -> None:
         """Let time pass, and end what is to end meanwhile."""
@@ -336,7 +337,9 @@ class Story:
             fleet.agents[name].clock.skew_s = 0.0
             await fleet.heal(name)
         self.did.append(f"{fleet.clock.now_s:7.0f} quiet; the liar says {fleet.lies}")
-        await self._run(QUIET_S)
+        await self._run(COSTLY_S)
+        fleet.lies = tuple(kind for kind in self.kinds if kind != COSTLY)
+        await self._run(QUIET_S - COSTLY_S)
         hub = fleet.hub
         for name in self.honest:
             state = hub.world.clusters[name]

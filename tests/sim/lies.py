@@ -125,6 +125,8 @@ LIES: Mapping[str, Lie] = {
     "strings at their bounds": _strings,
     "beyond the wire's bounds": _beyond,
 }
+COSTLY = "500 ghost cells"
+"""Told more seldom: each of its seconds costs as many of the machine's as a hundred of another's."""
 TWO_AGENTS = "two agents under one name"
 """Not a change of a report: a second agent that reports the same cluster beside the first, and obeys nothing."""
 KINDS = (*LIES, TWO_AGENTS)

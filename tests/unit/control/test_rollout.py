@@ -324,3 +324,9 @@ def test_what_is_ready_in_a_held_cluster_goes_only_when_others_carry_all_that_us
     assert step({IAD: 2}, running, running, problem=problem) == running
     enough = {FRA: 2, IAD: 4}
     assert step({IAD: 4}, enough, enough, problem=problem)[FRA] == 0
+
+
+def test_what_is_ready_beyond_what_was_told_does_not_keep_the_place_from_itself() -> None:
+    """The plan would count on replicas that nobody sends requests to, and wait for ever for the devices they hold."""
+    assert step({FRA: 4}, {FRA: 0}, {FRA: 4}, problem=a_problem(devices=4)) == {FRA: 4}
+    assert step({FRA: 3}, {FRA: 1}, {FRA: 3}, problem=a_problem(devices=4)) == {FRA: 3}
