@@ -168,8 +168,9 @@ def explained(
 ) -> tuple[messages.Desired, tuple[messages.Condition, ...]]:
     """The order without what it does not explain: a workload that is to lose ready replicas names why.
 
-    Such a workload stays as it was ordered `before`, or is left alone where that is not known; each is told. What
-    somebody, or an autoscaler, added to what was ordered is no part of it and goes without a reason.
+    Without a reason such a workload stays as it was ordered `before`, or is left alone where that is not known. Where
+    the reason is that its replicas were not ready, those that are ready here stay. Each is told. What somebody, or an
+    autoscaler, added to what was ordered is no part of it and goes without a reason.
 
     Args: before: what is carried out now. replicas: what is there.
     """
@@ -181,12 +182,15 @@ def explained(
         key = (one.model, one.pool)
         old = known.get(key)
         serving = min(ready.get(key, 0), old.replicas if old is not None else ready.get(key, 0))
-        if one.stop_reason or one.replicas >= serving:
+        if one.replicas >= serving or one.stop_reason not in ("", messages.NOT_READY):
             kept.append(one)
             continue
-        if old is not None:
-            kept.append(old)
-        text = f"{one.replicas} replicas ordered where {serving} are ready, and no reason given: none is stopped"
+        if one.stop_reason:
+            kept.append(msgspec.structs.replace(one, replicas=serving))
+            text = f"{one.replicas} replicas ordered, as the others were not ready: {serving} are ready here and stay"
+        else:
+            kept += [old] if old is not None else []
+            text = f"{one.replicas} replicas ordered where {serving} are ready, and no reason given: none is stopped"
         told.append(
             messages.Condition(type="StopNotExplained", object=f"model/{one.model} on {one.pool.text}", message=text)
         )

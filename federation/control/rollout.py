@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from federation.state.world import PlacementKey
-from federation.wire.messages import PoolKey
+from federation.wire.messages import NOT_READY, PoolKey
 from placement import model as engine
 
 WITHDRAWN = "the model is withdrawn"
@@ -43,8 +43,9 @@ class Situation:
         per second that are or may still be there. heard: clusters that can be told something. weighed: clusters of
         which a plan has been made since they were last heard anew; what runs in one that has just come back is stopped
         by no older plan. problem: models, pools and clusters; a model it does not know is withdrawn. most: where
-        replicas did not become ready before, how many may be told. stuck: where a new version waits for a device that
-        replicas of the one before hold.
+        replicas did not become ready before, how many may be told. kept: what agents kept beyond what they were told,
+        as it was given up as not ready and is ready: counts that are there to be lowered. stuck: where a new version
+        waits for a device that replicas of the one before hold.
     """
 
     problem: engine.Problem
@@ -57,6 +58,7 @@ class Situation:
     weighed: frozenset[str]
     postponed: frozenset[PlacementKey]
     most: Mapping[PlacementKey, int] = field(default_factory=dict)
+    kept: Mapping[PlacementKey, int] = field(default_factory=dict)
     stuck: frozenset[PlacementKey] = frozenset()
 
 
@@ -142,15 +144,15 @@ class _Walk:
         self.pools = {(pool.cluster, _key(pool)): pool for pool in situation.problem.pools}
         self.regions = {cluster.name: cluster.region for cluster in situation.problem.clusters}
         self.room = {(one.model, one.pool): one.replicas for one in situation.problem.room}
-        self.before = dict(situation.desired)
-        self.desired = dict(situation.desired)
+        self.before = {**situation.desired, **situation.kept}
+        self.desired = dict(self.before)
         self.stops: dict[PlacementKey, str] = {}
         self.limits = _limits(situation.problem)
         self.held = {one.name for one in situation.problem.clusters if one.intake is engine.Intake.HELD}
         self.asked_rps: dict[str, float] = defaultdict(float)
         for demand in situation.problem.demands:
             self.asked_rps[demand.model] += demand.requests_per_second
-        keys = situation.target.keys() | situation.desired.keys()
+        keys = situation.target.keys() | self.before.keys()
         self.keys = [key for key in sorted(keys) if key[1] in situation.heard]
 
     def start(self) -> list[str]:
@@ -253,7 +255,7 @@ class _Walk:
         if key[0] not in self.models:
             self.stops[key] = WITHDRAWN
         elif not was_ready:
-            self.stops.setdefault(key, "it was not ready")
+            self.stops.setdefault(key, NOT_READY)
         else:
             places = sorted({one[1] for one in left if left[one] > 0})
             named = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")

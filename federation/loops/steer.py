@@ -24,6 +24,7 @@ from federation.policy.documents import Traffic
 from federation.state.phases import Phase
 from federation.state.reduce import Note, SetbacksSeen
 from federation.state.world import PlacementKey, World
+from federation.wire.messages import NOT_READY
 from placement import model as engine
 
 log = structlog.get_logger("steer")
@@ -145,6 +146,7 @@ class Steer:
                 weighed=frozenset(n for n, state in world.clusters.items() if state.since_s <= planned_s),
                 postponed=postponed,
                 most=setbacks.limits(world.setbacks, now_s),
+                kept=kept_by_agents(world, plan, hub.epoch),
                 stuck=versions.stuck(world),
             )
         )
@@ -394,6 +396,23 @@ def servable(world: World, formulated: Formulated, plan: Plan) -> dict[tuple[str
         if world.is_routable(key[1])
     }
     return formulated.theirs(usable)
+
+
+def kept_by_agents(world: World, plan: Plan, epoch: int) -> dict[PlacementKey, int]:
+    """Replicas where an agent did not do all of the newest order, and more is ready than was given up as not ready."""
+    denied = {
+        name
+        for name, state in world.clusters.items()
+        if state.ack is not None
+        and not state.ack.ok
+        and (state.ack.epoch, state.ack.generation) == (epoch, plan.generations.get(name))
+    }
+    ready = world.ready_replicas()
+    return {
+        one.key: ready[one.key]
+        for one in plan.desired
+        if one.cluster in denied and one.stop_reason == NOT_READY and ready.get(one.key, 0) > one.replicas
+    }
 
 
 def forget_gone(

@@ -242,6 +242,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """Unix seconds of the agent's clock when it made the report: nothing is ordered by it, its skew is told."""
 
 
+NOT_READY = "it was not ready"
+"""The stop reason of replicas that serve nobody: it stops none that the agent sees ready."""
+
+
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """Typed intent for one model in one pool. `replicas: 0` asks for deletion; a workload not named is left alone."""
 
@@ -265,7 +269,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     self_heal: bool = True
     """Whether the agent puts right what somebody changed behind its back; else it only tells."""
     stop_reason: Annotated[str, Meta(max_length=300)] = ""
-    """Where fewer replicas are wanted than before: the replacement that was seen ready, or the person who asked."""
+    """Where fewer replicas are wanted than before: the replacement that was seen ready, the person who asked, or
+    `NOT_READY`."""
 
 
 class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired"):

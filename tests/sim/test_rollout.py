@@ -9,10 +9,11 @@ import pytest
 from msgspec import structs
 
 from federation.control import rollout
+from federation.wire import messages
 from placement import model as words
 from tests.builders import L4
 from tests.sim.engine import Engine
-from tests.sim.fleet import SimFleet
+from tests.sim.fleet import SimAgent, SimFleet
 
 FIRST, OTHER = "iad", "nrt"
 
@@ -85,4 +86,47 @@ async def test_a_step_goes_by_the_marks_of_the_plan_that_it_carries_out(
     fleet.hub.planned_s, fleet.hub.postponed = float("-inf"), frozenset()
     await fleet.steer.once("test")
     assert [(one.weighed, one.postponed) for one in seen] == [(frozenset(), frozenset())]
+    await fleet.stop_controller()
+
+
+class Late(SimFleet):
+    """One cluster's reports may say that nothing is ready there, as reports do that are older than what is."""
+
+    late = ""
+
+    async def _observed(self, agent: SimAgent) -> messages.Report:
+        report = await super()._observed(agent)
+        if agent.name != self.late:
+            return report
+        rows = tuple(structs.replace(one, ready=0) for one in report.replicas)
+        return structs.replace(report, replicas=rows)
+
+
+async def test_what_is_ready_after_all_is_stopped_for_a_reason_that_holds_or_not_at_all(tmp_path: Path) -> None:
+    """Replicas that serve would be stopped by older knowledge; or agent and controller would disagree for ever."""
+    fleet = Late(7, tmp_path)
+    await fleet.start_controller()
+    await fleet.run(600, fleet.check)
+    before = fleet.ready()
+    dear = max(("fra-1", "fra-2", "par"), key=lambda name: before[name])
+    assert before[dear] > 0
+    fleet.late = dear
+    fleet.resize(dear, 8, 30.0)
+    ordered: set[str] = set()
+
+    def watch() -> None:
+        fleet.check()
+        ordered.update(one.stop_reason for one in fleet.hub.plan.desired if one.cluster == dear)
+        if messages.NOT_READY in ordered and fleet.late:
+            assert fleet.ready()[dear] == before[dear], f"{before}, {fleet.ready()}"
+
+    await fleet.run(90, watch)
+    assert messages.NOT_READY in ordered, "the case is the one that is meant"
+    assert fleet.ready()[dear] == before[dear], "those that are ready stay"
+    fleet.late = ""
+    await fleet.run(600, watch)
+    assert fleet.ready() == fleet.wanted(), "it ends where the plan wants it"
+    acks = {name: state.ack for name, state in fleet.hub.world.clusters.items()}
+    assert all(ack is not None and ack.ok for ack in acks.values()), acks
+    assert any("serve instead" in one for one in ordered), ordered
     await fleet.stop_controller()

@@ -95,6 +95,11 @@ def ready(count: int) -> tuple[messages.ReplicaReport, ...]:
         (3, 1, 1, "", False, [1, 1]),  # nothing ready is lost
         (3, 5, 3, "", False, [3, 1]),  # somebody scaled it up: that is drift and no order
         (3, 3, 4, "", False, [4, 1]),
+        (3, 3, 1, messages.NOT_READY, True, [3, 1]),  # the controller's knowledge is older
+        (3, 2, 0, messages.NOT_READY, True, [2, 1]),  # the one that is not ready goes
+        (None, 2, 0, messages.NOT_READY, True, [2, 1]),
+        (3, 1, 1, messages.NOT_READY, False, [1, 1]),
+        (3, 5, 3, messages.NOT_READY, False, [3, 1]),
     ],
 )
 def test_ready_replicas_are_stopped_for_a_reason_or_not_at_all(

@@ -301,6 +301,27 @@ def test_every_stop_names_what_serves_instead() -> None:
     assert rollout.next_step(situation).stops == {FRA: "1 ready in iad serve instead"}
 
 
+def test_what_an_agent_kept_as_it_is_ready_is_lowered_for_a_reason_or_stays() -> None:
+    """An agent and its controller would hold to two counts for ever, and devices would serve nobody."""
+    situation = rollout.Situation(
+        problem=a_problem(),
+        target={FRA: 1, IAD: 2},
+        desired={FRA: 1, IAD: 2},
+        ready={FRA: 3, IAD: 2},
+        trusted={FRA: 3, IAD: 2},
+        load_rps={},
+        heard=frozenset(("fra", "iad")),
+        weighed=frozenset(("fra", "iad")),
+        postponed=frozenset(),
+        kept={FRA: 3},
+    )
+    step = rollout.next_step(situation)
+    assert step.desired == {FRA: 1, IAD: 2}
+    assert step.stops == {FRA: "3 ready in fra, iad serve instead"}
+    busy = replace(situation, load_rps={("chat", "fra"): 25.0})
+    assert rollout.next_step(busy).desired == {FRA: 3, IAD: 2}, "users are on them"
+
+
 def test_floors_bind_what_runs_whatever_the_target_holds_of_them() -> None:
     """A plan that is short of devices would take away what is there."""
     problem = a_problem(min_replicas=3)
