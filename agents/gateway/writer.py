@@ -91,6 +91,8 @@ class Writer:
         except (ApiError, msgspec.MsgspecError) as error:
             self.failed = {"traffic": f"what is there cannot be read: {error}"}
             return
+        ordered = {(self._path(kind), name) for kind, name in kept}
+        self._keeper.forget(lambda path, body: (path, body["metadata"]["name"]) not in ordered)
         for kind, body in wanted.objects:
             heal = body["metadata"]["labels"][names.MODEL_LABEL] not in left
             await self._guarded(self._settle(kind, body, live, heal=heal), (kind, body["metadata"]["name"]))
@@ -133,17 +135,16 @@ class Writer:
 
     async def _settle(self, kind: objects.Kind, body: dict[str, Any], live: Live, *, heal: bool) -> None:
         name, path = body["metadata"]["name"], self._path(kind)
-        there = live.get((path, name))
         main = {key: value for key, value in body.items() if key != "status"}
         try:
-            await self._keeper.settle(path, main, there, heal=heal)
+            await self._keeper.settle(path, main, live, heal=heal)
         except ApiError as error:
             # A ServiceImport may be that of an installed implementation of multi-cluster Services: it is left to it.
             if error.status != 409 or kind != objects.IMPORT:
                 raise
         if "status" in body:
             head = {key: main[key] for key in ("apiVersion", "kind")} | {"metadata": {"name": name}}
-            await self._keeper.settle(path, {**head, "status": body["status"]}, there, heal=heal, part="status")
+            await self._keeper.settle(path, {**head, "status": body["status"]}, live, heal=heal, part="status")
         self._held.add((kind, name))
 
     async def _delete(self, kind: objects.Kind, name: str, live: Live) -> None:
@@ -152,7 +153,6 @@ class Writer:
         if there is not None:
             self._deleted += 1
             await self._api.delete(f"{path}/{name}", there["metadata"]["uid"])
-        self._keeper.forget(path, name)
         self._held.discard((kind, name))
 
     def _path(self, kind: objects.Kind) -> str:

@@ -7,7 +7,7 @@ our labels and a plan that is not newer than the accepted one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -75,6 +75,8 @@ class Carrier:
             return (Trouble(subject="cluster", conflict=False, message=f"what is there cannot be read: {error}"),)
         troubles: list[Trouble] = []
         needed = {one.model for one in desired.workloads if one.replicas}
+        instances = {names.instance_name(one.model, one.pool) for one in desired.workloads if one.replicas}
+        self._keeper.forget(lambda _, body: not _is_ordered(body, needed, instances))
         for workload in desired.workloads:
             subject = f"{workload.model} on {workload.pool.text}"
             try:
@@ -144,7 +146,7 @@ class Carrier:
         kind, name = one["kind"], one["metadata"]["name"]
         path = self._path(kind)
         try:
-            await self._keeper.settle(path, one, live.get((path, name)), heal=heal)
+            await self._keeper.settle(path, one, live, heal=heal)
         except ApiError as error:
             if error.status == 404 and kind == "VerticalPodAutoscaler":
                 return  # a cluster without them does without
@@ -179,8 +181,13 @@ class Carrier:
                     await self._api.delete(f"{path}/{name}", metadata["uid"])
                 except ApiError as error:
                     raise ApiError(error.status, f"{kind}: {error.message}", error.reason) from error
-            self._keeper.forget(path, name)
             del live[path, name]
+
+
+def _is_ordered(body: Object, models: Collection[str], instances: Collection[str]) -> bool:
+    labels = body["metadata"]["labels"]
+    instance = labels.get(names.INSTANCE_LABEL)
+    return instance in instances if instance is not None else labels[names.MODEL_LABEL] in models
 
 
 def _of(live: Live, path: str, label: str, value: str) -> list[str]:

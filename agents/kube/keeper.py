@@ -8,7 +8,7 @@ objects that bear our labels, against managers that do not insist.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -112,21 +112,20 @@ class Keeper:
         # Objects of a list do not say their kind.
         return {(path, one["metadata"]["name"]): {**one, "apiVersion": version, "kind": kind} for one in items}
 
-    def forget(self, path: str, name: str) -> None:
-        """It is to be there no more."""
-        for key in [one for one in self._kept if one[:2] == (path, name)]:
-            del self._kept[key]
+    def forget(self, is_over: Callable[[str, Object], bool]) -> None:
+        """Believe nothing of objects that are ordered no more. Args: is_over: of collection's path and body."""
+        self._kept = {key: one for key, one in self._kept.items() if not is_over(key[0], one.body)}
 
-    async def settle(self, path: str, body: Object, live: Object | None, *, heal: bool, part: str = "") -> None:
+    async def settle(self, path: str, body: Object, there: Live, *, heal: bool, part: str = "") -> None:
         """Make one object say `body`, which is all that is done where it does.
 
-        Args: path: of the collection. live: it as it is, None where it is not there. heal: whether what somebody
-            changed is put right. part: a subresource, as `status`.
+        Args: path: of the collection. there: what is there, kept true of what is applied: an object may be settled
+            twice between two looks. heal: whether what somebody changed is put right. part: a subresource, as `status`.
         Raises: ApiError: 409 where a manager that insists holds a field; msgspec.MsgspecError.
         """
         name = body["metadata"]["name"]
         key = (path, name, part)
-        before = self._kept.get(key)
+        before, live = self._kept.get(key), there.get((path, name))
         if live is not None and live["metadata"].get("deletionTimestamp"):
             waits = ", ".join(live["metadata"].get("finalizers") or ()) or "its pods"
             raise ApiError(0, f"it is being deleted and waits for {waits}; it is made again once it is gone")
@@ -156,6 +155,7 @@ class Keeper:
                 drifted = True
                 who = ", ".join(sorted({one.manager for one in holders}))
                 said = f"{', '.join(one.field for one in holders[:SHOWN_FIELDS])} changed by {who}"
+        there[path, name] = stored
         self._kept[key] = _Kept(body, drift.shown(stored, body))
         if drifted:
             self._mends.setdefault(key, deque(maxlen=MOST_MENDS)).append(self._clock.monotonic_s())
