@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 import structlog
@@ -184,7 +185,7 @@ class Carrier:
             del live[path, name]
 
 
-def _is_ordered(body: Object, models: Collection[str], instances: Collection[str]) -> bool:
+def _is_ordered(body: Mapping[str, Any], models: Collection[str], instances: Collection[str]) -> bool:
     labels = body["metadata"]["labels"]
     instance = labels.get(names.INSTANCE_LABEL)
     return instance in instances if instance is not None else labels[names.MODEL_LABEL] in models
