@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from federation.policy.documents import Model
-from federation.state.world import PlacementKey
+from federation.state.world import Known, PlacementKey
 from federation.wire.messages import PoolKey
 
 
@@ -169,6 +169,8 @@ class Plan:
     """Models whose newest document is not settled."""
     forced: tuple[Forced, ...] = ()
     """Harmful changes that people ordered and that are not carried out yet."""
+    known: Mapping[str, Known] = field(default_factory=dict)
+    """Cluster -> what its front door is known to count, `since_s` in Unix seconds of the controller's clock."""
 
     def desired_by_key(self) -> dict[PlacementKey, int]:
         """Desired counts; zeros included."""

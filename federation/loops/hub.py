@@ -22,7 +22,7 @@ from federation.control.plan import Plan, Routes
 from federation.control.problem import Formulated, formulate
 from federation.metrics import Metrics
 from federation.state.reduce import Event, Heard, Note, reduce
-from federation.state.world import PlacementKey, World
+from federation.state.world import Known, PlacementKey, World
 from federation.traffic.snapshot import Index, RouteSnapshot
 from federation.traffic.status import GatewayStatus
 from federation.traffic.table import Tables
@@ -97,7 +97,11 @@ class Hub:
         metrics: Metrics,
         controller: str = "",
     ) -> None:
-        self.world = replace(world, relied_on=relied_on(plan, routes))
+        ahead_s = clock.wall_s() - clock.monotonic_s()
+        known = {
+            name: replace(one, since_s=min(world.started_s, one.since_s - ahead_s)) for name, one in plan.known.items()
+        }
+        self.world = replace(world, relied_on=relied_on(plan, routes), known=known)
         self.plan = plan
         self.routes = routes
         self.epoch = epoch
@@ -254,6 +258,16 @@ class Hub:
             now_s=now_s,
             aside=self.aside if aside is None else aside,
         )
+
+    def known(self) -> Mapping[str, Known]:
+        """Cluster -> what its front door is known to count, by this start or an earlier one, for a plan to remember."""
+        ahead_s = self.clock.wall_s() - self.clock.monotonic_s()
+        levels = {name: state.level for name, state in self.world.clusters.items()}
+        return {
+            name: replace(level.known, since_s=level.known.since_s + ahead_s)
+            for name, level in sorted(levels.items())
+            if level is not None
+        }
 
     def demand_rps(self) -> Mapping[tuple[str, str], float]:
         """(model, cell) -> requests per second, as last counted."""

@@ -273,6 +273,7 @@ class Steer:
             settled=advanced.settled,
             versions=advanced.versions,
             forced=forced,
+            known=hub.known(),
         )
         try:
             await self._store.commit(following, routes)

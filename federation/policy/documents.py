@@ -408,7 +408,10 @@ class ClusterSpec(Base, frozen=True, kw_only=True):
     egress_usd_per_gib: Annotated[NonNegative, Meta(description="price of what is sent to users from here")] = 0.0
     accelerators: Annotated[tuple[AcceleratorPool, ...], Meta(max_length=512)] = ()
     max_requests_per_second: Annotated[
-        Positive | None, Meta(description="the most that its front door counts; more is not believed")
+        Positive | None,
+        Meta(
+            description="the most that its front door counts; more is not believed; up to it nobody need confirm growth"
+        ),
     ] = None
     gateway: Annotated[
         Gateway | None, Meta(description="its front door; without one other clusters' gateways send nothing there")

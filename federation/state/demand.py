@@ -4,9 +4,8 @@
   can erase or replace what another counted.
 * Where a cell is (its country) is what most front doors that name it say; where they are even, what was said first.
   A count that comes with another place is left out and told, so a minority can never lift a residency rule.
-* What one front door counts all together is bounded (`maxRequestsPerSecond` of its Cluster document, or a constant).
-  More than a few times what it was known to count waits, and is believed step by step as it lasts. What is over the
-  bound is taken off the rows that grew most.
+* What one front door counts all together is bounded by what was declared, known or confirmed of it (`state/levels.py`).
+  What is over the bound is taken off the rows that grew most.
 * A cell that a front door names no more in a report that counts others is gone at once. A front door that counts
   nothing at all, or is silent, has said nothing: its counts stand for `Timing.count_stands_s`, then halve each
   `lasting_s`, and end after ten halvings; not while the brake is on or the controller is deaf. Users who come in at
@@ -18,26 +17,16 @@ Pure. What a report does not change is shared with the world before it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import msgspec
 from immutables import MapMutation
 
-from federation.state import plausible
+from federation.state import levels, plausible
 from federation.state.phases import Phase
 from federation.state.world import CellDemand, ClusterState, Level, World
 from federation.wire import messages
 
-MOST_RPS = 1_000_000.0
-"""Of one front door, where the catalogue declares nothing."""
-LEVEL_FACTOR = 4.0
-"""A front door is believed to count so many times what it was known to count; again so many when that has lasted."""
-FLEET_SHARE = 0.25
-"""Or this part more of what all others count together."""
-NEWCOMER_SHARE = 1.0
-"""The same of a front door that was not heard before: its users were there, and too few replicas would be kept."""
-LEAST_RPS = 20.0
-"""Or so much."""
 HALVINGS = 10
 """After these a count is gone."""
 MAX_CELLS = 20_000
@@ -45,68 +34,82 @@ PLACE_KM = 100.0
 """Two who say that a cell is no further apart mean the same place."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """What of a front door's counts is believed, what it claims where that is more, its level, and what was found."""
+
+    rows: tuple[messages.DemandSample, ...]
+    held: tuple[messages.DemandSample, ...] = ()
+    level: Level | None
+    found: tuple[messages.Condition, ...] = ()
+
+
 def admit(
     world: World, state: ClusterState, rows: tuple[messages.DemandSample, ...], now_s: float, *, is_memory: bool = False
-) -> tuple[tuple[messages.DemandSample, ...], Level | None, tuple[messages.Condition, ...]]:
-    """What of a cluster's counts is believed, its level after them, and what was found.
+) -> Admitted:
+    """What of a cluster's counts is believed.
 
     Args: is_memory: the rows are the broker's memory, from before anything was heard.
     """
     if not rows:
-        return rows, state.level, ()
+        return Admitted(rows=rows, level=state.level)
     found: list[messages.Condition] = []
-    document = plausible.document_of(world, state.name)
-    declared = document.spec.max_requests_per_second if document is not None else None
-    placed = _placed(world, state, rows, declared, found)
+    placed = _placed(world, state, rows, found)
     total = sum(row.requests_per_second for row in placed)
-    most = declared if declared is not None else MOST_RPS
-    level, ceiling = _level(world, state, total, now_s, is_memory=is_memory)
-    if total > min(most, ceiling):
-        if ceiling < most:
-            kind, why = (
-                "DemandDoubted",
-                "jumped: more is believed as it lasts; declare `maxRequestsPerSecond` to bound it",
-            )
-        else:
-            kind, why = "ImplausibleDemand", f"is more than {most:g}, which is the bound"
-        ceiling = min(most, ceiling)
-        text = f"{total:.6g} requests per second all together {why}: {ceiling:.6g} are believed"
-        found.append(messages.Condition(type=kind, object="demand", message=text))
-        placed, total = _levelled(placed, state.counted, ceiling), ceiling
-    if not level.is_doubted and level.rps == 0.0:
-        level = replace(level, rps=total)
-    return placed, level, tuple(found)
+    believed = levels.believe(world, state, total, now_s, is_memory=is_memory)
+    text = _told(state, total, believed)
+    if text is not None:
+        found.append(messages.Condition(type=text[0], object="demand", message=text[1]))
+    if total <= believed.rps:
+        return Admitted(rows=placed, level=believed.level, found=tuple(found))
+    admitted = _levelled(placed, state.counted, believed.rps)
+    return Admitted(rows=admitted, held=placed, level=believed.level, found=tuple(found))
 
 
-def _level(world: World, state: ClusterState, total: float, now_s: float, *, is_memory: bool) -> tuple[Level, float]:
-    """The level that a total is held against, and the most that is believed."""
-    level, lasting_s = state.level, world.timing.lasting_s
-    if level is None:
-        is_start = is_memory or now_s - world.started_s <= world.timing.stale_after_s
-        if is_start:
-            return Level(rps=min(total, MOST_RPS), since_s=now_s), float(
-                "inf"
-            )  # nothing is known yet to hold it against
-        level = Level(rps=0.0, since_s=now_s)
-    last = sum(row.requests_per_second for row in state.counted)
-    if not level.is_doubted and now_s - level.since_s >= lasting_s:
-        level = Level(rps=last or level.rps, since_s=now_s)
-    ceiling = max(LEVEL_FACTOR * level.rps, LEAST_RPS)
-    if total > ceiling:
-        share = NEWCOMER_SHARE if state.level is None else FLEET_SHARE
-        ceiling = max(ceiling, level.rps + share * _others_rps(world, state.name))
-    if total <= ceiling:
-        return (replace(level, is_doubted=False) if level.is_doubted else level), ceiling
-    held = level.rps or ceiling
-    if not level.is_doubted:
-        return replace(level, rps=held, since_s=now_s, is_doubted=True), held
-    if now_s - level.since_s >= lasting_s:
-        return Level(rps=ceiling, since_s=now_s, is_doubted=total > LEVEL_FACTOR * ceiling), ceiling
-    return level, held
+def _told(state: ClusterState, total: float, believed: levels.Believed) -> tuple[str, str] | None:
+    """Kind and text of the condition of a front door that grew, or of which not all is believed."""
+    known_rps = max(believed.level.known.rps, levels.LEAST_RPS)
+    text = f"{total:.6g} requests per second all together, {total / known_rps:.3g} times what was known"
+    confirm = f'`isochrone confirm {state.name} --reason "…"`'
+    if total > believed.most_rps and believed.rps >= believed.most_rps:
+        most = f"{believed.most_rps:g}, which is the bound: {believed.rps:.6g} are believed"
+        return "ImplausibleDemand", f"{total:.6g} requests per second all together is more than {most}"
+    if total > believed.by_lasting_rps and believed.rps >= believed.by_lasting_rps:
+        return "DemandDoubted", f"{text}: {believed.rps:.6g} are believed, and no more until {confirm}"
+    if total > believed.rps:
+        return "DemandDoubted", f"{text}: {believed.rps:.6g} are believed, more as it lasts or at once by {confirm}"
+    if total > levels.STEP_FACTOR * known_rps:
+        return "DemandGrew", f"{text}: believed, as each step lasted; {confirm} makes it known"
+    return None
 
 
-def _others_rps(world: World, cluster: str) -> float:
-    return sum(state.level.rps for name, state in world.clusters.items() if name != cluster and state.level is not None)
+def unconfirmed(state: ClusterState) -> tuple[str, ...]:
+    """Models of which a front door claims to count more than is believed."""
+    counted = {(row.model, row.cell.name): row.requests_per_second for row in state.counted}
+    more = (row for row in state.held if row.requests_per_second > counted.get((row.model, row.cell.name), 0.0))
+    return tuple(sorted({row.model for row in more}))
+
+
+def confirmed(world: World, cluster: str, model: str, now_s: float) -> World:
+    """The world in which what a front door claims to count is believed, up to what is declared or can be.
+
+    Args: model: of this one alone; of all where none is named.
+    """
+    state = world.clusters[cluster]
+    if state.level is None:
+        return world
+    counted = {(row.model, row.cell.name): row for row in state.counted}
+    claimed = {(row.model, row.cell.name): row for row in state.held if model in ("", row.model)}
+    rows = tuple((counted | claimed).values())
+    if sum(row.requests_per_second for row in rows) > (most := levels.most_rps(world, cluster)):
+        rows = _levelled(rows, state.counted, most)
+    rps = sum(row.requests_per_second for row in rows)
+    is_doubted = sum(row.requests_per_second for row in state.held) > rps
+    level = levels.confirmed(rps, now_s, is_doubted=is_doubted)
+    findings = state.findings if is_doubted else tuple(one for one in state.findings if one.object != "demand")
+    known = replace(state, level=level, held=state.held if is_doubted else (), findings=findings)
+    following = replace(world, clusters={**world.clusters, cluster: known})
+    return count(following, state, rows, state.counted_s)
 
 
 def _levelled(
@@ -141,7 +144,6 @@ def _placed(
     world: World,
     state: ClusterState,
     rows: tuple[messages.DemandSample, ...],
-    declared_rps: float | None,
     found: list[messages.Condition],
 ) -> tuple[messages.DemandSample, ...]:
     """Rows whose cell is where it is believed to be, each (model, cell) once. Of an absurd one the last good count, or
@@ -155,12 +157,12 @@ def _placed(
         if why is None:
             why = verdicts[name] = _why_not_there(world, state.name, row.cell)
         key, believed = (row.model, name), row
-        if not why and not row.requests_per_second <= MOST_RPS:
+        if not why and not row.requests_per_second <= levels.MOST_RPS:
             refused = refused or (name, f"{row.requests_per_second:.6g} requests per second")
             good = next((one for one in state.counted if (one.model, one.cell.name) == key), None)
-            if good is None and declared_rps is None:
+            if good is None and not levels.is_declared(world, state.name):
                 continue
-            believed = good or msgspec.structs.replace(row, requests_per_second=declared_rps)
+            believed = good or msgspec.structs.replace(row, requests_per_second=levels.most_rps(world, state.name))
         elif why:
             refused = refused or (name, why)
             continue

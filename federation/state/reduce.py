@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from federation.policy.documents import Documents
-from federation.state import demand, plausible
+from federation.state import demand, levels, plausible
 from federation.state.phases import TABLE, Phase, Sign
 from federation.state.world import Brake, ClusterState, Cordon, Lent, OtherStart, Setbacks, World
 from federation.wire import messages
@@ -348,14 +348,17 @@ def _believed(
 ) -> tuple[ClusterState, messages.Report, tuple[Note, ...]]:
     """What of a report can be true, the state with what was found in it, and what is new of that."""
     examined = plausible.examine(world, state, report, now_s)
-    rows, level, found = demand.admit(world, state, report.demand, now_s, is_memory=is_memory)
-    findings = examined.findings + found
+    admitted = demand.admit(world, state, report.demand, now_s, is_memory=is_memory)
+    findings = examined.findings + admitted.found
     notes = tuple(
         _warn(one.type, f"cluster/{state.name}", f"{one.object} in {state.name}: {one.message}")
         for one in plausible.new_among(state.findings, findings)
     )
-    believed = examined.report if rows is report.demand else msgspec.structs.replace(examined.report, demand=rows)
-    return replace(state, findings=findings, doubts=examined.doubts, level=level), believed, notes
+    believed = examined.report
+    if admitted.rows is not report.demand:
+        believed = msgspec.structs.replace(believed, demand=admitted.rows)
+    judged = replace(state, findings=findings, doubts=examined.doubts, level=admitted.level, held=admitted.held)
+    return judged, believed, notes
 
 
 def _counted(world: World, before: ClusterState, raw: messages.Report, believed: messages.Report, at_s: float) -> World:
@@ -545,10 +548,15 @@ def _on_documents(world: World, event: DocumentsAccepted) -> Reduced:
     clusters = {}
     for document in event.documents.clusters:
         name = document.metadata.name
-        fresh = ClusterState(name=name, phase=Phase.UNKNOWN, since_s=event.now_s)
-        clusters[name] = world.clusters.get(name, fresh)
+        clusters[name] = world.clusters.get(name) or _unheard(world, name, event.now_s)
     following = replace(world, documents=event.documents, clusters=clusters)
     return Reduced(world=following, reroute=True, replan=True)
+
+
+def _unheard(world: World, name: str, now_s: float) -> ClusterState:
+    known = world.known.get(name)
+    level = levels.remembered(known) if known is not None else None
+    return ClusterState(name=name, phase=Phase.UNKNOWN, since_s=now_s, level=level)
 
 
 def _with_cluster(world: World, state: ClusterState) -> World:

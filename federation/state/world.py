@@ -123,6 +123,8 @@ class ClusterState:
     """What could not be believed of the newest report, or waits until it lasts."""
     doubts: Mapping[str, Doubt] = field(default_factory=dict)
     level: Level | None = None
+    held: tuple[messages.DemandSample, ...] = ()
+    """What its front door claims to count, as long as not all of that is believed."""
     counted: tuple[messages.DemandSample, ...] = ()
     """What its front door counted last, as far as it is believed."""
     counted_s: float = 0.0
@@ -158,15 +160,30 @@ class Doubt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
-    """What the front door of a cluster is known to count, all together: more than a few times that waits.
+class Known:
+    """What a front door was known to count, all together, for a whole day: the most that was believed of it.
 
-    `since_s`: when it was `rps`, or when more was first claimed if it `is_doubted`.
+    `peak_rps`: the most since `since_s`, when the day that runs began.
+    """
+
+    rps: float
+    peak_rps: float
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """What the front door of a cluster counts, all together, as far as it is believed: see `state/levels.py`.
+
+    `since_s`: when it was `rps`, or when more was first claimed if it `is_doubted`. `is_remembered`: it is of an
+    earlier start of the controller, and nothing has been heard since.
     """
 
     rps: float
     since_s: float
+    known: Known
     is_doubted: bool = False
+    is_remembered: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +263,8 @@ class Brake:
 class World:
     """All beliefs. `clusters` has all and only the clusters of the catalogue; `brake` says why moves are frozen.
 
-    `relied_on` are clusters that the placement or the routing of an earlier start counts on.
+    `relied_on` are clusters that the placement or the routing of an earlier start counts on, `known` is what it knew
+    that front doors count.
 
     `started_s` is when this controller last began to listen: silence before it proves nothing. `deaf` is true while the
     controller itself has no broker.
@@ -268,6 +286,7 @@ class World:
     deaf: bool = True
     brake: Brake | None = None
     relied_on: frozenset[str] = frozenset()
+    known: Mapping[str, Known] = field(default_factory=dict)
     setbacks: Setbacks = field(default_factory=Setbacks)
 
     @property

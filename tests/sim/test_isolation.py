@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec import structs
 
 from federation.adapters.solver import Answer
+from federation.state import levels
 from placement import model as words
 from tests.builders import L4, a_model, a_policy, some_demand
 from tests.sim.engine import Engine
@@ -119,6 +120,27 @@ async def test_a_member_that_lies_of_users_takes_nobodys_place(tmp_path: Path) -
     assert all(served(fleet, cell) > 0.99 for cell in USERS)
     assert {key[1] for key in fleet.hub.world.demand} == set(USERS)
     assert fleet.wanted() == before
+
+
+async def test_a_lie_that_lasts_is_not_believed_by_a_controller_that_starts(tmp_path: Path) -> None:
+    """A member that goes on lying would have everybody's capacity with the next restart."""
+    fleet = SimFleet(6, tmp_path)
+    await fleet.start_controller()
+    await fleet.run(SETTLE_S)
+    liar = fleet.agents["nrt"]
+    liar.cells = tuple(structs.replace(one, requests_per_second=1e6) for one in liar.cells)
+    most = 0.0
+
+    def look() -> None:
+        nonlocal most
+        most = max(most, sum(one.requests_per_second for one in fleet.hub.world.clusters["nrt"].counted))
+
+    await fleet.run(SETTLE_S, look)
+    await fleet.stop_controller()
+    await fleet.start_controller()
+    await fleet.run(SETTLE_S, look)
+    assert most <= levels.DAY_FACTOR * 30.0 + 1e-6, "sixteen times what was known"
+    assert "DemandDoubted" in {one.type for one in fleet.hub.world.clusters["nrt"].findings}
 
 
 async def test_a_member_that_lies_of_devices_draws_what_is_declared(tmp_path: Path) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
+import pytest
+
 from federation.aiokit.clock import Clock
 from federation.control.plan import Plan, Routes
 from federation.loops.hub import Hub
 from federation.metrics import Metrics
-from federation.state.world import Brake
-from tests.builders import a_model, a_policy, a_report, a_world, heard, replicas
+from federation.state.reduce import DocumentsAccepted
+from federation.state.world import Brake, Timing, World
+from tests.builders import a_model, a_policy, a_report, a_world, heard, replicas, some_demand
 
 
 def test_under_the_brake_nothing_is_adopted() -> None:
@@ -23,3 +27,26 @@ def test_under_the_brake_nothing_is_adopted() -> None:
     hub.world = world
     hub.adopt()
     assert [one.replicas for one in hub.plan.desired] == [3]
+
+
+def test_what_front_doors_are_known_to_count_outlives_the_process() -> None:
+    """Each start of a controller would believe whatever a lying member says first."""
+    before = Hub(
+        world=heard(
+            a_world("fra", now_s=5.0), a_report("fra", demand=(some_demand("chat", "Berlin", 30),)), now_s=10.0
+        ),
+        plan=Plan(),
+        routes=Routes(),
+        epoch=1,
+        clock=Clock(start_wall_s=1e6, speed=2.0),
+        metrics=Metrics(),
+    )
+    stored = msgspec.json.decode(msgspec.json.encode(replace(Plan(), known=before.known())), type=Plan)
+    assert stored.known["fra"].since_s == pytest.approx(1e6 + 10.0, abs=1e-3)
+    clock = Clock(start_wall_s=1e6 + 500.0, speed=2.0)
+    after = Hub(world=World(timing=Timing()), plan=stored, routes=Routes(), epoch=2, clock=clock, metrics=Metrics())
+    known = after.world.known["fra"]
+    assert (known.rps, known.peak_rps) == (30.0, 30.0)
+    assert known.since_s == pytest.approx(10.0 - 500.0, abs=1.0)
+    after.apply(DocumentsAccepted(documents=before.world.documents, now_s=clock.monotonic_s()))
+    assert after.known()["fra"].since_s == pytest.approx(1e6 + 10.0, abs=1.0), "a plan before it speaks keeps it"
