@@ -18,7 +18,8 @@ from federation.control.plan import Change
 from federation.loops.hub import Hub, Thought
 from federation.loops.policies import Desk, Kept, NeedsForce, Rejected
 from federation.loops.steer import changes_between
-from federation.state.reduce import CordonsSet, Note
+from federation.state.demand import unconfirmed
+from federation.state.reduce import Confirmed, CordonsSet, Note, waits
 from federation.state.world import Cordon
 from federation.traffic.snapshot import Index
 from placement import explain as reasons
@@ -214,6 +215,28 @@ class ControllerServices:
         """Take an operator's word back. Raises: Refused."""
         await self._set_cordon(cluster, None)
         self.hub.tell(Note(reason="Uncordoned", object=f"cluster/{cluster}", message=f"{cluster} takes load again"))
+
+    async def confirm(self, cluster: str, model: str, reason: str) -> None:
+        """Believe what a cluster claims and what waits: the word is in the audit, what it makes known in the next plan.
+
+        Args: model: of whose users alone it is; all that waits where it is empty. Raises: Refused.
+        """
+        world = self.hub.world
+        if not waits(world, cluster, model):
+            models = ", ".join(unconfirmed(world, cluster))
+            what = f"no demand for model {model}" if model else "nothing"
+            hint = (
+                f"demand for {models} waits"
+                if models
+                else "what is declared (devices, prices) is raised in its document"
+            )
+            raise Refused(409, "NothingWaits", f"{what} of {cluster} waits for confirmation", hint)
+        subject = f"cluster/{cluster}" + (f" model/{model}" if model else "")
+        try:
+            await self._store.keep_word("confirm", subject, reason, at_s=self.clock.wall_s(), actor="api")
+        except StoreError as error:
+            raise self._not_stored(error, f"{cluster} is believed no more than before") from error
+        self.hub.apply(Confirmed(cluster=cluster, model=model, reason=reason, now_s=self.clock.monotonic_s()))
 
     async def _set_cordon(self, cluster: str, cordon: Cordon | None) -> None:
         try:

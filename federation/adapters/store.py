@@ -296,6 +296,15 @@ class Store:
 
         await self._run(lambda: self._transact(write))
 
+    async def keep_word(self, action: str, subject: str, reason: str, *, at_s: float, actor: str) -> None:
+        """Keep in the audit what an operator said that is in force without being stored. Raises: StoreError."""
+
+        def write(book: Book) -> dict[str, int]:
+            self._audit(book, at_s, actor, action, subject, reason)
+            return {}
+
+        await self._run(lambda: self._transact(write))
+
     async def plans(self, limit: int) -> tuple[Plan, ...]:
         """The newest plans, newest first; those that are not what was written are left out, and told once."""
 

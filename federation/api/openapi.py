@@ -145,6 +145,14 @@ OPERATIONS = (
         answer=views.ClusterView,
         body="application/json",
     ),
+    Operation(
+        method="post",
+        path="/v1/clusters/{name}/confirm",
+        summary="Believe what it claims and what waits: of one model's users, or all",
+        answer=views.ClusterView,
+        query=("model",),
+        body="application/json",
+    ),
 )
 
 

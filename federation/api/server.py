@@ -64,6 +64,7 @@ class Services(Protocol):
     async def withdraw(self, name: str, actor: str, force: str = "") -> views.WithdrawnView: ...
     async def cordon(self, cluster: str, reason: str, *, drain: bool) -> None: ...
     async def uncordon(self, cluster: str) -> None: ...
+    async def confirm(self, cluster: str, model: str, reason: str) -> None: ...
 
 
 class InsecureListen(ValueError):
@@ -144,6 +145,7 @@ class _Api:
             web.get("/v1/explain/cell/{model}/{cell}", self._explain_cell),
             web.post("/v1/diff", self._diff),
             web.post("/v1/clusters/{name}/{action:cordon|drain|uncordon}", self._cordon),
+            web.post("/v1/clusters/{name}/confirm", self._confirm),
             web.get("/v1/stream", self._stream),
             web.get("/", self._page),
             web.get("/{file:index.html|app.js|app.css|favicon.svg}", self._page),
@@ -313,6 +315,12 @@ class _Api:
             await self._services.uncordon(name)
         else:
             await self._services.cordon(name, await _reason(request), drain=action == "drain")
+        return answer(_named("cluster", name, self._drawn().clusters))
+
+    async def _confirm(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        _named("cluster", name, self._drawn().clusters)
+        await self._services.confirm(name, request.query.get("model", ""), await _reason(request))
         return answer(_named("cluster", name, self._drawn().clusters))
 
     # ---- the browser

@@ -1,4 +1,4 @@
-"""Commands that change something, or say what would change: diff, apply, lint, cordon, drain, uncordon."""
+"""Commands that change something, or say what would change: diff, apply, lint, cordon, drain, uncordon, confirm."""
 
 from __future__ import annotations
 
@@ -191,9 +191,9 @@ def lint(ctx: click.Context, files: tuple[str, ...], output: str) -> None:
     ctx.exit(1 if problems else 0)
 
 
-def _order(ctx: click.Context, cluster: str, action: str, reason: str) -> None:
+def _order(ctx: click.Context, cluster: str, action: str, reason: str, **query: str | None) -> None:
     body = json.dumps({"reason": reason}).encode()
-    connect(ctx).post(f"/v1/clusters/{cluster}/{action}", body, "application/json", views.ClusterView)
+    connect(ctx).post(f"/v1/clusters/{cluster}/{action}", body, "application/json", views.ClusterView, **query)
     click.echo(f"cluster/{cluster} {action}ed")
 
 
@@ -225,3 +225,23 @@ def drain(ctx: click.Context, cluster: str, reason: str) -> None:
 def uncordon(ctx: click.Context, cluster: str, reason: str) -> None:
     """Let a cluster take load again."""
     _order(ctx, cluster, "uncordon", reason)
+
+
+@click.command(
+    epilog="""\b
+Exit code: 0 it is believed, 1 nothing waits, 5 no such cluster.
+\b
+Examples:
+  isochrone describe cluster aws-eu-central-1      what it claims and what waits, under conditions
+  isochrone confirm aws-eu-central-1 --reason "launch in Poland, seen in the CDN"
+  isochrone confirm aws-eu-central-1 --model chat-8b --reason "new client, ticket 812"
+"""
+)
+@click.argument("cluster")
+@click.option("--model", help="Believe the claimed users of this model only.")
+@REASON
+@click.pass_context
+def confirm(ctx: click.Context, cluster: str, model: str | None, reason: str) -> None:
+    """Believe what a cluster claims now and what waits: users beyond what was known of it, prices and round trips that
+    jumped. What it claims later is held against that."""
+    _order(ctx, cluster, "confirm", reason, model=model)

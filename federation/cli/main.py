@@ -31,6 +31,7 @@ LAZY = {
     "cordon": ("federation.cli.changing:cordon", "Give a cluster no new load."),
     "drain": ("federation.cli.changing:drain", "Move a cluster's load away."),
     "uncordon": ("federation.cli.changing:uncordon", "Let a cluster take load again."),
+    "confirm": ("federation.cli.changing:confirm", "Believe what a cluster claims and what waits."),
     "map": ("federation.cli.reading:map_link", "Print the link that opens the latency map signed in."),
     "completion": ("federation.cli.completion:completion", "Print a shell completion script."),
     "version": ("federation.cli.completion:version", "Print the version."),

@@ -5,7 +5,7 @@ left out is left out alone: the last good value stays in force with its age, or 
 report is believed, so one number never stops what depends on others.
 
 Pure. What is physical is a constant here; what somebody declared is in the catalogue, and raising it there is how an
-operator confirms what a cluster says of itself.
+operator confirms what a cluster has. A jump that waits is confirmed by `isochrone confirm`.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Examined:
 class _Notebook:
     """What is found while a report is read."""
 
+    cluster: str
     now_s: float
     lasting_s: float
     earlier: Mapping[str, Doubt]
@@ -70,6 +71,11 @@ class _Notebook:
 
     def tell(self, kind: str, subject: str, message: str) -> None:
         self.found.setdefault((kind, subject), message[:300])
+
+    @property
+    def waits(self) -> str:
+        """What a jump waits for."""
+        return f'waits until it lasts, or `isochrone confirm {self.cluster} --reason "…"`'
 
     def settled(self, key: str, before: float | None, claimed: float) -> float:
         """What is believed: the claim, unless it jumped and has not lasted yet."""
@@ -86,7 +92,7 @@ class _Notebook:
 
 def examine(world: World, state: ClusterState, report: messages.Report, now_s: float) -> Examined:
     """The report of a cluster of the catalogue, without what cannot be true. Its demand is left as it is."""
-    book = _Notebook(now_s=now_s, lasting_s=world.timing.lasting_s, earlier=state.doubts)
+    book = _Notebook(cluster=state.name, now_s=now_s, lasting_s=world.timing.lasting_s, earlier=state.doubts)
     document = document_of(world, state.name)
     before = state.report
     pools = _pools(report, document, before, book)
@@ -205,7 +211,7 @@ def _price(
     believed = book.settled(f"price {subject}", last, usd)
     if believed == usd:
         return {}
-    book.tell("PriceDoubted", subject, f"{usd:.6g} USD per device-hour after {believed:.6g}: waits until it lasts")
+    book.tell("PriceDoubted", subject, f"{usd:.6g} USD per device-hour after {believed:.6g}: {book.waits}")
     return {"usd_per_device_hour": believed}
 
 
@@ -308,7 +314,7 @@ def _peers(
         if peer.samples and last is not None and last.samples and not _is_near(last.rtt_ms_p50, rtt_ms):
             subject = f"peer/{peer.cluster}"
             if book.settled(f"rtt {peer.cluster}", last.rtt_ms_p50, rtt_ms) != rtt_ms:
-                text = f"a round trip of {rtt_ms:.6g} ms after {last.rtt_ms_p50:.6g}: waits until it lasts"
+                text = f"a round trip of {rtt_ms:.6g} ms after {last.rtt_ms_p50:.6g}: {book.waits}"
                 book.tell("RoundTripDoubted", subject, text)
                 peer = last
         kept.setdefault(peer.cluster, peer)

@@ -85,6 +85,16 @@ class CordonsSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmed:
+    """An operator says that what waits of a cluster's claims is true: all of it, or the users of the model named."""
+
+    cluster: str
+    model: str
+    reason: str
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
     """Something worth telling people; `reason` is a constant, `message` a sentence."""
 
@@ -102,7 +112,9 @@ class SetbacksSeen:
     notes: tuple[Note, ...]
 
 
-Event = Heard | TimePassed | Slept | BrokerLost | BrokerFound | DocumentsAccepted | CordonsSet | SetbacksSeen
+Event = (
+    Heard | TimePassed | Slept | BrokerLost | BrokerFound | DocumentsAccepted | CordonsSet | Confirmed | SetbacksSeen
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +162,8 @@ def reduce(world: World, event: Event) -> Reduced:
             return _on_documents(world, event)
         case CordonsSet():
             return Reduced(world=replace(world, cordons=dict(event.cordons)), reroute=True, replan=True)
+        case Confirmed():
+            return _on_confirmed(world, event)
         case SetbacksSeen():
             changed = event.setbacks.backoffs != world.setbacks.backoffs
             return Reduced(world=replace(world, setbacks=event.setbacks), notes=event.notes, replan=changed)
@@ -540,6 +554,32 @@ def _was_gone_before(world: World, state: ClusterState, now_s: float) -> bool:
 def _on_broker_found(world: World, now_s: float) -> Reduced:
     note = Note(reason="BrokerFound", object="controller", message="connected to the broker")
     return Reduced(world=replace(world, deaf=False, started_s=now_s), notes=(note,))
+
+
+def waits(world: World, cluster: str, model: str = "") -> bool:
+    """Whether anything that a cluster claims waits for somebody's word, of one model or at all."""
+    state = world.clusters[cluster]
+    if model:
+        return model in demand.unconfirmed(world, cluster)
+    grew = any(one.type == "DemandGrew" for one in state.findings)
+    return grew or bool(state.doubts or demand.unconfirmed(world, cluster))
+
+
+def _on_confirmed(world: World, event: Confirmed) -> Reduced:
+    name = event.cluster
+    if name not in world.clusters or not waits(world, name, event.model):
+        return Reduced(world=world)
+    following = demand.confirmed(world, name, event.model, event.now_s)
+    state = following.clusters[name]
+    rps = sum(row.requests_per_second for row in state.counted)
+    told = [f"{rps:.6g} requests per second"] if state.level is not None else []
+    if not event.model:  # believed with the next report, as if they had lasted
+        told += [f"{key} {doubt.value:.6g}" for key, doubt in sorted(state.doubts.items())]
+        doubts = {key: replace(doubt, since_s=float("-inf")) for key, doubt in state.doubts.items()}
+        following = _with_cluster(following, replace(state, doubts=doubts))
+    text = f"{name} is believed by confirmation: {', '.join(told)}: {event.reason}"
+    note = Note(reason="Confirmed", object=f"cluster/{name}", message=text)
+    return Reduced(world=following, notes=(note,), reroute=True, replan=True)
 
 
 def _on_documents(world: World, event: DocumentsAccepted) -> Reduced:

@@ -117,6 +117,16 @@ def test_the_openapi_document_says_what_is_answered(fleet: Fleet, operation: Any
         ("POST", "/v1/clusters/fra/cordon", b'{"reason": " "}', 400, "a reason is needed"),
         ("POST", "/v1/clusters/fra/cordon", b"[1]", 400, "the body is not JSON"),
         ("POST", "/v1/clusters/nope/cordon", b'{"reason": "x"}', 404, "cluster nope not found"),
+        ("POST", "/v1/clusters/fra/confirm", b"{}", 400, "a reason is needed"),
+        ("POST", "/v1/clusters/fra/confirm", b'{"reason": "x"}', 409, "nothing of fra waits for confirmation"),
+        (
+            "POST",
+            "/v1/clusters/fra/confirm?model=nope",
+            b'{"reason": "x"}',
+            409,
+            "no demand for model nope of fra waits",
+        ),
+        ("POST", "/v1/clusters/nope/confirm", b'{"reason": "x"}', 404, "cluster nope not found"),
         ("DELETE", "/v1/policies/nope.yaml", None, 404, "policy nope.yaml not found"),
         ("DELETE", "/v1/policies/nope.yaml?force=true", None, 400, "a reason is needed"),
         ("DELETE", "/v1/policies/nope.yaml?force=yes", None, 400, "neither true nor false"),
@@ -234,6 +244,20 @@ def test_what_happens_reaches_who_watches(fleet: Fleet) -> None:
             if cordoned == {"mad"}:
                 break
     assert fleet.request("POST", "/v1/clusters/mad/uncordon", b"{}")[0] == 200
+
+
+def test_what_waits_of_a_cluster_is_believed_by_a_word(fleet: Fleet) -> None:
+    """The users of a launch would be held back though somebody knows of it."""
+    with fleet.launched("mad", 5_000.0):
+        assert fleet.request("POST", "/v1/clusters/mad/confirm", b'{"reason": "x"}', headers={})[0] == 401
+        other = fleet.request("POST", "/v1/clusters/mad/confirm?model=chat-8b", b'{"reason": "x"}')
+        assert other[0] == 409 and "demand for launched waits" in json.loads(other[2])["hint"]
+        status, _, answer = fleet.request("POST", "/v1/clusters/mad/confirm", b'{"reason": "a launch"}')
+        assert status == 200 and json.loads(answer)["name"] == "mad"
+        assert not fleet.waiting("mad")
+        assert fleet.do(lambda: fleet.controller.hub.world.demand["launched", "Lyon"]).requests_per_second == 5_000.0
+        (event,) = [one for one in fleet.get("/v1/events")["items"] if one["reason"] == "Confirmed"]
+        assert event["object"] == "cluster/mad" and event["message"].endswith("a launch")
 
 
 def test_an_unchanged_file_is_not_a_new_revision(fleet: Fleet) -> None:

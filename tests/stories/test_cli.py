@@ -212,6 +212,24 @@ def test_cordon_drain_and_uncordon(isochrone: Run) -> None:
     assert isochrone("uncordon", "mad").stdout == "cluster/mad uncordoned\n"
 
 
+def test_confirm_makes_believed_what_waits(fleet: Fleet, isochrone: Run) -> None:
+    """The command that a condition names would not be there, or say that it did what it did not."""
+    assert isochrone("confirm", "iad").returncode == 2, "the next engineer will ask why"
+    with fleet.launched("iad", 4_000.0):
+        told = isochrone("describe", "cluster", "iad").stdout
+        assert "isochrone confirm iad --reason" in told
+        done = isochrone("confirm", "iad", "--model", "chat-8b", "--reason", "x")
+        assert done.returncode == 1 and "demand for launched waits" in done.stderr
+        assert isochrone("confirm", "iad", "--model", "launched", "--reason", "a launch").stdout == (
+            "cluster/iad confirmed\n"
+        )
+        assert "DemandDoubted" not in isochrone("describe", "cluster", "iad").stdout.partition("events:")[0]
+        assert "iad is believed by confirmation" in isochrone("get", "events").stdout
+        again = isochrone("confirm", "iad", "--reason", "a launch")
+        assert again.returncode == 1 and "nothing of iad waits" in again.stderr
+    assert "isochrone confirm aws-eu-central-1 --reason" in isochrone("confirm", "--help").stdout
+
+
 def test_watch_prints_what_changes(fleet: Fleet, isochrone: Run, tmp_path: Path) -> None:
     env = environment(tmp_path, ISOCHRONE_SERVER=fleet.url, ISOCHRONE_TOKEN=TOKEN, PYTHONUNBUFFERED="1")
     command = [sys.executable, "-m", "federation.cli", "get", "clusters", "-w"]
@@ -236,6 +254,7 @@ def test_watch_prints_what_changes(fleet: Fleet, isochrone: Run, tmp_path: Path)
         (("gte", "clusters"), 2, "Did you mean get?"),
         (("explain", "placement", "nope"), 5, "model nope is not placed"),
         (("cordon", "nope", "--reason", "x"), 5, "cluster nope not found"),
+        (("confirm", "nope", "--reason", "x"), 5, "cluster nope not found"),
         (("describe", "plan", "9999"), 5, "plan 9999 not found"),
         (("apply", "-f", "nowhere.yaml"), 2, "nowhere.yaml: no such file"),
         (("apply", "-f", "/dev/zero"), 2, "not a regular file"),

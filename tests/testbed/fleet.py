@@ -11,13 +11,15 @@ import random
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from email.message import Message
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import yaml
+from msgspec import structs
 
 from agents.app import Agent, AgentSettings
 from agents.simulated import SimulatedBackend
@@ -192,6 +194,27 @@ class Fleet:
         wanted = sum(one["replicas_desired"] for one in view["models"])
         ready = sum(one["replicas_ready"] for one in view["models"])
         return bool(wanted > 0 and wanted == ready and view["demand_rps"] > 0 and view["unserved_rps"] == 0)
+
+    @contextmanager
+    def launched(self, name: str, rps: float) -> Iterator[None]:
+        """While so many requests for a model that is not placed come in at a cluster's front door besides; it starts
+        once not all of that is believed."""
+        backend = self.backends[name]
+        before = backend.demand()
+        backend._demand = lambda: (*before, structs.replace(before[0], model="launched", requests_per_second=rps))
+        try:
+            self.until(lambda: self.waiting(name), "a condition of the launch")
+            yield
+        finally:
+            backend._demand = lambda: before
+            self.until(lambda: not self.waiting(name) and not self._counts("launched"), "the end of the launch")
+
+    def waiting(self, name: str) -> bool:
+        """Whether a cluster claims more than is believed."""
+        return "DemandDoubted" in {one["type"] for one in self.get(f"/v1/clusters/{name}")["conditions"]}
+
+    def _counts(self, model: str) -> bool:
+        return any(one == model for one, _ in self.do(lambda: self.controller.hub.world.demand))
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -67,6 +67,19 @@ async def test_everything_comes_back_and_the_epoch_grows(tmp_path: Path) -> None
     await store.close()
 
 
+async def test_a_word_is_in_the_audit(tmp_path: Path) -> None:
+    """Nobody could say who vouched for what a member claimed."""
+    path = tmp_path / "isochrone.sqlite"
+    store = Store(path)
+    await store.open()
+    await store.keep_word("confirm", "cluster/fra", "a launch", at_s=4.0, actor="test")
+    await store.close()
+    with sqlite3.connect(path) as db:
+        rows = db.execute("SELECT at_s, actor, action, object, reason FROM audit").fetchall()
+    db.close()
+    assert rows == [(4.0, "test", "confirm", "cluster/fra", "a launch")]
+
+
 @pytest.mark.parametrize(
     ("epoch", "generation"),
     [pytest.param(1, 1, id="repeated"), pytest.param(1, 3, id="skipped"), pytest.param(2, 2, id="other-epoch")],
@@ -88,6 +101,7 @@ WRITES: dict[str, Callable[[Store], Awaitable[object]]] = {
     "policy": lambda store: store.add_policy("a.yaml", b"old", at_s=1.0, actor="test"),
     "withdraw": lambda store: store.withdraw_policy("a.yaml", at_s=1.0, actor="test"),
     "cordon": lambda store: store.set_cordon("fra", Cordon(reason="old", drain=True), at_s=1.0, actor="test"),
+    "word": lambda store: store.keep_word("confirm", "cluster/fra", "a launch", at_s=1.0, actor="test"),
     "epoch": lambda store: store.take_epoch(7),
     "look": lambda store: store.keep_up(),
 }
