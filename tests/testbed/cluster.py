@@ -35,6 +35,37 @@ _START_TIMEOUT_S = 60.0
 _POLL_PERIOD_S = 0.05
 _TOKEN_LIFETIME_S = 24 * 3600
 _COMPUTE_SLICES_PER_CARD = 7
+_WAITING = """
+{{ $now := Now }}
+conditions:
+- {lastTransitionTime: {{ $now | Quote }}, status: "True", type: Initialized}
+- lastTransitionTime: {{ $now | Quote }}
+  status: "False"
+  type: Ready
+  reason: ContainersNotReady
+  message: "containers with unready status: [model]"
+- lastTransitionTime: {{ $now | Quote }}
+  status: "False"
+  type: ContainersReady
+  reason: ContainersNotReady
+  message: "containers with unready status: [model]"
+containerStatuses:
+{{ range .spec.containers }}
+- image: {{ .image | Quote }}
+  imageID: ""
+  name: {{ .name | Quote }}
+  ready: false
+  started: false
+  restartCount: 0
+  state:
+    waiting:
+      reason: REASON
+      message: "MESSAGE"
+{{ end }}
+phase: Pending
+startTime: {{ $now | Quote }}
+"""
+"""What a kubelet says of a pod whose image it cannot pull."""
 
 
 class ApiError(RuntimeError):
@@ -352,10 +383,32 @@ class ControlPlane:
             "kwok",
             self._binaries.kwok,
             f"--kubeconfig={self.kubeconfig}",
-            f"--config={self._binaries.kwok_stages}",
+            f"--config={self._write_stages()}",
             "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
             "--node-lease-duration-seconds=40",
         )
+
+    def miss_images(self, pattern: str) -> None:
+        """From now on no image that the regular expression matches can be pulled; "" lets all be.
+
+        What runs goes on. Pods that wait for such an image say so in a kubelet's words, and start once it is there.
+        """
+        kubelets = self._processes["kwok"]
+        kubelets.stop()
+        self._write_stages(pattern)
+        # Else those that start wait until the leases of those that ended run out.
+        self.request("DELETE", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases")
+        kubelets.start()
+
+    def _write_stages(self, missing: str = "") -> Path:
+        stages = list(yaml.safe_load_all(self._binaries.kwok_stages.read_text()))
+        if missing:
+            (ready,) = [one for one in stages if one["metadata"]["name"] == "pod-ready"]
+            ready["spec"]["selector"]["matchExpressions"].append({"key": _image(missing), "operator": "DoesNotExist"})
+            stages += _image_stages(missing)
+        path = self.directory / "kwok-stages.yaml"
+        path.write_text(yaml.safe_dump_all(stages, sort_keys=False))
+        return path
 
     def _check(self) -> None:
         for process in self._processes.values():
@@ -384,6 +437,44 @@ class ControlPlane:
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"no controllers; their log ends:\n{self.log_tail('kube-controller-manager')}")
             time.sleep(_POLL_PERIOD_S)
+
+
+def _image(pattern: str) -> str:
+    return f".spec.containers.[] | select(.image | test({json.dumps(pattern)})) | .image"
+
+
+def _image_stages(pattern: str) -> list[dict[str, Any]]:
+    """A kubelet's two steps with an image that is not there: it fails to pull it, then waits before the next try."""
+    failed = r"""failed to resolve reference \"{{ .image }}\": not found"""
+    steps = {
+        "ErrImagePull": ("NotIn", ["ErrImagePull", "ImagePullBackOff"], failed),
+        "ImagePullBackOff": ("In", ["ErrImagePull"], r"""Back-off pulling image \"{{ .image }}\": ErrImagePull"""),
+    }
+    return [
+        {
+            "apiVersion": "kwok.x-k8s.io/v1alpha1",
+            "kind": "Stage",
+            "metadata": {"name": f"pod-{reason.lower()}"},
+            "spec": {
+                "resourceRef": {"apiGroup": "v1", "kind": "Pod"},
+                "selector": {
+                    "matchExpressions": [
+                        {"key": ".metadata.deletionTimestamp", "operator": "DoesNotExist"},
+                        {"key": ".status.phase", "operator": "In", "values": ["Pending"]},
+                        {"key": _image(pattern), "operator": "Exists"},
+                        {
+                            "key": ".status.containerStatuses.[].state.waiting.reason",
+                            "operator": operator,
+                            "values": before,
+                        },
+                    ]
+                },
+                "delay": {"durationMilliseconds": 200},
+                "next": {"statusTemplate": _WAITING.replace("REASON", reason).replace("MESSAGE", message)},
+            },
+        }
+        for reason, (operator, before, message) in steps.items()
+    ]
 
 
 def _is_ready(node: Mapping[str, Any]) -> bool:

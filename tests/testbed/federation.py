@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,21 +20,59 @@ from typing import Any, Self, TypeVar
 
 import yaml
 
+from federation.aiokit.clock import Clock
+from federation.app import Controller
+from federation.settings import Listen, Settings
+from federation.state.world import Timing
 from tests.testbed.cluster import MODELS_NAMESPACE, ControlPlane
 from tests.testbed.mosquitto import Mosquitto
 from tests.testbed.processes import Process, free_ports
 from tests.testbed.small_world import PLACES, PRODUCT, TOKEN, VRAM_MIB, cluster_document, demand
 
 T = TypeVar("T")
+START_S = 30.0
+
+
+class FastController:
+    """The controller on a faster clock, in a thread of its own."""
+
+    def __init__(self, settings: Settings, speed: float) -> None:
+        self.clock = Clock(speed=speed)
+        self._controller = Controller(settings, clock=self.clock, token=TOKEN)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="controller")
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.get_loop().run_forever()
+
+    def start(self) -> None:
+        """Return once its API is served."""
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._controller.start(), self._loop).result(START_S)
+
+    def stop(self) -> None:
+        """End it, as an operator does."""
+        try:
+            asyncio.run_coroutine_threadsafe(self._controller.stop(), self._loop).result(START_S)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(START_S)
+
+    def log_tail(self, line_count: int = 20) -> str:
+        """Its last events."""
+        return "\n".join(one.message for one in list(self._controller.hub.events)[-line_count:])
 
 
 class Federation:
     """Everything running: `planes` by name, one agent process each, one controller, one broker.
 
-    Args: names: clusters to start, of PLACES. interval_s: between reports; four of them without one is silence.
+    Args: names: clusters to start, of PLACES. interval_s: between reports, of the machine's seconds; four of them
+        without one is silence. speed: seconds of the controller's clock in one of the machine's; at another speed than
+        1 it runs in this process.
     """
 
-    def __init__(self, names: tuple[str, ...] = tuple(PLACES), *, interval_s: float = 1.0) -> None:
+    def __init__(self, names: tuple[str, ...] = tuple(PLACES), *, interval_s: float = 1.0, speed: float = 1.0) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="isochrone-federation-"))
         self.policies = self.directory / "policies"
         self.policies.mkdir()
@@ -40,7 +80,8 @@ class Federation:
         self.planes = {name: ControlPlane(name) for name in names}
         self.broker = Mosquitto()
         self.agents: dict[str, Process] = {}
-        self.controller: Process | None = None
+        self.speed = speed
+        self.controller: Process | FastController | None = None
         self.url = f"http://127.0.0.1:{free_ports(1)[0]}"
         documents = [cluster_document(name) for name in names]
         for number, document in enumerate(documents, 1):
@@ -77,7 +118,11 @@ class Federation:
         plane.wait_for_nodes()
 
     def start_controller(self) -> None:
-        """The controller as users start it."""
+        """The controller as users start it, or on a clock that is faster than the machine's."""
+        if self.speed != 1.0:
+            self.controller = FastController(self._fast_settings(), self.speed)
+            self.controller.start()
+            return
         command = [sys.executable, "-m", "federation.cli", "controller"]
         command += ["--policies", str(self.policies), "--data", str(self.directory / "data")]
         command += ["--listen", self.url.removeprefix("http://"), "--broker", self.broker.url]
@@ -87,6 +132,18 @@ class Federation:
         )
         self.controller.start()
         self.wait(lambda: self.get("/v1/overview"), "the controller's API")
+
+    def _fast_settings(self) -> Settings:
+        interval_s = self.interval_s * self.speed
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        return Settings(
+            policies_dir=self.policies,
+            data_dir=self.directory / "data",
+            listen=Listen(host=host, port=int(port)),
+            broker_url=self.broker.url,
+            timing=Timing(report_interval_s=interval_s, tick_s=interval_s / 2, stale_after_s=4 * interval_s),
+            plan_period_s=60.0,
+        )
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "ISOCHRONE_TOKEN": TOKEN, "ISOCHRONE_CONFIG": str(self.directory / "config.json")}
