@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from federation.control import latency, setbacks
 from federation.policy import documents
 from federation.state import plausible
 from federation.state.phases import Phase
-from federation.state.world import PlacementKey, World
+from federation.state.world import PlacementKey, World, countries
 from federation.wire import quantity
 from federation.wire.messages import PoolKey, PoolReport, ReplicaReport, replicas_that_fit
 from placement import model as engine
@@ -143,6 +143,7 @@ def _budgets(world: World, models: Mapping[str, engine.Model]) -> tuple[engine.B
 
 def _models(world: World, aside: Mapping[str, str], left_out: list[str]) -> tuple[engine.Model, ...]:
     models = []
+    undecided = sorted({cell.country for cell in world.cells.values() if len(countries(cell.country)) > 1})
     for document in world.documents.models:
         if document.metadata.name in aside:
             left_out.append(f"model {document.metadata.name} stays as it is: {aside[document.metadata.name]}")
@@ -151,12 +152,24 @@ def _models(world: World, aside: Mapping[str, str], left_out: list[str]) -> tupl
         if policy is None:
             left_out.append(f"model {document.metadata.name} has no placement policy and is not placed")
             continue
-        models.append(_model(document, policy.spec, world, left_out))
+        models.append(_model(document, policy.spec, world, undecided, left_out))
     return tuple(models)
 
 
+def _users_of(rule: documents.ResidencyRule, undecided: Sequence[str]) -> tuple[str, ...]:
+    """Countries whose users a rule concerns, those of undecided cells that may be in one of them included."""
+    if rule.users_in is None:
+        return ()
+    named = rule.users_in.countries
+    return (*named, *(one for one in undecided if not set(named).isdisjoint(countries(one))))
+
+
 def _model(
-    document: documents.Model, policy: documents.PlacementPolicySpec, world: World, left_out: list[str]
+    document: documents.Model,
+    policy: documents.PlacementPolicySpec,
+    world: World,
+    undecided: Sequence[str],
+    left_out: list[str],
 ) -> engine.Model:
     spec = document.spec
     for pin in policy.availability.pinned:
@@ -200,7 +213,7 @@ def _model(
         ),
         residency=tuple(
             engine.Residency(
-                countries=rule.users_in.countries if rule.users_in else (),
+                countries=_users_of(rule, undecided),
                 jurisdictions=rule.clusters_in.jurisdictions,
             )
             for rule in policy.residency
@@ -210,7 +223,7 @@ def _model(
 
 def _cell(world: World, name: str) -> engine.Cell:
     country = world.cells[name].country
-    return engine.Cell(name=name, country=country, continent=world.continents.get(country, ""))
+    return engine.Cell(name=name, country=country, continent=world.continent_of(country))
 
 
 def _cluster(world: World, document: documents.Cluster) -> engine.Cluster:
@@ -227,7 +240,7 @@ def _cluster(world: World, document: documents.Cluster) -> engine.Cluster:
         provider=spec.provider,
         region=f"{spec.provider}/{spec.region}",
         zone=spec.zone or "",
-        continent=world.continents.get(spec.location.country, ""),
+        continent=world.continent_of(spec.location.country),
         egress_usd_per_gib=spec.egress_usd_per_gib,
         jurisdictions=spec.jurisdictions,
         intake=intake,

@@ -2,8 +2,9 @@
 
 * A front door counts its own requests, so a cell's demand is the sum over the front doors that name it, and no cluster
   can erase or replace what another counted.
-* Where a cell is (its country) is what most front doors that name it say; where they are even, what was said first.
-  A count that comes with another place is left out and told, so a minority can never lift a residency rule.
+* Where a cell is (its country) is what most front doors that name it say. A count that comes with another place is left
+  out and told, so a minority can never lift a residency rule. Where they are even it is in one of their countries, the
+  residency of all of them holds, and all of them are told.
 * What one front door counts all together is bounded by what was declared, known or confirmed of it (`state/levels.py`).
   What is over the bound is taken off the rows that grew most.
 * A cell that a front door names no more in a report that counts others is gone at once. A front door that counts
@@ -24,7 +25,7 @@ from immutables import MapMutation
 
 from federation.state import levels, plausible
 from federation.state.phases import Phase
-from federation.state.world import CellDemand, ClusterState, Level, World
+from federation.state.world import CellDemand, ClusterState, Level, World, countries, undecided
 from federation.wire import messages
 
 HALVINGS = 10
@@ -149,16 +150,22 @@ def _placed(
     rows: tuple[messages.DemandSample, ...],
     found: list[messages.Condition],
 ) -> tuple[messages.DemandSample, ...]:
-    """Rows whose cell is where it is believed to be, each (model, cell) once. Of an absurd one the last good count, or
-    what its front door counts at most: nothing would say that it has no users."""
+    """Rows whose cell is where it is believed to be, each (model, cell) once.
+
+    A count of nothing says nothing of a cell that others count. Of an absurd one the last good count stays, or what its
+    front door counts at most: nothing would say that it has no users.
+    """
     verdicts: dict[str, str] = {}
+    ties: dict[str, str] = {}
     kept: dict[tuple[str, str], messages.DemandSample] = {}
     refused = None
     for row in rows:
         name = row.cell.name
+        if row.requests_per_second == 0.0 and any(who != state.name for who, _ in world.claims.get(name, ())):
+            continue
         why = verdicts.get(name)
         if why is None:
-            why = verdicts[name] = _why_not_there(world, state.name, row.cell)
+            why = verdicts[name] = _why_not_there(world, state.name, row.cell, ties)
         key, believed = (row.model, name), row
         if not why and not row.requests_per_second <= levels.MOST_RPS:
             refused = refused or (name, f"{row.requests_per_second:.6g} requests per second")
@@ -175,20 +182,30 @@ def _placed(
     if refused is not None:
         text = f"counts of {refused[0]} are left out: {refused[1]}"
         found.append(messages.Condition(type="ImplausibleCell", object=f"cell/{refused[0]}", message=text[:300]))
-    return rows if refused is None else tuple(kept.values())
+    if ties:
+        first, more = min(ties), f" (and {len(ties) - 1} cells more)" if len(ties) > 1 else ""
+        text = f"front doors that are as many disagree where {first} is{more}: {ties[first]}; residency of all holds"
+        found.append(messages.Condition(type="CellDisputed", object=f"cell/{first}", message=text[:300]))
+    return rows if len(kept) == len(rows) and refused is None else tuple(kept.values())
 
 
-def _why_not_there(world: World, cluster: str, cell: messages.UserCell) -> str:
+def _why_not_there(world: World, cluster: str, cell: messages.UserCell, ties: dict[str, str]) -> str:
+    """Why a cluster's counts of a cell are left out, or nothing. Where its word is one of several that are as many, who
+    says what goes into `ties`."""
     claims = world.claims.get(cell.name, ())
     others = [(who, where) for who, where in claims if who != cluster]
     if not others:
         if cell.name not in world.cells and len(world.cells) - _unclaimed(world) >= MAX_CELLS:
             return f"{MAX_CELLS} cells are known already"
         return ""
-    believed = _believed_place([*claims] if len(others) < len(claims) else [*claims, (cluster, cell)], cluster, cell)
-    if believed.country != cell.country:
-        return f"it is in {believed.country} by most who count there, not in {cell.country}"
-    if plausible.distance_km(believed.lat, believed.lon, cell.lat, cell.lon) > PLACE_KM:
+    said = dict(claims) | {cluster: cell}
+    believed = _believed_place(said.values())
+    possible = countries(believed.country)
+    if cell.country not in possible:
+        return f"it is in {' or '.join(possible)} by most who count there, not in {cell.country}"
+    if len(possible) > 1:
+        ties[cell.name] = ", ".join(f"{who} says {where.country}" for who, where in sorted(said.items()))
+    elif plausible.distance_km(believed.lat, believed.lon, cell.lat, cell.lon) > PLACE_KM:
         return "it is elsewhere by most who count there"
     return ""
 
@@ -197,18 +214,15 @@ def _unclaimed(world: World) -> int:
     return len(world.cells) - len(world.claims)
 
 
-def _believed_place(
-    claims: Iterable[tuple[str, messages.UserCell]], cluster: str = "", cell: messages.UserCell | None = None
-) -> messages.UserCell:
-    """What most say, by country; of those who are as many, and within it, who said it first.
-
-    Args: cluster, cell: counts as saying this.
-    """
+def _believed_place(claims: Iterable[messages.UserCell]) -> messages.UserCell:
+    """What most say, by country, and among those who say it first. Where several are as many, it is in one of them."""
     votes: dict[str, list[messages.UserCell]] = {}
-    for who, where in claims:
-        said = cell if cell is not None and who == cluster else where
-        votes.setdefault(said.country, []).append(said)
-    return max(votes.values(), key=len)[0]
+    for where in claims:
+        votes.setdefault(where.country, []).append(where)
+    most = max(map(len, votes.values()))
+    first, *others = [country for country, said in votes.items() if len(said) == most]
+    place = votes[first][0]
+    return msgspec.structs.replace(place, country=undecided([first, *others])) if others else place
 
 
 def count(world: World, before: ClusterState, rows: tuple[messages.DemandSample, ...], at_s: float) -> World:
@@ -294,7 +308,7 @@ def _with_claims(
                 said[name] = where
             if said:
                 claims[cell] = tuple(said.items())
-                place = _believed_place(said.items())
+                place = _believed_place(said.values())
                 if cells.get(cell) != place:
                     cells[cell] = place
             else:

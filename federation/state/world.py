@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,6 +15,16 @@ from federation.wire import messages
 
 PlacementKey = tuple[str, str, messages.PoolKey]
 """(model, cluster, pool)."""
+
+
+def countries(country: str) -> tuple[str, ...]:
+    """Where a believed cell may be, as ISO 3166-1 alpha-2: `DE/US` is in one of two, and nobody can say in which."""
+    return tuple(country.split("/"))
+
+
+def undecided(places: Iterable[str]) -> str:
+    """The country of a cell that is in one of several: what holds in any of them holds there."""
+    return "/".join(sorted(places))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +284,7 @@ class World:
     documents: Documents = field(default_factory=Documents)
     clusters: Mapping[str, ClusterState] = field(default_factory=dict)
     cells: Map[str, messages.UserCell] = field(default_factory=Map)
-    """Places of users, those remembered included whom nobody counts."""
+    """Places of users, those remembered included whom nobody counts. Their `country` is to be read by `countries`."""
     claims: Map[str, tuple[tuple[str, messages.UserCell], ...]] = field(default_factory=Map)
     """Cell -> (cluster, where it says that the cell is), who said so first coming first."""
     demand: Map[tuple[str, str], CellDemand] = field(default_factory=Map)
@@ -301,6 +311,11 @@ class World:
     def catalogue_by_name(self) -> dict[str, ClusterDocument]:
         """Cluster documents by name."""
         return {document.metadata.name: document for document in self.documents.clusters}
+
+    def continent_of(self, country: str | None) -> str:
+        """The continent of a cell or a cluster by its country; empty where it is not known, or not decided."""
+        found = {self.continents.get(one, "") for one in countries(country or "")}
+        return found.pop() if len(found) == 1 else ""
 
     def phase_for_routing(self, cluster: str) -> Phase:
         """The phase that says who may be sent requests: under the brake the one before its cause."""

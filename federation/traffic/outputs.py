@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from federation.policy.documents import Traffic
-from federation.state.world import World
+from federation.state.world import World, countries
 from federation.traffic.table import GatewayTable, ModelTable, Tables
 from federation.wire import messages
 
@@ -61,7 +61,8 @@ def _dns(model: str, traffic: Traffic, cluster: str, tables: Tables, world: Worl
                     continue
                 for name, part in group.shares.items():
                     whole[name] += part * demand.requests_per_second
-                    by_country[world.cells[group.cell].country][name] += part * demand.requests_per_second
+                    for country in countries(world.cells[group.cell].country):
+                        by_country[country][name] += part * demand.requests_per_second
     total = sum(whole.values())
     return messages.DnsShare(
         zone=traffic.dns.zone,

@@ -19,7 +19,7 @@ import numpy as np
 from federation.control.latency import distance_km
 from federation.control.plan import Routes
 from federation.policy.documents import PlacementPolicySpec
-from federation.state.world import World
+from federation.state.world import World, countries
 from federation.traffic.table import allowed_clusters, anywhere, capacity_rps, keeps_home, resident_clusters, takes
 
 MILLION = 1_000_000
@@ -42,7 +42,8 @@ class ClusterEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CellEntry(msgspec.Struct, frozen=True, array_like=True):
-    """Users of one place, and (index of the cluster, millionths of their requests)."""
+    """Users of one place, and (index of the cluster, millionths of their requests). A `country` of `DE/US` is one of
+    those, and nobody can say which."""
 
     name: str
     country: str
@@ -117,7 +118,7 @@ def build(world: World, routes: Routes) -> RouteSnapshot:
                 policy.spec.traffic.dns_ttl_seconds,
                 tuple(cells),
                 _millionths(anywhere(world, name, policy.spec, mine, capacity), numbers),
-                _residents(world, policy.spec, numbers),
+                _residents(world, policy.spec, numbers, cells),
                 tuple(sorted(numbers[c] for (m, c), rps in capacity.items() if m == name and rps and takes(world, c))),
                 round(MILLION * policy.spec.failover.max_other_continents_percent / 100.0),
             )
@@ -128,10 +129,10 @@ def build(world: World, routes: Routes) -> RouteSnapshot:
 
 
 def _continents(world: World) -> tuple[tuple[str, str], ...]:
-    countries: dict[str, list[str]] = {}
+    made: dict[str, list[str]] = {}
     for country, continent in sorted(world.continents.items()):
-        countries.setdefault(continent, []).append(country)
-    return tuple((continent, " ".join(found)) for continent, found in sorted(countries.items()))
+        made.setdefault(continent, []).append(country)
+    return tuple((continent, " ".join(found)) for continent, found in sorted(made.items()))
 
 
 def _millionths(parts: Mapping[str, float], numbers: Mapping[str, int]) -> tuple[tuple[int, int], ...]:
@@ -142,9 +143,10 @@ def _millionths(parts: Mapping[str, float], numbers: Mapping[str, int]) -> tuple
 
 
 def _residents(
-    world: World, policy: PlacementPolicySpec, numbers: Mapping[str, int]
+    world: World, policy: PlacementPolicySpec, numbers: Mapping[str, int], cells: Iterable[CellEntry]
 ) -> tuple[tuple[str, tuple[int, ...]], ...]:
     named = {country for rule in policy.residency if rule.users_in is not None for country in rule.users_in.countries}
+    named |= {cell.country for cell in cells if len(countries(cell.country)) > 1}
     return tuple(
         (country, tuple(sorted(numbers[c] for c in resident_clusters(world, policy, country))))
         for country in sorted({"", *named})
@@ -249,9 +251,9 @@ def pick(key: str, parts: Sequence[tuple[str, float]]) -> str:
 def _homes(snapshot: RouteSnapshot) -> dict[str, frozenset[int]]:
     """Country -> clusters on its continent."""
     found: dict[str, frozenset[int]] = {}
-    for continent, countries in snapshot.continents:
+    for continent, of_it in snapshot.continents:
         there = frozenset(number for number, one in enumerate(snapshot.clusters) if one.continent == continent)
-        found |= dict.fromkeys(countries.split(), there)
+        found |= dict.fromkeys(of_it.split(), there)
     return found
 
 
@@ -271,7 +273,8 @@ class _Model:
         self._doors = _points([(clusters[one].lat, clusters[one].lon) for one in model.takers])
         self._in_country: dict[str, Any] = {}
         for number, cell in enumerate(self._cells):
-            self._in_country.setdefault(cell.country, []).append(number)
+            for country in countries(cell.country):
+                self._in_country.setdefault(country, []).append(number)
         self._entries: dict[tuple[int, str], Entry | None] = {}
 
     def at(self, lat: float, lon: float, country: str) -> Entry | None:

@@ -18,7 +18,7 @@ from federation.control.latency import distance_km
 from federation.control.plan import Route, Routes
 from federation.policy.documents import Gateway, Model, PlacementPolicySpec, Traffic
 from federation.state.phases import Phase
-from federation.state.world import World
+from federation.state.world import World, countries
 
 OTHER_CELLS = "*"
 """The group of requests that name a cell which is not the gateway's."""
@@ -189,15 +189,15 @@ class _Builder:
 
     def _neighbours(self, gateway: str, model: str, own: Iterable[Route]) -> list[Route]:
         """Routes of the other cells on the gateway's continent."""
-        continents, cells = self.world.continents, {route.cell for route in own}
-        home = continents.get(self.clusters[gateway].spec.location.country)
+        cells = {route.cell for route in own}
+        home = self.world.continent_of(self.clusters[gateway].spec.location.country)
         return [
             route
             for route in self.routes[model]
             if route.cell not in cells
             and (cell := self.world.cells.get(route.cell)) is not None
-            and home is not None
-            and continents.get(cell.country) == home
+            and home
+            and self.world.continent_of(cell.country) == home
         ]
 
     def _front_door(self, model: str, cell: str) -> str:
@@ -314,11 +314,11 @@ def keeps_home(policy: PlacementPolicySpec) -> bool:
 
 def on_continent_of(world: World, country: str | None) -> frozenset[str]:
     """Clusters on the continent of users of `country`; nobody's where it is not known."""
-    continent = world.continents.get(country) if country is not None else None
-    if continent is None:
+    continent = world.continent_of(country)
+    if not continent:
         return frozenset()
     found = world.documents.clusters
-    return frozenset(one.metadata.name for one in found if world.continents.get(one.spec.location.country) == continent)
+    return frozenset(one.metadata.name for one in found if world.continent_of(one.spec.location.country) == continent)
 
 
 def allowed_clusters(world: World, policy: PlacementPolicySpec, country: str | None) -> frozenset[str]:
@@ -331,10 +331,12 @@ def allowed_clusters(world: World, policy: PlacementPolicySpec, country: str | N
 
 
 def resident_clusters(world: World, policy: PlacementPolicySpec, country: str | None) -> frozenset[str]:
-    """Clusters that residency lets serve users of `country`; of an unknown one (None), those that every rule admits."""
+    """Clusters that residency lets serve users of `country`; of an unknown one (None), those that every rule admits, of
+    one of several those that the rules of each admit."""
     allowed = {document.metadata.name: set(document.spec.jurisdictions) for document in world.documents.clusters}
+    concerned = set(countries(country or ""))
     for rule in policy.residency:
-        if rule.users_in is None or country is None or country in rule.users_in.countries:
+        if rule.users_in is None or country is None or not concerned.isdisjoint(rule.users_in.countries):
             wanted = set(rule.clusters_in.jurisdictions)
             allowed = {name: has for name, has in allowed.items() if has & wanted}
     return frozenset(allowed)

@@ -192,6 +192,32 @@ def test_continents_and_their_cap_reach_the_engine() -> None:
     assert ask(world("fra")).problem.models[0].other_continents_max_fraction == 1.0, "no cap unless one is asked for"
 
 
+def test_the_rules_of_every_country_that_an_undecided_cell_may_be_in_hold() -> None:
+    """One member's word against another's would be enough to serve German users in the United States."""
+
+    def rule(country: str, jurisdiction: str) -> documents.ResidencyRule:
+        return documents.ResidencyRule(
+            users_in=documents.UsersIn(countries=(country,)),
+            clusters_in=documents.ClustersIn(jurisdictions=(jurisdiction,)),
+        )
+
+    def may_serve(*rules: documents.ResidencyRule, country: str = "US") -> set[str]:
+        belief = a_world("fra", "iad", "nrt", models=(CHAT,), policies=(a_policy("chat", residency=rules),))
+        berlin = (some_demand("chat", "Berlin", 5.0),)
+        other = (some_demand("chat", "Berlin", 5.0, country=country),)
+        belief = heard(belief, a_report("iad", demand=other), a_report("fra", demand=berlin), now_s=NOW_S)
+        problem = ask(replace(belief, continents={"DE": "EU", "FR": "EU", "US": "NA"})).problem
+        (model,), (cell,) = problem.models, problem.cells
+        assert cell.continent == ("EU" if country == "FR" else "")
+        return {one.name for one in problem.clusters if all(r.permits(cell, one) for r in model.residency)}
+
+    assert may_serve() == {"fra", "iad", "nrt"}
+    assert may_serve(rule("DE", "EU")) == may_serve(rule("DE", "EU"), country="FR") == {"fra"}
+    assert may_serve(rule("US", "US")) == {"iad"}
+    assert may_serve(rule("DE", "EU"), rule("US", "US")) == set()
+    assert may_serve(rule("JP", "JP")) == {"fra", "iad", "nrt"}, "a rule for others says nothing"
+
+
 def test_a_model_without_a_policy_is_left_out_and_said() -> None:
     belief = heard(a_world("fra", models=(CHAT,)), a_report("fra"), now_s=NOW_S)
     asked = ask(belief)

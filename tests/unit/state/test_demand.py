@@ -124,7 +124,8 @@ def test_memory_of_a_front_door_is_as_old_as_it_is() -> None:
 
 def test_a_minority_cannot_move_a_cell_to_another_country() -> None:
     """One member could lift residency for all users of a city: it says Berlin is in the United States."""
-    world = heard(a_world("fra", "iad"), counting("fra", 1, some_demand("chat", "Berlin", 30)), now_s=1.0)
+    world = heard(a_world("fra", "iad", "par"), counting("fra", 1, some_demand("chat", "Berlin", 20)), now_s=1.0)
+    world = heard(world, counting("par", 1, some_demand("chat", "Berlin", 10)), now_s=1.0)
     lie = counting("iad", 1, some_demand("chat", "Berlin", 30, country="US"), some_demand("chat", "NY", 5, at="iad"))
     reduced = hear(world, Heard(message=lie, now_s=2.0))
     assert reduced.world.cells["Berlin"].country == "DE"
@@ -135,6 +136,38 @@ def test_a_minority_cannot_move_a_cell_to_another_country() -> None:
     assert [one.reason for one in reduced.notes if one.reason == "ImplausibleCell"] == ["ImplausibleCell"]
     again = hear(reduced.world, Heard(message=counting("iad", 2, *lie.demand), now_s=12.0))
     assert not [one for one in again.notes if one.reason == "ImplausibleCell"], "told once"
+
+
+@pytest.mark.parametrize("first", ["fra", "iad"])
+def test_where_as_many_disagree_a_cell_is_in_one_of_their_countries(first: str) -> None:
+    """Who comes first after a restart of the controller would lift residency, or keep a city's users from counting."""
+    rows = {"fra": some_demand("chat", "Berlin", 30), "iad": some_demand("chat", "Berlin", 5, country="US", at="iad")}
+    world = a_world("fra", "iad", "par")
+    order = sorted(rows, key=lambda name: name != first)
+    for seq in (1, 2):
+        for name in order:
+            world = heard(world, counting(name, seq, rows[name]), now_s=10.0 * seq)
+    assert world.cells["Berlin"].country == "DE/US"
+    assert rps(world) == 35, "users that are nowhere for certain are users"
+    for name in order:
+        (finding,) = world.clusters[name].findings
+        assert (finding.type, finding.object) == ("CellDisputed", "cell/Berlin")
+        assert "fra says DE, iad says US" in finding.message
+    world = heard(world, counting("par", 1, some_demand("chat", "Berlin", 1)), now_s=25.0)
+    assert world.cells["Berlin"].country == "DE", "a third decides"
+    for name in order:
+        world = heard(world, counting(name, 3, rows[name]), now_s=30.0)
+    assert rps(world) == 31
+    assert world.clusters["fra"].findings == ()
+    assert [one.type for one in world.clusters["iad"].findings] == ["ImplausibleCell"]
+
+
+def test_who_counts_nobody_of_a_cell_has_no_say_where_it_is() -> None:
+    """A member could make every city disputed for nothing."""
+    world = heard(a_world("fra", "iad"), counting("fra", 1, some_demand("chat", "Berlin", 30)), now_s=1.0)
+    world = heard(world, counting("iad", 1, some_demand("chat", "Berlin", 0.0, country="US")), now_s=2.0)
+    assert world.cells["Berlin"].country == "DE" and world.clusters["iad"].findings == ()
+    assert world.clusters["iad"].counted == ()
 
 
 def test_a_cell_that_moved_by_a_lie_is_put_right_by_the_majority() -> None:

@@ -14,7 +14,7 @@ from federation.state.reduce import CordonsSet
 from federation.state.world import Cordon
 from federation.traffic.snapshot import CellEntry, ClusterEntry, Index, ModelEntry, RouteSnapshot, build, pick
 from tests.builders import told
-from tests.unit.traffic.test_table import ROUTES, RULE, capped, world_of
+from tests.unit.traffic.test_table import ROUTES, RULE, capped, routed, undecided, world_of
 
 KEYS = [f"session-{number}" for number in range(4000)]
 
@@ -86,6 +86,18 @@ def test_who_could_help_is_named_by_residency_and_distance(place: tuple[float, f
     entry = Index(build(world_of(residency=(RULE,)), ROUTES)).at("chat", *place)
     assert entry is not None
     assert [one.cluster for one in entry.answer.helpers] == helpers
+
+
+def test_users_of_an_undecided_cell_are_helped_by_whom_the_rules_of_each_country_admit() -> None:
+    """A member's word against another's would send users out of their jurisdiction when a region is lost."""
+    routes = routed(Berlin={"fra": 1.0}, Zurich={"par": 1.0}, New_York={"iad": 1.0})
+    index = Index(build(undecided(), routes))
+    for entry in (index.cell("chat", "Zurich"), index.at("chat", 47.4, 8.5, "DE"), index.at("chat", 47.4, 8.5)):
+        assert entry is not None
+        told = {one.cluster for one in (*entry.answer.clusters, *entry.answer.helpers)}
+        assert "iad" not in told and told
+    swiss = index.cell("chat", "Zurich", "CH")
+    assert swiss is not None and "iad" in {one.cluster for one in swiss.answer.helpers}, "who says where he is"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,14 @@ from federation.policy.documents import (
 from federation.state.reduce import CordonsSet
 from federation.state.world import Cordon, World
 from federation.traffic import xds
-from federation.traffic.table import OTHER_CELLS, Group, remembered_endpoints, tables
+from federation.traffic.table import (
+    OTHER_CELLS,
+    Group,
+    on_continent_of,
+    remembered_endpoints,
+    resident_clusters,
+    tables,
+)
 from federation.wire import messages
 from tests.builders import a_model, a_policy, a_report, a_world, heard, replicas, some_demand, told
 
@@ -121,6 +128,27 @@ def test_residency_holds_for_requests_that_name_no_cell_and_for_overflow() -> No
     assert fra[""].unserved == 0.0, "what some may not have is no lack of room"
     assert "iad" not in fra["Berlin"].overflow
     assert set(fra["Zurich"].overflow) == {"fra", "par"}
+
+
+def undecided() -> World:
+    """`world_of` with a rule for Germany, where iad counts some of Zurich's users and says that it is in Germany."""
+    here = some_demand("chat", "New York", 20.0, country="US", at="iad")
+    other = some_demand("chat", "Zurich", 1.0, country="DE")
+    report = a_report("iad", seq=2, demand=(here, other), replicas=(replicas("chat", 2, 2),), endpoints=at("iad"))
+    world = heard(world_of(residency=(RULE,)), report)
+    assert world.cells["Zurich"].country == "CH/DE"
+    return world
+
+
+def test_the_strictest_rule_holds_for_a_cell_that_is_in_one_of_two_countries() -> None:
+    """Overflow would take users out of the country that they may be in."""
+    planned = routed(Berlin={"fra": 1.0}, Zurich={"par": 1.0}, New_York={"iad": 1.0})
+    assert "iad" in groups(world_of(residency=(RULE,)), "fra", planned)["Zurich"].overflow
+    assert "iad" not in groups(undecided(), "fra", planned)["Zurich"].overflow
+    assert resident_clusters(undecided(), undecided().documents.policies[0].spec, "CH/DE") == {"fra", "par"}
+    assert resident_clusters(undecided(), undecided().documents.policies[0].spec, "CH") == {"fra", "par", "iad"}
+    assert on_continent_of(replace(undecided(), continents=CONTINENTS), "CH/DE") == {"fra", "par"}
+    assert on_continent_of(replace(undecided(), continents=CONTINENTS), "DE/US") == set()
 
 
 CONTINENTS = {"DE": "EU", "FR": "EU", "CH": "EU", "US": "NA"}
