@@ -23,7 +23,7 @@ from agents.inventory.offers import condition
 from agents.inventory.pools import MAX_CONDITIONS, Inventory, NodeFacts, facts, inventory
 from agents.kube import credentials, replicas
 from agents.kube.api import Api, ApiError
-from agents.kube.carrier import LABEL, Carrier, Trouble
+from agents.kube.carrier import LABEL, Carrier, Trouble, without_rights
 from agents.kube.keeper import Drifts, Keeper
 from agents.kube.mirror import Mirror
 from agents.manifests import names
@@ -80,6 +80,7 @@ class KubeBackend:
         self._watchers: list[asyncio.Task[None]] = []
         self._shared: dict[replicas.PodFacts, replicas.PodFacts] = {}
         self._troubles: tuple[Trouble, ...] = ()
+        self._ordered: tuple[messages.Workload, ...] = ()
         self._growth: tuple[messages.Growth, ...] = ()
         self._growth_conditions: tuple[messages.Condition, ...] = ()
         self._growth_s = float("-inf")
@@ -206,7 +207,7 @@ class KubeBackend:
 
     async def observe(self) -> Observation:
         for one in (self._nodes, self._pods, self._refused, self._deployments):
-            if one.problem:
+            if one.problem and not (one.forbidden and one is self._deployments):
                 raise BackendError(one.problem)
         for one in (self._slices, self._claims):
             if one.problem and not one.absent:
@@ -218,21 +219,34 @@ class KubeBackend:
             raise BackendError(str(error)) from error
         await self._look_at_autoscalers()
         found = self._inventory()
+        deployments = self._deployments_seen()
         conditions = [
             *self._told(),
-            *replicas.updates(self._deployments, self._pods),
+            *replicas.updates(deployments, self._pods),
             *found.conditions,
             *self._growth_conditions,
         ]
         return Observation(
             pools=found.pools,
             nodes=found.unwell,
-            replicas=replicas.report(self._deployments, self._pods, self._lately_refused()),
+            replicas=replicas.report(deployments, self._pods, self._lately_refused()),
             endpoints=replicas.endpoints(self._pods),
             kubernetes_version=version[:60],
             growth=self._growth,
             conditions=tuple(conditions[:MAX_CONDITIONS]),
         )
+
+    def _deployments_seen(self) -> tuple[replicas.DeploymentFacts, ...]:
+        """Our Deployments; where they may not be read, what was ordered, as far as pods say that it is ready."""
+        if not self._deployments.forbidden:
+            return tuple(self._deployments)
+        return replicas.unread(self._ordered, self._pods, self._forbidden())
+
+    def _forbidden(self) -> str:
+        """Why our Deployments cannot be read though the cluster can, and what its owner does; or nothing."""
+        if not self._deployments.forbidden:
+            return ""
+        return f"{without_rights(self.namespace)} ({self._deployments.problem})"
 
     def _inventory(self) -> Inventory:
         nodes = [one for one in self._nodes if one.offers or one.conditions or not self._slices.absent]
@@ -246,7 +260,9 @@ class KubeBackend:
 
     def _told(self) -> tuple[messages.Condition, ...]:
         """What could not be carried out, for as long as it is so, and what somebody changed."""
+        forbidden = self._forbidden()
         return (
+            *((condition("Forbidden", f"namespace/{self.namespace}", forbidden),) if forbidden else ()),
             *self._drifts.conditions(),
             *(
                 condition("Conflict" if one.conflict else "NotCarriedOut", f"model/{one.subject}", one.message)
@@ -286,7 +302,7 @@ class KubeBackend:
 
     async def fence(self) -> tuple[int, int]:
         if self._deployments.problem:
-            raise BackendError(self._deployments.problem)
+            raise BackendError(self._forbidden() or self._deployments.problem)
         return max((one.plan for one in self._deployments), default=(0, 0))
 
     async def measure(self, peers: tuple[messages.PeerEndpoint, ...]) -> tuple[messages.PeerRtt, ...]:
@@ -301,7 +317,9 @@ class KubeBackend:
     # ---- writing
 
     async def apply(self, desired: messages.Desired) -> str:
-        problem = next((one.problem for one in (self._nodes, self._deployments) if one.problem), "")
+        self._ordered = tuple(one for one in desired.workloads if one.replicas)
+        problem = self._forbidden()
+        problem = problem or next((one.problem for one in (self._nodes, self._deployments) if one.problem), "")
         if problem:
             return f"the cluster cannot be read: {problem}"
         found = self._inventory()

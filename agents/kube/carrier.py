@@ -73,7 +73,13 @@ class Carrier:
         try:
             live = await self._look()
         except (ApiError, msgspec.MsgspecError) as error:
-            return (Trouble(subject="cluster", conflict=False, message=f"what is there cannot be read: {error}"),)
+            why = (
+                f"{without_rights(self._site.namespace)}: "
+                if isinstance(error, ApiError) and error.status == 403
+                else ""
+            )
+            text = f"{why}what is there cannot be read: {error}"
+            return (Trouble(subject="cluster", conflict=False, message=text),)
         troubles: list[Trouble] = []
         needed = {one.model for one in desired.workloads if one.replicas}
         instances = {names.instance_name(one.model, one.pool) for one in desired.workloads if one.replicas}
@@ -189,6 +195,14 @@ def _is_ordered(body: Mapping[str, Any], models: Collection[str], instances: Col
     labels = body["metadata"]["labels"]
     instance = labels.get(names.INSTANCE_LABEL)
     return instance in instances if instance is not None else labels[names.MODEL_LABEL] in models
+
+
+def without_rights(namespace: str) -> str:
+    """What has happened, and what its owner does, where the agent may not even list in the models' namespace."""
+    return (
+        f"namespace {namespace}, or the agent's Role or RoleBinding in it, was deleted; apply the agent's manifests "
+        "(deploy/kustomize/agent) again and it goes on by itself"
+    )
 
 
 def _of(live: Live, path: str, label: str, value: str) -> list[str]:

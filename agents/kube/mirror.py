@@ -49,7 +49,8 @@ class _Refused(msgspec.Struct):
 class Mirror(Generic[Decoded, Kept]):
     """One kind. `keep` gives an object's key and what to hold of it, or None to hold nothing.
 
-    `problem` says why the mirror is not complete; `absent` that the cluster does not know the kind.
+    `problem` says why the mirror is not complete; `absent` that the cluster does not know the kind, `forbidden` that
+    the agent may not list it.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Mirror(Generic[Decoded, Kept]):
         self.path = path
         self.problem = "not listed yet"
         self.absent = False
+        self.forbidden = False
         self._api, self._key, self._keep, self._changed, self._query = api, key, keep, changed, query
         self._backoff = Backoff(rng, base_s=0.5, cap_s=30.0)
         self._rng = rng
@@ -92,9 +94,10 @@ class Mirror(Generic[Decoded, Kept]):
                     version = await self._watch(version)
                 continue
             except ApiError as error:
-                self.absent = error.status == 404
+                self.absent, self.forbidden = error.status == 404, error.status == 403
                 self.problem = f"{self.path}: {error}"
             except (CredentialsError, msgspec.MsgspecError, OSError) as error:
+                self.forbidden = False
                 self.problem = f"{self.path}: {error}"
             if self.absent:
                 self._items.clear()
@@ -117,7 +120,7 @@ class Mirror(Generic[Decoded, Kept]):
             if not page.metadata.continue_:
                 break
             more = {"continue": page.metadata.continue_}
-        self.absent, self.problem = False, ""
+        self.absent, self.forbidden, self.problem = False, False, ""
         if found != self._items:
             self._items = found
             self._changed()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -176,6 +176,28 @@ def report(
     for one in sorted(failed):
         newest[one.instance] = one
     return tuple(_replicas(one, mine[one.name], newest.get(one.name)) for one in sorted(deployments))
+
+
+def unread(ordered: Iterable[messages.Workload], pods: Iterable[PodFacts], why: str) -> tuple[DeploymentFacts, ...]:
+    """In place of Deployments that may not be read: what was ordered, and of it what answers."""
+    answers = Counter(pod.instance for pod in pods if pod.endpoint is not None)
+    found = []
+    for one in ordered:
+        name = names.instance_name(one.model, one.pool)
+        found.append(
+            DeploymentFacts(
+                name=name,
+                uid="",
+                model=one.model,
+                pool=one.pool,
+                plan=(0, 0),
+                replicas=one.replicas,
+                ready=answers[name],
+                placed=None,
+                trouble=why[:SHOWN],
+            )
+        )
+    return tuple(found)
 
 
 def updates(deployments: Iterable[DeploymentFacts], pods: Iterable[PodFacts]) -> Iterable[messages.Condition]:

@@ -110,6 +110,19 @@ def test_a_quota_is_said_though_no_pod_is_there_to_say_it() -> None:
     assert (found.ready, found.scheduled, found.reason) == (2, 2, "FailedCreate: exceeded quota: gpus")
 
 
+def test_where_deployments_may_not_be_read_pods_say_what_serves() -> None:
+    """Users would be taken off replicas that serve them, for a slip with a Role."""
+    order = messages.Workload(
+        model="chat", pool=L4, replicas=2, devices=1, runtime="vllm", image="a:1", cpu="1", memory="1Gi"
+    )
+    name = names.instance_name("chat", L4)
+    answer = messages.ReplicaEndpoint(model="chat", address="10.0.0.1", port=8000)
+    pod = PodFacts(node="n", use=usage.NOTHING, instance=name, endpoint=answer)
+    found = replicas.unread([order], [pod, pod._replace(instance="other-1"), pod._replace(endpoint=None)], "403: gone")
+    (row,) = replicas.report(found, [pod])
+    assert (row.desired, row.ready, row.reason) == (2, 1, "403: gone")
+
+
 def test_of_a_pod_that_is_none_of_ours_only_what_it_holds_is_kept() -> None:
     """Five thousand pods must fit in the memory that a cluster's owner grants an agent."""
     shared: dict[PodFacts, PodFacts] = {}
