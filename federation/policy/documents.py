@@ -396,6 +396,13 @@ class Gateway(Base, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=1, le=65535)] = 443
 
 
+class CellPlace(Base, frozen=True, kw_only=True):
+    """In which country the users of a cell are: no agent's word moves them out of it."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=100, description="as front doors name it")]
+    country: Country
+
+
 class ClusterSpec(Base, frozen=True, kw_only=True):
     """What the federation knows of a cluster before its agent says a word."""
 
@@ -413,6 +420,10 @@ class ClusterSpec(Base, frozen=True, kw_only=True):
             description="the most that its front door counts; more is not believed; up to it nobody need confirm growth"
         ),
     ] = None
+    cells: Annotated[
+        tuple[CellPlace, ...],
+        Meta(max_length=10_000, description="where users who come in here are; of others most front doors decide"),
+    ] = ()
     gateway: Annotated[
         Gateway | None, Meta(description="its front door; without one other clusters' gateways send nothing there")
     ] = None

@@ -26,8 +26,10 @@ class Stock:
 
 
 def impossible(file: str, placed: Placed, clusters: Iterable[documents.Cluster]) -> Iterator[Problem]:
-    """What a policy asks for that no cluster of this catalogue could ever give."""
+    """What a policy asks for that no cluster of this catalogue could ever give, and cells that are in two countries."""
     known = {one.metadata.name: one for one in clusters}
+    if isinstance(placed.document, documents.Cluster):
+        yield from _in_two_places(file, placed, placed.document, known)
     if not known or not isinstance(placed.document, documents.PlacementPolicy):
         return
     spec = placed.document.spec
@@ -44,6 +46,23 @@ def impossible(file: str, placed: Placed, clusters: Iterable[documents.Cluster])
             mark = placed.mark("spec", "availability", "pinned", number, "cluster")
             hint = did_you_mean(pin.cluster, sorted(known)) or "its Cluster document has to be there first"
             yield problem_at(file, mark, f"no Cluster document names {pin.cluster}", "a cluster", hint)
+
+
+def _in_two_places(
+    file: str, placed: Placed, document: documents.Cluster, clusters: Mapping[str, documents.Cluster]
+) -> Iterator[Problem]:
+    said = {
+        cell.name: (cell.country, name)
+        for name, one in clusters.items()
+        if name != document.metadata.name
+        for cell in one.spec.cells
+    }
+    for number, cell in enumerate(document.spec.cells):
+        country, who = said.setdefault(cell.name, (cell.country, document.metadata.name))
+        if country != cell.country:
+            text = f"cell {cell.name} is in {country} by Cluster {who}"
+            mark = placed.mark("spec", "cells", number, "country")
+            yield problem_at(file, mark, text, "one country for a cell", "correct one of the two")
 
 
 def doubtful(

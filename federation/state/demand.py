@@ -2,9 +2,9 @@
 
 * A front door counts its own requests, so a cell's demand is the sum over the front doors that name it, and no cluster
   can erase or replace what another counted.
-* Where a cell is (its country) is what most front doors that name it say. A count that comes with another place is left
-  out and told, so a minority can never lift a residency rule. Where they are even it is in one of their countries, the
-  residency of all of them holds, and all of them are told.
+* Where a cell is (its country) is what the catalogue says (`cells` of a Cluster document), else what most front doors
+  that name it say. A count that comes with another place is left out and told, so a minority can never lift a residency
+  rule. Where they are even it is in one of their countries, the residency of all holds, and all of them are told.
 * What one front door counts all together is bounded by what was declared, known or confirmed of it (`state/levels.py`).
   What is over the bound is taken off the rows that grew most.
 * A cell that a front door names no more in a report that counts others is gone at once. A front door that counts
@@ -192,6 +192,9 @@ def _placed(
 def _why_not_there(world: World, cluster: str, cell: messages.UserCell, ties: dict[str, str]) -> str:
     """Why a cluster's counts of a cell are left out, or nothing. Where its word is one of several that are as many, who
     says what goes into `ties`."""
+    declared = plausible.cell_countries(world).get(cell.name, cell.country)
+    if declared != cell.country:
+        return f"it is in {declared} by the catalogue, not in {cell.country}"
     claims = world.claims.get(cell.name, ())
     others = [(who, where) for who, where in claims if who != cluster]
     if not others:
@@ -199,7 +202,7 @@ def _why_not_there(world: World, cluster: str, cell: messages.UserCell, ties: di
             return f"{MAX_CELLS} cells are known already"
         return ""
     said = dict(claims) | {cluster: cell}
-    believed = _believed_place(said.values())
+    believed = _believed_place(world, said.values())
     possible = countries(believed.country)
     if cell.country not in possible:
         return f"it is in {' or '.join(possible)} by most who count there, not in {cell.country}"
@@ -214,11 +217,15 @@ def _unclaimed(world: World) -> int:
     return len(world.cells) - len(world.claims)
 
 
-def _believed_place(claims: Iterable[messages.UserCell]) -> messages.UserCell:
-    """What most say, by country, and among those who say it first. Where several are as many, it is in one of them."""
+def _believed_place(world: World, claims: Iterable[messages.UserCell]) -> messages.UserCell:
+    """What the catalogue says, else what most say, by country, and among those who say it first. Where several are as
+    many, it is in one of them."""
     votes: dict[str, list[messages.UserCell]] = {}
     for where in claims:
         votes.setdefault(where.country, []).append(where)
+    declared = plausible.cell_countries(world).get(where.name)
+    if declared is not None:
+        return votes[declared][0] if declared in votes else msgspec.structs.replace(where, country=declared)
     most = max(map(len, votes.values()))
     first, *others = [country for country, said in votes.items() if len(said) == most]
     place = votes[first][0]
@@ -308,7 +315,7 @@ def _with_claims(
                 said[name] = where
             if said:
                 claims[cell] = tuple(said.items())
-                place = _believed_place(said.values())
+                place = _believed_place(world, said.values())
                 if cells.get(cell) != place:
                     cells[cell] = place
             else:
@@ -317,6 +324,16 @@ def _with_claims(
     if len(following.cells) > MAX_CELLS:
         following = _without_unclaimed(following)
     return following
+
+
+def placed_anew(world: World) -> World:
+    """The world with each cell where it is by the catalogue in force and by what is claimed."""
+    moved = {
+        cell: place
+        for cell, said in world.claims.items()
+        if (place := _believed_place(world, dict(said).values())) != world.cells.get(cell)
+    }
+    return replace(world, cells=world.cells.update(moved)) if moved else world
 
 
 def _without_unclaimed(world: World) -> World:

@@ -265,6 +265,11 @@ def declared_pools(document: documents.Cluster | None) -> dict[messages.PoolKey,
     }
 
 
+def cell_countries(world: World) -> Mapping[str, str]:
+    """Cell -> the country that the catalogue says it is in."""
+    return _cell_countries(_Same(world.documents))
+
+
 class _Same:
     """Documents, compared by identity: to hash them would be to read them all."""
 
@@ -288,6 +293,11 @@ def _devices_each(known: _Same) -> dict[tuple[str, str, str], int]:
         for model in known.documents.models
         for one in model.spec.accelerators
     }
+
+
+@functools.lru_cache(maxsize=2)
+def _cell_countries(known: _Same) -> dict[str, str]:
+    return {cell.name: cell.country for one in known.documents.clusters for cell in one.spec.cells}
 
 
 # ---- round trips

@@ -590,6 +590,8 @@ def _on_documents(world: World, event: DocumentsAccepted) -> Reduced:
         name = document.metadata.name
         clusters[name] = world.clusters.get(name) or _unheard(world, name, event.now_s)
     following = replace(world, documents=event.documents, clusters=clusters)
+    if plausible.cell_countries(following) != plausible.cell_countries(world):
+        following = demand.placed_anew(following)
     return Reduced(world=following, reroute=True, replan=True)
 
 

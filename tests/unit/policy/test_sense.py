@@ -43,6 +43,16 @@ def test_what_no_cluster_could_ever_give_is_refused(text: str, says: str) -> Non
     assert not none and "p.yaml" in alone.files, "without a catalogue nothing is known"
 
 
+def test_a_cell_is_in_one_country() -> None:
+    """Two catalogues would have two words on where users are, and residency that of the last."""
+    cells = "  cells:\n  - {name: Berlin, country: DE}\n  - {name: Paris, country: FR}\n"
+    other = (HERE + cells.replace("country: FR", "country: US")).replace("fra-1", "fra-2")
+    _, problems = catalogue.accept(known(HERE + cells), "p.yaml", other.encode())
+    assert next(one.text().partition(": ")[2] for one in problems).startswith("cell Paris is in FR by Cluster fra-1")
+    assert problems[0].line == 1 + other[: other.index("US")].count("\n")
+    assert not catalogue.accept(known(HERE + cells), "p.yaml", (HERE + cells).replace("fra-1", "fra-2").encode())[1]
+
+
 def test_what_was_accepted_before_stays_when_what_it_names_has_gone() -> None:
     """After a restart its model would be served nowhere, as a cluster had left since."""
     text = PLAIN.replace("[EU]", "[EUU]").encode()

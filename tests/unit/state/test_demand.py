@@ -8,6 +8,7 @@ import random
 import msgspec
 import pytest
 
+from federation.policy import documents
 from federation.state.reduce import BrokerLost, DocumentsAccepted, Heard, TimePassed
 from federation.state.world import World
 from federation.wire import messages
@@ -160,6 +161,34 @@ def test_where_as_many_disagree_a_cell_is_in_one_of_their_countries(first: str) 
     assert rps(world) == 31
     assert world.clusters["fra"].findings == ()
     assert [one.type for one in world.clusters["iad"].findings] == ["ImplausibleCell"]
+
+
+def declaring(world: World, **cells: str) -> World:
+    """The world once the catalogue says in which countries these cells are."""
+    places = tuple(documents.CellPlace(name=name, country=country) for name, country in cells.items())
+    first, *others = world.documents.clusters
+    first = msgspec.structs.replace(first, spec=msgspec.structs.replace(first.spec, cells=places))
+    given = msgspec.structs.replace(world.documents, clusters=(first, *others))
+    return told(world, DocumentsAccepted(documents=given, now_s=1.0))
+
+
+def test_the_catalogue_says_where_a_cell_is_whoever_says_otherwise() -> None:
+    """Members that are hacked alike would move a city out of its jurisdiction by their number."""
+    world = a_world("fra", "iad", "par")
+    lie = some_demand("chat", "Berlin", 5, country="US", at="iad")
+    before = heard(world, counting("iad", 1, lie), counting("par", 1, lie), now_s=1.0)
+    assert before.cells["Berlin"].country == "US"
+    world = declaring(before, Berlin="DE")
+    assert world.cells["Berlin"].country == "DE", "with the document, not with the next report"
+    world = heard(world, counting("iad", 2, lie), counting("par", 2, lie), now_s=11.0)
+    assert rps(world) == 0
+    (finding,) = world.clusters["par"].findings
+    assert (finding.type, finding.object) == ("ImplausibleCell", "cell/Berlin")
+    assert "in DE by the catalogue" in finding.message
+    world = heard(world, counting("fra", 1, some_demand("chat", "Berlin", 30)), now_s=12.0)
+    assert rps(world) == 30 and world.cells["Berlin"].country == "DE"
+    world = heard(declaring(a_world("fra"), Berlin="DE"), counting("fra", 1, lie), now_s=1.0)
+    assert rps(world) == 0, "nor does the first who counts there"
 
 
 def test_who_counts_nobody_of_a_cell_has_no_say_where_it_is() -> None:
