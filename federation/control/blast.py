@@ -124,7 +124,7 @@ def at_once(before: Documents, after: Documents, formulated: Formulated, now: No
     running: dict[str, int] = defaultdict(int)
     for key, count in now.plan.desired_by_key().items():
         running[key[0]] += count
-    placed = {model for model, count in running.items() if count > 0 and _is_placed(before, model)}
+    placed = {model for model, count in running.items() if count > 0 and before.is_placed(model)}
     models = {model.name: model for model in problem.models}
     holders = {
         name: {
@@ -205,10 +205,6 @@ def _difference(
             starts, stops = starts + max(0, more), stops + max(0, -more)
             changed.add(key[0])
     return starts, stops, changed
-
-
-def _is_placed(documents: Documents, model: str) -> bool:
-    return any(one.metadata.name == model for one in documents.models) and documents.policy_of(model) is not None
 
 
 def _forbidden_rps(problem: engine.Problem, holders: Mapping[str, set[str]]) -> dict[str, float]:

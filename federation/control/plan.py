@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from federation.policy.documents import Model
+from federation.policy.documents import Model, PlacementPolicy
 from federation.state.world import Known, PlacementKey
 from federation.wire.messages import PoolKey
 
@@ -101,10 +101,11 @@ class Versions:
 class Forced:
     """A change that does harm and that a person ordered all the same: carried out in steps.
 
-    Args: object: the policy file that says it. models: those whose placement it changes; withdrawn: the last documents
-        of those that it takes to nothing. replicas: of the fleet when it was ordered. unserved_rps: by model, as much
-        as was foretold. error_share: by model, of the worst cluster, when it was ordered. stopped: replicas so far.
-        halted: why it goes no further, or nothing.
+    Args: object: the policy file that says it. models: those whose placement it changes; withdrawn, policies: the last
+        documents of those that it takes to nothing, and what governed them (each names only models that are
+        withdrawn): they are told and serve by these until they are gone. replicas: of the fleet when it was ordered.
+        unserved_rps: by model, as much as was foretold. error_share: by model, of the worst cluster, when it was
+        ordered. stopped: replicas so far. halted: why it goes no further, or nothing.
     """
 
     object: str
@@ -113,6 +114,7 @@ class Forced:
     at_s: float
     models: tuple[str, ...] = ()
     withdrawn: tuple[Model, ...] = ()
+    policies: tuple[PlacementPolicy, ...] = ()
     replicas: int = 0
     unserved_rps: Mapping[str, float] = field(default_factory=dict)
     error_share: Mapping[str, float] = field(default_factory=dict)

@@ -11,8 +11,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from federation.control.plan import Forced, Plan
-from federation.policy.documents import Documents
+from federation.policy.documents import Documents, Model, PlacementPolicy
 from federation.state.phases import Phase
 from federation.state.reduce import Note
 from federation.state.world import PlacementKey, World
@@ -115,14 +117,36 @@ def step(pace: Pace, situation: Situation) -> Step:
     )
 
 
-def with_withdrawn(documents: Documents, forced: tuple[Forced, ...]) -> Documents:
-    """With the last documents of models that are being withdrawn: agents are told of those until they are gone."""
-    names = {one.metadata.name for one in documents.models}
-    more = {one.metadata.name: one for order in forced for one in order.withdrawn if one.metadata.name not in names}
-    if not more:
+def in_force(documents: Documents, forced: tuple[Forced, ...]) -> Documents:
+    """With the last documents of models that are being withdrawn: agents and users are told of those until they are
+    gone."""
+    leaving = {one.metadata.name: one for order in forced for one in order.withdrawn}
+    leaving = {name: one for name, one in leaving.items() if not documents.is_placed(name)}
+    if not leaving:
         return documents
-    models = sorted((*documents.models, *more.values()), key=lambda one: one.metadata.name)
-    return Documents(models=tuple(models), policies=documents.policies, clusters=documents.clusters)
+    known = {one.metadata.name for one in documents.models}
+    models = (*documents.models, *(one for name, one in leaving.items() if name not in known))
+    policies = [one for order in forced for one in order.policies if set(one.spec.models.match_names) & leaving.keys()]
+    return Documents(
+        models=tuple(sorted(models, key=lambda one: one.metadata.name)),
+        policies=(*documents.policies, *policies),
+        clusters=documents.clusters,
+    )
+
+
+def last_policies(before: Documents, withdrawn: tuple[Model, ...]) -> tuple[PlacementPolicy, ...]:
+    """What governs each of them, for it alone: the policy itself may go on to govern others."""
+    found = ((one.metadata.name, before.policy_of(one.metadata.name)) for one in withdrawn)
+    return tuple(
+        msgspec.structs.replace(
+            policy,
+            spec=msgspec.structs.replace(
+                policy.spec, models=msgspec.structs.replace(policy.spec.models, match_names=(name,))
+            ),
+        )
+        for name, policy in found
+        if policy is not None
+    )
 
 
 def _models(one: Forced) -> set[str]:
@@ -130,7 +154,7 @@ def _models(one: Forced) -> set[str]:
 
 
 def _documents_known(documents: Documents, orders: list[Forced]) -> set[str]:
-    return {one.metadata.name for one in with_withdrawn(documents, tuple(orders)).models}
+    return {one.metadata.name for one in in_force(documents, tuple(orders)).models}
 
 
 def _looked_at(pace: Pace, s: Situation, one: Forced, notes: list[Note]) -> Forced:

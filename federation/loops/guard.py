@@ -85,13 +85,15 @@ def _now(plan: Plan, routes: Routes, demand_rps: Mapping[tuple[str, str], float]
 
 def order(effect: blast.Effect, before: World, *, subject: str, actor: str, reason: str, at_s: float) -> Forced:
     """A forced change, with what the person who ordered it was told of."""
+    withdrawn = tuple(one for one in before.documents.models if one.metadata.name in effect.emptied)
     return Forced(
         object=subject,
         actor=actor,
         reason=reason,
         at_s=at_s,
         models=effect.models,
-        withdrawn=tuple(one for one in before.documents.models if one.metadata.name in effect.emptied),
+        withdrawn=withdrawn,
+        policies=staged.last_policies(before.documents, withdrawn),
         replicas=effect.replicas,
         unserved_rps={one.model: max(one.now_rps, one.then_rps) for one in effect.shortages},
         error_share=staged.error_share(before),

@@ -17,10 +17,11 @@ import structlog
 
 from federation.adapters.solver import Answer
 from federation.aiokit.clock import Clock
-from federation.control import leadership
+from federation.control import leadership, staged
 from federation.control.plan import Plan, Routes
 from federation.control.problem import Formulated, formulate
 from federation.metrics import Metrics
+from federation.policy.documents import Documents
 from federation.state.reduce import Event, Heard, Note, reduce
 from federation.state.world import Known, PlacementKey, World
 from federation.traffic.snapshot import Index, RouteSnapshot
@@ -165,6 +166,10 @@ class Hub:
             self.wake()
         if reduced.replan:
             self.replan.set(why)
+
+    def documents_in_force(self) -> Documents:
+        """What agents and users are told by: with the last documents of models that are being withdrawn."""
+        return staged.in_force(self.world.documents, self.plan.forced)
 
     def tell(self, note: Note) -> None:
         """Add to the event stream and the log."""

@@ -87,7 +87,7 @@ class Publisher:
         """What is committed, with this controller's epoch. Before the first plan there is nothing to say."""
         hub = self._hub
         told = intent.workloads(
-            hub.world.documents, hub.plan.desired_by_key(), hub.plan.stops_by_key(), hub.plan.versions
+            hub.documents_in_force(), hub.plan.desired_by_key(), hub.plan.stops_by_key(), hub.plan.versions
         )
         made = []
         for name in sorted(hub.world.clusters):

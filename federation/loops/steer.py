@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -62,6 +62,8 @@ class Steer:
         self._pace = pace or staged.Pace()
         self._staged_s = float("-inf")
         """When something that a person ordered to stop was last stopped."""
+        self._kept_orders = _orders(hub.plan.forced)
+        """Which orders of people the newest stored plan has."""
         self._shift = shift.Memory()
         """Lost with the process: timers start anew then, and what does harm is seen to do it again."""
 
@@ -131,7 +133,8 @@ class Steer:
         trusted = trustworthy(world.ready_replicas(), outlook, formulated, demand_rps)
         routed = await self._route(formulated, target, ready, trusted)
         shares = routing.target_shares(formulated.problem, routed)
-        routes = self._next_routes(world, formulated, shares, ready, traffic, outlook, now_s)
+        leaving = still_served(world, plan, traffic.keys())
+        routes = self._next_routes(world, formulated, shares, ready, traffic, leaving, outlook, now_s)
         load_rps = routing.load_rps(routes.routes, demand_rps)
         remembered = shift.after(outlook.memory, hub.routes, routes, load_rps, traffic, now_s)
         step = rollout.next_step(
@@ -214,6 +217,7 @@ class Steer:
         targets: Mapping[tuple[str, str], tuple[dict[str, float], str]],
         ready: Mapping[tuple[str, str], int],
         traffic: Mapping[str, Traffic],
+        leaving: Mapping[str, frozenset[str]],
         outlook: shift.Outlook,
         now_s: float,
     ) -> Routes:
@@ -228,7 +232,12 @@ class Steer:
             serving[model] = serving.get(model, frozenset()) | {formulated.keys[pool][0]}
         previous = self._hub.routes
         rows = routing.next_routes(
-            previous.by_key(), targets, serving=serving, traffic=traffic, steps=steps, outlook=outlook
+            previous.by_key(),
+            targets,
+            serving={**serving, **leaving},
+            traffic={**traffic, **dict.fromkeys(leaving, Traffic())},
+            steps=steps,
+            outlook=outlook,
         )
         if aside := self._hub.aside:
             kept = [one for one in previous.routes if one.model in aside]
@@ -254,10 +263,11 @@ class Steer:
         forced: tuple[Forced, ...],
     ) -> None:
         hub, plan = self._hub, self._hub.plan
-        told = intent.workloads(staged.with_withdrawn(world.documents, plan.forced), desired, stops, advanced.versions)
+        told = intent.workloads(staged.in_force(world.documents, forced), desired, stops, advanced.versions)
         digests = {name: intent.digest(told.get(name, ())) for name in sorted(world.clusters)}
         changed = new is not None or desired != plan.desired_by_key() or digests != plan.digests
         changed = changed or advanced.versions != plan.versions
+        changed = changed or not self._kept_orders.issuperset(_orders(forced))  # a restart has to know of them
         if not changed:
             if advanced.settled != plan.settled or forced != plan.forced:
                 hub.plan = replace(
@@ -285,6 +295,7 @@ class Steer:
             hub.wake()
             return
         hub.plan, hub.routes = following, routes
+        self._kept_orders = _orders(forced)
         hub.message = following.summary
         for note in advanced.notes:
             hub.tell(note)
@@ -380,6 +391,10 @@ def trustworthy(
     return kept
 
 
+def _orders(forced: tuple[Forced, ...]) -> frozenset[tuple[str, float]]:
+    return frozenset((one.object, one.at_s) for one in forced)
+
+
 def _by_key(route: Route) -> tuple[str, str]:
     return route.model, route.cell
 
@@ -414,6 +429,17 @@ def kept_by_agents(world: World, plan: Plan, epoch: int) -> dict[PlacementKey, i
         for one in plan.desired
         if one.cluster in denied and one.stop_reason == NOT_READY and ready.get(one.key, 0) > one.replicas
     }
+
+
+def still_served(world: World, plan: Plan, placed: Collection[str]) -> dict[str, frozenset[str]]:
+    """Models that a person withdrew and that are not stopped yet -> clusters that may go on to serve them."""
+    leaving = {one.metadata.name for order in plan.forced for one in order.withdrawn} - set(placed)
+    wanted = plan.desired_by_key()
+    serving: dict[str, set[str]] = {model: set() for model in sorted(leaving)}
+    for key, count in world.ready_replicas().items():
+        if key[0] in leaving and min(count, wanted.get(key, 0)) > 0 and world.is_routable(key[1]):
+            serving[key[0]].add(key[1])
+    return {model: frozenset(clusters) for model, clusters in serving.items()}
 
 
 def forget_gone(

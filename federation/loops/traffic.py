@@ -54,6 +54,9 @@ class TrafficLoop:
         world, routes = hub.world, hub.routes
         if not routes.version or not world.is_settled(hub.clock.monotonic_s()) or hub.may_take_over or hub.outvoted():
             return  # not known is not empty: gateways go on with what they have
+        documents = hub.documents_in_force()
+        if documents is not world.documents:
+            world = replace(world, documents=documents)
         self._endpoints = table.remembered_endpoints(world, self._endpoints)
         if routes is not self._routes:
             self._routes, self._demand = routes, world.demand

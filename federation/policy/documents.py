@@ -450,3 +450,7 @@ class Documents(msgspec.Struct, frozen=True, kw_only=True):
     def policy_of(self, model: str) -> PlacementPolicy | None:
         """The policy that governs `model`, or None: then it is not placed."""
         return next((policy for policy in self.policies if model in policy.spec.models.match_names), None)
+
+    def is_placed(self, model: str) -> bool:
+        """Whether there is such a model and a policy that governs it."""
+        return any(one.metadata.name == model for one in self.models) and self.policy_of(model) is not None

@@ -503,8 +503,9 @@ def brake(world: World, now_s: float) -> Brake | None:
     Counted are the clusters that were heard, or that an earlier start relied on, less those that an operator cordoned
     (who knows better than the controller cordons what is really gone) and those that were gone before. The brake comes
     on when the first of those that fall silent together is to be believed gone: by then the others are overdue, or
-    their last wills are there. It goes when too few are silent to doubt ourselves and each that is back has been heard
-    for as long as silence takes to be believed, so that those who are still on their way back are not taken for lost.
+    their last wills are there. It goes when none is silent, or when too few are to doubt ourselves and silence had its
+    time to be believed since the first return of each that is back and since we listen again: those who are still on
+    their way back are not taken for lost, and one that comes and goes does not hold it.
     """
     counted = [
         state
@@ -521,11 +522,12 @@ def brake(world: World, now_s: float) -> Brake | None:
             return None
         phases = {name: state.phase for name, state in world.clusters.items()}
         return Brake(since_s=now_s, phases=phases, silent=silent, counted=len(counted))
-    returned_s = [s.since_s for s in counted if s.phase is Phase.READY and s.since_s >= world.brake.since_s]
-    is_fresh = now_s - max(returned_s, default=float("-inf")) >= world.timing.stale_after_s
+    heard = {state.name for state in counted} - {*silent}
+    back_s = {**dict.fromkeys(sorted(heard.intersection(world.brake.silent)), now_s), **world.brake.back_s}
+    is_fresh = now_s - max([world.started_s, *back_s.values()]) >= world.timing.stale_after_s
     if not enough and (not silent or is_fresh):
         return None
-    return replace(world.brake, silent=silent, counted=len(counted))
+    return replace(world.brake, silent=silent, counted=len(counted), back_s=back_s)
 
 
 def _is_doubtful(world: World, state: ClusterState, now_s: float) -> bool:

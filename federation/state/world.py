@@ -249,13 +249,15 @@ class Brake:
     """Too many clusters fell silent together: the controller may be the one cut off, so it changes nothing.
 
     `phases` are those of the instant before the cause: who may be sent requests is decided by them for as long as the
-    brake is on. `silent` are the clusters that it waits for, of `counted`.
+    brake is on. `silent` are the clusters that it waits for, of `counted`; `back_s` says when each that was silent was
+    first heard again.
     """
 
     since_s: float
     phases: Mapping[str, Phase]
     silent: tuple[str, ...]
     counted: int
+    back_s: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def text(self) -> str:

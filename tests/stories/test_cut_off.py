@@ -18,15 +18,25 @@ from federation.wire import topics
 from tests.testbed.fleet import INTERVAL_S, SPEED, Fleet, simulated_agent
 from tests.testbed.small_world import MODEL, POLICY, USERS
 
+ASKED_RPS = sum(user[3] for user in USERS.values())
+
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     """A fleet of its own, settled."""
     with Fleet(tmp_path) as fleet:
         assert fleet.apply("chat.yaml", MODEL, POLICY)[0] == 200
+        fleet.until(lambda: fleet.get("/v1/overview")["demand_rps"] == ASKED_RPS, "demand of all users")
         fleet.until(fleet.is_settled, "placement")
         fleet.until(lambda: answers(fleet).keys() == USERS.keys(), "routes of all users")
+        fleet.run(asyncio.sleep(1.0))  # the last replica that became ready is sent its part at the next step
+        fleet.until(lambda: have_arrived(fleet), "shares that no longer move")
         yield fleet
+
+
+def have_arrived(fleet: Fleet) -> bool:
+    """Whether every share in force is where it goes."""
+    return fleet.do(lambda: all(one.now == one.target for one in fleet.controller.hub.routes.routes))
 
 
 def answers(fleet: Fleet) -> dict[str, Any]:
@@ -80,6 +90,7 @@ def test_a_controller_that_is_connected_and_hears_nothing_is_not_ready_and_mends
     fleet.until(lambda: len(events(fleet, "BrokerFound")) > known, "new connection", timeout_s=10.0)
     fleet.until(lambda: fleet.request("GET", "/readyz")[0] == 200, "readiness")
     fleet.until(fleet.is_settled, "order")
+    fleet.until(lambda: have_arrived(fleet), "shares that no longer move")
     assert answers(fleet) == before
 
 

@@ -206,6 +206,11 @@ def stop_reasons(fleet: Fleet) -> set[str]:
     return {one.stop_reason for one in plan.desired if one.stop_reason}
 
 
+def runs(fleet: Fleet) -> int:
+    """Replicas that are ready, whatever anybody wants."""
+    return sum(sum(backend.ready().values()) for backend in fleet.backends.values())
+
+
 @pytest.mark.slow
 def test_a_forced_deletion_goes_in_steps_and_can_be_undone(serving: Fleet) -> None:
     """A model would be gone before who forced it by mistake has read the answer."""
@@ -217,6 +222,9 @@ def test_a_forced_deletion_goes_in_steps_and_can_be_undone(serving: Fleet) -> No
         return seen[-1] <= 6
 
     serving.until(fell, "two steps")
+    assert all(routed(serving, cell) for cell in USERS), "what is left goes on to serve"
+    serving.until(lambda: runs(serving) <= 6, "agents that do as they are told")
+    assert runs(serving) >= 5, "in steps too"
     assert {before - after for before, after in itertools.pairwise(seen)} <= {0, 1}, "one replica a step"
     assert "withdrawn by api: the model is retired" in stop_reasons(serving)
     assert carrying_out(serving).startswith("carried out in steps")

@@ -7,6 +7,7 @@ from typing import Any
 
 from federation.control import staged
 from federation.control.plan import Forced, Plan, Replicas
+from federation.policy.documents import Documents
 from federation.state.world import World
 from federation.wire import messages
 from tests.builders import L4, a_model, a_policy, a_report, a_world, heard
@@ -46,6 +47,21 @@ def test_a_withdrawn_model_stops_by_a_part_of_its_replicas() -> None:
     assert waits.desired == {KEY: 8} and not waits.has_stopped and not waits.stops
     last = staged.step(PACE, a_situation(a_world("fra"), order, before=1))
     assert last.desired == {KEY: 0} and last.forced == () and [one.reason for one in last.notes] == ["ForcedChangeDone"]
+
+
+def test_a_withdrawn_model_is_told_and_served_by_its_last_documents() -> None:
+    """Its users would be sent away at once, and its agents be told nothing, while replicas stop in steps."""
+    before = a_world("fra", models=(a_model("chat"), a_model("code")), policies=(a_policy("chat", "code"),)).documents
+    chat, code = before.models
+    order = an_order(models=("chat",), withdrawn=(chat,), policies=staged.last_policies(before, (chat,)))
+    gone = Documents(models=(code,), policies=(a_policy("code"),), clusters=before.clusters)
+    told = staged.in_force(gone, (order,))
+    last = told.policy_of("chat")
+    assert told.is_placed("chat") and last is not None and last.spec.residency == before.policies[0].spec.residency
+    assert told.policy_of("code") is gone.policies[0], "who is not withdrawn obeys what is in force"
+    unruled = Documents(models=before.models, policies=(), clusters=before.clusters)
+    assert staged.in_force(unruled, (order,)).is_placed("chat"), "a policy may go alone"
+    assert staged.in_force(before, (order,)) is before, "handed in again, it is as it says now"
 
 
 def test_a_model_that_is_withdrawn_without_an_order_goes_in_steps_too() -> None:

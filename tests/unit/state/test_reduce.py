@@ -220,6 +220,36 @@ def test_what_stays_away_after_the_brake_is_lost_from_then_on() -> None:
     assert after.clusters["fra-1"].since_s == 141.5, "its toleration begins when the brake ends"
 
 
+@pytest.mark.parametrize("first_missed", CLUSTERS[:2])
+def test_who_is_missed_first_keeps_its_users_until_it_can_be_heard_again(first_missed: str) -> None:
+    """A controller that was deaf for a moment would move a cluster's users as it hears the others before that one."""
+    others = [name for name in CLUSTERS if name != first_missed]
+    world = heard(all_heard(), *(a_report(name, seq=2) for name in others), now_s=5.0)
+    world = told(world, TimePassed(now_s=41.0))
+    assert world.braked
+    assert [name for name, phase in phases(world).items() if phase == "unreachable"] == [first_missed]
+    world = told(world, BrokerLost(now_s=42.0), BrokerFound(now_s=43.0))
+    world = heard(world, *(a_report(name, seq=3) for name in others), now_s=44.0)
+    world = told(world, TimePassed(now_s=45.0))
+    assert world.is_routable(first_missed)
+    world = told(heard(world, a_report(first_missed, seq=2), now_s=52.0), TimePassed(now_s=55.0))
+    assert world.braked == ""
+    assert world.is_routable(first_missed)
+
+
+def test_a_cluster_that_comes_and_goes_does_not_hold_the_brake() -> None:
+    """One bad network would freeze placement for good, once the brake is on."""
+    world = silence(all_heard())
+    seq, now_s = 2, 50.0
+    flapping, gone, *rest = CLUSTERS
+    while world.braked and now_s < 300.0:
+        seq, now_s = seq + 1, now_s + 10.0
+        speaks = [*rest, *([flapping] if seq % 4 == 0 else [])]
+        world = told(heard(world, *(a_report(name, seq=seq) for name in speaks), now_s=now_s), TimePassed(now_s=now_s))
+    assert now_s < 150.0
+    assert not world.is_routable(gone)
+
+
 def test_clusters_that_were_gone_before_neither_hold_the_brake_nor_weaken_it() -> None:
     """One second without a network would freeze placement for good, where two clusters were given up months ago; and
     where most were, users of the rest would be sent nowhere."""
