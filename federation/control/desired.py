@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 
 import msgspec
 
 from federation.control.plan import Versions
-from federation.policy.documents import Autoscaling, Documents, Model
+from federation.policy.documents import Autoscaling, Documents, Model, Resources, Runtime
 from federation.state.world import PlacementKey
 from federation.wire.messages import PoolKey, Workload
 
@@ -54,8 +55,12 @@ def digest(items: tuple[Workload, ...]) -> str:
 
 def version(document: Model) -> str:
     """What identifies how replicas of a model are started: a change of it starts each of them anew."""
-    spec = document.spec
-    return hashlib.sha256(msgspec.json.encode((spec.runtime, spec.resources), order="deterministic")).hexdigest()[:12]
+    return _version(document.spec.runtime, document.spec.resources)
+
+
+@functools.lru_cache(maxsize=1024)
+def _version(runtime: Runtime, resources: Resources) -> str:
+    return hashlib.sha256(msgspec.json.encode((runtime, resources), order="deterministic")).hexdigest()[:12]
 
 
 def _workload(document: Model, scaling: Autoscaling, pool: PoolKey, replicas: int, stop_reason: str) -> Workload:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from federation.control import latency, setbacks
 from federation.policy import documents
@@ -65,8 +65,93 @@ def formulate(
 
     Args: aside: models that cannot be asked about, and why; what they hold counts as taken by others.
     """
+    made = _formulate(world, target=target, desired=desired, now_s=now_s, aside=aside or {})
+    return _with_setbacks(made, world, now_s)
+
+
+class Formulation:
+    """`formulate`, with the newest question kept: while nothing that it depends on changes, it is the same object.
+
+    Threads may call it at once.
+    """
+
+    def __init__(self) -> None:
+        self._newest: tuple[object, Formulated] | None = None
+
+    def __call__(
+        self,
+        world: World,
+        *,
+        target: Mapping[PlacementKey, int],
+        desired: Mapping[PlacementKey, int],
+        now_s: float,
+        aside: Mapping[str, str],
+    ) -> Formulated:
+        basis = _basis(world, target, desired, now_s, aside)
+        newest = self._newest
+        if newest is None or newest[0] != basis:
+            made = _formulate(world, target=target, desired=desired, now_s=now_s, aside=aside)
+            newest = self._newest = basis, made
+        return _with_setbacks(newest[1], world, now_s)
+
+
+def _basis(
+    world: World,
+    target: Mapping[PlacementKey, int],
+    desired: Mapping[PlacementKey, int],
+    now_s: float,
+    aside: Mapping[str, str],
+) -> object:
+    """All that `_formulate` depends on, to be compared: of reports and of the time no more than it reads."""
+    tolerated_s = {policy.spec.failover.toleration_seconds for policy in world.documents.policies}
+    tolerated_s.add(world.timing.default_toleration_s)
+    clusters = tuple(
+        (
+            name,
+            state.phase,
+            state.unsteady_s is None,
+            len(state.losses_s) >= FLAPS,
+            state.phase is Phase.UNREACHABLE and tuple(now_s - state.since_s < one for one in sorted(tolerated_s)),
+            world.is_routable(name),
+            world.pools_of(name, now_s),
+            (state.report.replicas, state.report.peers) if state.report is not None else None,
+        )
+        for name, state in world.clusters.items()
+    )
+    backoffs = tuple((key, one, now_s < one.until_s) for key, one in sorted(world.setbacks.backoffs.items()))
+    return (
+        world.documents,
+        world.demand,
+        world.cells,
+        world.continents,
+        dict(world.cordons),
+        bool(world.braked),
+        clusters,
+        backoffs,
+        dict(target),
+        dict(desired),
+        dict(aside),
+    )
+
+
+def _with_setbacks(made: Formulated, world: World, now_s: float) -> Formulated:
+    """With what is not tried again yet in sentences, which say for how long."""
+    backoffs = sorted(world.setbacks.backoffs.items())
+    if not backoffs:
+        return made
+    return replace(made, left_out=(*made.left_out, *(setbacks.sentence(one, now_s) for _, one in backoffs)))
+
+
+def _formulate(
+    world: World,
+    *,
+    target: Mapping[PlacementKey, int],
+    desired: Mapping[PlacementKey, int],
+    now_s: float,
+    aside: Mapping[str, str],
+) -> Formulated:
     left_out: list[str] = []
-    models = _models(world, aside or {}, left_out)
+    models = _models(world, aside, left_out)
     by_name = {one.name: one for one in models}
     running = {key: max(target.get(key, 0), desired.get(key, 0)) for key in sorted(target.keys() | desired.keys())}
     counted = {
@@ -79,7 +164,6 @@ def formulate(
     }
     present = {key: count for key in counted if (count := _believed(world, key, target.get(key, 0), now_s)) > 0}
     pools, keys = _pools(world, by_name, counted, now_s, left_out)
-    left_out += [setbacks.sentence(one, now_s) for _, one in sorted(world.setbacks.backoffs.items())]
     room = _room(world, models, now_s, {(keys[pool.name][0], keys[pool.name][1]): pool for pool in pools})
     known = sorted({cell for _, cell in world.demand})
     demands = tuple(

@@ -17,14 +17,16 @@ from federation.policy.documents import Traffic
 from federation.state.world import World
 from placement import model as engine
 
+Targets = Mapping[tuple[str, str], tuple[dict[str, float], str]]
+"""(model, cell) -> (cluster -> share, why the rest is unserved)."""
+PLACES = 6
+"""Of a share after the point."""
 SNAP = 0.005
 """Differences of shares smaller than this are noise: they are taken at once when the rest has arrived."""
 
 
-def target_shares(
-    problem: engine.Problem, routing: engine.Routing
-) -> dict[tuple[str, str], tuple[dict[str, float], str]]:
-    """(model, cell) -> (cluster -> share, why the rest is unserved)."""
+def target_shares(problem: engine.Problem, routing: engine.Routing) -> Targets:
+    """Where requests should go, as parts of each cell's."""
     served: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for flow in routing.flows:
         served[flow.model, flow.cell][flow.cluster] = flow.requests_per_second
@@ -39,7 +41,7 @@ def target_shares(
 
 def next_routes(
     now: Mapping[tuple[str, str], Route],
-    targets: Mapping[tuple[str, str], tuple[dict[str, float], str]],
+    targets: Targets,
     *,
     serving: Mapping[str, frozenset[str]],
     traffic: Mapping[str, Traffic],
@@ -58,9 +60,13 @@ def next_routes(
         model = key[0]
         if key not in targets:
             kept = tuple(share for share in now[key].now if share.cluster in serving.get(model, frozenset()))
-            routes.append(replace(now[key], now=kept, target=kept))
+            row = now[key]
+            routes.append(row if row.now == row.target == kept else replace(row, now=kept, target=kept))
             continue
         target, reason = targets[key]
+        if key in now and _is_there(now[key], target, reason, serving.get(model, frozenset()), outlook):
+            routes.append(now[key])
+            continue
         present = {share.cluster: share.share for share in now[key].now} if key in now else {}
         limit = traffic.get(model, Traffic()).step_percent / 100.0 * steps.get(model, 0)
         able = serving.get(model, frozenset())
@@ -73,10 +79,27 @@ def next_routes(
         shares = step(capped, target, serving=able, limit=limit)
         there = {c: part for c, part in capped.items() if c in able}
         shares = shift.restrain(there, shares, model, key[1], outlook)
-        routes.append(
-            Route(model=key[0], cell=key[1], now=_shares(shares), target=_shares(target), unserved_reason=reason)
-        )
+        wanted, given = _shares(target), _shares(shares)
+        given = wanted if given == wanted else given
+        routes.append(Route(model=key[0], cell=key[1], now=given, target=wanted, unserved_reason=reason))
     return tuple(routes)
+
+
+def _is_there(
+    row: Route, target: Mapping[str, float], reason: str, able: frozenset[str], outlook: shift.Outlook
+) -> bool:
+    """Whether a row has arrived at this target and may stay: nearly all rows are so, nearly always."""
+    return (
+        row.now is row.target
+        and row.unserved_reason == reason
+        and len(row.now) == len(target)
+        and all(
+            round(target.get(one.cluster, -1.0), PLACES) == one.share
+            and one.cluster in able
+            and (row.model, one.cluster) not in outlook.barred
+            for one in row.now
+        )
+    )
 
 
 def without_replicas(world: World, routes: Routes) -> frozenset[tuple[str, str]]:
@@ -138,4 +161,4 @@ def load_rps(routes: Sequence[Route], demand_rps: Mapping[tuple[str, str], float
 
 
 def _shares(shares: Mapping[str, float]) -> tuple[Share, ...]:
-    return tuple(Share(cluster=cluster, share=round(share, 6)) for cluster, share in sorted(shares.items()))
+    return tuple(Share(cluster=cluster, share=round(share, PLACES)) for cluster, share in sorted(shares.items()))

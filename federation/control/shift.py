@@ -161,7 +161,7 @@ def _receiving(memory: Memory, routes: Routes, traffic: Mapping[str, Traffic], n
     growing = {
         (route.model, share.cluster)
         for route in routes.routes
-        for share in route.target
+        for share in (route.target if route.target is not route.now else ())
         if share.share > _share(route, share.cluster) + GREW and _share(route, share.cluster) > 0
     }
     return frozenset(recent | growing)
@@ -205,9 +205,11 @@ def after(
         or key in memory.bars
         or key in memory.bad_s
     }
-    earlier = before.by_key()
-    for route in routes.routes:
+    earlier = before.by_key() if routes is not before else {}
+    for route in routes.routes if routes is not before else ():
         old = earlier.get((route.model, route.cell))
+        if old is route:
+            continue
         for share in route.now:
             had = _share(old, share.cluster) if old is not None else 0.0
             if old is not None and old.now and share.share > had + GREW:

@@ -19,7 +19,7 @@ from federation.adapters.solver import Answer
 from federation.aiokit.clock import Clock
 from federation.control import leadership, staged
 from federation.control.plan import Plan, Routes
-from federation.control.problem import Formulated, formulate
+from federation.control.problem import Formulated, Formulation
 from federation.metrics import Metrics
 from federation.policy.documents import Documents
 from federation.state.reduce import Event, Heard, Note, reduce
@@ -120,6 +120,7 @@ class Hub:
         self.clock = clock
         self.metrics = metrics
         self._started_s = self._machine_s()
+        self._formulation = Formulation()
         self.thought: Thought | None = None
         self.planned_s = float("-inf")
         """The instant (monotonic) that the newest plan was made of."""
@@ -256,7 +257,7 @@ class Hub:
         """
         plan = self.plan
         return await asyncio.to_thread(
-            formulate,
+            self._formulation,
             world,
             target=plan.target_by_key(),
             desired=plan.desired_by_key(),

@@ -17,7 +17,7 @@ from federation.adapters import store
 from federation.adapters.solver import Solver, SolverError
 from federation.control import blast, leadership, rollout, routing, setbacks, shift, staged, versions
 from federation.control import desired as intent
-from federation.control.plan import Change, Costs, Forced, History, Plan, Replicas, Route, Routes
+from federation.control.plan import Change, Costs, Forced, History, Plan, Replicas, Route, Routes, Versions
 from federation.control.problem import Formulated
 from federation.loops.hub import Hub
 from federation.policy.documents import Traffic
@@ -56,6 +56,10 @@ class Steer:
         self._solver = solver
         self._store = database
         self._stepped_s: dict[str, float] = {}
+        self._arrived: _Asked | None = None
+        self._digests: tuple[object, Mapping[str, str]] | None = None
+        self._answers: tuple[tuple[engine.Problem, engine.Ready, engine.Routing], ...] = ()
+        self._shares: tuple[engine.Routing, routing.Targets] | None = None
         self._waiting: tuple[str, ...] = ()
         self._tried_s: Mapping[str, float] = {}
         """Model -> since when its newest version is tried."""
@@ -132,7 +136,9 @@ class Steer:
             hub.tell(note)
         trusted = trustworthy(world.ready_replicas(), outlook, formulated, demand_rps)
         routed = await self._route(formulated, target, ready, trusted)
-        shares = routing.target_shares(formulated.problem, routed)
+        if self._shares is None or self._shares[0] is not routed:
+            self._shares = routed, routing.target_shares(formulated.problem, routed)
+        shares = self._shares[1]
         leaving = still_served(world, plan, traffic.keys())
         routes = self._next_routes(world, formulated, shares, ready, traffic, leaving, outlook, now_s)
         load_rps = routing.load_rps(routes.routes, demand_rps)
@@ -204,17 +210,26 @@ class Steer:
         """Shares among what is trusted; among all that is ready where that leaves users unserved."""
         problem, wanted = formulated.problem, formulated.theirs(target)
         believed = {key: min(count, ready[key]) for key, count in formulated.theirs(trusted).items() if key in ready}
-        routed = await self._solver.route(problem, rollout.to_be_used(problem, wanted, believed))
+        routed = await self._ask(problem, rollout.to_be_used(problem, wanted, believed))
         if believed == ready or not routed.unserved:
             return routed
-        everything = await self._solver.route(problem, rollout.to_be_used(problem, wanted, ready))
+        everything = await self._ask(problem, rollout.to_be_used(problem, wanted, ready))
         return everything if _unserved_rps(everything) + 1e-6 < _unserved_rps(routed) else routed
+
+    async def _ask(self, problem: engine.Problem, ready: engine.Ready) -> engine.Routing:
+        """The engine's routing; what was asked last is not asked again."""
+        for asked, used, routed in self._answers:
+            if asked is problem and used == ready:
+                return routed
+        routed = await self._solver.route(problem, ready)
+        self._answers = (*self._answers[-1:], (problem, ready, routed))
+        return routed
 
     def _next_routes(
         self,
         world: World,
         formulated: Formulated,
-        targets: Mapping[tuple[str, str], tuple[dict[str, float], str]],
+        targets: routing.Targets,
         ready: Mapping[tuple[str, str], int],
         traffic: Mapping[str, Traffic],
         leaving: Mapping[str, frozenset[str]],
@@ -230,18 +245,20 @@ class Steer:
         serving: dict[str, frozenset[str]] = {}
         for model, pool in ready:
             serving[model] = serving.get(model, frozenset()) | {formulated.keys[pool][0]}
+        serving |= leaving
+        traffic = {**traffic, **dict.fromkeys(leaving, Traffic())}
         previous = self._hub.routes
+        asked = _Asked(routes=previous, targets=targets, serving=serving, traffic=traffic)
+        if self._arrived is not None and not outlook.barred and asked.is_as(self._arrived):
+            return previous
         rows = routing.next_routes(
-            previous.by_key(),
-            targets,
-            serving={**serving, **leaving},
-            traffic={**traffic, **dict.fromkeys(leaving, Traffic())},
-            steps=steps,
-            outlook=outlook,
+            previous.by_key(), targets, serving=serving, traffic=traffic, steps=steps, outlook=outlook
         )
         if aside := self._hub.aside:
             kept = [one for one in previous.routes if one.model in aside]
             rows = tuple(sorted([*(one for one in rows if one.model not in aside), *kept], key=_by_key))
+        if len(rows) == len(previous.routes) and all(map(_has_arrived, rows, previous.routes)):
+            self._arrived = asked
         return self._numbered(rows)
 
     def _numbered(self, rows: tuple[Route, ...]) -> Routes:
@@ -263,8 +280,7 @@ class Steer:
         forced: tuple[Forced, ...],
     ) -> None:
         hub, plan = self._hub, self._hub.plan
-        told = intent.workloads(staged.in_force(world.documents, forced), desired, stops, advanced.versions)
-        digests = {name: intent.digest(told.get(name, ())) for name in sorted(world.clusters)}
+        digests = self._digests_of(world, forced, desired, stops, advanced.versions)
         changed = new is not None or desired != plan.desired_by_key() or digests != plan.digests
         changed = changed or advanced.versions != plan.versions
         changed = changed or not self._kept_orders.issuperset(_orders(forced))  # a restart has to know of them
@@ -305,6 +321,21 @@ class Steer:
         hub.republish.set("commit")
         hub.resteer.set("commit")
         hub.wake()
+
+    def _digests_of(
+        self,
+        world: World,
+        forced: tuple[Forced, ...],
+        desired: Mapping[PlacementKey, int],
+        stops: Mapping[PlacementKey, str],
+        tried: Mapping[str, Versions],
+    ) -> Mapping[str, str]:
+        """Cluster -> digest of what it is to be told; computed when something that it depends on has changed."""
+        basis = (world.documents, tuple(sorted(world.clusters)), forced, dict(desired), dict(stops), tried)
+        if self._digests is None or self._digests[0] != basis:
+            told = intent.workloads(staged.in_force(world.documents, forced), desired, stops, tried)
+            self._digests = basis, {name: intent.digest(told.get(name, ())) for name in basis[1]}
+        return self._digests[1]
 
     def _following(
         self,
@@ -362,6 +393,29 @@ class Steer:
             limits=new.limits,
             history=new.history,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What the next step of a routing table depends on, once every share is where its target wants it."""
+
+    routes: Routes
+    targets: routing.Targets
+    serving: Mapping[str, frozenset[str]]
+    traffic: Mapping[str, Traffic]
+
+    def is_as(self, other: _Asked) -> bool:
+        """Whether the same is asked."""
+        return (
+            self.routes is other.routes
+            and self.targets is other.targets
+            and self.serving == other.serving
+            and self.traffic == other.traffic
+        )
+
+
+def _has_arrived(row: Route, before: Route) -> bool:
+    return row is before and row.now is row.target
 
 
 def trustworthy(

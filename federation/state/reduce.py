@@ -194,14 +194,19 @@ def _on_report(world: World, event: Heard) -> Reduced:
     is_same = known is not None and known.boot_id == report.boot_id
     before, raw = state, report
     state, report, doubted = _believed(world, state, report, event.now_s)
-    settled, told = (
-        _with_dispute(state, event.now_s, world.timing.stale_after_s)
-        if is_same
-        else (replace(state, disputed_with=""), ())
+    disputed_with, told = _dispute(state, event.now_s, world.timing.stale_after_s) if is_same else ("", ())
+    skew_s, skewed = _skew(state, report, event.wall_s, world.timing.skew_s)
+    heard = replace(
+        state,
+        report=report,
+        heard_s=event.now_s,
+        will_s=None,
+        has_left=False,
+        others=_others(state, report),
+        disputed_with=disputed_with,
+        lent=_lent(world, state, report, event.now_s),
+        skew_s=skew_s,
     )
-    heard = _in_force(replace(settled, heard_s=event.now_s, will_s=None, has_left=False), report)
-    heard = replace(heard, lent=_lent(world, state, report, event.now_s))
-    heard, skewed = _with_skew(heard, report, event.wall_s, world.timing.skew_s)
     moved, notes = _move(world, heard, Sign.HEARD, event.now_s)
     following = _counted(_with_cluster(world, moved), before, raw, report, event.now_s)
     changed = _inventory(report) != _inventory(state.report)
@@ -229,12 +234,12 @@ def _is_vacant(world: World, state: ClusterState, now_s: float) -> bool:
     return state.phase is not Phase.READY or silent_s > world.timing.session_after_s
 
 
-def _in_force(state: ClusterState, report: messages.Report) -> ClusterState:
-    """The state with `report` in force; what was in force before, of another start, is remembered as one."""
+def _others(state: ClusterState, report: messages.Report) -> dict[str, OtherStart]:
+    """Other starts, once `report` is in force; what was in force before, of another start, is remembered as one."""
     others = {boot: other for boot, other in state.others.items() if boot != report.boot_id}
     if state.report is not None and state.report.boot_id != report.boot_id:
         others[state.report.boot_id] = OtherStart(seq=state.report.seq, heard_s=float("-inf"))
-    return replace(state, report=report, others=_newest(others))
+    return _newest(others)
 
 
 def _newest(others: dict[str, OtherStart]) -> dict[str, OtherStart]:
@@ -248,32 +253,34 @@ def _on_second(world: World, state: ClusterState, report: messages.Report, now_s
     return Reduced(world=_with_cluster(world, replace(state, others=others)), result="second")
 
 
-def _with_dispute(state: ClusterState, now_s: float, within_s: float) -> tuple[ClusterState, tuple[Note, ...]]:
-    """Two agents speak under one name: told once, when the one in force goes on speaking after another began to.
+def _dispute(state: ClusterState, now_s: float, within_s: float) -> tuple[str, tuple[Note, ...]]:
+    """The second agent that speaks under the name, or nothing: told once, when the one in force goes on speaking after
+    another began to.
 
     Args: state: before the report of the one in force that came at `now_s`.
     """
     rivals = state.rivals(now_s, within_s)
     if state.disputed_with in rivals:
-        return state, ()
+        return state.disputed_with, ()
     new = [boot for boot in rivals if state.heard_s is not None and state.others[boot].heard_s > state.heard_s]
     if not new or state.report is None:
-        return replace(state, disputed_with=""), ()
+        return "", ()
     text = (
         f"two agents report as {state.name}: start {state.report.boot_id} is in force, start {new[0]} is not listened "
         "to while that one speaks; end one of them, or give it a name of its own"
     )
-    return replace(state, disputed_with=new[0]), (_warn("NameTaken", f"cluster/{state.name}", text),)
+    return new[0], (_warn("NameTaken", f"cluster/{state.name}", text),)
 
 
-def _with_skew(
+def _skew(
     state: ClusterState, report: messages.Report, wall_s: float | None, bound_s: float
-) -> tuple[ClusterState, tuple[Note, ...]]:
+) -> tuple[float, tuple[Note, ...]]:
+    """The agent's clock less the controller's in seconds, and what to tell when it passes `bound_s`."""
     if wall_s is None or report.clock_s is None:
-        return state, ()
+        return state.skew_s, ()
     skew_s = report.clock_s - wall_s
     if (abs(skew_s) > bound_s) == (abs(state.skew_s) > bound_s):
-        return replace(state, skew_s=skew_s), ()
+        return skew_s, ()
     subject = f"cluster/{state.name}"
     if abs(skew_s) <= bound_s:
         note = Note(reason="ClockInStep", object=subject, message=f"the clock of {state.name} agrees with ours again")
@@ -281,7 +288,7 @@ def _with_skew(
         side = "ahead of" if skew_s > 0 else "behind"
         text = f"the clock of {state.name} is {abs(skew_s):.0f} s {side} the controller's; nothing is ordered by it"
         note = _warn("ClockSkew", subject, f"{text}, but set the one that is wrong")
-    return replace(state, skew_s=skew_s), (note,)
+    return skew_s, (note,)
 
 
 def _inventory(report: messages.Report | None) -> object:
@@ -371,8 +378,10 @@ def _believed(
     believed = examined.report
     if admitted.rows is not report.demand:
         believed = msgspec.structs.replace(believed, demand=admitted.rows)
-    judged = replace(state, findings=findings, doubts=examined.doubts, level=admitted.level, held=admitted.held)
-    return judged, believed, notes
+    found = (findings, examined.doubts, admitted.level, admitted.held)
+    if found != (state.findings, state.doubts, state.level, state.held):
+        state = replace(state, findings=findings, doubts=examined.doubts, level=admitted.level, held=admitted.held)
+    return state, believed, notes
 
 
 def _counted(world: World, before: ClusterState, raw: messages.Report, believed: messages.Report, at_s: float) -> World:

@@ -18,13 +18,20 @@ class Engine:
 
     def __init__(self) -> None:
         self._answers: OrderedDict[Hashable, object] = OrderedDict()
+        self._asked: tuple[words.Problem, Hashable] | None = None
 
     async def solve(self, problem: words.Problem, present: tuple[words.Placed, ...]) -> Answer:
-        return self._once(("solve", asked(problem), present), lambda: solve_and_check(problem, present))
+        return self._once(("solve", self._key(problem), present), lambda: solve_and_check(problem, present))
 
     async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:
-        key = ("route", asked(problem), tuple(sorted(ready.items())))
+        key = ("route", self._key(problem), tuple(sorted(ready.items())))
         return self._once(key, lambda: route_and_check(problem, ready))
+
+    def _key(self, problem: words.Problem) -> Hashable:
+        """What a problem says; the same object says the same again."""
+        if self._asked is None or self._asked[0] is not problem:
+            self._asked = problem, _Hashed(asked(problem))
+        return self._asked[1]
 
     def _once(self, key: Hashable, work: Callable[[], T]) -> T:
         found = self._answers.get(key)
@@ -33,6 +40,21 @@ class Engine:
             if len(self._answers) > ANSWERS_KEPT:
                 self._answers.popitem(last=False)
         return found  # type: ignore[return-value]
+
+
+class _Hashed:
+    """A long key whose hash is computed once."""
+
+    __slots__ = ("_hash", "_key")
+
+    def __init__(self, key: Hashable) -> None:
+        self._key, self._hash = key, hash(key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, _Hashed) and self._hash == other._hash and self._key == other._key)
 
 
 def asked(problem: words.Problem) -> Hashable:

@@ -6,8 +6,6 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import msgspec
-
 from federation.control import routing
 from federation.control.plan import Routes
 from federation.wire import messages
@@ -41,8 +39,9 @@ class Oracle:
         self._seconds: list[Second] = []
         self._given_s: dict[tuple[str, int, int], float] = {}
         self._fence = (0, 0)
-        self._braked: tuple[bytes, bytes] | None = None
+        self._braked: tuple[object, object] | None = None
         self._braked_routes: Routes | None = None
+        self._seen_routes: Routes | None = None
         self.braked_s = 0
         self.stops = 0
 
@@ -90,7 +89,7 @@ class Oracle:
         rps = sum(
             cell.requests_per_second
             for agent in fleet.agents.values()
-            if self._can_be_known(agent.name)
+            if agent.cells and self._can_be_known(agent.name)
             for cell in agent.cells
         )
         return Second(at_s=fleet.clock.now_s, rps=rps, ready=fleet.ready())
@@ -105,7 +104,11 @@ class Oracle:
         return self._fleet.clock.now_s - heard_s < self._fleet.hub.world.timing.count_stands_s
 
     def _look_at_shares(self) -> None:
-        for route in self._fleet.hub.routes.routes:
+        routes = self._fleet.hub.routes
+        if routes is self._seen_routes:
+            return
+        self._seen_routes = routes
+        for route in routes.routes:
             total = sum(share.share for share in route.now)
             if total > 1 + 1e-4:
                 raise Broken(f"{route.cell} is served {total:.4f} times")
@@ -125,17 +128,17 @@ class Oracle:
             self._braked = self._braked_routes = None
             return
         self.braked_s += 1
-        desired = msgspec.json.encode(hub.plan.desired)
-        routable = msgspec.json.encode({name: hub.world.is_routable(name) for name in sorted(hub.world.clusters)})
+        desired = hub.plan.desired
+        routable = {name: hub.world.is_routable(name) for name in hub.world.clusters}
         if self._braked is not None and self._braked != (desired, routable):
             raise Broken(f"under the brake desired states or routable clusters change: {hub.world.braked}")
         before = self._braked_routes or hub.routes
-        left = routing.without_replicas(hub.world, before)  # who says of itself that none is ready is left
-        was = {(one.model, one.cell): msgspec.json.encode(one) for one in before.routes}
-        now = {(one.model, one.cell): msgspec.json.encode(one) for one in hub.routes.routes}
-        changed = {key for key in was.keys() | now.keys() if was.get(key) != now.get(key)} - left
-        if changed:
-            raise Broken(f"under the brake shares of {sorted(changed)} change: {hub.world.braked}")
+        if before is not hub.routes:
+            left = routing.without_replicas(hub.world, before)  # who says of itself that none is ready is left
+            was, now = before.by_key(), hub.routes.by_key()
+            changed = {key for key in was.keys() | now.keys() if was.get(key) != now.get(key)} - left
+            if changed:
+                raise Broken(f"under the brake shares of {sorted(changed)} change: {hub.world.braked}")
         self._braked, self._braked_routes = (desired, routable), hub.routes
 
     def forget(self) -> None:

@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from federation.control.problem import Formulated, Formulation, formulate
 from federation.wire import messages
 from tests.sim import __main__ as command
-from tests.sim import hostile, lies
+from tests.sim import engine, hostile, lies
 from tests.sim.hostile import HostileFleet, story
 from tests.sim.oracle import Broken
 
 QUICK = (5, 19)
-CHUNKS, PER_CHUNK = 10, 2
-"""Twenty seeds: at most two minutes of one core, the few with 500 ghost cells included."""
+CHUNKS, PER_CHUNK = 10, 5
+"""Fifty seeds: about a second of one core each."""
 
 
 @pytest.mark.parametrize("seed", QUICK)
@@ -38,6 +39,44 @@ async def test_hours_with_liars_break_nothing(chunk: int, tmp_path: Path) -> Non
         directory = tmp_path / str(seed)
         directory.mkdir()
         await story(seed, directory)
+
+
+async def test_what_is_kept_of_the_question_is_what_it_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests would go by a world that was, whenever something counts that the question's basis does not name."""
+    asked, kept = 0, Formulation.__call__
+
+    def compared(self: Formulation, world: Any, **given: Any) -> Formulated:
+        nonlocal asked
+        asked += 1
+        found, fresh = kept(self, world, **given), formulate(world, **given)
+        assert engine.asked(found.problem) == engine.asked(fresh.problem)
+        assert (found.present, found.keys, found.left_out) == (fresh.present, fresh.keys, fresh.left_out)
+        return found
+
+    monkeypatch.setattr(Formulation, "__call__", compared)
+    await story(19, tmp_path)
+    assert asked > 500
+
+
+async def test_a_quiet_fleet_asks_the_engine_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Routing would be solved every five seconds though nothing changes, and a large fleet's controller would be busy
+    with that alone."""
+    fleet = HostileFleet(5, tmp_path, liar="iad")
+    await fleet.start_controller()
+    await fleet.run(1800, fleet.oracle.look)
+    route, asked = fleet.engine.route, 0
+
+    async def counted(*given: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return await route(*given)
+
+    monkeypatch.setattr(fleet.engine, "route", counted)
+    await fleet.run(600, fleet.oracle.look)
+    assert asked <= 1
+    await fleet.stop_controller()
 
 
 @pytest.mark.parametrize("kind", sorted(lies.LIES))

@@ -19,7 +19,10 @@ FIRST, OTHER = "iad", "nrt"
 
 
 class Wavering(Engine):
-    """Sends Tokyo's users to whichever of two clusters has the fewer of them, as round trips that grow with load do."""
+    """Sends Tokyo's users to whichever of two clusters has the fewer of them, as round trips that grow with load do.
+
+    Whoever asks twice must ask otherwise: `waver` makes the count of Tokyo's users another one each second.
+    """
 
     def __init__(self, fleet: SimFleet) -> None:
         super().__init__()
@@ -36,6 +39,11 @@ class Wavering(Engine):
         )
         return replace(routed, flows=flows)
 
+    def waver(self) -> None:
+        """One second has passed."""
+        self.fleet.ask("nrt", 30.0 + 0.001 * (self.fleet.clock.now_s % 7))
+        self.fleet.check()
+
 
 async def test_what_is_not_wanted_goes_though_requests_of_others_never_come_to_rest(tmp_path: Path) -> None:
     """Somebody would pay for replicas that serve nobody, for as long as two clusters are equally near."""
@@ -44,9 +52,10 @@ async def test_what_is_not_wanted_goes_though_requests_of_others_never_come_to_r
     await fleet.run(600, fleet.check)
     before = fleet.wanted()
     dear = max(("fra-1", "fra-2", "par"), key=lambda name: before[name])
-    fleet.steer._solver = Wavering(fleet)  # type: ignore[assignment]
+    wavering = Wavering(fleet)
+    fleet.steer._solver = wavering  # type: ignore[assignment]
     fleet.resize(dear, 8, 30.0)
-    await fleet.run(600, fleet.check)
+    await fleet.run(600, wavering.waver)
     assert fleet.wanted()[dear] == 0, fleet.said[-1]
     assert fleet.ready()[dear] == 0, f"wanted {fleet.wanted()}, ready {fleet.ready()}"
     moving = [route for route in fleet.hub.routes.routes if route.now != route.target]

@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from federation.control.problem import Formulated, formulate
+from federation.control.problem import Formulated, Formulation, formulate
 from federation.policy import documents
+from federation.state.phases import Phase
 from federation.state.reduce import CordonsSet, Heard, TimePassed
-from federation.state.world import Brake, Cordon, PlacementKey, World
+from federation.state.world import Brake, Cordon, PlacementKey, Setback, Setbacks, World
 from federation.wire import messages
 from placement import model as engine
 from tests.builders import L4, L4_SPOT, a_model, a_policy, a_report, a_world, heard, replicas, some_demand, told
@@ -280,3 +281,91 @@ def test_limits_of_policies_reach_the_engine() -> None:
     problem = ask(heard(bare, a_report("fra"), now_s=NOW_S)).problem
     assert {one.name: one.max_replicas for one in problem.models} == {"a": 7, "b": None}
     assert problem.budgets == (engine.Budget(name="for-a", models=("a",), usd_per_hour=12.5),)
+
+
+PLACED = {("chat", "fra", L4): 2}
+LATER_S = NOW_S + 1.0
+
+
+def _silent(belief: World, since_s: float) -> World:
+    gone = replace(belief.clusters["iad"], phase=Phase.UNREACHABLE, since_s=since_s)
+    return replace(belief, clusters={**belief.clusters, "iad": gone})
+
+
+def _again(belief: World, **report: Any) -> World:
+    fields: dict[str, Any] = {**FIRST, **report}
+    return heard(belief, a_report("fra", 3, **fields), now_s=LATER_S)
+
+
+FIRST = {
+    "demand": (some_demand("chat", "Berlin", 20.0),),
+    "peers": (messages.PeerRtt(cluster="iad", rtt_ms_p50=90.0, rtt_ms_p95=90.0, samples=3),),
+    "pools": (messages.PoolReport(key=L4, vram_gib=24, allocatable=8, free=5),),
+}
+STUCK = Setback(
+    key=("chat", "fra", L4), cause="image", reason="no such image", kept=1, until_s=NOW_S + 0.5, strikes=1, version="v"
+)
+SLOWER = (messages.PeerRtt(cluster="iad", rtt_ms_p50=120.0, rtt_ms_p95=120.0, samples=3),)
+
+
+def _told_of() -> World:
+    return heard(world("fra", "iad"), a_report("fra", 2, **FIRST), now_s=NOW_S)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param(lambda w: _again(w, demand=(some_demand("chat", "Berlin", 21.0),)), id="demand"),
+        pytest.param(lambda w: _again(w, peers=SLOWER), id="a round trip"),
+        pytest.param(lambda w: _again(w, replicas=(replicas("chat", 2, 2),)), id="ready replicas"),
+        pytest.param(
+            lambda w: _again(w, pools=(messages.PoolReport(key=L4, vram_gib=24, allocatable=4, free=4),)), id="devices"
+        ),
+        pytest.param(lambda w: told(w, CordonsSet(cordons={"iad": Cordon(reason="", drain=True)})), id="a cordon"),
+        pytest.param(lambda w: _silent(w, NOW_S), id="a silence"),
+        pytest.param(
+            lambda w: replace(w, brake=Brake(since_s=NOW_S, phases={}, silent=("iad",), counted=2)), id="the brake"
+        ),
+        pytest.param(lambda w: replace(w, setbacks=Setbacks(backoffs={STUCK.key: STUCK})), id="a setback"),
+    ],
+)
+def test_a_question_that_was_kept_is_asked_anew_when_its_world_changes(after: Any) -> None:
+    """The plan would be made of what was true before."""
+    kept, before = Formulation(), _told_of()
+    first = kept(before, target=PLACED, desired=PLACED, now_s=NOW_S, aside={})
+    assert kept(before, target=PLACED, desired=PLACED, now_s=LATER_S, aside={}) is first
+    following = after(before)
+    asked = kept(following, target=PLACED, desired=PLACED, now_s=LATER_S, aside={})
+    assert text(asked) == text(formulate(following, target=PLACED, desired=PLACED, now_s=LATER_S))
+    assert text(asked) != text(first)
+
+
+def text(asked: Formulated) -> str:
+    paths: Any = asked.problem.paths
+    return f"{asked} {paths.rtt_ms.tolist()}"
+
+
+def test_a_question_that_was_kept_is_asked_anew_when_time_decides() -> None:
+    """A silence would be tolerated for ever, and what failed once never tried again."""
+    kept = Formulation()
+    silent = _silent(_told_of(), NOW_S)
+    placed = {("chat", "iad", L4): 2}
+    toleration_s = FOR_CHAT.spec.failover.toleration_seconds
+    first = kept(silent, target=placed, desired=placed, now_s=NOW_S + toleration_s - 1.0, aside={})
+    assert first.present
+    assert not kept(silent, target=placed, desired=placed, now_s=NOW_S + toleration_s + 1.0, aside={}).present
+    failed = replace(_told_of(), setbacks=Setbacks(backoffs={STUCK.key: STUCK}))
+    barred = kept(failed, target=PLACED, desired=PLACED, now_s=NOW_S, aside={})
+    again = kept(failed, target=PLACED, desired=PLACED, now_s=STUCK.until_s, aside={})
+    assert (barred.present[0].replicas, again.present[0].replicas) == (1, 2)
+    assert (barred.left_out, again.left_out) != (barred.left_out, barred.left_out)
+
+
+def test_a_question_that_was_kept_is_asked_anew_for_another_placement() -> None:
+    """Moves would be counted from where replicas no longer are."""
+    kept, belief = Formulation(), _told_of()
+    first = kept(belief, target=PLACED, desired=PLACED, now_s=NOW_S, aside={})
+    more = {("chat", "fra", L4): 3}
+    assert kept(belief, target=more, desired=PLACED, now_s=NOW_S, aside={}) is not first
+    assert kept(belief, target=PLACED, desired=more, now_s=NOW_S, aside={}).problem.current[0].replicas == 3
+    assert not kept(belief, target=PLACED, desired=PLACED, now_s=NOW_S, aside={"chat": "it fails"}).problem.models

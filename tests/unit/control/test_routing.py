@@ -67,3 +67,16 @@ def test_users_of_whom_nothing_is_known_keep_their_shares() -> None:
     }
     routes = next_routes(now, {}, serving={"chat": frozenset({"fra"})}, traffic={"chat": Traffic()}, steps={})
     assert [(route.model, route.now) for route in routes] == [("chat", halves[:1])]
+
+
+def test_a_table_that_has_arrived_stays_the_same_rows() -> None:
+    """Every step of a quiet day would be stored, and told to every gateway."""
+    third = {"fra": 1 / 3, "iad": 2 / 3}
+    targets = {("chat", "Berlin"): (third, ""), ("chat", "Paris"): ({}, "no room")}
+    given = {"serving": {"chat": ALL}, "traffic": {"chat": Traffic()}, "steps": {"chat": 1}}
+    first = next_routes({}, targets, **given)  # type: ignore[arg-type]
+    now = {(row.model, row.cell): row for row in first}
+    again = next_routes(now, targets, **given)  # type: ignore[arg-type]
+    assert all(one is other for one, other in zip(first, again, strict=True))
+    moved = next_routes(now, {**targets, ("chat", "Berlin"): ({"iad": 1.0}, "")}, **given)  # type: ignore[arg-type]
+    assert moved[0].target == (Share(cluster="iad", share=1.0),)
