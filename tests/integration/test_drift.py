@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents.kube.backend import KubeBackend
 from agents.manifests import names
 from federation.wire import messages
-from tests.builders import L4
+from tests.builders import L4, L4_SPOT
 from tests.integration.test_agent import backend, desired, ready, traffic_of, until, workload
 from tests.testbed import shapes
 from tests.testbed.agent import Agent, Controller
@@ -225,6 +226,20 @@ async def test_a_quiet_cluster_is_asked_to_change_nothing(here: Here) -> None:
 def writes(running: KubeBackend) -> int:
     """Requests that may have changed something."""
     return running._carrier._keeper.writes + running._writer.writes
+
+
+async def test_what_two_pools_of_a_model_share_is_no_drift_when_it_is_made(here: Here) -> None:
+    """Each model that comes to a cluster of two pools would be told as somebody's mistake."""
+    spot = shapes.L4 | {"karpenter.sh/capacity-type": "spot"}
+    shapes.add_node(here.plane, "l4-spot-0", spot, {"nvidia.com/gpu": 2}, cpu="64")
+    both = (workload("both", L4, 1), workload("both", L4_SPOT, 1))
+    async with backend(here.plane.agent_kubeconfig()) as running:
+        await until(running, lambda seen: L4_SPOT in {one.key for one in seen.pools}, "both pools")
+        for generation in (1, 2):
+            assert await running.apply(desired(generation, *both)) == ""
+            assert not [one for one in (await running.observe()).conditions if one.type == "Drifted"]
+        assert not here.noted("both", "deleted")
+        assert await running.apply(desired(3, *(msgspec.structs.replace(one, replicas=0) for one in both))) == ""
 
 
 async def test_what_is_being_deleted_is_waited_for_and_made_again(here: Here) -> None:
