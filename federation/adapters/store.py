@@ -550,9 +550,7 @@ class Store:
         plan = _plan_of(plans[-1]) if plans else Plan()
         self._generation = max(state.generation, manifest.generation, plan.generation)
         if found.is_incomplete:
-            plan = replace(
-                plan, generation=self._generation, target=(), desired=(), changes=(), generations={}, digests={}
-            )
+            plan = replace(plan.without_orders(), generation=self._generation)
 
         def take(book: Book) -> dict[str, int]:
             self._epoch = max(book.state.epoch, self._read_manifest().epoch, plan.epoch) + 1

@@ -8,12 +8,12 @@ each other besides: of two, one is quiet.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from federation.control.plan import Plan, Replicas
 from federation.state.phases import Phase
-from federation.state.world import World
+from federation.state.world import ClusterState, World
 from federation.wire import messages
 
 LEAP = 1000
@@ -56,17 +56,27 @@ def highest_epoch(world: World, *, ordered: bool = False, rivals: Iterable[Rival
     """The highest epoch that agents obey, or that one of `rivals` says it has; 0 when none does.
 
     By itself a controller goes no further than a little beyond what most agents obey: one that claims more may lie, or
-    have been lied to. Nor does it follow any rival to an epoch that the agents of most would refuse. Args: ordered: an
-    operator wants this controller to lead, whatever agents have accepted.
+    have been lied to. Args: ordered: an operator wants this controller to lead, whatever agents have accepted: it goes
+    as far beyond most as one forged order can lead an agent, and no rival leads it further.
     """
     claimed = sorted(
         state.report.epoch
         for state in world.clusters.values()
         if state.report is not None and state.report.epoch <= messages.MOST_EPOCH
     )
-    bound = statistics.median_low(claimed or [0]) + (messages.MOST_EPOCH_LEAP // 2 if ordered else LEAP)
-    said = (*claimed, *(rival.epoch for rival in rivals))
+    bound = statistics.median_low(claimed or [0]) + (messages.MOST_EPOCH_LEAP if ordered else LEAP)
+    said = (*(min(epoch, bound) if ordered else epoch for epoch in claimed), *(rival.epoch for rival in rivals))
     return max((epoch for epoch in said if epoch <= bound), default=0)
+
+
+def told_epoch(epoch: int, state: ClusterState) -> int:
+    """The epoch of an order for this cluster: ours, or as far towards it as its agent follows at once.
+
+    A fleet that was led beyond a forged epoch takes in new agents, and those that were not lied to.
+    """
+    if state.report is None:
+        return epoch
+    return min(epoch, state.report.epoch + messages.MOST_EPOCH_LEAP)
 
 
 def outvoted(world: World, epoch: int) -> str:
@@ -88,14 +98,32 @@ def outvoted(world: World, epoch: int) -> str:
     )
 
 
-def adopted(plan: Plan, world: World) -> Plan:
+def is_beyond_memory(report: messages.Report, epoch: int, generation: int) -> bool:
+    """Whether an agent obeys an order of our epoch that we do not know: the database is older than our last start."""
+    return report.epoch == epoch and report.generation > generation
+
+
+def has_forgotten(world: World, plan: Plan, epoch: int) -> bool:
+    """Whether most clusters that are heard say so of a plan that no start of this epoch has committed."""
+    heard = [
+        state.report for state in world.clusters.values() if state.report is not None and state.phase is Phase.READY
+    ]
+    beyond = [one for one in heard if is_beyond_memory(one, epoch, plan.generation)]
+    return plan.epoch < epoch and 2 * len(beyond) > len(heard)
+
+
+def adopted(plan: Plan, world: World, clusters: Collection[str] | None = None) -> Plan:
     """The plan with what runs and is not named in it: where a controller goes on from that does not remember all.
+
+    Args: clusters: from which it is taken; from all without.
 
     Models without a document or a policy are left alone: those may only not have been handed in again yet. Clusters
     that are not heard yet follow when they are. No more is taken than is ready or has devices, whatever an agent says.
     """
     named = {one.key for one in plan.desired}
-    found = tuple(one for one in _running(world) if one.key not in named)
+    found = tuple(
+        one for one in _running(world) if one.key not in named and (clusters is None or one.cluster in clusters)
+    )
     if not found:
         return plan
     aims = {one.key for one in plan.target}

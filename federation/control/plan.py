@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -173,6 +173,10 @@ class Plan:
     """Harmful changes that people ordered and that are not carried out yet."""
     known: Mapping[str, Known] = field(default_factory=dict)
     """Cluster -> what its front door is known to count, `since_s` in Unix seconds of the controller's clock."""
+
+    def without_orders(self) -> Plan:
+        """What is left of a memory that is known to be old: what runs says more than what was wanted once."""
+        return replace(self, target=(), desired=(), changes=(), generations={}, digests={})
 
     def desired_by_key(self) -> dict[PlacementKey, int]:
         """Desired counts; zeros included."""

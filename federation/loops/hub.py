@@ -109,7 +109,10 @@ class Hub:
         self.may_take_over = plan.generation == 0
         """Whether the next plan may go beyond the epochs of others: nothing is remembered, or an operator said so."""
         self.adopts = plan.generation == 0
-        """Whether what runs and the plan does not name is taken into it: what agents were told is not remembered."""
+        """Whether what runs and the plan does not name is taken into it: what agents were told is not remembered. Of
+        each cluster what it runs when it is first heard: later it is what this controller ordered, or a claim."""
+        self._adopts_until_s: dict[str, float] = {}
+        self._beyond_memory: set[str] = set()
         self.superseded = ""
         """Why this controller decides nothing any more: another one has its database."""
         self.is_ordered_to_lead = False
@@ -154,6 +157,8 @@ class Hub:
         if reduced.look_after_s is not None:
             self.look_at_s = min(self.look_at_s, self.clock.monotonic_s() + reduced.look_after_s)
             self.look.set("something is to be believed soon")
+        if isinstance(event, Heard) and isinstance(event.message, messages.Report) and reduced.world is not self.world:
+            self._compare_memory(event.message)
         if reduced.greet:
             self.republish.set("another start of an agent")
         if reduced.world is self.world and not reduced.notes:
@@ -218,8 +223,34 @@ class Hub:
 
     def adopt(self) -> None:
         """Where it is not known what agents were told, what they run is the plan; the brake keeps what is."""
-        if self.adopts and self.world.brake is None:
-            self.plan = leadership.adopted(self.plan, self.world)
+        if not self.adopts or self.world.brake is not None:
+            return
+        now_s = self.clock.monotonic_s()
+        for name, state in self.world.clusters.items():
+            if state.heard_s is not None:
+                self._adopts_until_s.setdefault(name, now_s + self.world.timing.lasting_s)
+        new = {name for name, until_s in self._adopts_until_s.items() if now_s <= until_s}
+        self.plan = leadership.adopted(self.plan, self.world, new)
+
+    def _compare_memory(self, report: messages.Report) -> None:
+        """Take the next epoch where an agent obeys an order of ours that we do not know; once for each."""
+        name = report.cluster
+        if name in self._beyond_memory or not leadership.is_beyond_memory(report, self.epoch, self.plan.generation):
+            return
+        self._beyond_memory.add(name)
+        self.may_take_over = True
+        text = (
+            f"{name} obeys order {report.epoch}.{report.generation} of ours, and the newest known is "
+            f"{self.plan.epoch}.{self.plan.generation}: the database is older than the last start, as from a backup; "
+            "this controller goes on from what runs"
+        )
+        self.tell(Note(type="Warning", reason="StoreOutdated", object="controller", message=text))
+        self.replan.set("the database is old")
+
+    def forget_orders(self) -> None:
+        """Go on from what runs, where most agents obey orders that we do not know."""
+        if leadership.has_forgotten(self.world, self.plan, self.epoch):
+            self.plan, self.adopts = self.plan.without_orders(), True
 
     def rivalled(self) -> str:
         """Why this controller must be quiet beside another that it hears, or nothing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from federation.adapters.link import Link
 from federation.control import desired as intent
+from federation.control import leadership
 from federation.loops.hub import Hub
 from federation.state.world import ClusterState
 from federation.traffic import outputs
@@ -84,7 +85,7 @@ class Publisher:
             await self._link.publish(messages.Peers(cluster=name, peers=others), "peers")
 
     def _messages(self) -> list[messages.Desired]:
-        """What is committed, with this controller's epoch. Before the first plan there is nothing to say."""
+        """What is committed, with the epoch that each agent follows to. Nothing before the first plan."""
         hub = self._hub
         told = intent.workloads(
             hub.documents_in_force(), hub.plan.desired_by_key(), hub.plan.stops_by_key(), hub.plan.versions
@@ -94,9 +95,10 @@ class Publisher:
             generation = hub.plan.generations.get(name)
             if generation is None or intent.digest(told.get(name, ())) != hub.plan.digests.get(name):
                 continue  # documents are newer than the plan: the next commit speaks for them
+            epoch = leadership.told_epoch(hub.epoch, hub.world.clusters[name])
             made.append(
                 messages.seal(
-                    messages.Desired(cluster=name, epoch=hub.epoch, generation=generation, workloads=told.get(name, ()))
+                    messages.Desired(cluster=name, epoch=epoch, generation=generation, workloads=told.get(name, ()))
                 )
             )
         return made

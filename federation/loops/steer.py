@@ -104,6 +104,7 @@ class Steer:
         """Go beyond the epochs that agents obey, and start from what runs when nothing else is remembered."""
         hub = self._hub
         async with hub.committing:
+            hub.forget_orders()
             rivals = tuple(hub.rivals.values()) if hub.is_ordered_to_lead else ()
             epoch = leadership.highest_epoch(hub.world, ordered=hub.is_ordered_to_lead, rivals=rivals) + 1
             if epoch > hub.epoch:

@@ -36,8 +36,9 @@ Ordinal = Annotated[int, Meta(ge=0, le=MOST_ORDINAL)]
 MOST_EPOCH = 2**52
 """A higher one is nobody's: there are epochs beyond it that an operator could still order."""
 MOST_EPOCH_LEAP = 2**33
-"""How far an agent follows at once. An order with a forged epoch locks nobody out for ever: it takes half a million of
-them to use up what there is, and `--take-over` goes beyond each."""
+"""How far an agent follows at once; a controller that is further on leads it there by several orders. An order with a
+forged epoch locks nobody out for ever: it takes half a million of them to use up what there is, and `--take-over` goes
+beyond each."""
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from agents.backend import Observation
 from federation.adapters.manifest import ManifestFile
 from federation.control.plan import Routes
+from tests.builders import replicas
 from tests.sim.fleet import FLOOR, SimFleet
 from tests.unit.adapters.test_store_full import failed, full
 
@@ -119,4 +122,66 @@ async def test_nothing_is_stopped_for_what_was_forgotten(tmp_path: Path, damage:
     await fleet.run(SETTLE_S, fleet.check)
     assert fleet.hub.routes != Routes()
     assert sum(fleet.ready().values()) >= FLOOR
+    await fleet.stop_controller()
+
+
+def files_of(directory: Path) -> list[Path]:
+    return list(directory.glob("0.*"))
+
+
+def restore(directory: Path, backup: dict[str, bytes]) -> None:
+    for file in files_of(directory):
+        file.unlink()
+    for name, content in backup.items():
+        (directory / name).write_bytes(content)
+
+
+async def test_a_database_from_a_backup_is_found_out_by_what_agents_obey(tmp_path: Path) -> None:
+    """Agents would refuse every order for good, and nobody be told; or what came since would be stopped."""
+    fleet = await settled(tmp_path)
+    await fleet.stop_controller()
+    backup = {file.name: file.read_bytes() for file in files_of(tmp_path)}
+    await fleet.start_controller()
+    for name, rps in (("fra-1", 95.0), ("iad", 75.0)):
+        fleet.ask(name, rps)
+    await fleet.run(SETTLE_S, fleet.check)
+    assert (fleet.hub.epoch, fleet.hub.plan.generation) > (2, 0)
+    await fleet.stop_controller()
+    restore(tmp_path, backup)
+    before, least = fleet.ready(), fleet.ready()
+    await fleet.start_controller()
+
+    def look() -> None:
+        for name, count in fleet.ready().items():
+            least[name] = min(least[name], count)
+
+    await fleet.run(MINUTES_S, look)
+    assert "StoreOutdated" in told(fleet)
+    assert fleet.hub.epoch == 3
+    for agent in fleet.agents.values():
+        assert agent.accepted.epoch == 3, "it is obeyed again"
+    assert least == before
+    await fleet.run(SETTLE_S, fleet.check)
+    assert fleet.hub.plan.epoch == 3
+    await fleet.stop_controller()
+
+
+async def test_what_a_member_claims_to_run_later_is_not_taken_into_the_plan(tmp_path: Path) -> None:
+    """A controller that lost its disk once would plan for ever what nobody ordered."""
+    fleet = SimFleet(5, tmp_path)
+    await fleet.start_controller()
+    assert fleet.hub.adopts
+    await fleet.run(SETTLE_S, fleet.check)
+    wanted = fleet.wanted()
+    idle = min(wanted, key=lambda name: wanted[name])
+    assert wanted[idle] == 0
+    backend = fleet.agents[idle].backend
+    seen = backend.observe
+
+    async def claims() -> Observation:
+        return replace(await seen(), replicas=(replicas("chat", 5, 5),))
+
+    backend.observe = claims  # type: ignore[method-assign]
+    await fleet.run(MINUTES_S, fleet.check)
+    assert fleet.wanted() == wanted
     await fleet.stop_controller()

@@ -21,6 +21,8 @@ NAMES = ("fra-1", "fra-2", "iad-1", "iad-2", "nrt-1")
         pytest.param((0, 0, 0, 0, 900_000), 0, 900_000, id="one claims what nobody else obeys"),
         pytest.param((9, 9, 9, 9, 2**53 - 1), 9, 9, id="absurd"),
         pytest.param((2**33, 2**33, 2**33, 2**33, 3), 2**33, 2**33, id="most obey a forged one"),
+        pytest.param((9, 9, 9, 9, 9 + 2**33), 9, 9 + 2**33, id="one obeys a forged one"),
+        pytest.param((9, 9, 9, 9, 9 + 2**34), 9, 9 + 2**33, id="one obeys two forged ones: the first of two leaps"),
         pytest.param((), 0, 0, id="nobody is heard"),
     ],
 )
@@ -48,6 +50,21 @@ def test_a_take_over_always_has_a_way_beyond_a_forged_epoch(accepted: int) -> No
     world = heard(a_world("fra"), a_report("fra", epoch=forged))
     held = session.Accepted(epoch=forged, generation=2**53 - 1, checksum="x")
     assert judged(leadership.highest_epoch(world, ordered=True) + 1) is session.Code.ACCEPT
+
+
+@pytest.mark.parametrize("obeyed", [0, 7, 2**33 + 7])
+def test_agents_are_led_beyond_a_forged_epoch_by_leaps_that_each_follows(obeyed: int) -> None:
+    """The way beyond one agent's forged epoch would lock out all others, and every agent that joins later."""
+    epoch, held, orders = 2**34 + 8, session.Accepted(epoch=obeyed), 0
+    while held.epoch < epoch:
+        state = heard(a_world("fra"), a_report("fra", epoch=held.epoch)).clusters["fra"]
+        told = leadership.told_epoch(epoch, state)
+        order = messages.seal(messages.Desired(cluster="fra", epoch=told, generation=5))
+        assert session.judge(order, cluster="fra", accepted=held, devices={}).code is session.Code.ACCEPT
+        held = session.Accepted(epoch=told, generation=5, checksum=order.checksum)
+        orders += 1
+    assert orders <= 3
+    assert leadership.told_epoch(8, state) == 8
 
 
 @pytest.mark.parametrize(
