@@ -474,7 +474,8 @@ def kept_by_agents(world: World, plan: Plan, epoch: int) -> dict[PlacementKey, i
     denied = {
         name
         for name, state in world.clusters.items()
-        if state.ack is not None
+        if state.phase is Phase.READY
+        and state.ack is not None
         and not state.ack.ok
         and (state.ack.epoch, state.ack.generation) == (epoch, plan.generations.get(name))
     }

@@ -202,6 +202,27 @@ def test_alone_it_keeps_everything_through_restarts_and_a_lost_file(plane: Contr
     assert uids(plane) == before
 
 
+def test_of_what_is_given_up_as_not_ready_only_what_is_not_ready_goes(plane: ControlPlane, bench: Bench) -> None:
+    """A controller whose knowledge is a report old would stop replicas that serve."""
+    bench.agent.start()
+    assert bench.controller.answer(desired(1, 1, workload("late", 2))).ok
+    wait(lambda: ready(plane) == 2, "ready replicas")
+    serving = uids(plane)
+    plane.miss_images(".*")
+    try:
+        assert bench.controller.answer(desired(1, 2, workload("late", 4))).ok
+        wait(lambda: len(uids(plane)) == 4, "two that cannot start")
+        answer = bench.controller.answer(desired(1, 3, workload("late", 1, stop_reason=messages.NOT_READY)))
+        assert not answer.ok and "2 are ready here and stay" in answer.error
+        wait(lambda: uids(plane) == serving, "end of the two that cannot start, and of no other")
+        assert bench.controller.answer(
+            desired(1, 4, workload("late", 1, stop_reason="2 ready in iad serve instead"))
+        ).ok
+        wait(lambda: len(uids(plane)) == 1, "one less, for a reason that holds")
+    finally:
+        plane.miss_images("")
+
+
 LIMITS = """\
 apiVersion: isochrone.dev/v1alpha1
 kind: AgentLimits
