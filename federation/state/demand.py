@@ -103,8 +103,8 @@ def confirmed(world: World, cluster: str, model: str, now_s: float) -> World:
     if state.level is None:
         return world
     counted = {(row.model, row.cell.name): row for row in state.counted}
-    claimed = {(row.model, row.cell.name): row for row in state.held if model in ("", row.model)}
-    rows = tuple((counted | claimed).values())
+    wanted = [row if model in ("", row.model) else counted.get((row.model, row.cell.name)) for row in state.held]
+    rows = tuple(row for row in wanted if row is not None) if state.held else state.counted
     if sum(row.requests_per_second for row in rows) > (most := levels.most_rps(world, cluster)):
         rows = _levelled(rows, state.counted, most)
     rps = sum(row.requests_per_second for row in rows)
@@ -155,7 +155,7 @@ def _placed(
     A count of nothing says nothing of a cell that others count. Of an absurd one the last good count stays, or what its
     front door counts at most: nothing would say that it has no users.
     """
-    verdicts: dict[str, str] = {}
+    verdicts: dict[str, tuple[messages.UserCell, str]] = {}
     ties: dict[str, str] = {}
     kept: dict[tuple[str, str], messages.DemandSample] = {}
     refused = None
@@ -163,9 +163,11 @@ def _placed(
         name = row.cell.name
         if row.requests_per_second == 0.0 and any(who != state.name for who, _ in world.claims.get(name, ())):
             continue
-        why = verdicts.get(name)
-        if why is None:
-            why = verdicts[name] = _why_not_there(world, state.name, row.cell, ties)
+        if name not in verdicts:
+            verdicts[name] = row.cell, _why_not_there(world, state.name, row.cell, ties)
+        place, why = verdicts[name]
+        if not why and row.cell != place:
+            why = "it is in two places by one report"
         key, believed = (row.model, name), row
         if not why and not row.requests_per_second <= levels.MOST_RPS:
             refused = refused or (name, f"{row.requests_per_second:.6g} requests per second")
@@ -348,7 +350,7 @@ def _without_unclaimed(world: World) -> World:
 
 def aged(world: World, now_s: float) -> World:
     """The world with the counts of front doors that count no more as they are at `now_s`."""
-    if world.deaf or world.brake is not None or not world.is_settled(now_s):
+    if world.brake is not None or not world.is_settled(now_s):
         return world
     for name, state in world.clusters.items():
         if state.counted:
@@ -374,10 +376,7 @@ def silent_s(world: World, state: ClusterState, now_s: float) -> float:
 
 
 def _weight(world: World, quiet_s: float) -> float:
-    over_s = quiet_s - world.timing.count_stands_s
-    if over_s < 0:
-        return 1.0
-    halvings = 1 + int(over_s // world.timing.lasting_s)
+    halvings = max(0, 1 + int((quiet_s - world.timing.count_stands_s) // world.timing.lasting_s))
     return 0.5**halvings if halvings <= HALVINGS else 0.0
 
 

@@ -233,7 +233,11 @@ def _replicas(
     for pool in (*pools, *(before.pools if before is not None else ())):
         exist[pool.key] = max(exist.get(pool.key, 0), pool.allocatable)
     for node in report.nodes:
-        exist[node.pool] = exist.get(node.pool, 0) + node.devices
+        if node.devices <= MOST_DEVICES_PER_NODE:
+            exist[node.pool] = min(MOST_POOL_DEVICES, exist.get(node.pool, 0) + node.devices)
+        else:
+            text = f"node {node.name} has {node.devices} devices, more than {MOST_DEVICES_PER_NODE}: they do not count"
+            book.tell("ImplausibleDevices", f"pool/{node.pool.text}", text)
     each = _devices_each(_Same(world.documents))
     running = {(one.model, one.pool): one.ready for one in before.replicas} if before is not None else {}
     made = []

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from federation.policy import documents
-from federation.state.reduce import BrokerLost, DocumentsAccepted, Heard, TimePassed
+from federation.state import demand
+from federation.state.reduce import BrokerFound, BrokerLost, DocumentsAccepted, Heard, TimePassed
 from federation.state.world import World
 from federation.wire import messages
 from tests.builders import a_cluster, a_report, a_world, hear, heard, some_demand, told
@@ -120,6 +121,37 @@ def test_memory_of_a_front_door_is_as_old_as_it_is() -> None:
     assert rps(world) == 0
 
 
+def test_nothing_decays_before_anybody_could_speak() -> None:
+    """After a night without a controller the first instant of the next would find no users at all."""
+    old = counting("fra", 1, some_demand("chat", "Berlin", 10))
+    old = msgspec.structs.replace(old, clock_s=1_000.0)
+    world = told(a_world("fra", "iad"), Heard(message=old, now_s=1.0, wall_s=1_000.0 + 7200.0, retained=True))
+    assert rps(told(world, TimePassed(now_s=5.0))) == 10
+
+
+def test_silence_is_counted_from_when_something_could_be_heard() -> None:
+    """A broker that was down for an hour would take the users of all with it."""
+    world = heard(a_world("fra"), counting("fra", 1, some_demand("chat", "Berlin", 64)), now_s=1.0)
+    world = told(world, BrokerLost(now_s=2.0), BrokerFound(now_s=5_000.0), TimePassed(now_s=5_005.0))
+    assert rps(world) == 64
+
+
+def test_a_door_that_was_silent_under_the_brake_stands_from_its_end() -> None:
+    """The users of the last to come back from a long cut would be gone with the brake."""
+    names = ("fra", "iad", "nrt")
+    world = heard(a_world(*names), *(counting(n, 1, some_demand("chat", n, 10)) for n in names), now_s=1.0)
+    world = told(world, TimePassed(now_s=45.0), TimePassed(now_s=2_000.0))
+    assert world.brake is not None
+    now_s, seq = 2_000.0, 1
+    while world.brake is not None:
+        now_s, seq = now_s + 10.0, seq + 1
+        back = [counting(n, seq, some_demand("chat", n, 10)) for n in names[1:]]
+        world = told(heard(world, *back, now_s=now_s), TimePassed(now_s=now_s))
+        assert now_s < 2_500.0
+    assert world.clusters["fra"].phase.value == "unreachable"
+    assert rps(told(world, TimePassed(now_s=now_s + 10.0)), "fra") == 10
+
+
 # ---- where a cell is
 
 
@@ -191,6 +223,16 @@ def test_the_catalogue_says_where_a_cell_is_whoever_says_otherwise() -> None:
     assert rps(world) == 0, "nor does the first who counts there"
 
 
+def test_a_report_names_a_cell_in_one_place() -> None:
+    """A second row of another country would be counted by the verdict on the first."""
+    berlin, elsewhere = some_demand("chat", "Berlin", 30), some_demand("code", "Berlin", 7, country="US")
+    world = heard(a_world("fra"), counting("fra", 1, berlin, elsewhere), now_s=1.0)
+    assert world.cells["Berlin"].country == "DE" and set(world.demand) == {KEY}
+    (finding,) = world.clusters["fra"].findings
+    assert (finding.type, finding.object) == ("ImplausibleCell", "cell/Berlin")
+    assert "two places" in finding.message
+
+
 def test_who_counts_nobody_of_a_cell_has_no_say_where_it_is() -> None:
     """A member could make every city disputed for nothing."""
     world = heard(a_world("fra", "iad"), counting("fra", 1, some_demand("chat", "Berlin", 30)), now_s=1.0)
@@ -207,6 +249,30 @@ def test_a_cell_that_moved_by_a_lie_is_put_right_by_the_majority() -> None:
     world = heard(world, counting("iad", 2, some_demand("chat", "NY", 1)), now_s=11.0)
     world = heard(world, counting("fra", 1, some_demand("chat", "Berlin", 30)), now_s=12.0)
     assert world.cells["Berlin"].country == "DE"
+
+
+def test_a_place_that_is_far_from_where_most_say_it_is_does_not_count() -> None:
+    """A member could draw the users of a city to the other end of their country."""
+    far = some_demand("chat", "Berlin", 9)
+    far = msgspec.structs.replace(far, cell=msgspec.structs.replace(far.cell, lat=far.cell.lat + 4.0))
+    world = heard(a_world("fra", "iad"), counting("fra", 1, some_demand("chat", "Berlin", 30)), now_s=1.0)
+    world = heard(world, counting("iad", 1, far), now_s=2.0)
+    assert rps(world) == 30
+    assert [one.type for one in world.clusters["iad"].findings] == ["ImplausibleCell"]
+
+
+def test_no_more_places_are_known_than_can_be_planned_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member that makes up cells would fill the memory of the controller."""
+    monkeypatch.setattr(demand, "MAX_CELLS", 3)
+    cells = [some_demand("chat", f"cell-{n}", 1.0) for n in range(5)]
+    world = heard(a_world("fra", "iad"), counting("fra", 1, *cells[:3]), now_s=1.0)
+    world = heard(world, counting("iad", 1, *cells[2:]), now_s=2.0)
+    assert set(world.cells) == {"cell-0", "cell-1", "cell-2"}
+    (finding,) = world.clusters["iad"].findings
+    assert finding.type == "ImplausibleCell" and "3 cells are known" in finding.message
+    world = heard(world, counting("fra", 2, cells[0]), now_s=11.0)
+    world = heard(world, counting("iad", 2, *cells[2:4]), now_s=12.0)
+    assert set(world.cells) == {"cell-0", "cell-2", "cell-3"}, "of those that nobody counts none is kept then"
 
 
 def test_places_that_are_a_little_apart_are_one() -> None:
@@ -267,6 +333,33 @@ def test_an_absurd_row_leaves_the_last_good_count() -> None:
     world = heard(world, counting("fra", 2, some_demand("chat", "Berlin", 1e308)), now_s=2.0)
     assert rps(world) == 10
     assert [one.type for one in world.clusters["fra"].findings] == ["ImplausibleCell"]
+
+
+def test_an_absurd_row_of_which_nothing_is_known_or_declared_is_left_out() -> None:
+    """A slip of one row would be a million requests per second."""
+    rows = (some_demand("chat", "Berlin", 1e308), some_demand("chat", "Lyon", 10, country="FR"))
+    world = heard(a_world("fra"), counting("fra", 1, *rows), now_s=1.0)
+    assert (rps(world), rps(world, "Lyon")) == (0.0, 10.0)
+
+
+def test_a_row_that_is_named_twice_counts_once() -> None:
+    """Users would be counted by how often they are written down."""
+    rows = (some_demand("chat", "Berlin", 10), some_demand("chat", "Berlin", 7))
+    world = heard(a_world("fra"), counting("fra", 1, *rows), now_s=1.0)
+    assert rps(world) == 10
+    (finding,) = world.clusters["fra"].findings
+    assert finding.type == "ImplausibleCell" and "named twice" in finding.message
+
+
+def test_a_bound_that_falls_below_what_is_counted_is_shared_by_all_rows() -> None:
+    """A lower bound would take all from one city, or from none."""
+    world = a_world("fra")
+    rows = (some_demand("chat", "Berlin", 60), some_demand("chat", "Lyon", 40), some_demand("chat", "Bonn", 5))
+    world = heard(world, counting("fra", 1, *rows), now_s=1.0)
+    document = a_cluster("fra", max_requests_per_second=45.0)
+    world = dataclasses.replace(world, documents=msgspec.structs.replace(world.documents, clusters=(document,)))
+    world = heard(world, counting("fra", 2, *rows), now_s=11.0)
+    assert (rps(world), rps(world, "Lyon"), rps(world, "Bonn")) == (20.0, 20.0, 5.0)
 
 
 def test_an_absurd_row_of_which_nothing_was_known_counts_as_what_is_declared() -> None:

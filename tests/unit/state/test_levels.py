@@ -57,6 +57,30 @@ def remembering(known_rps: float, *names: str) -> World:
     return told(dataclasses.replace(empty, known=known), DocumentsAccepted(documents=given, now_s=0.0))
 
 
+def test_a_small_door_may_have_twenty_requests_per_second_at_once() -> None:
+    """The first users of a new product would wait a minute for each of their number."""
+    door = a_door(1.0)
+    assert door.claims(20.0, now_s=100.0) == 20.0
+    door = a_door(1.0)
+    assert door.claims(20.5, now_s=100.0) == 1.0
+
+
+def test_users_who_come_little_by_little_are_believed_as_they_come() -> None:
+    """A growth that doubles each minute would be held against what was counted an hour ago."""
+    door = a_door(100.0)
+    for minute in range(1, 5):
+        claim = 100.0 * 2.0**minute
+        assert set(door.lasts(claim, now_s=60.0 * minute, for_s=60.0)) == {claim}
+
+
+def test_spikes_are_no_growth() -> None:
+    """A lie that is told for a moment each minute would count as one that lasts."""
+    door = a_door(100.0)
+    for minute in range(1, 6):
+        assert door.claims(1_000.0, now_s=100.0 * minute) == 100.0
+        assert door.claims(100.0, now_s=100.0 * minute + 10.0) == 100.0
+
+
 def test_each_step_of_a_growth_lasts_its_own_time() -> None:
     """A liar would have sixteen times his share seventy seconds after he began."""
     door = a_door()
@@ -120,6 +144,9 @@ def test_the_users_of_a_door_that_failed_may_come_in_at_another() -> None:
     nrt.claims(5_000.0, now_s=1.0)
     door = Door(nrt.world)
     door.claims(10.0, now_s=1.0)
+    greedy = Door(door.world)
+    greedy.seq = 1
+    assert greedy.claims(2_600.0, now_s=100.0) == 10.0, "more waits"
     assert door.claims(2_500.0, now_s=100.0) == 2_500.0, "a quarter of what all others count: at once"
     door.lasts(1e6, now_s=100.0, for_s=1_000.0)
     assert door.believed == pytest.approx(10_010.0), "as much as all others count"

@@ -74,11 +74,12 @@ def test_what_cannot_be_true_is_left_out_and_told(told: dict[str, Any], expected
 
 def test_the_last_good_value_stays_in_force() -> None:
     """One absurd report would take away what was known."""
-    good = pool(H100, usd_per_device_hour=3.0)
-    bad = pool(H100, usd_per_device_hour=0.0, allocatable=10**6, free=10**6)
+    good = pool(H100, usd_per_device_hour=3.0, free=5)
+    room = (messages.NodeRoom(devices=8, cpu_millis=1, memory_mib=1),)
+    bad = pool(H100, usd_per_device_hour=0.0, allocatable=10**6, free=10**6, room=room)
     world = after(a_report("fra", pools=(good,)), a_report("fra", pools=(bad,)))
     (one,) = believed(world).pools
-    assert (one.usd_per_device_hour, one.allocatable, one.free) == (3.0, 8, 8)
+    assert (one.usd_per_device_hour, one.allocatable, one.free, one.room) == (3.0, 8, 5, None)
     assert found(after(a_report("fra", pools=(good,)), world=world)) == ["ImplausibleDevices", "ImplausiblePrice"]
 
 
@@ -89,6 +90,14 @@ def test_the_catalogue_may_say_that_devices_cost_nothing() -> None:
     world = replace(world, documents=msgspec.structs.replace(world.documents, clusters=(free,)))
     world = after(a_report("fra", pools=(pool(usd_per_device_hour=0.0),)), world=world)
     assert believed(world).pools[0].usd_per_device_hour == 0.0 and found(world) == []
+
+
+def test_a_node_that_cannot_be_is_left_out_of_the_room() -> None:
+    """A replica of any size would find its place on a node that does not exist."""
+    well = messages.NodeRoom(devices=8, cpu_millis=64_000, memory_mib=256_000)
+    world = after(a_report("fra", pools=(pool(room=(well, msgspec.structs.replace(well, devices=5_000))),)))
+    assert believed(world).pools[0].room == (well,)
+    assert found(world) == ["ImplausibleDevices"]
 
 
 def test_a_pool_that_is_named_twice_counts_once() -> None:
@@ -122,6 +131,27 @@ def test_no_round_trip_is_faster_than_light(rtt_ms: float, is_believed: bool) ->
     assert found(world) == ([] if is_believed else ["ImplausibleRoundTrip"])
 
 
+@pytest.mark.parametrize(("p50_ms", "p95_ms"), [(0.0, 9.0), (9.0, 0.0), (6_000.0, 9.0), (9.0, 6_000.0)])
+def test_a_round_trip_has_bounds_where_nobody_knows_how_far_it_is(p50_ms: float, p95_ms: float) -> None:
+    """A peer that left the catalogue a moment ago would be nearer than anyone."""
+    peer = messages.PeerRtt(cluster="gone", rtt_ms_p50=p50_ms, rtt_ms_p95=p95_ms, samples=3)
+    world = after(a_report("fra", peers=(peer,)))
+    assert believed(world).peers == () and found(world) == ["ImplausibleRoundTrip"]
+
+
+def test_the_last_good_round_trip_stays_and_a_peer_is_named_once() -> None:
+    """One measurement by a clock that jumped would take away what was known of the way."""
+
+    def told(*rtts_ms: float) -> messages.Report:
+        peers = tuple(messages.PeerRtt(cluster="iad", rtt_ms_p50=rtt, rtt_ms_p95=rtt, samples=3) for rtt in rtts_ms)
+        return a_report("fra", peers=peers)
+
+    world = after(told(90.0), told(0.1))
+    assert [one.rtt_ms_p50 for one in believed(world).peers] == [90.0]
+    assert found(world) == ["ImplausibleRoundTrip"]
+    assert [one.rtt_ms_p50 for one in believed(after(told(90.0, 100.0))).peers] == [90.0]
+
+
 def test_a_round_trip_that_jumps_waits_until_it_lasts() -> None:
     """One bad window of measurements would move users to another continent."""
 
@@ -152,6 +182,55 @@ def test_no_more_replicas_are_ready_than_have_a_node() -> None:
     surge = messages.ReplicaReport(model="chat", pool=L4, desired=3, ready=5, scheduled=5)
     world = after(a_report("fra", replicas=(surge,)))
     assert believed(world).replicas[0].ready == 5 and found(world) == [], "those that leave still answer"
+
+
+def test_replicas_that_run_beyond_a_stale_count_of_pods_are_ready() -> None:
+    """Between two looks at the cluster a replica that answers would lose its requests."""
+    one = messages.ReplicaReport(model="chat", pool=L4, desired=3, ready=3, scheduled=2)
+    assert believed(after(a_report("fra", replicas=(one,)))).replicas[0].ready == 3
+
+
+def test_devices_are_used_once_and_as_many_as_a_replica_takes() -> None:
+    """A cluster could call ready twice what its devices can run."""
+    big = a_model("big")
+    shape = msgspec.structs.replace(big.spec.accelerators[0], count=4)
+    big = msgspec.structs.replace(big, spec=msgspec.structs.replace(big.spec, accelerators=(shape,)))
+    world = heard(a_world("fra", models=(big, a_model("chat"))), a_report("fra"), now_s=0.5)
+    claimed = (replicas("big", 8, 8), replicas("chat", 8, 8))
+    report = believed(after(a_report("fra"), a_report("fra", replicas=claimed), world=world))
+    assert [one.ready for one in report.replicas] == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "nodes", "expected"),
+    [
+        pytest.param((pool(H100),), (), (), 8, id="devices of the report before"),
+        pytest.param((), (pool(H100),), (), 8, id="devices that are offered"),
+        pytest.param((), (), (8,), 8, id="devices of a node that is not well"),
+        pytest.param((), (), (8, 1_000_000), 8, id="a node that cannot be"),
+        pytest.param((), (), (4_096,) * 30, 100_000, id="nodes that are more than can be"),
+        pytest.param((), (), (), 0, id="none"),
+    ],
+)
+def test_which_devices_may_hold_ready_replicas(
+    before: tuple[messages.PoolReport, ...],
+    now: tuple[messages.PoolReport, ...],
+    nodes: tuple[int, ...],
+    expected: int,
+) -> None:
+    """A cluster could call ready what it has no device for; or what runs on a node that drains would not count."""
+    ill = tuple(messages.NodeReport(name=f"n{i}", pool=H100, devices=n, ready=False) for i, n in enumerate(nodes))
+    claimed = (replicas("chat", 10**6, 10**6, pool=H100),)
+    world = after(a_report("fra", pools=before), a_report("fra", pools=now, nodes=ill, replicas=claimed))
+    assert believed(world).replicas[0].ready == expected
+    assert ("ImplausibleDevices" in found(world)) is (1_000_000 in nodes)
+
+
+def test_devices_that_the_catalogue_declares_may_hold_ready_replicas() -> None:
+    """After a restart of the device plugins of a whole cluster its replicas would not count."""
+    claimed = (replicas("chat", 8, 9),)
+    world = after(a_report("fra", pools=()), a_report("fra", pools=(), replicas=claimed))
+    assert believed(world).replicas[0].ready == 8
 
 
 def test_replicas_stay_ready_while_their_devices_are_not_seen() -> None:
