@@ -267,10 +267,12 @@ class ControllerServices:
         after = formulated.ours(answer.solution.replicas)
         why = {(m, *formulated.keys[pool]): text for (m, pool), text in answer.reasons.items()}
         changes = changes_between(before, after, why)
+        refused = await self.desk.refusals(world.documents, formulated, answer.solution)
         new_ms = _mean_latency(answer.solution.flows)
         old_ms = _mean_latency_now(scene)
         return views.DiffView(
             changed=bool(changes),
+            refused=refused,
             usd_per_hour_before=scene.usd_per_hour,
             usd_per_hour_after=answer.solution.cost.accelerators,
             changes=tuple(_move_view(change) for change in changes),

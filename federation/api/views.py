@@ -369,7 +369,10 @@ class LatencyChangeView(View, frozen=True, kw_only=True):
 
 
 class DiffView(View, frozen=True, kw_only=True):
-    """`POST /v1/diff`: what would move, for what money, and whose latency changes."""
+    """`POST /v1/diff`: what would move, for what money, and whose latency changes.
+
+    `refused` says why `apply` would ask for --force and a reason; empty where it would not.
+    """
 
     changed: bool
     usd_per_hour_before: float
@@ -378,6 +381,7 @@ class DiffView(View, frozen=True, kw_only=True):
     latency: tuple[LatencyChangeView, ...]
     unserved_rps_before: float
     unserved_rps_after: float
+    refused: tuple[str, ...] = ()
 
 
 class ProblemView(View, frozen=True, kw_only=True):

@@ -68,11 +68,11 @@ def diff(ctx: click.Context, file: str, output: str) -> None:
     except CliError as error:
         raise CliError(error.message, error.hint, exit_code=max(2, error.status)) from error
     click.echo(tables.document(view, output) if output != "table" else _diff_text(view))
-    ctx.exit(1 if view.changed else 0)
+    ctx.exit(1 if view.changed or view.refused else 0)
 
 
 def _diff_text(view: views.DiffView) -> str:
-    if not view.changed:
+    if not view.changed and not view.refused:
         return "nothing would change"
     lines = []
     for one in view.changes:
@@ -88,6 +88,10 @@ def _diff_text(view: views.DiffView) -> str:
         lines.append(f"  {change.model:<18} {change.cell:<20} {before} -> {after} ms")
     if len(view.latency) > 40:
         lines.append(f"  … and {len(view.latency) - 40} cells more (-o json has all)")
+    for why in view.refused:
+        lines.append(f"apply would refuse it: {why}")
+    if view.refused:
+        lines.append('if it is meant, hand it in with apply --force --reason "…"')
     return "\n".join(lines)
 
 

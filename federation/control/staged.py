@@ -40,8 +40,8 @@ class Situation:
     """All that a step depends on.
 
     Args: before: what agents were told; after, stops: what rollout would tell, and why each count is lower. target:
-        where the placement goes. asked_rps, unserved_rps: by model. last_step_s, now_s: monotonic. at_s, thought_s:
-        wall clock: now, and of the newest plan.
+        where the placement goes. asked_rps, unserved_rps: by model. last_step_s, now_s: monotonic. thought_s: of
+        what the newest plan was made, on the wall clock, as `Forced.at_s` is.
     """
 
     world: World
@@ -54,7 +54,6 @@ class Situation:
     unserved_rps: Mapping[str, float]
     last_step_s: float
     now_s: float
-    at_s: float
     thought_s: float
 
 
@@ -201,10 +200,10 @@ def error_share(world: World) -> dict[str, float]:
 
 
 def _is_done(s: Situation, one: Forced, desired: Mapping[PlacementKey, int]) -> bool:
-    """Whether a plan was made since, hysteresis had its time, and nothing is left to stop."""
+    """Whether a plan was made since hysteresis had its time, and nothing is left to stop."""
     policies = [policy for model in one.models if (policy := s.world.documents.policy_of(model)) is not None]
     dwell_s = max((policy.spec.disruption.dwell_seconds for policy in policies), default=0.0)
-    if s.thought_s <= one.at_s or s.at_s - one.at_s < dwell_s:
+    if s.thought_s <= one.at_s + dwell_s:
         return False
     mine = _models(one)
     return not any(count > s.target.get(key, 0) for key, count in desired.items() if key[0] in mine)

@@ -17,6 +17,7 @@ import msgspec
 from federation.adapters.solver import Answer, SolverError
 from federation.control import blast, staged
 from federation.control.plan import Forced, Plan, Routes
+from federation.control.problem import Formulated
 from federation.loops.hub import Hub, Thought
 from federation.policy.documents import FORCE_ANNOTATION, Documents
 from federation.policy.load import ParsedFile
@@ -65,6 +66,14 @@ class Guard:
         except (SolverError, TimeoutError) as error:
             return replace(effect, why_not=str(error) or f"no answer within {ANSWER_WITHIN_S:.0f} s")
         return await asyncio.to_thread(blast.with_answer, effect, formulated, answer.solution, now)
+
+    async def foreseen(self, following: Documents, formulated: Formulated, solution: engine.Solution) -> blast.Effect:
+        """The same, by what the engine has answered already to the question with these documents."""
+        hub = self._hub
+        before, plan, thought = hub.world.documents, hub.plan, hub.thought
+        now = await asyncio.to_thread(_now, plan, hub.routes, hub.demand_rps(), thought)
+        effect = await asyncio.to_thread(blast.at_once, before, following, formulated, now)
+        return await asyncio.to_thread(blast.with_answer, effect, formulated, solution, now)
 
 
 def _now(plan: Plan, routes: Routes, demand_rps: Mapping[tuple[str, str], float], thought: Thought | None) -> blast.Now:

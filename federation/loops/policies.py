@@ -22,14 +22,16 @@ from federation.adapters.directory import PolicyDirectory
 from federation.adapters.store import PolicyRevision, Store, StoreError
 from federation.control import blast, staged
 from federation.control.plan import Forced
+from federation.control.problem import Formulated
 from federation.loops import guard
 from federation.loops.hub import Hub
 from federation.policy import catalogue, sense
 from federation.policy.catalogue import PolicySet, Product
-from federation.policy.documents import Continent, Country
+from federation.policy.documents import Continent, Country, Documents
 from federation.state.reduce import DocumentsAccepted, Note, reduce
 from federation.state.world import World
 from federation.yamlkit.explain import Problem
+from placement import model as engine
 
 log = structlog.get_logger("policies")
 POLL_S = 5.0
@@ -127,6 +129,8 @@ class Desk:
         self._missed: frozenset[str] = frozenset()
         """Files that are told to be gone from the directory."""
         self._unread: frozenset[str] = frozenset()
+        self._waiting: frozenset[str] = frozenset()
+        """Files whose change waits until clusters are heard."""
         self._told_problems: dict[str, tuple[Problem, ...]] = {}
         self._is_directory_lost = False
         self._is_store_failing = False
@@ -201,7 +205,7 @@ class Desk:
             is_judged = name in self._revisions or name in self._problems
             if self._offered.get(name) != payload or not is_judged or (beside_others and name in self._problems):
                 changed[name] = payload
-        if changed:
+        if changed and not self._have_to_wait(changed):
             await self._hand_in(changed, gone)
         self._offered_beside = self._set
         gone &= self._revisions.keys()
@@ -210,6 +214,25 @@ class Desk:
             self._hub.tell(Note(type="Warning", reason="PolicyFileGone", object=f"policy/{name}", message=text))
         self._missed = frozenset(gone)
         self._offered = {name: payload for name, payload in self._offered.items() if name in reading.files}
+
+    def _have_to_wait(self, changed: Mapping[str, bytes]) -> bool:
+        """Whether these change what serves and nobody is heard yet who could say what they do: as at a start beside an
+        edited directory."""
+        hub = self._hub
+        is_serving = any(one.replicas for one in hub.plan.desired)
+        if not is_serving or hub.world.is_settled(hub.clock.monotonic_s()):
+            self._waiting = frozenset()
+            return False
+        new = {
+            name
+            for name, payload in changed.items()
+            if name not in self._revisions or self._revisions[name].payload != payload
+        }
+        for name in sorted(new - self._waiting):
+            text = f"{name} waits until clusters are heard: what it does to users is foreseen then"
+            hub.tell(Note(reason="PolicyWaits", object=f"policy/{name}", message=text))
+        self._waiting = frozenset(new)
+        return bool(new)
 
     async def _hand_in(self, changed: Mapping[str, bytes], gone: Collection[str]) -> None:
         """Put in force what can be of these files: at once, so that documents can move from one to another."""
@@ -456,6 +479,13 @@ class Desk:
                     f"cluster {cluster} would leave the catalogue with {count} replicas in it",
                     f"`isochrone drain {cluster} --reason …` first",
                 )
+
+    async def refusals(
+        self, following: Documents, formulated: Formulated, solution: engine.Solution
+    ) -> tuple[str, ...]:
+        """Why documents would need a person's word, by what the engine answered to them; none where they need none."""
+        effect = await self._guard.foreseen(following, formulated, solution)
+        return effect.refusals(self._guard.limits)
 
     def what_if(self, name: str, payload: bytes) -> World:
         """The world as it would be with this file in force.

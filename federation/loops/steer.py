@@ -184,8 +184,7 @@ class Steer:
                 unserved_rps=blast.unserved_rps(routes, demand_rps) if plan.forced else {},
                 last_step_s=self._staged_s,
                 now_s=now_s,
-                at_s=hub.clock.wall_s(),
-                thought_s=hub.thought.at_s if hub.thought is not None else float("-inf"),
+                thought_s=hub.clock.wall_s() - (now_s - hub.planned_s),
             ),
         )
         desired = forget_gone(careful.desired, world, target)

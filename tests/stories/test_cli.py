@@ -156,6 +156,16 @@ def test_diff_ends_with_one_when_something_would_move(isochrone: Run, tmp_path: 
         ("fra", 7, 6),
         ("iad", 1, 3),
     }
+    harmful = tmp_path / "harmful" / "chat.yaml"
+    harmful.parent.mkdir()
+    none = {
+        **MODEL,
+        "spec": {**MODEL["spec"], "accelerators": [{**MODEL["spec"]["accelerators"][0], "minVramGiB": 900}]},
+    }
+    harmful.write_text(yaml.safe_dump_all([none, POLICY]), encoding="utf-8")
+    done = isochrone("diff", "-f", str(harmful))
+    assert done.returncode == 1
+    assert "apply would refuse it: chat-8b would go to nothing: 8 replicas" in done.stdout
     assert isochrone("get", "policies", "chat.yaml", "--no-headers").stdout.split()[1] == "2", "diff changes nothing"
 
 

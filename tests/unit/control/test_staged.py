@@ -7,7 +7,7 @@ from typing import Any
 
 from federation.control import staged
 from federation.control.plan import Forced, Plan, Replicas
-from federation.policy.documents import Documents
+from federation.policy.documents import Disruption, Documents
 from federation.state.world import World
 from federation.wire import messages
 from tests.builders import L4, a_model, a_policy, a_report, a_world, heard
@@ -30,7 +30,6 @@ def a_situation(world: World, *forced: Forced, before: int = 8, after: int = 0, 
         "unserved_rps": {},
         "last_step_s": float("-inf"),
         "now_s": 100.0,
-        "at_s": 100.0,
         "thought_s": 50.0,
     }
     return staged.Situation(world=world, plan=plan, after={KEY: after}, **(values | fields))
@@ -107,3 +106,14 @@ def test_it_halts_when_more_fails_than_before() -> None:
     assert "20.0 % of requests for chat fail" in step.forced[0].halted
     same = staged.step(PACE, a_situation(world, replace(order, error_share={"chat": 0.19}), placed=frozenset({"chat"})))
     assert same.desired == {KEY: 6}, "it was so before"
+
+
+def test_an_order_is_not_done_by_a_plan_that_hysteresis_held_back() -> None:
+    """What a person forced would be carried out at once by the next plan, as if nobody had asked for steps."""
+    policy = a_policy("chat", disruption=Disruption(dwell_seconds=60))
+    world = a_world("fra", models=(a_model("chat"),), policies=(policy,))
+    order = an_order(models=("chat",))
+    going = staged.step(PACE, a_situation(world, order, after=8, target={KEY: 8}, placed=frozenset({"chat"})))
+    assert going.forced == (order,), "that plan was made of what was known 50 s after the order"
+    done = a_situation(world, order, after=8, target={KEY: 8}, placed=frozenset({"chat"}), thought_s=61.0)
+    assert staged.step(PACE, done).forced == ()

@@ -18,13 +18,15 @@ import yaml
 from federation.adapters.directory import PolicyDirectory
 from federation.adapters.store import Store, StoreFull
 from federation.aiokit.clock import Clock
-from federation.control.plan import Plan, Routes
+from federation.control.plan import Plan, Replicas, Routes
 from federation.loops.hub import Hub
 from federation.loops.policies import Desk
 from federation.metrics import Metrics
+from federation.state.reduce import BrokerFound, Heard
 from federation.state.world import Timing, World
+from tests.builders import L4, a_report
 from tests.testbed.processes import Process, free_ports
-from tests.testbed.small_world import MODEL
+from tests.testbed.small_world import MODEL, cluster_document
 
 
 def documents(*names: str, **spec: Any) -> bytes:
@@ -340,3 +342,31 @@ def test_the_process_ends_though_a_pipe_lies_among_its_policies(tmp_path: Path) 
         time.sleep(0.05)
     assert not process.running
     assert "more.yaml: revision" in (tmp_path / "log").read_text()
+
+
+async def test_an_edit_while_the_controller_was_away_waits_until_clusters_are_heard(tmp_path: Path) -> None:
+    """A harmful edit that is refused while the controller runs would pass whenever it starts, as in each upgrade."""
+    directory = tmp_path / "policies"
+    directory.mkdir()
+    (directory / "a.yaml").write_bytes(documents("one"))
+    (directory / "fra.yaml").write_text(yaml.safe_dump(cluster_document("fra")))
+    office = await Office(tmp_path / "isochrone.sqlite").open()
+    await office.desk.read(directory)
+    assert office.in_force()["a.yaml"] == ("Model/one",), "where nothing serves nothing waits"
+    await office.store.close()
+    (directory / "a.yaml").write_bytes(documents("one", warmupSeconds=7))
+    office = await Office(tmp_path / "isochrone.sqlite").open()
+    serving = Replicas(model="one", cluster="fra", pool=L4, replicas=3)
+    office.hub.plan = Plan(generation=1, desired=(serving,), target=(serving,))
+    try:
+        await office.desk.read(directory)
+        await office.desk._look(PolicyDirectory(directory))
+        assert office.told("PolicyWaits") == ["policy/a.yaml"], "told once"
+        assert {one.spec.warmup_seconds for one in office.hub.world.documents.models} == {5}
+        now_s = office.hub.clock.monotonic_s()
+        office.hub.apply(BrokerFound(now_s=now_s))
+        office.hub.apply(Heard(message=a_report("fra"), now_s=now_s))
+        await office.desk._look(PolicyDirectory(directory))
+        assert {one.spec.warmup_seconds for one in office.hub.world.documents.models} == {7}
+    finally:
+        await office.store.close()
