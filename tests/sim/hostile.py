@@ -24,7 +24,7 @@ from federation.wire import messages, topics
 from tests.builders import PLACES
 from tests.sim.fleet import DEVICES, REPORT_S, SimAgent, SimFleet, Weather
 from tests.sim.lies import COSTLY, KINDS, LIES, TWO_AGENTS
-from tests.sim.oracle import Broken, Oracle
+from tests.sim.oracle import MOST_RPS, Broken, Oracle
 
 WARMUP_S = 60.0
 TOLERATION_S = 120.0
@@ -35,8 +35,6 @@ COSTLY_S, COSTLY_SHARE = 90.0, 0.05
 LOOK_S, WHOLE_S = 60.0, 300.0
 """A story ends when, looked at so often, all has been whole for so long; at the latest after `QUIET_S`."""
 WHOLE = 0.99
-MOST_RPS = 80.0
-"""What each front door counts at most, as declared: what a lie that lasts is believed to the end."""
 WEATHERS = (Weather(), Weather(loss=0.05, repeat=0.05, delay_s=12.0))
 CAUSES: dict[str, messages.Cause] = {"image": "image", "crash": "crash"}
 

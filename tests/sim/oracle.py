@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from federation.control import routing
+from federation.control.latency import distance_km
 from federation.control.plan import Routes
 from federation.wire import messages
+from tests.builders import PLACES
 from tests.sim.fleet import FLOOR, SimAgent, SimFleet
 
 LATE_S = 60.0
@@ -16,6 +18,15 @@ LATE_S = 60.0
 EACH_RPS = 10.0
 REGIONS = 2
 EU = ("fra", "par")
+MOST_RPS = 80.0
+"""What each front door counts at most, as declared: what a lie that lasts is believed to the end."""
+LEAST_USD, MOST_USD = 0.1, 10_000.0
+"""A tenth of the catalogue's price is the least that is believed."""
+MOST_DEVICES = 16
+"""Twice what is declared of a pool."""
+MOST_READY = 64
+"""A controller that starts does not know what was there a moment ago."""
+KM_PER_RTT_MS, MOST_RTT_MS = 100.0, 5_000.0
 
 
 class Broken(AssertionError):
@@ -83,6 +94,7 @@ class Oracle:
         self._look_at_shares()
         self._look_at_fence()
         self._look_at_brake()
+        self._look_at_beliefs()
 
     def _now(self) -> Second:
         fleet = self._fleet
@@ -140,6 +152,35 @@ class Oracle:
             if changed:
                 raise Broken(f"under the brake shares of {sorted(changed)} change: {hub.world.braked}")
         self._braked, self._braked_routes = (desired, routable), hub.routes
+
+    def _look_at_beliefs(self) -> None:
+        """What is believed of each member can be true of some cluster, and is no more than was declared of this one."""
+        hub = self._fleet.hub
+        for name, state in hub.world.clusters.items():
+            counted_rps = sum(row.requests_per_second for row in state.counted)
+            if not counted_rps <= MOST_RPS + 1e-6:
+                raise Broken(f"{name} is believed to count {counted_rps:g} requests/s")
+            report = state.report
+            if report is None:
+                continue
+            for pool in report.pools:
+                usd = pool.usd_per_device_hour
+                if usd is not None and not LEAST_USD <= usd <= MOST_USD:
+                    raise Broken(f"{name} is believed to have {pool.key.text} at {usd:g} USD")
+            ready = sum(one.ready for one in report.replicas)
+            if ready > MOST_READY:
+                raise Broken(f"{ready} replicas are believed to be ready in {name}")
+            for peer in report.peers:
+                here, there = PLACES[name[:3]], PLACES[peer.cluster[:3]]
+                light_ms = distance_km(here[0], here[1], there[0], there[1]) / KM_PER_RTT_MS
+                if not light_ms * 0.9 - 2.0 < peer.rtt_ms_p50 <= MOST_RTT_MS or peer.rtt_ms_p50 <= 0.0:
+                    raise Broken(f"{peer.cluster} is believed to be {peer.rtt_ms_p50:g} ms from {name}")
+        berlin = hub.world.cells.get("Berlin")
+        if berlin is not None and "DE" not in berlin.country:
+            raise Broken(f"Berlin is believed to be in {berlin.country}")
+        for one in hub.thought.formulated.problem.pools if hub.thought is not None else ():
+            if one.devices > MOST_DEVICES:
+                raise Broken(f"plans count on {one.devices} devices of {one.name}")
 
     def forget(self) -> None:
         """The controller starts again: whether it braked before is nothing that it must remember."""

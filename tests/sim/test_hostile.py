@@ -5,6 +5,7 @@ A seed that fails prints the line that makes it happen again; `python -m tests.s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from msgspec import structs
 
 from federation.control.problem import Formulated, Formulation, formulate
+from federation.state import demand, levels, plausible
 from federation.wire import messages
 from tests.sim import __main__ as command
 from tests.sim import engine, hostile, lies
@@ -88,6 +90,69 @@ async def test_each_lie_is_told(kind: str, tmp_path: Path) -> None:
     report = structs.replace(report, replicas=replicas)
     said = {repr(lies.LIES[kind](report, fleet.chance)) for _ in range(20)}
     assert said - {repr(report)}
+
+
+def believe_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(levels, "MOST_RPS", float("inf"))
+    monkeypatch.setattr(levels, "most_rps", lambda world, cluster: float("inf"))
+
+
+def believe_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demand, "_believed_place", lambda world, claims: list(claims)[-1])
+
+
+def believe_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plausible, "_pool", lambda pool, *about: pool)
+    monkeypatch.setattr(plausible, "counted_on", lambda declared, ready: 1_000_000)
+
+
+def believe_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plausible, "_replicas", lambda world, report, *about: report.replicas)
+
+
+def believe_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plausible, "_peers", lambda world, report, *about: report.peers)
+
+
+@pytest.mark.parametrize(
+    ("kind", "believe", "says"),
+    [
+        ("demand of 1e308", believe_demand, "believed to count"),
+        ("demand of 1e9", believe_demand, "believed to count"),
+        ("500 ghost cells", believe_demand, "believed to count"),
+        ("Berlin is in the US", believe_places, "Berlin is"),
+        ("price 0", believe_pools, "at 0 USD"),
+        ("price 1e-9", believe_pools, "at 1e-09 USD"),
+        ("price 1e300", believe_pools, r"at 1e\+300 USD"),
+        ("a million free devices", believe_pools, "plans count on 1000000 devices"),
+        ("a million ready", believe_replicas, "1000000 replicas are believed"),
+        ("round trips of 0 ms", believe_peers, "believed to be 0 ms"),
+        ("round trips of 0.01 ms", believe_peers, "believed to be 0.01 ms"),
+        ("round trips of 1e6 ms", believe_peers, r"believed to be 1e\+06 ms"),
+    ],
+)
+async def test_a_lie_that_is_believed_is_objected_to(
+    kind: str,
+    believe: Callable[[pytest.MonkeyPatch], None],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An oracle that does not look at what is believed would pass a controller without a mend."""
+    for is_believed in (False, True):
+        directory = tmp_path / str(is_believed)
+        directory.mkdir()
+        fleet = HostileFleet(5, directory, liar="iad")
+        await fleet.start_controller()
+        await fleet.run(120, fleet.oracle.look)
+        fleet.lies = (kind,)
+        if is_believed:
+            believe(monkeypatch)
+            with pytest.raises(Broken, match=says):
+                await fleet.run(80, fleet.oracle.look)
+        else:
+            await fleet.run(80, fleet.oracle.look)
+        await fleet.stop_controller()
 
 
 async def test_a_broken_rule_is_told_with_its_reproduction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
