@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import math
 import random
 import re
 import secrets
@@ -183,7 +184,7 @@ def _limits(path: Path | None) -> Limits:
     epilog="""\b
 Examples:
   isochrone agent simulated --cluster fra-1 --broker mqtt://127.0.0.1:1883 --pool NVIDIA-L4=8
-  isochrone agent simulated --cluster fra-1 --broker mqtt://127.0.0.1:1883 \\
+  isochrone agent simulated --cluster fra-1 --broker mqtt://127.0.0.1:1883 --at 50.1,8.7 \\
       --pool NVIDIA-L4=8 --pool NVIDIA-L4/spot=16 --demand demand.yaml
 """
 )
@@ -199,9 +200,14 @@ Examples:
     "--vram-gib", type=click.FloatRange(min=1), default=24.0, show_default=True, help="Memory of each device, in GiB."
 )
 @click.option(
-    "--rtt-ms", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Round trip to every other cluster."
+    "--at", metavar="LAT,LON", help="Where it is: round trips to others that say so follow from the distance."
 )
-def simulated(link: LinkOptions, pools: tuple[str, ...], vram_gib: float, rtt_ms: float) -> None:
+@click.option(
+    "--rtt-ms",
+    type=click.FloatRange(min=0),
+    help="Round trip to every other cluster. Without this and --at none is reported, and the controller estimates it.",
+)
+def simulated(link: LinkOptions, pools: tuple[str, ...], vram_gib: float, at: str | None, rtt_ms: float | None) -> None:
     """Stand in for a cluster, to try the product without one: devices and replicas that exist only here."""
     clock, rng = Clock(), random.Random(secrets.randbits(64))
     demand = DemandFile(link.demand)
@@ -209,7 +215,8 @@ def simulated(link: LinkOptions, pools: tuple[str, ...], vram_gib: float, rtt_ms
         pools=tuple(_pool(text, vram_gib) for text in pools),
         clock=clock,
         rng=rng,
-        rtt_ms=lambda peer, chance: rtt_ms,
+        rtt_ms=None if rtt_ms is None else lambda peer, chance: rtt_ms,
+        at=_place(at),
         demand=demand.read,
         probe=f"{link.cluster}.simulated:1",
     )
@@ -223,6 +230,18 @@ def _pool(text: str, vram_gib: float) -> messages.PoolReport:
     product, mig_profile, market, count = match.groups()
     key = messages.PoolKey(product=product, mig_profile=mig_profile or "", market=MARKETS[market or "on-demand"])
     return messages.PoolReport(key=key, vram_gib=vram_gib, allocatable=int(count), free=int(count))
+
+
+def _place(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        lat, lon = (float(part) for part in text.split(","))
+    except ValueError:
+        lat = lon = math.nan
+    if not (abs(lat) <= 90 and abs(lon) <= 180):
+        raise click.UsageError(f"--at {text!r}: expected latitude and longitude in degrees, as 50.1,8.7")
+    return lat, lon
 
 
 def _listen(text: str | None) -> tuple[str, int] | None:

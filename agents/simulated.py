@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +15,24 @@ from federation.aiokit.clock import Clock
 from federation.wire import messages
 
 RttMs = Callable[[str, random.Random], float]
+Place = tuple[float, float]
+_PLACED = re.compile(r"@(-?\d{1,2}(?:\.\d+)?),(-?\d{1,3}(?:\.\d+)?):")
+FIBRE_KM_PER_RTT_MS = 100.0
+DETOUR, LEAST_RTT_MS = 1.5, 2.0
+"""Ways are so many times as long as the great circle, and what is at their ends takes its time."""
+
+
+def rtt_ms_between(one: Place, other: Place) -> float:
+    """The round trip by fibre between two places, in milliseconds."""
+    (lat, lon), (other_lat, other_lon) = (map(math.radians, place) for place in (one, other))
+    half = (
+        math.sin((other_lat - lat) / 2) ** 2
+        + math.cos(lat) * math.cos(other_lat) * math.sin((other_lon - lon) / 2) ** 2
+    )
+    km = 2 * 6371.0088 * math.asin(math.sqrt(min(1.0, half)))
+    return LEAST_RTT_MS + DETOUR * km / FIBRE_KM_PER_RTT_MS
+
+
 Ready = Mapping[tuple[str, messages.PoolKey], int]
 
 
@@ -28,7 +48,9 @@ class _Replica:
 class SimulatedBackend:
     """A simulated cluster.
 
-    Args: pools: what nodes offer; it may be set again at any time. rtt_ms: the round trip to a peer, given its name.
+    Args: pools: what nodes offer; it may be set again at any time. rtt_ms: the round trip to a peer, given its name; None
+        has it follow from the distance between two simulated clusters that say where they are, and others not measured.
+        at: where this one is, latitude and longitude in degrees; None where it does not say.
         demand: what the front door counts now. endpoints: where so many ready replicas answer. served: how they did.
     """
 
@@ -38,7 +60,8 @@ class SimulatedBackend:
         pools: tuple[messages.PoolReport, ...],
         clock: Clock,
         rng: random.Random,
-        rtt_ms: RttMs,
+        rtt_ms: RttMs | None = None,
+        at: Place | None = None,
         demand: Callable[[], tuple[messages.DemandSample, ...]] = tuple,
         probe: str = "",
         endpoints: Callable[[Ready], tuple[messages.ReplicaEndpoint, ...]] = lambda ready: (),
@@ -52,6 +75,7 @@ class SimulatedBackend:
         self._clock = clock
         self._rng = rng
         self._rtt_ms = rtt_ms
+        self._at = at
         self._demand = demand
         self._probe = probe
         self._endpoints = endpoints
@@ -195,15 +219,29 @@ class SimulatedBackend:
     async def measure(self, peers: tuple[messages.PeerEndpoint, ...]) -> tuple[messages.PeerRtt, ...]:
         found = []
         for peer in peers:
-            rtt_ms = self._rtt_ms(peer.cluster, self._rng)
+            rtt_ms = (
+                self._rtt_ms(peer.cluster, self._rng) if self._rtt_ms is not None else self._by_distance(peer.probe)
+            )
+            if rtt_ms is None:
+                continue
             found.append(messages.PeerRtt(cluster=peer.cluster, rtt_ms_p50=rtt_ms, rtt_ms_p95=rtt_ms, samples=1))
         return tuple(found)
 
     def demand(self) -> tuple[messages.DemandSample, ...]:
         return self._demand()
 
+    def _by_distance(self, probe: str) -> float | None:
+        there = _PLACED.search(probe)
+        if self._at is None or there is None:
+            return None
+        return rtt_ms_between(self._at, (float(there[1]), float(there[2])))
+
     def probe(self) -> str:
-        return self._probe
+        """Where others measure this cluster; with its place, as nothing answers there."""
+        if self._at is None:
+            return self._probe
+        host, _, port = self._probe.rpartition(":")
+        return f"{host}@{self._at[0]:.4f},{self._at[1]:.4f}:{port}"
 
     async def close(self) -> None:
         for handle in self._wakers:

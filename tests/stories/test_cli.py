@@ -274,6 +274,14 @@ def test_watch_prints_what_changes(fleet: Fleet, isochrone: Run, tmp_path: Path)
         (("--server", "controller", "get", "clusters"), 2, "is no URL"),
         (("controller", "--policies", "nowhere"), 2, "no such directory"),
         (("agent", "kubernetes", "--broker", "mqtt://127.0.0.1:1"), 2, "--cluster"),
+        (
+            (
+                *("agent", "simulated", "--cluster", "fra-1", "--broker", "mqtt://127.0.0.1:1"),
+                *("--pool", "NVIDIA-L4=8", "--at", "north,8.7"),
+            ),
+            2,
+            "expected latitude and longitude",
+        ),
     ],
 )
 def test_errors_say_the_cause_and_the_next_step(

@@ -7,7 +7,7 @@ import random
 from agents.simulated import SimulatedBackend
 from federation.aiokit.clock import Clock
 from federation.wire import messages
-from tests.builders import L4
+from tests.builders import L4, a_report, a_world, heard
 from tests.unit.agents.test_session import desired, workload
 
 
@@ -48,3 +48,23 @@ async def test_more_replicas_than_devices_wait() -> None:
     await backend.apply(desired(1, 2, workload(1, devices=2)))
     assert await seen(backend) == (1, 1, 1, 2)
     await backend.close()
+
+
+async def test_round_trips_between_simulated_clusters_follow_from_where_they_are() -> None:
+    """Who tries the product with clusters on two continents would be told that their round trips cannot be true."""
+
+    def at(name: str, place: tuple[float, float] | None) -> SimulatedBackend:
+        return SimulatedBackend(pools=(), clock=Clock(), rng=random.Random(1), at=place, probe=f"{name}.simulated:1")
+
+    fra, iad, nowhere = at("fra", (50.1, 8.7)), at("iad", (39.0, -77.5)), at("1a", None)
+    peers = tuple(
+        messages.PeerEndpoint(cluster=name, probe=backend.probe())
+        for name, backend in (("fra", fra), ("iad", iad), ("1a", nowhere))
+    )
+    assert [(one.cluster, round(one.rtt_ms_p50)) for one in await iad.measure(peers)] == [("fra", 100), ("iad", 2)]
+    assert await nowhere.measure(peers) == (), "the controller estimates what nobody measures"
+    real = messages.PeerEndpoint(cluster="real", probe="192.0.2.1:443")
+    assert await fra.measure((real,)) == ()
+    world = a_world("fra", "iad")
+    report = a_report("iad", peers=await iad.measure(peers[:1]))
+    assert heard(world, report).clusters["iad"].findings == ()
