@@ -48,9 +48,9 @@ class _Replica:
 class SimulatedBackend:
     """A simulated cluster.
 
-    Args: pools: what nodes offer; it may be set again at any time. rtt_ms: the round trip to a peer, given its name; None
-        has it follow from the distance between two simulated clusters that say where they are, and others not measured.
-        at: where this one is, latitude and longitude in degrees; None where it does not say.
+    Args: pools: what nodes offer; it may be set again at any time. rtt_ms: the round trip to a peer, given its name;
+        None has it follow from the distance to a simulated peer that says where it is, and others not measured.
+        at: where this cluster is, latitude and longitude in degrees; None where it does not say.
         demand: what the front door counts now. endpoints: where so many ready replicas answer. served: how they did.
     """
 
