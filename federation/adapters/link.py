@@ -12,6 +12,7 @@ import functools
 import random
 import secrets
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import aiomqtt
@@ -43,7 +44,7 @@ class Link:
     Args: on_message: called with (message, whether it is the broker's memory). on_refused: called with (topic, cause)
         for a payload that is no message, or that speaks for another cluster than its topic's. on_connected: awaited
         after subscribing; it publishes everything. on_lost: called when the connection broke. heartbeat: what to say
-        of ourselves. on_rival: called with the heartbeat of another controller.
+        of ourselves. on_rival: called with the heartbeat of another controller; gives whether it is answered at once.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Link:
         on_connected: Callable[[], Coroutine[Any, Any, None]],
         on_lost: Callable[[], None],
         heartbeat: Callable[[], messages.Heartbeat],
-        on_rival: Callable[[messages.Heartbeat], None],
+        on_rival: Callable[[messages.Heartbeat], bool],
         heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         self._address = address
@@ -72,6 +73,7 @@ class Link:
         self._heartbeat = heartbeat
         self._on_rival = on_rival
         self._heartbeat_s = heartbeat_s
+        self._is_asked = asyncio.Event()
         self._heard_s: dict[topics.Kind, float] = {}
         self._client: aiomqtt.Client | None = None
 
@@ -134,7 +136,10 @@ class Link:
             payload = messages.encode(self._heartbeat())
             for kind in topics.FROM_AGENTS:
                 await client.publish(topics.topic(topics.CONTROLLER, kind), payload, qos=1)
-            await asyncio.sleep(self._heartbeat_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._heartbeat_s):
+                    await self._is_asked.wait()
+            self._is_asked.clear()
             silent = {k: loop.time() - heard_s for k, heard_s in self._heard_s.items()}
             kind = max(silent, key=lambda one: silent[one])
             if silent[kind] > MISSED * self._heartbeat_s:
@@ -154,8 +159,8 @@ class Link:
             return
         if said.controller == self._heartbeat().controller:
             self._heard_s[address[1]] = asyncio.get_running_loop().time()
-        elif address[1] == topics.FROM_AGENTS[0] and not message.retain:
-            self._on_rival(said)
+        elif address[1] == topics.FROM_AGENTS[0] and not message.retain and self._on_rival(said):
+            self._is_asked.set()
 
     def _hear(self, raw: aiomqtt.Message) -> None:
         address = topics.parse(raw.topic.value)

@@ -20,6 +20,8 @@ LEAP = 1000
 """An epoch grows by one a start: one that is so far beyond what most agents obey is not believed by itself."""
 SILENT_S = 15.0
 """Of the machine's seconds: three heartbeats. A controller that is not heard for so long is gone."""
+LISTEN_S = 1.0
+"""Of the machine's seconds: another controller answers a new one at once, so one that is there is heard by then."""
 TOGETHER_S = 5.0
 """Two that started so close together are told apart by their names."""
 

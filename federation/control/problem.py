@@ -442,8 +442,9 @@ def _room(
     for model in models:
         not_hunted = setbacks.why_not_hunted(world, world.setbacks, model.name, now_s)
         for (cluster, key), pool in pools.items():
-            most = setbacks.most(world.setbacks, (model.name, cluster, key), now_s)
-            if not_hunted and most is None:
+            place = (model.name, cluster, key)
+            most = setbacks.most(world.setbacks, place, now_s)
+            if not_hunted and place not in world.setbacks.backoffs:
                 most = 0
             if most is not None and model.shape_for(pool) is not None:
                 name = (model.name, pool.name)

@@ -128,7 +128,7 @@ def _wait(earlier: Wait | None, report: ReplicaReport | None, count: int, now_s:
     restarts = report.restarts if report is not None else 0
     if earlier is None:
         return Wait(since_s=now_s, wanted=count, ready=ready, restarts=restarts)
-    died = restarts > earlier.restarts or (count >= earlier.wanted and ready < earlier.ready)
+    died = restarts > earlier.restarts or (count >= earlier.wanted and ready < min(earlier.ready, count))
     deaths_s = tuple(at_s for at_s in earlier.deaths_s if now_s - at_s <= DEATHS_WITHIN_S)
     is_progress = ready > earlier.ready or count > earlier.wanted
     fell_short = ready < count and earlier.ready >= earlier.wanted

@@ -22,7 +22,7 @@ from federation.control.plan import Plan, Routes
 from federation.control.problem import Formulated, Formulation
 from federation.metrics import Metrics
 from federation.policy.documents import Documents
-from federation.state.reduce import Event, Heard, Note, reduce
+from federation.state.reduce import BrokerFound, Event, Heard, Note, TimePassed, reduce
 from federation.state.world import Known, PlacementKey, World
 from federation.traffic.snapshot import Index, RouteSnapshot
 from federation.traffic.status import GatewayStatus
@@ -122,7 +122,8 @@ class Hub:
         self.rivals: dict[str, leadership.Rival] = {}
         self.clock = clock
         self.metrics = metrics
-        self._started_s = self._machine_s()
+        self._started_s = self._connected_s = self._machine_s()
+        self._is_listening = False
         self._formulation = Formulation()
         self.thought: Thought | None = None
         self.planned_s = float("-inf")
@@ -151,6 +152,11 @@ class Hub:
 
     def apply(self, event: Event) -> None:
         """Believe an event, tell what is worth telling, and mark what has to be done about it."""
+        if isinstance(event, BrokerFound):
+            self._connected_s = self._machine_s()
+        elif isinstance(event, TimePassed) and self._is_listening:
+            self._is_listening = False
+            self.replan.set("other controllers were listened for")
         reduced = reduce(self.world, event)
         if isinstance(event, Heard):
             self.metrics.reports_total.labels(result=reduced.result).inc()
@@ -265,8 +271,18 @@ class Hub:
         uptime_s = self._machine_s() - self._started_s
         return messages.Heartbeat(controller=self.controller, epoch=self.epoch, uptime_s=uptime_s)
 
-    def hear_rival(self, said: messages.Heartbeat) -> None:
-        """Another controller is on this broker."""
+    def listens(self) -> str:
+        """Why it is too early to know that nobody else leads, or nothing; when it is over, a plan is asked for."""
+        left_s = self._connected_s + leadership.LISTEN_S - self._machine_s()
+        if left_s <= 0:
+            return ""
+        self._is_listening = True
+        self.look_at_s = min(self.look_at_s, self.clock.monotonic_s() + left_s * self.clock.speed)
+        self.look.set("other controllers would have answered")
+        return "nothing is decided: another controller on this broker would answer within a second"
+
+    def hear_rival(self, said: messages.Heartbeat) -> bool:
+        """Another controller is on this broker. Whether it is new, and so has not heard of us."""
         now_s = self._machine_s()
         is_new = said.controller not in self.rivals
         self.rivals = {name: one for name, one in self.rivals.items() if now_s - one.heard_s <= leadership.SILENT_S} | {
@@ -277,6 +293,7 @@ class Hub:
         if is_new:
             why = self.rivalled() or f"controller {said.controller} is on this broker too, with epoch {said.epoch}"
             self.tell(Note(type="Warning", reason="OtherController", object="controller", message=why))
+        return is_new
 
     def _machine_s(self) -> float:
         return self.clock.machine_s(self.clock.monotonic_s())

@@ -55,8 +55,8 @@ class Planner:
         if refusal:
             return refusal
         if hub.may_take_over:
-            if not hub.is_ordered_to_lead and (rivalled := hub.rivalled()):
-                return rivalled
+            if not hub.is_ordered_to_lead and (why_not := hub.rivalled() or hub.listens()):
+                return why_not
             try:
                 await self._steer.take_over()
             except Superseded as error:

@@ -15,6 +15,8 @@ from tests.sim import hostile
 from tests.sim.loop import SimLoop
 from tests.sim.quiet import quiet
 
+FEW = 50
+"""So many seeds are told one by one."""
 EVERY_S = 10.0
 """Between two lines of progress."""
 
@@ -58,6 +60,8 @@ def main() -> int:
     for seed, found, broken in results(seeds, asked.jobs):
         if found is not None:
             figures.append(found)
+            if len(seeds) <= FEW:
+                print(f"seed {seed}: {found.took_s:.2f} s, {found.stops} stops, {found.said}", flush=True)
         else:
             failed.append(seed)
             print(f"seed {seed} FAILED: {broken}\n", flush=True)
@@ -68,7 +72,8 @@ def main() -> int:
     print(
         f"{len(seeds)} seeds, {len(failed)} failed, in {time.monotonic() - started_s:.1f} s with {asked.jobs} jobs; "
         f"seconds per seed: mean {sum(took) / len(took):.2f}, most {took[-1]:.2f}; "
-        f"{sum(one.stops for one in figures)} stops of ready replicas, "
+        f"{sum(one.stops for one in figures)} orders that stop ready replicas, "
+        f"{sum(one.ordered for one in figures)} of them a person's, "
         f"{sum(one.braked_s for one in figures)} s braked, {sum(one.refused for one in figures)} messages refused"
     )
     for seed in sorted(failed):

@@ -18,24 +18,22 @@ from typing import ClassVar
 import msgspec
 
 from agents import session
-from agents.app import HOLDING, YIELDING
+from agents.app import HOLDING, LOOK_AGAIN, YIELDING
 from agents.simulated import SimulatedBackend
-from federation.adapters.store import Store
+from federation.adapters.store import Remembered, Store
 from federation.loops.hub import Hub
 from federation.loops.plan import Planner
 from federation.loops.publish import Publisher
 from federation.loops.steer import Steer
-from federation.metrics import Metrics
 from federation.policy import documents
 from federation.state.phases import Phase
-from federation.state.reduce import BrokerFound, DocumentsAccepted, Heard, TimePassed
-from federation.state.world import Timing, World, validate
+from federation.state.reduce import DocumentsAccepted
 from federation.wire import messages, topics
 from tests.builders import L4, a_cluster, a_model, a_policy, some_demand
+from tests.sim.controller import REPORT_S, TICK_S, Disk, SimController, SimStore
 from tests.sim.engine import Engine
 from tests.sim.loop import SimClock
 
-REPORT_S, TICK_S, PLAN_S, SPACING_S = 10.0, 5.0, 60.0, 5.0
 DEVICES = 8
 FLOOR = 3
 
@@ -65,6 +63,7 @@ class SimAgent:
     seq: int = 0
     carried: messages.Desired | None = None
     held: messages.Desired | None = None
+    kept_s: float = float("-inf")
     holds_until_s: float = float("-inf")
     yields_until_s: float = float("-inf")
 
@@ -87,7 +86,7 @@ class SimFleet:
         self._database = directory / "0.sqlite"
         self._flying: list[tuple[float, int, str, bytes, bool]] = []
         self._order = itertools.count()
-        self._leads = True
+        self.names = itertools.count()
         self._retained: dict[str, bytes] = {}
         policy = a_policy(
             "chat",
@@ -108,6 +107,9 @@ class SimFleet:
             clusters=tuple(sorted((a_cluster(name) for name in self.NAMES), key=lambda one: one.metadata.name)),
         )
         self.agents = {name: self._agent(name) for name in self.NAMES}
+        self._leads: list[SimController] = []
+        self.others: list[SimController] = []
+        self.disk: Disk = ""
 
     def _agent(self, name: str) -> SimAgent:
         cell = self.USERS.get(name)
@@ -126,37 +128,68 @@ class SimFleet:
 
     # ---- the controller
 
+    @property
+    def lead(self) -> SimController:
+        """The one that leads, or did until it was killed."""
+        return self._leads[0]
+
+    @lead.setter
+    def lead(self, controller: SimController) -> None:
+        self._leads[:] = [controller]
+
+    @property
+    def hub(self) -> Hub:
+        """Of the controller that leads, as the other parts are."""
+        return self.lead.hub
+
+    @property
+    def store(self) -> Store:
+        """What it remembers."""
+        return self.lead.store
+
+    @property
+    def steer(self) -> Steer:
+        """Its fast loop."""
+        return self.lead.steer
+
+    @property
+    def planner(self) -> Planner:
+        """Its slow loop."""
+        return self.lead.planner
+
+    @property
+    def publisher(self) -> Publisher:
+        """What tells agents."""
+        return self.lead.publisher
+
+    def database(self, path: Path) -> SimStore:
+        """A store on this fleet's disk."""
+        return SimStore(path, lambda: self.disk)
+
     async def start_controller(self) -> None:
         """Start it on the database of before."""
-        self.store = Store(self._database)
-        remembered = await self.store.open()
-        world = World(timing=Timing(report_interval_s=REPORT_S, tick_s=TICK_S), started_s=self.clock.now_s)
-        self.hub = Hub(
-            world=world,
-            plan=remembered.plan,
-            routes=remembered.routes,
-            epoch=remembered.epoch,
-            clock=self.clock,
-            metrics=Metrics(),
-        )
-        self.store.tell = self.hub.tell
-        self.hub.adopts |= remembered.is_incomplete
-        self.hub.may_take_over |= not remembered.is_epoch_known
-        self.hub.apply(DocumentsAccepted(documents=self.documents, now_s=self.clock.now_s))
-        self.hub.apply(BrokerFound(now_s=self.clock.now_s))
-        self.steer = Steer(self.hub, self.engine, self.store)  # type: ignore[arg-type]
-        self.planner = Planner(self.hub, self.engine, self.steer)  # type: ignore[arg-type]
-        self.publisher = Publisher(self.hub, self)  # type: ignore[arg-type]
-        self._tick_s = self._plan_s = self._publish_s = self.clock.now_s
-        for topic, payload in sorted(self._retained.items()):
-            await self._to_controller(topic, payload, retained=True)
-        await self.publisher.everything()
+        self.lead = await SimController.started(self, self.database(self._database))
 
     async def stop_controller(self, *, forget: bool = False) -> None:
         """Kill it; with `forget` its disk is lost too."""
-        await self.store.close()
+        await self.lead.stop()
         if forget:
             self._database = self._directory / f"{next(self._databases) + 1}.sqlite"
+
+    async def hand_in(self, controller: SimController, remembered: Remembered) -> None:
+        """Give a controller that starts its documents."""
+        controller.hub.apply(DocumentsAccepted(documents=self.documents, now_s=self.clock.now_s))
+
+    async def tell_retained(self, controller: SimController) -> None:
+        """What the broker kept, to one that has just connected."""
+        for topic, payload in sorted(self._retained.items()):
+            self._to_controllers((controller,), topic, payload, retained=True)
+
+    def beat(self, controller: SimController) -> None:
+        """A controller's word to the others on the broker."""
+        for other in self._listening():
+            if other is not controller and other.hub.hear_rival(controller.hub.heartbeat()):
+                controller.hub.hear_rival(other.hub.heartbeat())
 
     async def publish(
         self,
@@ -170,28 +203,11 @@ class SimFleet:
         return True
 
     async def _control(self) -> None:
-        now_s = self.clock.now_s
-        if now_s >= min(self._tick_s, self.hub.look_at_s):
-            self._tick_s, self.hub.look_at_s = now_s + TICK_S, float("inf")
-            self.hub.apply(TimePassed(now_s=now_s))
-            validate(self.hub.world)
-            quiet = self.hub.may_take_over or self.hub.outvoted()
-            if self.hub.world.is_settled(now_s) and not quiet:
-                await self.steer.once("")
-        why = await self.hub.replan.wait(0) if self.hub.replan._event.is_set() else ""
-        if now_s >= self._plan_s or (why and now_s >= self._plan_s - PLAN_S + SPACING_S):
-            self._plan_s = now_s + PLAN_S
-            sentence = await self.planner.once(why or "the planning period")
-            self.said.append(f"{now_s:7.0f} {sentence}")
-        elif why:
-            self.hub.replan.set(why)
-        if now_s >= self._publish_s or self.hub.republish._event.is_set():
-            await self.hub.republish.wait(0)
-            self._publish_s = now_s + REPORT_S
-            if not self.hub.outvoted():
-                await self.publisher.sessions()
-                await self.publisher.unacknowledged()
-                await self.publisher.peers(again=False)
+        for one in self._listening():
+            await one.step()
+
+    def _listening(self) -> tuple[SimController, ...]:
+        return tuple(one for one in (*self._leads, *self.others) if one.runs)
 
     # ---- the network
 
@@ -214,25 +230,28 @@ class SimFleet:
                 self._retained[topic] = payload
             address = topics.parse(topic)
             assert address is not None
-            if address[1] in topics.FROM_AGENTS and self._leads:
-                await self._to_controller(topic, payload)
-            elif address[1] not in topics.FROM_AGENTS and self.agents[address[0]].connected:
+            if address[1] in topics.FROM_AGENTS:
+                self._to_controllers(self._listening(), topic, payload)
+            elif self.agents[address[0]].connected:
                 await self._hear(self.agents[address[0]], payload)
 
-    async def _to_controller(self, topic: str, payload: bytes, *, retained: bool = False) -> None:
+    def _to_controllers(
+        self, controllers: tuple[SimController, ...], topic: str, payload: bytes, *, retained: bool = False
+    ) -> None:
         address = topics.parse(topic)
-        if address is not None and address[1] in topics.FROM_AGENTS:
-            try:
-                message = messages.decode(payload)
-            except messages.WireError:
-                self.refused += 1
-                return
-            assert not isinstance(message, messages.Heartbeat)
-            if message.cluster != address[0]:
-                self.refused += 1
-                return
-            wall_s = self.clock.wall_s()
-            self.hub.apply(Heard(message=message, now_s=self.clock.now_s, retained=retained, wall_s=wall_s))
+        if address is None or address[1] not in topics.FROM_AGENTS or not controllers:
+            return
+        try:
+            message = messages.decode(payload)
+        except messages.WireError:
+            self.refused += 1
+            return
+        assert not isinstance(message, messages.Heartbeat)
+        if message.cluster != address[0]:
+            self.refused += 1
+            return
+        for one in controllers:
+            one.hear(message, retained=retained)
 
     # ---- the agents
 
@@ -284,6 +303,13 @@ class SimFleet:
 
     async def _carry_out(self, agent: SimAgent, desired: messages.Desired) -> None:
         await agent.backend.apply(desired)
+
+    async def _keep(self, agent: SimAgent) -> None:
+        """Hold its cluster to what was accepted, connected or not, once in each interval."""
+        now_s = self.clock.now_s
+        if now_s >= agent.yields_until_s and now_s - agent.kept_s >= LOOK_AGAIN * REPORT_S:
+            agent.kept_s, agent.backend.touched = now_s, False
+            await agent.backend.keep(agent.carried)
 
     async def _report(self, agent: SimAgent) -> None:
         self._send(topics.topic(agent.name, "report"), messages.encode(await self._observed(agent)))
@@ -346,25 +372,21 @@ class SimFleet:
 
     # ---- time
 
-    async def run_without_controller(self, seconds: float) -> None:
-        """Let time pass while nobody decides."""
-        self._leads = False
-        await self.run(seconds)
-        self._leads = True
-
     async def run(self, seconds: float, each: Callable[[], None] = lambda: None) -> None:
-        """Let time pass, calling `each` every second."""
+        """Let time pass, calling `each` every second while a controller leads."""
         ends_s = self.clock.now_s + seconds
         while self.clock.now_s < ends_s:
             self.clock.time.now_s += 1.0
             for agent in self.agents.values():
+                if agent.backend.touched:
+                    await self._keep(agent)
                 if agent.connected and self.clock.now_s >= agent.report_at_s:
                     agent.report_at_s = self.clock.now_s + REPORT_S * self.rng.uniform(0.9, 1.0)
                     await self._obey_held(agent)
                     await self._report(agent)
             await self._deliver()
-            if self._leads:
-                await self._control()
+            await self._control()
+            if self.lead.runs:
                 each()
 
     # ---- what is true

@@ -1,32 +1,27 @@
-"""An hour of a fleet with a liar, failing replicas and every fault of the network: a story per seed.
+"""An hour of a fleet with a liar and every fault there is, at once: a story per seed.
 
 `story(seed, directory)` runs one and raises `Broken` with its one-line reproduction when the oracle objects.
 """
 
 from __future__ import annotations
 
-import functools
 import gc
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-import msgspec
+from msgspec.structs import replace
 
-from agents.backend import Observation
-from agents.simulated import SimulatedBackend
-from federation.control.latency import distance_km
+from federation.policy.documents import Cluster, Documents, PlacementPolicy
 from federation.state.phases import Phase
-from federation.state.reduce import BrokerFound, BrokerLost
-from federation.wire import messages, topics
-from tests.builders import PLACES
-from tests.sim.fleet import DEVICES, REPORT_S, SimAgent, SimFleet, Weather
-from tests.sim.lies import COSTLY, KINDS, LIES, TWO_AGENTS
-from tests.sim.oracle import MOST_RPS, Broken, Oracle
+from tests.sim.controller import REPORT_S
+from tests.sim.fleet import DEVICES, Weather
+from tests.sim.hostile_fleet import HostileFleet
+from tests.sim.lies import COSTLY, KINDS
+from tests.sim.oracle import Broken
 
-WARMUP_S = 60.0
 TOLERATION_S = 120.0
 START_S, STORY_S, QUIET_S = 600.0, 3600.0, 1800.0
 YEAR_S = 365.25 * 86400.0
@@ -36,139 +31,8 @@ LOOK_S, WHOLE_S = 60.0, 300.0
 """A story ends when, looked at so often, all has been whole for so long; at the latest after `QUIET_S`."""
 WHOLE = 0.99
 WEATHERS = (Weather(), Weather(loss=0.05, repeat=0.05, delay_s=12.0))
-CAUSES: dict[str, messages.Cause] = {"image": "image", "crash": "crash"}
-
-
-class FaultyBackend(SimulatedBackend):
-    """A cluster whose replicas may not start (`fault` image or crash), or whose devices read 0 for a while."""
-
-    fault = ""
-    is_blind = False
-    restarts = 0
-
-    def ready(self) -> dict[tuple[str, messages.PoolKey], int]:
-        now_s = self._clock.monotonic_s()
-        for ones in self._running.values() if self.fault else ():
-            for one in ones:
-                warms = one.ready_at_s > now_s - 1.0
-                if one.ready_at_s != float("inf") and (warms or self.fault == "crash"):
-                    one.ready_at_s = now_s + WARMUP_S
-        return super().ready()
-
-    async def observe(self) -> Observation:
-        seen = await super().observe()
-        if self.is_blind:
-            pools = tuple(msgspec.structs.replace(one, allocatable=0, free=0) for one in seen.pools)
-            seen = replace(seen, pools=pools)
-        if not self.fault:
-            return seen
-        self.restarts += self.fault == "crash"
-        rows = tuple(
-            msgspec.structs.replace(one, cause=CAUSES[self.fault], reason=self.fault, restarts=self.restarts)
-            if one.ready < one.desired
-            else one
-            for one in seen.replicas
-        )
-        return replace(seen, replicas=rows)
-
-
-class HostileFleet(SimFleet):
-    """The fleet of the other stories, with one cluster whose agent lies when it is told to."""
-
-    def __init__(self, seed: int, directory: Path, *, liar: str) -> None:
-        super().__init__(seed, directory)
-        self.documents = msgspec.structs.replace(
-            self.documents,
-            clusters=tuple(
-                msgspec.structs.replace(one, spec=msgspec.structs.replace(one.spec, max_requests_per_second=MOST_RPS))
-                for one in self.documents.clusters
-            ),
-        )
-        self.liar = liar
-        self.lies: tuple[str, ...] = ()
-        self.chance = Random(seed * 7919 + 1)
-        self.oracle = Oracle(self)
-        self._second_seq = 0
-        self._others = {
-            name: tuple(
-                messages.PeerEndpoint(cluster=other, probe=self.backend(other).probe())
-                for other in self.NAMES
-                if other != name
-            )
-            for name in self.NAMES
-        }
-
-    def _agent(self, name: str) -> SimAgent:
-        agent = super()._agent(name)
-        agent.backend.__class__ = FaultyBackend
-        agent.backend._rtt_ms = lambda peer, chance: true_rtt_ms(name, peer)
-        agent.backend._probe = f"192.0.2.{self.NAMES.index(name) + 1}:443"
-        return agent
-
-    def backend(self, name: str) -> FaultyBackend:
-        """A cluster as it is."""
-        found = self.agents[name].backend
-        assert isinstance(found, FaultyBackend)
-        return found
-
-    async def _observed(self, agent: SimAgent) -> messages.Report:
-        report = await super()._observed(agent)
-        peers = await agent.backend.measure(self._others[agent.name])
-        report = msgspec.structs.replace(report, peers=peers, probe=agent.backend.probe())
-        if agent.name != self.liar:
-            return report
-        for kind in self.lies:
-            report = LIES[kind](report, self.chance) if kind in LIES else report
-        if TWO_AGENTS in self.lies:
-            self._speak_twice(report)
-        return report
-
-    def _speak_twice(self, report: messages.Report) -> None:
-        self._second_seq += 1
-        other = msgspec.structs.replace(
-            report, boot_id="boot-of-another", boot_order=10**9, seq=self._second_seq, epoch=0, generation=0
-        )
-        self._send(topics.topic(self.liar, "report"), messages.encode(other))
-
-    async def publish(
-        self,
-        message: messages.Desired | messages.Peers | messages.Traffic | messages.Session,
-        kind: topics.Kind,
-        *,
-        retain: bool = True,
-    ) -> bool:
-        if isinstance(message, messages.Desired):
-            self.oracle.given(message)
-        return await super().publish(message, kind, retain=retain)
-
-    async def _carry_out(self, agent: SimAgent, desired: messages.Desired) -> None:
-        before = sum(agent.backend.ready().values())
-        await super()._carry_out(agent, desired)
-        self.oracle.carried_out(agent, desired, before, sum(agent.backend.ready().values()))
-
-    async def broker_restarts(self) -> None:
-        """It comes back empty, and everybody connects anew."""
-        self.hub.apply(BrokerLost(now_s=self.clock.now_s))
-        self.forget_broker()
-        await self.run(self.chance.uniform(1.0, 30.0), self.oracle.look)
-        self.hub.apply(BrokerFound(now_s=self.clock.now_s))
-        await self.publisher.everything()
-        for agent in self.agents.values():
-            agent.report_at_s = self.clock.now_s if agent.connected else agent.report_at_s
-
-    async def controller_dies(self) -> None:
-        """It is started again after a while, on its database."""
-        await self.stop_controller()
-        await self.run_without_controller(self.chance.uniform(1.0, 120.0))
-        self.oracle.forget()
-        await self.start_controller()
-
-
-@functools.cache
-def true_rtt_ms(one: str, other: str) -> float:
-    """What the way between two clusters takes: fibre and half as much again."""
-    here, there = PLACES[one[:3]], PLACES[other[:3]]
-    return 2.0 + 1.5 * distance_km(here[0], here[1], there[0], there[1]) / 100.0
+KNOWS_S = 60.0
+"""A controller that was replaced while it slept knows so by then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +42,7 @@ class Figures:
     seed: int
     took_s: float
     stops: int
+    ordered: int
     braked_s: int
     refused: int
     said: str
@@ -186,6 +51,17 @@ class Figures:
 def reproduction(seed: int) -> str:
     """The line that makes this story happen again."""
     return f"python -m tests.sim --seed {seed}"
+
+
+End = Callable[[], Awaitable[None] | None]
+"""What ends a fault."""
+
+
+async def ended(end: End) -> None:
+    """End a fault."""
+    awaited = end()
+    if awaited is not None:
+        await awaited
 
 
 class Story:
@@ -199,7 +75,8 @@ class Story:
         self.kinds = (KINDS[alone],) if alone < len(KINDS) else tuple(self.chance.sample(KINDS, 4))
         self.fleet = HostileFleet(seed, directory, liar=self.liar)
         self.honest = [name for name in self.fleet.NAMES if name != self.liar]
-        self.ends: list[tuple[float, Callable[[], None]]] = []
+        self.ends: list[tuple[float, End]] = []
+        self.first = self.fleet.documents
         self.did: list[str] = []
 
     async def tell(self) -> Figures:
@@ -213,12 +90,14 @@ class Story:
             about = f"the liar is {self.liar}: {', '.join(self.kinds)}; at {self.fleet.clock.now_s:.0f} s"
             raise Broken(f"{error}\n{about}\n{lines}\nreproduce: {reproduction(self.seed)}") from error
         finally:
-            await self.fleet.stop_controller()
+            for one in (self.fleet.lead, *self.fleet.others):
+                await one.stop()
             gc.enable()
         return Figures(
             seed=self.seed,
             took_s=time.process_time() - started_s,
             stops=self.fleet.oracle.stops,
+            ordered=self.fleet.oracle.ordered,
             braked_s=self.fleet.oracle.braked_s,
             refused=self.fleet.refused,
             said=f"{self.liar}: {', '.join(self.kinds)}",
@@ -253,11 +132,11 @@ class Story:
         while fleet.clock.now_s < until_s:
             self.ends.sort(key=lambda one: one[0])
             while self.ends and self.ends[0][0] <= fleet.clock.now_s:
-                self.ends.pop(0)[1]()
+                await ended(self.ends.pop(0)[1])
             next_s = min(until_s, self.ends[0][0] if self.ends else until_s)
             await fleet.run(max(1.0, next_s - fleet.clock.now_s), fleet.oracle.look)
 
-    def _later(self, seconds: float, act: Callable[[], None]) -> None:
+    def _later(self, seconds: float, act: End) -> None:
         self.ends.append((self.fleet.clock.now_s + seconds, act))
 
     def _fail(self, names: list[str], fault: str, seconds: float) -> None:
@@ -322,7 +201,8 @@ class Story:
         self.fleet.forget_broker()
 
     async def _controller(self, name: str) -> None:
-        await self.fleet.controller_dies()
+        if not self.fleet.others:  # else the other one would lead, as it should, and only an operator ends that
+            await self.fleet.controller_dies()
 
     async def _agent(self, name: str) -> None:
         self.fleet.restart_agent(self.chance.choice(self.fleet.NAMES))
@@ -338,6 +218,66 @@ class Story:
     async def _price(self, name: str) -> None:
         self.fleet.resize(name, DEVICES, self.chance.uniform(0.3, 3.0))
 
+    async def _drift(self, name: str) -> None:
+        self.did.append(f"        in {name}: {self.fleet.backend(name).drift(self.chance)}")
+        self.fleet.agents[name].kept_s = self.fleet.clock.now_s - self.chance.uniform(0.0, REPORT_S)
+
+        def look() -> None:
+            agent = self.fleet.agents[name]
+            if agent.carried is not None and self.fleet.clock.now_s >= agent.yields_until_s:
+                ordered = {(one.model, one.pool): one.replicas for one in agent.carried.workloads if one.replicas}
+                assert self.fleet.backend(name).counts() == ordered, f"{name} drifts from {ordered}"
+
+        self._later(2 * REPORT_S + 1.0, look)
+
+    async def _full_disk(self, name: str) -> None:
+        self.fleet.disk = self.chance.choice(("full", "full", "takes nothing"))
+        self._later(self.chance.uniform(60, 900), lambda: setattr(self.fleet, "disk", ""))
+
+    async def _second_controller(self, name: str) -> None:
+        """It has a database of its own, and is quiet beside the one that is there."""
+        fleet = self.fleet
+        second = await fleet.second() if not fleet.others else None
+        if second is None:
+            return
+
+        async def end() -> None:
+            assert second.hub.plan.generation == 0, f"the second decides: {second.hub.plan.summary}"
+            await fleet.end(second)
+
+        self._later(self.chance.uniform(60, 600), end)
+
+    async def _replaced_controller(self, name: str) -> None:
+        """Its machine stops, another one takes its database; then it goes on where it was."""
+        fleet = self.fleet
+        before = fleet.lead
+        if fleet.others or not await fleet.replaced(self.chance.uniform(1, 120)):
+            return
+
+        async def end() -> None:
+            assert before.hub.outvoted(), "who was replaced goes on deciding"
+            await fleet.end(before)
+
+        async def wake() -> None:
+            await before.resume()
+            self._later(KNOWS_S, end)
+
+        self._later(self.chance.uniform(10, 300), wake)
+
+    async def _edit(self, name: str) -> None:
+        """A person changes a floor, a most, or a price, and may force it."""
+        known = self.fleet.documents
+        force = "it is meant" if self.chance.random() < 0.5 else ""
+        became = await self.fleet.order(self.chance.choice(EDITS)(known, name, self.chance), force=force)
+        self.did.append(f"        {became}")
+
+    async def _forced_stop(self, name: str) -> None:
+        """A person takes the model from its users, and gives it back."""
+        became = await self.fleet.order(replace(self.fleet.documents, policies=()), force="it is over")
+        self.did.append(f"        {became}")
+        await self._run(self.chance.uniform(10, 400))
+        self.did.append(f"        {await self.fleet.order(self.first)}")
+
     # ---- the end
 
     async def _quiet(self) -> None:
@@ -346,12 +286,18 @@ class Story:
         fleet.weather = WEATHERS[0]
         fleet.lies = self.kinds
         fleet.clock.skew_s = 0.0
-        for _, end in sorted(self.ends, key=lambda one: one[0]):
-            end()
-        self.ends = []
+        while self.ends:
+            self.ends.sort(key=lambda one: one[0])
+            await ended(self.ends.pop(0)[1])
+        for other in list(fleet.others):
+            await fleet.end(other)
         for name in fleet.NAMES:
             fleet.agents[name].clock.skew_s = 0.0
             await fleet.heal(name)
+        if fleet.documents != self.first:
+            became = await fleet.order(self.first) if fleet.documents.policies else "refused"
+            became = await fleet.order(self.first, force="as before") if became.startswith("refused") else became
+            assert fleet.documents == self.first, f"what was in force first is {became}"
         self.did.append(f"{fleet.clock.now_s:7.0f} quiet; the liar says {fleet.lies}")
         await self._run(COSTLY_S)
         self._no_more_costly()
@@ -403,7 +349,41 @@ FAULTS = (
     "weather",
     "demand",
     "price",
+    "drift",
+    "full_disk",
+    "second_controller",
+    "replaced_controller",
+    "edit",
+    "forced_stop",
 )
+
+
+def _floor(known: Documents, name: str, chance: Random) -> Documents:
+    return _available(known, min_replicas=chance.choice((2, 3, 4, 5)))
+
+
+def _most(known: Documents, name: str, chance: Random) -> Documents:
+    return _available(known, max_replicas=chance.choice((None, 8, 12, 16)))
+
+
+def _available(known: Documents, **fields: int | None) -> Documents:
+    def changed(one: PlacementPolicy) -> PlacementPolicy:
+        return replace(one, spec=replace(one.spec, availability=replace(one.spec.availability, **fields)))
+
+    return replace(known, policies=tuple(changed(one) for one in known.policies))
+
+
+def _dearer(known: Documents, name: str, chance: Random) -> Documents:
+    usd = chance.uniform(0.3, 3.0)
+
+    def changed(one: Cluster) -> Cluster:
+        pools = tuple(replace(pool, usd_per_device_hour=usd) for pool in one.spec.accelerators)
+        return replace(one, spec=replace(one.spec, accelerators=pools))
+
+    return replace(known, clusters=tuple(changed(one) if one.metadata.name == name else one for one in known.clusters))
+
+
+EDITS = (_floor, _most, _dearer)
 
 
 async def story(seed: int, directory: Path) -> Figures:

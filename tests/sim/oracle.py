@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +11,20 @@ from dataclasses import dataclass
 from federation.control import routing
 from federation.control.latency import distance_km
 from federation.control.plan import Routes
+from federation.loops.hub import Thought
+from federation.policy.documents import Documents
+from federation.state.phases import Phase
+from federation.state.world import ClusterState
 from federation.wire import messages
 from tests.builders import PLACES
-from tests.sim.fleet import FLOOR, SimAgent, SimFleet
+from tests.sim.controller import TICK_S
+from tests.sim.fleet import SimAgent, SimFleet
 
 LATE_S = 60.0
 """Messages are late: an order may rest on what was true so long before it was given."""
 EACH_RPS = 10.0
 REGIONS = 2
+GONE = (Phase.UNREACHABLE, Phase.LOST)
 EU = ("fra", "par")
 MOST_RPS = 80.0
 """What each front door counts at most, as declared: what a lie that lasts is believed to the end."""
@@ -27,6 +35,10 @@ MOST_DEVICES = 16
 MOST_READY = 64
 """A controller that starts does not know what was there a moment ago."""
 KM_PER_RTT_MS, MOST_RTT_MS = 100.0, 5_000.0
+
+
+PERSON = "somebody"
+"""Who hands in policies and forces what does harm: stops that name this person are meant."""
 
 
 class Broken(AssertionError):
@@ -40,21 +52,29 @@ class Second:
     at_s: float
     rps: float
     ready: Mapping[str, int]
+    floor: int
+    most: float
 
 
 class Oracle:
-    """Watches one fleet."""
+    """Watches one fleet. Args: liar: whose counts need not be true."""
 
-    def __init__(self, fleet: SimFleet) -> None:
-        self._fleet = fleet
+    def __init__(self, fleet: SimFleet, liar: str) -> None:
+        self._fleet, self.liar = fleet, liar
         self._seconds: list[Second] = []
         self._given_s: dict[tuple[str, int, int], float] = {}
         self._fence = (0, 0)
         self._braked: tuple[object, object] | None = None
         self._braked_routes: Routes | None = None
+        self._documents: Documents | None = None
+        self._seen: dict[str, ClusterState] = {}
+        self._thought: Thought | None = None
+        self._least, self._most = 0, math.inf
         self._seen_routes: Routes | None = None
         self.braked_s = 0
-        self.stops = 0
+        self.stops = self.ordered = 0
+        self.may_stop = False
+        """Whether somebody has forced anything yet."""
 
     def given(self, desired: messages.Desired) -> None:
         """The controller gave this order: for the first time, or again."""
@@ -66,23 +86,32 @@ class Oracle:
             return
         self.stops += 1
         fleet = self._fleet
+        reasons = [one.stop_reason for one in desired.workloads]
+        if self.may_stop and any(f"by {PERSON}: " in one for one in reasons):
+            self.ordered += 1
+            return
         key = (desired.cluster, desired.epoch, desired.generation)
         since_s = self._given_s.get(key, fleet.clock.now_s) - LATE_S
         first = bisect_left(self._seconds, since_s, key=lambda one: one.at_s)
-        window = self._seconds[first:] or [self._now()]
-        least_rps = min(one.rps for one in window)
+        window = [*self._seconds[first:], self._now()]
+        least_rps = min(EACH_RPS * min(one.most for one in window), *(one.rps for one in window))
         elsewhere = max(sum(n for name, n in one.ready.items() if name != agent.name) for one in window)
         left = elsewhere + after
-        reasons = [one.stop_reason for one in desired.workloads]
+        floor = min(one.floor for one in window)
         said = f"{agent.name} stops {before - after} of {before} ready by {key[1]}.{key[2]} ({reasons})"
         if left * EACH_RPS + 1e-6 < least_rps:
             raise Broken(f"{said}; {left} left cannot carry {least_rps:.0f} requests/s: {fleet.ready()}")
-        if left < FLOOR <= elsewhere + before:
+        if left < floor <= elsewhere + before:
             raise Broken(f"{said}; {left} left are below the floor: {fleet.ready()}")
         regions = max(len({n for n, count in self._with(one, agent.name, after).items() if count}) for one in window)
         had = max(len({n for n, count in self._with(one, agent.name, before).items() if count}) for one in window)
         if regions < REGIONS <= had:
             raise Broken(f"{said}; what is left is in {regions} region: {fleet.ready()}")
+
+    def kept(self, agent: SimAgent, before: int, after: int, ordered: int) -> None:
+        """An agent held its cluster to its order: truly ready there were `before`, and are `after`."""
+        if after < min(before, ordered):
+            raise Broken(f"{agent.name} stops {before - after} of {before} ready though {ordered} are ordered")
 
     @staticmethod
     def _with(second: Second, name: str, count: int) -> dict[str, int]:
@@ -97,25 +126,39 @@ class Oracle:
         self._look_at_beliefs()
 
     def _now(self) -> Second:
-        fleet = self._fleet
-        rps = sum(
-            cell.requests_per_second
-            for agent in fleet.agents.values()
-            if agent.cells and self._can_be_known(agent.name)
-            for cell in agent.cells
-        )
-        return Second(at_s=fleet.clock.now_s, rps=rps, ready=fleet.ready())
+        fleet, rps = self._fleet, 0.0
+        for name, agent in fleet.agents.items():
+            if agent.cells and self._can_be_known(name):
+                true_rps = sum(cell.requests_per_second for cell in agent.cells)
+                rps += min(true_rps, self._believed_rps(name)) if name == self.liar else true_rps
+        self._look_at_policy()
+        return Second(at_s=fleet.clock.now_s, rps=rps, ready=fleet.ready(), floor=self._least, most=self._most)
+
+    def _believed_rps(self, name: str) -> float:
+        """What is believed that a door counts: of one that lies, what it truly counts cannot be known."""
+        return sum(row.requests_per_second for row in self._fleet.hub.world.clusters[name].counted)
+
+    def _look_at_policy(self) -> None:
+        known = self._fleet.hub.world.documents
+        if known is not self._documents:
+            policy = known.policy_of("chat")
+            self._documents = known
+            self._least = policy.spec.availability.min_replicas if policy is not None else 0
+            most = policy.spec.availability.max_replicas if policy is not None else None
+            self._most = math.inf if most is None else most
 
     def _can_be_known(self, name: str) -> bool:
         """Whether what its door counts still stands: by the stated rule, unheard it decays, and a controller that
         starts where the broker has forgotten it cannot know it."""
-        state = self._fleet.hub.world.clusters[name]
+        world = self._fleet.hub.world
+        state = world.clusters[name]
         if state.report is None:
             return False
-        heard_s = max(state.heard_s or 0.0, self._fleet.hub.world.started_s if state.heard_s is None else 0.0)
-        return self._fleet.clock.now_s - heard_s < self._fleet.hub.world.timing.count_stands_s
+        heard_s = state.heard_s if state.heard_s is not None else world.started_s
+        return self._fleet.clock.now_s - heard_s < world.timing.count_stands_s
 
     def _look_at_shares(self) -> None:
+        self._look_at_the_lost()
         routes = self._fleet.hub.routes
         if routes is self._seen_routes:
             return
@@ -126,6 +169,16 @@ class Oracle:
                 raise Broken(f"{route.cell} is served {total:.4f} times")
             if route.cell == "Berlin" and any(share.cluster[:3] not in EU for share in route.now):
                 raise Broken(f"Berlin is sent out of the EU: {[share.cluster for share in route.now]}")
+
+    def _look_at_the_lost(self) -> None:
+        """Whatever ails the controller, requests leave who is lost."""
+        hub, now_s = self._fleet.hub, self._fleet.clock.now_s
+        gone = [n for n, one in hub.world.clusters.items() if one.phase in GONE and now_s - one.since_s > 2 * TICK_S]
+        if not gone or hub.world.braked or hub.may_take_over or hub.outvoted() or not hub.world.is_settled(now_s):
+            return
+        late = {share.cluster for route in hub.routes.routes for share in route.now}.intersection(gone)
+        if late:
+            raise Broken(f"requests still go to {sorted(late)}")
 
     def _look_at_fence(self) -> None:
         hub = self._fleet.hub
@@ -157,6 +210,9 @@ class Oracle:
         """What is believed of each member can be true of some cluster, and is no more than was declared of this one."""
         hub = self._fleet.hub
         for name, state in hub.world.clusters.items():
+            if self._seen.get(name) is state:
+                continue
+            self._seen[name] = state
             counted_rps = sum(row.requests_per_second for row in state.counted)
             if not counted_rps <= MOST_RPS + 1e-6:
                 raise Broken(f"{name} is believed to count {counted_rps:g} requests/s")
@@ -171,13 +227,15 @@ class Oracle:
             if ready > MOST_READY:
                 raise Broken(f"{ready} replicas are believed to be ready in {name}")
             for peer in report.peers:
-                here, there = PLACES[name[:3]], PLACES[peer.cluster[:3]]
-                light_ms = distance_km(here[0], here[1], there[0], there[1]) / KM_PER_RTT_MS
+                light_ms = _light_ms(name[:3], peer.cluster[:3])
                 if not light_ms * 0.9 - 2.0 < peer.rtt_ms_p50 <= MOST_RTT_MS or peer.rtt_ms_p50 <= 0.0:
                     raise Broken(f"{peer.cluster} is believed to be {peer.rtt_ms_p50:g} ms from {name}")
         berlin = hub.world.cells.get("Berlin")
         if berlin is not None and "DE" not in berlin.country:
             raise Broken(f"Berlin is believed to be in {berlin.country}")
+        if hub.thought is self._thought:
+            return
+        self._thought = hub.thought
         for one in hub.thought.formulated.problem.pools if hub.thought is not None else ():
             if one.devices > MOST_DEVICES:
                 raise Broken(f"plans count on {one.devices} devices of {one.name}")
@@ -185,3 +243,10 @@ class Oracle:
     def forget(self) -> None:
         """The controller starts again: whether it braked before is nothing that it must remember."""
         self._braked = self._braked_routes = None
+
+
+@functools.cache
+def _light_ms(one: str, other: str) -> float:
+    """What light takes there and back through fibre."""
+    here, there = PLACES[one], PLACES[other]
+    return distance_km(here[0], here[1], there[0], there[1]) / KM_PER_RTT_MS

@@ -12,7 +12,8 @@ from agents.backend import Observation
 from agents.simulated import SimulatedBackend
 from federation.control.setbacks import MARGIN_S
 from federation.wire import messages
-from tests.sim.fleet import DEVICES, PLAN_S, SimAgent, SimFleet
+from tests.sim.controller import PLAN_S
+from tests.sim.fleet import DEVICES, SimAgent, SimFleet
 
 WARMUP_S = 60.0
 

@@ -58,7 +58,7 @@ async def one_fault(fleet: SimFleet, rng: random.Random, *, shrink: bool) -> str
             fleet.restart_agent(name)
         case "controller":
             await fleet.stop_controller()
-            await fleet.run_without_controller(rng.uniform(1, 120))
+            await fleet.run(rng.uniform(1, 120))
             await fleet.start_controller()
         case "broker":
             fleet.forget_broker()

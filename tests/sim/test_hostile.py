@@ -5,7 +5,9 @@ A seed that fails prints the line that makes it happen again; `python -m tests.s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +20,15 @@ from federation.state import demand, levels, plausible
 from federation.wire import messages
 from tests.sim import __main__ as command
 from tests.sim import engine, hostile, lies
-from tests.sim.hostile import HostileFleet, story
+from tests.sim.controller import REPORT_S
+from tests.sim.fleet import FLOOR
+from tests.sim.hostile import story
+from tests.sim.hostile_fleet import HostileFleet
 from tests.sim.oracle import Broken
 
 QUICK = (5, 19)
-CHUNKS, PER_CHUNK = 10, 5
-"""Fifty seeds: about a second of one core each."""
+SEEDS, CHUNKS, JOBS = 300, 10, 2
+"""About a second of one core each."""
 
 
 @pytest.mark.parametrize("seed", QUICK)
@@ -33,14 +38,20 @@ async def test_an_hour_with_a_liar_breaks_nothing(seed: int, tmp_path: Path) -> 
     assert figures.seed == seed
 
 
+@pytest.fixture(scope="module")
+def workers() -> Iterator[ProcessPoolExecutor]:
+    """Processes that run stories."""
+    with ProcessPoolExecutor(max_workers=JOBS, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-async def test_hours_with_liars_break_nothing(chunk: int, tmp_path: Path) -> None:
+def test_hours_with_liars_break_nothing(chunk: int, workers: ProcessPoolExecutor) -> None:
     """As above, for every lie alone and for mixtures of them."""
-    for seed in range(100 + chunk * PER_CHUNK, 100 + (chunk + 1) * PER_CHUNK):
-        directory = tmp_path / str(seed)
-        directory.mkdir()
-        await story(seed, directory)
+    told = workers.map(command.run, range(chunk, SEEDS, CHUNKS))
+    assert not "\n\n".join(broken for _, broken in told if broken)
 
 
 async def test_what_is_kept_of_the_question_is_what_it_would_be(
@@ -78,6 +89,56 @@ async def test_a_quiet_fleet_asks_the_engine_nothing(tmp_path: Path, monkeypatch
     monkeypatch.setattr(fleet.engine, "route", counted)
     await fleet.run(600, fleet.oracle.look)
     assert asked <= 1
+    await fleet.stop_controller()
+
+
+async def test_a_second_controller_decides_nothing_though_it_hears_everybody_at_once(tmp_path: Path) -> None:
+    """It would order every cluster anew from an empty database, and the first one would fall silent for good."""
+    fleet = HostileFleet(5, tmp_path, liar="iad")
+    await fleet.start_controller()
+    await fleet.run(600, fleet.oracle.look)
+    for agent in fleet.agents.values():
+        agent.report_at_s = fleet.clock.now_s
+    second = await fleet.second()
+    assert second is not None
+    await fleet.run(300, fleet.oracle.look)
+    assert (second.hub.plan.generation, second.hub.epoch) == (0, 1)
+    assert fleet.hub.outvoted() == ""
+    await fleet.end(second)
+    await fleet.stop_controller()
+
+
+async def test_what_a_person_orders_is_stopped_in_that_persons_name(tmp_path: Path) -> None:
+    """The oracle would object to what is meant, or take anything for meant."""
+    fleet = HostileFleet(5, tmp_path, liar="iad")
+    await fleet.start_controller()
+    await fleet.run(600, fleet.oracle.look)
+    first, none = fleet.documents, structs.replace(fleet.documents, policies=())
+    assert "would go to nothing" in await fleet.order(none)
+    assert await fleet.order(none, force="it is over") == "forced"
+    await fleet.run(900, fleet.oracle.look)
+    assert sum(fleet.ready().values()) == 0
+    assert fleet.oracle.ordered == fleet.oracle.stops > 0
+    assert await fleet.order(first) == "accepted"
+    await fleet.run(600, fleet.oracle.look)
+    assert sum(fleet.ready().values()) >= FLOOR
+    await fleet.stop_controller()
+
+
+async def test_drift_is_undone_and_nothing_ordered_is_stopped_for_it(tmp_path: Path) -> None:
+    """Whoever scales by hand in a cluster would take its replicas for good."""
+    fleet = HostileFleet(5, tmp_path, liar="iad")
+    await fleet.start_controller()
+    await fleet.run(600, fleet.oracle.look)
+    name = max(fleet.NAMES, key=lambda one: fleet.ready()[one])
+    ordered = fleet.backend(name).counts()
+    for _ in range(6):
+        fleet.backend(name).drift(fleet.chance)
+        assert fleet.backend(name).counts() != ordered
+        await fleet.run(2 * REPORT_S, fleet.oracle.look)
+        assert fleet.backend(name).counts() == ordered
+    with pytest.raises(Broken, match="though 9 are ordered"):
+        fleet.oracle.kept(fleet.agents[name], before=9, after=8, ordered=9)
     await fleet.stop_controller()
 
 
@@ -189,7 +250,7 @@ def test_the_command_fails_where_a_story_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """CI would pass over what was found."""
-    well = hostile.Figures(seed=1, took_s=0.5, stops=2, braked_s=3, refused=4, said="")
+    well = hostile.Figures(seed=1, took_s=0.5, stops=2, ordered=0, braked_s=3, refused=4, said="")
     monkeypatch.setattr(command, "run", lambda seed: (well, "") if seed == 7 else (None, "Berlin is sent away"))
     monkeypatch.setattr("sys.argv", ["sim", "--seeds", "2", "--first", "7"])
     assert command.main() == 1

@@ -19,7 +19,7 @@ HEARTBEAT_S = 0.2
 class Ears:
     """A link with what came of it."""
 
-    def __init__(self, served: EmbeddedBroker, controller: str) -> None:
+    def __init__(self, served: EmbeddedBroker, controller: str, heartbeat_s: float = HEARTBEAT_S) -> None:
         self.connected = asyncio.Event()
         self.lost = asyncio.Event()
         self.heard: list[messages.Message] = []
@@ -34,9 +34,13 @@ class Ears:
             on_connected=self._on_connected,
             on_lost=self._on_lost,
             heartbeat=lambda: messages.Heartbeat(controller=controller, epoch=1, uptime_s=1.0),
-            on_rival=self.rivals.append,
-            heartbeat_s=HEARTBEAT_S,
+            on_rival=self._on_rival,
+            heartbeat_s=heartbeat_s,
         )
+
+    def _on_rival(self, said: messages.Heartbeat) -> bool:
+        self.rivals.append(said)
+        return len(self.rivals) == 1
 
     async def _on_connected(self) -> None:
         self.lost.clear()
@@ -93,6 +97,27 @@ async def test_two_controllers_on_one_broker_hear_each_other_and_stay_connected(
         assert [one.lost.is_set() for one in ears] == [False, False]
         assert {said.controller for said in ears[0].rivals} == {"controller-1"}
         assert ears[0].refused == []
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await served.stop()
+
+
+async def test_a_controller_that_starts_is_answered_at_once() -> None:
+    """It would hear every cluster before it hears the controller that leads them, and take them over."""
+    served = EmbeddedBroker()
+    await served.start()
+    never_s = 600.0
+    ears = [Ears(served, f"controller-{number}", never_s) for number in range(2)]
+    running = []
+    try:
+        async with asyncio.timeout(10):
+            for one in ears:
+                running.append(asyncio.create_task(one.link.run()))
+                await one.connected.wait()
+            while not all(one.rivals for one in ears):  # noqa: ASYNC110  lists have no event
+                await asyncio.sleep(0.02)
     finally:
         for task in running:
             task.cancel()

@@ -139,6 +139,15 @@ def test_replicas_that_die_again_and_again_are_not_counted_on(how: str) -> None:
     assert story.most(FRA) == 0
 
 
+def test_what_is_ordered_away_one_by_one_has_not_died() -> None:
+    """A model that somebody withdrew and gives back would wait, and two clusters that did nothing wrong stand idle."""
+    story = Story("fra", "iad")
+    for left in (4, 3, 2, 1):
+        story.pass_by(20, {FRA: left}, {"fra": rows(left + 1, left)})
+        story.pass_by(20, {FRA: left}, {"fra": rows(left, left)})
+    assert story.said == []
+
+
 def test_a_model_that_fails_by_itself_everywhere_is_hunted_no_further() -> None:
     """A bad image would be carried through every cluster of the fleet, each for the length of a warm-up."""
     story = Story("fra", "iad", "nrt")
@@ -148,6 +157,10 @@ def test_a_model_that_fails_by_itself_everywhere_is_hunted_no_further() -> None:
         one.pool: one.replicas for one in formulate(story.world, target={}, desired={}, now_s=story.now_s).problem.room
     }
     assert room["nrt/NVIDIA-L4/on-demand"] == 0
+    assert room["fra/NVIDIA-L4/on-demand"] == 0
+    later_s = max(one.until_s for one in story.world.setbacks.backoffs.values())
+    again = formulate(story.world, target={}, desired={}, now_s=later_s).problem.room
+    assert [one.pool for one in again] == ["nrt/NVIDIA-L4/on-demand"], "it is tried again where it has failed"
     better = with_image(a_model("chat"), "example/image:2")
     mended = replace(story.world, documents=structs.replace(story.world.documents, models=(better,)))
     found, _ = setbacks.look(mended, {FRA: 1, IAD: 1}, story.now_s)

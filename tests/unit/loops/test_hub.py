@@ -11,9 +11,11 @@ from federation.aiokit.clock import Clock
 from federation.control.plan import Plan, Routes
 from federation.loops.hub import Hub
 from federation.metrics import Metrics
-from federation.state.reduce import DocumentsAccepted
+from federation.state.reduce import BrokerFound, DocumentsAccepted, TimePassed
 from federation.state.world import Brake, Timing, World
+from federation.wire import messages
 from tests.builders import a_model, a_policy, a_report, a_world, heard, replicas, some_demand
+from tests.sim.loop import SimClock
 
 
 def test_under_the_brake_nothing_is_adopted() -> None:
@@ -50,3 +52,28 @@ def test_what_front_doors_are_known_to_count_outlives_the_process() -> None:
     assert known.since_s == pytest.approx(10.0 - 500.0, abs=1.0)
     after.apply(DocumentsAccepted(documents=before.world.documents, now_s=clock.monotonic_s()))
     assert after.known()["fra"].since_s == pytest.approx(1e6 + 10.0, abs=1.0), "a plan before it speaks keeps it"
+
+
+def test_who_connects_listens_for_others_before_it_takes_over() -> None:
+    """A second controller that is started by mistake would take every cluster from the one that leads."""
+    clock = SimClock()
+    hub = Hub(
+        world=World(timing=Timing()),
+        plan=Plan(),
+        routes=Routes(),
+        epoch=1,
+        clock=clock,
+        metrics=Metrics(),
+        controller="b",
+    )
+    clock.time.now_s = 100.0
+    hub.apply(BrokerFound(now_s=100.0))
+    assert "another controller" in hub.listens()
+    assert hub.look_at_s == 101.0, "and is told when it is over"
+    assert hub.hear_rival(messages.Heartbeat(controller="a", epoch=1, uptime_s=500.0)), "it is answered"
+    assert not hub.hear_rival(messages.Heartbeat(controller="a", epoch=1, uptime_s=505.0))
+    clock.time.now_s = 101.0
+    hub.apply(TimePassed(now_s=101.0))
+    assert not hub.listens()
+    assert hub.replan._event.is_set(), "a plan is made at once where nobody answers"
+    assert "controller a leads" in hub.rivalled()
