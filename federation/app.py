@@ -11,7 +11,6 @@ import secrets
 from importlib import metadata
 from pathlib import Path
 
-import structlog
 from aiohttp import web
 
 from federation.adapters.embedded_broker import EmbeddedBroker
@@ -36,7 +35,6 @@ from federation.settings import Settings
 from federation.state.reduce import BrokerFound, BrokerLost, CordonsSet, Heard, Note
 from federation.state.world import World
 
-log = structlog.get_logger("controller")
 WEB_DIR = Path(__file__).parent / "web" / "dist"
 
 
@@ -172,7 +170,7 @@ class Controller:
 
     def _on_refused(self, topic: str, cause: str) -> None:
         self.metrics.reports_total.labels(result="invalid").inc()
-        log.warning("message refused", topic=topic, cause=cause)
+        self.hub.hear_refused(topic, cause)
 
     async def _on_connected(self) -> None:
         self.hub.apply(BrokerFound(now_s=self.clock.monotonic_s()))

@@ -27,7 +27,7 @@ from federation.state.world import Known, PlacementKey, World
 from federation.traffic.snapshot import Index, RouteSnapshot
 from federation.traffic.status import GatewayStatus
 from federation.traffic.table import Tables
-from federation.wire import messages
+from federation.wire import messages, topics
 
 log = structlog.get_logger("controller")
 EVENTS_KEPT = 2000
@@ -113,6 +113,7 @@ class Hub:
         each cluster what it runs when it is first heard: later it is what this controller ordered, or a claim."""
         self._adopts_until_s: dict[str, float] = {}
         self._beyond_memory: set[str] = set()
+        self._refused_s: dict[str, float] = {}
         self.superseded = ""
         """Why this controller decides nothing any more: another one has its database."""
         self.is_ordered_to_lead = False
@@ -226,6 +227,18 @@ class Hub:
         if not self.superseded:
             self.superseded = f"nothing is decided: {why}; stop one of them"
             self.tell(Note(type="Warning", reason="Superseded", object="controller", message=self.superseded))
+
+    def hear_refused(self, topic: str, cause: str) -> None:
+        """What came by a cluster's topic cannot be read: as long as such goes on coming, it is told once."""
+        address = topics.parse(topic)
+        if address is None or address[0] not in self.world.clusters:
+            return
+        name, now_s = address[0], self.clock.monotonic_s()
+        since_s = now_s - self._refused_s.get(name, float("-inf"))
+        self._refused_s[name] = now_s
+        if since_s > self.world.timing.lasting_s:
+            text = f"a {address[1]} of {name} is not listened to: {cause[:300]}"
+            self.tell(Note(type="Warning", reason="MessageRefused", object=f"cluster/{name}", message=text))
 
     def adopt(self) -> None:
         """Where it is not known what agents were told, what they run is the plan; the brake keeps what is."""

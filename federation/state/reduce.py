@@ -176,8 +176,12 @@ def _on_report(world: World, event: Heard) -> Reduced:
     if state is None:
         return Reduced(world=world, result="not-in-catalogue")
     known = state.report
-    if known is not None and known.boot_id == report.boot_id and report.seq <= known.seq:
-        return Reduced(world=world, result="repeated" if report.seq == known.seq else "older")
+    is_lower = known is not None and known.boot_id == report.boot_id and report.seq <= known.seq
+    if known is not None and is_lower and not _goes_on_from_lower(world, state, event):
+        if event.retained or report.seq == known.seq:
+            return Reduced(world=world, result="repeated" if report.seq == known.seq else "older")
+        lower = OtherStart(seq=report.seq, heard_s=event.now_s)
+        return Reduced(world=_with_cluster(world, replace(state, lower=lower)), result="older")
     if event.retained:
         if known is not None and known.boot_id != report.boot_id:
             return Reduced(world=world, result="older")  # which start is in force, only what is alive can say
@@ -202,6 +206,7 @@ def _on_report(world: World, event: Heard) -> Reduced:
         heard_s=event.now_s,
         will_s=None,
         has_left=False,
+        lower=None,
         others=_others(state, report),
         disputed_with=disputed_with,
         lent=_lent(world, state, report, event.now_s),
@@ -209,6 +214,8 @@ def _on_report(world: World, event: Heard) -> Reduced:
     )
     moved, notes = _move(world, heard, Sign.HEARD, event.now_s)
     following = _counted(_with_cluster(world, moved), before, raw, report, event.now_s)
+    if is_lower and known is not None:
+        told = (*told, _went_back(known, report))
     changed = _inventory(report) != _inventory(state.report)
     returned = moved.phase is not state.phase
     return Reduced(
@@ -232,6 +239,29 @@ def _is_vacant(world: World, state: ClusterState, now_s: float) -> bool:
         return True
     silent_s = now_s - max(state.heard_s, world.started_s)
     return state.phase is not Phase.READY or silent_s > world.timing.session_after_s
+
+
+def _goes_on_from_lower(world: World, state: ClusterState, event: Heard) -> bool:
+    """Whether the agent in force goes on from a lower sequence number than one that came under its name: that one was
+    forged, or its machine was set back.
+
+    As with another start, the higher number must have been silent for a while; and of the lower ones it is the second
+    in order, so that one report that was late on its way is no sign of life.
+    """
+    report = event.message
+    assert isinstance(report, messages.Report)
+    if event.retained or state.lower is None or report.seq <= state.lower.seq:
+        return False
+    silent_s = event.now_s - max(world.started_s, state.heard_s if state.heard_s is not None else world.started_s)
+    return silent_s > world.timing.session_after_s
+
+
+def _went_back(known: messages.Report, report: messages.Report) -> Note:
+    text = (
+        f"{report.cluster} goes on from report {report.seq} after {known.seq} of the same start: "
+        "that one was forged, or its machine was set back"
+    )
+    return _warn("SequenceWentBack", f"cluster/{report.cluster}", text)
 
 
 def _others(state: ClusterState, report: messages.Report) -> dict[str, OtherStart]:

@@ -127,6 +127,8 @@ class ClusterState:
     """The agent in force said goodbye: its next start takes its place at once."""
     others: Mapping[str, OtherStart] = field(default_factory=dict)
     """By boot id: starts of the agent other than the one in force (`report.boot_id`)."""
+    lower: OtherStart | None = None
+    """The newest report of the start in force with a lower sequence number than is known, since that was heard."""
     disputed_with: str = ""
     """The boot id of a second agent that speaks under this name while the one in force does; empty where none does."""
     findings: tuple[messages.Condition, ...] = ()

@@ -13,7 +13,7 @@ from federation.loops.hub import Hub
 from federation.metrics import Metrics
 from federation.state.reduce import BrokerFound, DocumentsAccepted, TimePassed
 from federation.state.world import Brake, Timing, World
-from federation.wire import messages
+from federation.wire import messages, topics
 from tests.builders import a_model, a_policy, a_report, a_world, heard, replicas, some_demand
 from tests.sim.loop import SimClock
 
@@ -29,6 +29,17 @@ def test_under_the_brake_nothing_is_adopted() -> None:
     hub.world = world
     hub.adopt()
     assert [one.replicas for one in hub.plan.desired] == [3]
+
+
+def test_why_a_cluster_is_not_heard_is_told_once() -> None:
+    """A cluster would be lost and nothing say why, or one that sends nothing else push all other events out."""
+    hub = Hub(world=a_world("fra"), plan=Plan(), routes=Routes(), epoch=1, clock=Clock(), metrics=Metrics())
+    for cluster in ("fra", "nobody"):
+        for _ in range(1000):
+            hub.hear_refused(topics.topic(cluster, "report"), "a number is not finite")
+    hub.hear_refused("elsewhere", "no topic of ours")
+    assert [(one.reason, one.object) for one in hub.events] == [("MessageRefused", "cluster/fra")]
+    assert "a number is not finite" in hub.events[0].message
 
 
 def test_what_front_doors_are_known_to_count_outlives_the_process() -> None:

@@ -79,6 +79,31 @@ def test_another_start_is_heard_once_the_one_before_is_gone(ending: list[Heard],
     assert late.result == "older", "what was on the way since before"
 
 
+def test_a_forged_sequence_number_locks_no_agent_out() -> None:
+    """One message with a number beyond all would take a cluster from its users until somebody restarts its agent."""
+    world = heard(all_heard(), a_report("fra-1", seq=2**62), now_s=1.0)
+    results = []
+    for seq in range(2, 8):
+        at_s = 10.0 * seq - 10.0
+        world = heard(world, *(a_report(name, seq=seq) for name in CLUSTERS[1:]), now_s=at_s)
+        reduced = hear(told(world, TimePassed(now_s=at_s)), Heard(message=a_report("fra-1", seq=seq), now_s=at_s))
+        assert phases(reduced.world)["fra-1"] == "ready", "no user is moved meanwhile"
+        results.append((reduced.result, [note.reason for note in reduced.notes]))
+        world = reduced.world
+    assert results == [("older", []), ("older", []), ("accepted", ["SequenceWentBack"]), *[("accepted", [])] * 3]
+
+
+def test_what_was_late_on_its_way_is_no_sign_of_life() -> None:
+    """A cluster that died would be sent requests for as long again."""
+    world = heard(all_heard(), a_report("fra-1", seq=9), now_s=1.0)
+    late = Heard(message=a_report("fra-1", seq=7), now_s=35.0)
+    for event in (late, replace(late, now_s=36.0), replace(late, message=a_report("fra-1", seq=6), now_s=37.0)):
+        reduced = hear(world, event)
+        assert reduced.result == "older"
+        world = reduced.world
+    assert world.clusters["fra-1"].heard_s == 1.0
+
+
 def test_of_two_agents_under_one_name_the_first_keeps_it_and_the_event_names_both() -> None:
     """They would throw each other out for ever, and both would carry out the plan."""
 
