@@ -87,7 +87,7 @@ def _told(state: ClusterState, total: float, believed: levels.Believed) -> tuple
 def unconfirmed(world: World, cluster: str) -> tuple[str, ...]:
     """Models of which a front door claims to count more than is believed, and a person may confirm it."""
     state = world.clusters[cluster]
-    if sum(row.requests_per_second for row in state.counted) >= levels.most_rps(world, cluster):
+    if sum(row.requests_per_second for row in state.counted) > levels.most_rps(world, cluster) * (1 - 1e-9):
         return ()
     counted = {(row.model, row.cell.name): row.requests_per_second for row in state.counted}
     more = (row for row in state.held if row.requests_per_second > counted.get((row.model, row.cell.name), 0.0))

@@ -135,3 +135,16 @@ def test_no_word_passes_what_is_declared() -> None:
     again = claiming(world, 3, some_demand("chat", "Warsaw", 5_000.0, country="PL"), now_s=110.0)
     assert conditions(again) == ["ImplausibleDemand"]
     assert not waits(again, "fra"), "its document is where that is said"
+
+
+def test_at_the_bound_nothing_waits_whatever_the_last_bit_says() -> None:
+    """A word would be taken, and told as heard, that changes nothing."""
+    world = a_world("fra")
+    document = a_cluster("fra", max_requests_per_second=77.3)
+    world = dataclasses.replace(world, documents=msgspec.structs.replace(world.documents, clusters=(document,)))
+    rows = [some_demand("chat", name, rps) for name, rps in (("A", 72.6), ("B", 279.4), ("C", 304.9))]
+    world = claiming(claiming(world, 1, rows[0], now_s=1.0), 2, *rows, now_s=100.0)
+    counted = [row.requests_per_second for row in confirmed(world).world.clusters["fra"].counted]
+    assert sum(counted) == pytest.approx(77.3)
+    assert sum(counted) < 77.3, "as it is added up"
+    assert not waits(confirmed(world).world, "fra")
