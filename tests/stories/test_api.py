@@ -5,9 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import jsonschema
@@ -258,6 +259,9 @@ def test_what_waits_of_a_cluster_is_believed_by_a_word(fleet: Fleet) -> None:
         assert fleet.do(lambda: fleet.controller.hub.world.demand["launched", "Lyon"]).requests_per_second == 5_000.0
         (event,) = [one for one in fleet.get("/v1/events")["items"] if one["reason"] == "Confirmed"]
         assert event["object"] == "cluster/mad" and event["message"].endswith("a launch")
+    with closing(sqlite3.connect(fleet.database)) as database:
+        rows = database.execute("SELECT actor, action, object, reason FROM audit ORDER BY id DESC LIMIT 1").fetchall()
+    assert rows == [("api", "confirm", "cluster/mad", "a launch")]
 
 
 def test_an_unchanged_file_is_not_a_new_revision(fleet: Fleet) -> None:

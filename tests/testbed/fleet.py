@@ -88,6 +88,7 @@ class Fleet:
         self.agents: dict[str, Agent] = {}
         self.backends: dict[str, SimulatedBackend] = {}
         self._silent = silent
+        self.database = directory / "data" / "isochrone.sqlite"
         self._tasks = Tasks()
         settings = Settings(
             policies_dir=self.policies,

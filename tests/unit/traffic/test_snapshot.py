@@ -96,6 +96,8 @@ def test_users_of_an_undecided_cell_are_helped_by_whom_the_rules_of_each_country
         assert entry is not None
         told = {one.cluster for one in (*entry.answer.clusters, *entry.answer.helpers)}
         assert "iad" not in told and told
+    nearest = index.at("chat", 40.7, -74.0, "CH")
+    assert nearest is not None and nearest.answer.cell == "Zurich", "it is among the cells of each"
     swiss = index.cell("chat", "Zurich", "CH")
     assert swiss is not None and "iad" in {one.cluster for one in swiss.answer.helpers}, "who says where he is"
 

@@ -130,12 +130,12 @@ def test_residency_holds_for_requests_that_name_no_cell_and_for_overflow() -> No
     assert set(fra["Zurich"].overflow) == {"fra", "par"}
 
 
-def undecided() -> World:
+def undecided(**policy: Any) -> World:
     """`world_of` with a rule for Germany, where iad counts some of Zurich's users and says that it is in Germany."""
     here = some_demand("chat", "New York", 20.0, country="US", at="iad")
     other = some_demand("chat", "Zurich", 1.0, country="DE")
     report = a_report("iad", seq=2, demand=(here, other), replicas=(replicas("chat", 2, 2),), endpoints=at("iad"))
-    world = heard(world_of(residency=(RULE,)), report)
+    world = heard(world_of(residency=(RULE,), **policy), report)
     assert world.cells["Zurich"].country == "CH/DE"
     return world
 

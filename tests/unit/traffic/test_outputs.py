@@ -1,0 +1,20 @@
+"""What a cluster's agent is told of traffic for the standards that it speaks."""
+
+from __future__ import annotations
+
+from federation.policy.documents import DnsRecords, Traffic
+from federation.traffic.outputs import message
+from federation.traffic.table import remembered_endpoints, tables
+from tests.unit.traffic.test_table import routed, undecided
+
+
+def test_names_speak_of_countries_that_there_are() -> None:
+    """ExternalDNS would refuse every record of a model for one cell that may be in either of two countries."""
+    world = undecided(traffic=Traffic(dns=DnsRecords(zone="models.example")))
+    routes = routed(Berlin={"fra": 1.0}, Zurich={"par": 1.0}, New_York={"iad": 1.0})
+    made = tables(world, routes, remembered_endpoints(world, {}))
+    told = {
+        name: [one.dns.countries for one in message(made.by_cluster[name], made, world).models if one.dns is not None]
+        for name in ("fra", "iad", "par")
+    }
+    assert told == {"fra": [("DE",)], "iad": [("US",)], "par": [("CH",)]}
