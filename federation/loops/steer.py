@@ -306,7 +306,9 @@ class Steer:
         except store.Stale:
             raise
         except store.StoreError:
-            # Nobody is told a plan that a restart would not know of; shares still leave what is lost.
+            # Nobody is told a plan that a restart would not know of; shares still leave what is lost. The plan before
+            # it is known to be outdated then: what is ready is stopped by none of its steps.
+            hub.planned_s = hub.planned_s if new is None else float("-inf")
             hub.routes = routes
             hub.wake()
             return

@@ -11,6 +11,7 @@ from agents.backend import Observation
 from federation.adapters.manifest import ManifestFile
 from federation.control.plan import Routes
 from tests.builders import replicas
+from tests.sim.controller import PLAN_S
 from tests.sim.fleet import FLOOR, SimFleet
 from tests.unit.adapters.test_store_full import failed, full
 
@@ -184,4 +185,20 @@ async def test_what_a_member_claims_to_run_later_is_not_taken_into_the_plan(tmp_
     backend.observe = claims  # type: ignore[method-assign]
     await fleet.run(MINUTES_S, fleet.check)
     assert fleet.wanted() == wanted
+    await fleet.stop_controller()
+
+
+async def test_while_a_plan_cannot_be_kept_nothing_is_stopped_by_the_one_before(tmp_path: Path) -> None:
+    """Users that came since would lose replicas that the plan before had no need of, the moment the disk is back."""
+    fleet = await settled(tmp_path)
+    fleet.disk = "takes nothing"
+    for name in fleet.USERS:
+        fleet.ask(name, 70.0)
+    await fleet.run(2 * PLAN_S, fleet.check)
+    assert "PlanNotKept" in [one.reason for one in fleet.hub.events]
+    assert fleet.hub.planned_s == float("-inf")
+    fleet.disk = ""
+    await fleet.run(2 * PLAN_S, fleet.check)
+    assert fleet.hub.planned_s > 0
+    assert sum(fleet.wanted().values()) >= 21
     await fleet.stop_controller()
