@@ -1,11 +1,11 @@
 """How much one front door is believed to count, all together, of what it claims.
 
-* At once: `STEP_FACTOR` times its level, or a part of what all others count. More waits until it has lasted for
-  `Timing.lasting_s`, then one such step is believed and the rest waits for as long again.
-* By lasting alone: no more than `DAY_FACTOR` times what it was known to count (the most that was believed of it within
-  the last whole day), or as much as all others are known to count on top of that, as their users may come in here.
-  While more is claimed no day ends: what is beyond waits until somebody confirms it, or declares
-  `maxRequestsPerSecond`, which is then the bound in place of this one.
+* At once: what it was known to count (the most that was believed of it within the last whole day), `STEP_FACTOR` times
+  its level, or a part of what all others count. More waits until it has lasted for `Timing.lasting_s`, then one such
+  step is believed and the rest waits for as long again.
+* By lasting alone: no more than `DAY_FACTOR` times what it was known to count, or as much as all others are known to
+  count on top of that, as their users may come in here. While more is claimed no day ends: what is beyond waits until
+  somebody confirms it, or declares `maxRequestsPerSecond`, which is then the bound in place of this one.
 * At a controller's start the bound is that of what the last plan remembers of it; where nothing at all is remembered
   the first value is believed, up to `MOST_RPS`.
 
@@ -126,7 +126,7 @@ def _stepped(
     if has_lasted and not level.is_doubted:
         counted = sum(row.requests_per_second for row in state.counted)
         level = replace(level, rps=counted or level.rps, since_s=now_s)
-    step = max(STEP_FACTOR * level.rps, LEAST_RPS)
+    step = max(STEP_FACTOR * level.rps, level.known.rps, LEAST_RPS)
     if total > step:
         share = NEWCOMER_SHARE if state.level is None else FLEET_SHARE
         others = sum(one.level.rps for one in _others(world, state.name) if one.level is not None)

@@ -130,13 +130,19 @@ class Oracle:
         for name, agent in fleet.agents.items():
             if agent.cells and self._can_be_known(name):
                 true_rps = sum(cell.requests_per_second for cell in agent.cells)
-                rps += min(true_rps, self._believed_rps(name)) if name == self.liar else true_rps
+                is_unsure = name == self.liar or self._waits(name)
+                rps += min(true_rps, self._believed_rps(name)) if is_unsure else true_rps
         self._look_at_policy()
         return Second(at_s=fleet.clock.now_s, rps=rps, ready=fleet.ready(), floor=self._least, most=self._most)
 
     def _believed_rps(self, name: str) -> float:
         """What is believed that a door counts: of one that lies, what it truly counts cannot be known."""
         return sum(row.requests_per_second for row in self._fleet.hub.world.clusters[name].counted)
+
+    def _waits(self, name: str) -> bool:
+        """Whether more is claimed than is believed: by the stated rule a jump waits until it lasts."""
+        level = self._fleet.hub.world.clusters[name].level
+        return level is not None and level.is_doubted
 
     def _look_at_policy(self) -> None:
         known = self._fleet.hub.world.documents
