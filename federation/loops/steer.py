@@ -117,7 +117,8 @@ class Steer:
     async def _step(self, why: str, new: NewTarget | None) -> None:
         hub = self._hub
         now_s = hub.clock.monotonic_s()
-        found, notes = setbacks.look(hub.world, hub.plan.desired_by_key(), now_s)
+        told = hub.plan.desired_by_key()
+        found, notes = setbacks.look(hub.world, told, now_s)
         if found is not hub.world.setbacks:
             hub.apply(SetbacksSeen(setbacks=found, notes=notes))
         world, plan, demand_rps = hub.world, hub.plan, hub.demand_rps()
@@ -148,7 +149,7 @@ class Steer:
             rollout.Situation(
                 problem=formulated.problem,
                 target=target,
-                desired=plan.desired_by_key(),
+                desired=told,
                 ready=world.ready_replicas(),
                 trusted=trusted,
                 load_rps=shift.peak_rps(remembered),
@@ -163,12 +164,12 @@ class Steer:
         self._waiting = step.waiting
         aside = hub.aside
         after = {k: n for k, n in step.desired.items() if k[0] not in aside}
-        after |= {k: n for k, n in plan.desired_by_key().items() if k[0] in aside}
+        after |= {k: n for k, n in told.items() if k[0] in aside}
         if world.brake is not None or hub.world.brake is not None:
             routes = self._numbered(routing.only(hub.routes, routes.routes, failed))
             as_it_is = versions.Advance(settled=plan.settled, versions=plan.versions)
             await self._commit(
-                world, routes, plan.desired_by_key(), plan.stops_by_key(), why, None, as_it_is, plan.forced
+                world, routes, told, plan.stops_by_key(), why, None, as_it_is, plan.forced
             )
             return
         careful = staged.step(
@@ -191,7 +192,7 @@ class Steer:
         stops = {
             key: careful.stops.get(key) or kept
             for key, kept in {**dict.fromkeys(careful.stops, ""), **plan.stops_by_key()}.items()
-            if key in desired and desired[key] <= plan.desired_by_key().get(key, 0)
+            if key in desired and desired[key] <= told.get(key, 0)
         }
         advanced = versions.advance(world, plan, desired, self._tried_s, now_s)
         await self._commit(world, routes, desired, stops, why, new, advanced, careful.forced)

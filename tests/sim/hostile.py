@@ -23,7 +23,7 @@ from tests.sim.lies import COSTLY, KINDS
 from tests.sim.oracle import Broken
 
 TOLERATION_S = 120.0
-START_S, STORY_S, QUIET_S = 600.0, 3600.0, 1800.0
+START_S, STORY_S, QUIET_S = 300.0, 3600.0, 1800.0
 YEAR_S = 365.25 * 86400.0
 COSTLY_S, COSTLY_SHARE = 90.0, 0.05
 """The lie that makes large questions of small ones is told seldom, and not for long: long enough to be believed."""
