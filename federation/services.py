@@ -56,8 +56,8 @@ class ControllerServices:
 
     def is_ready(self) -> str:
         """Why this controller should not be asked yet, or nothing."""
-        if self.hub.superseded:
-            return self.hub.superseded
+        if self.hub.superseded or self.hub.rivalled():
+            return self.hub.superseded or self.hub.rivalled()
         if not self.link.is_connected:
             return "not connected to the broker"
         return "not hearing the broker" if self.hub.world.deaf else ""
@@ -150,8 +150,15 @@ class ControllerServices:
         made: dict[str, object] = msgspec.to_builtins(found)
         return made | {"epoch": self.hub.plan.epoch, "generation": self.hub.plan.generation}
 
+    def _leads(self) -> None:
+        """Orders are taken where they are carried out. Raises: Refused beside another controller that leads."""
+        why = self.hub.rivalled()
+        if why:
+            raise Refused(409, "NotLeading", why, "ask that controller")
+
     async def apply(self, name: str, payload: bytes, actor: str, force: str = "") -> views.AppliedView:
         """Accept documents; they are durable when this returns. Args: force: why, whatever harm. Raises: Refused."""
+        self._leads()
         try:
             accepted = await self.desk.accept(name, payload, actor=actor, force=force)
         except Rejected as error:
@@ -162,6 +169,7 @@ class ControllerServices:
 
     async def roll_back(self, name: str, revision: int | None, actor: str, force: str = "") -> views.AppliedView:
         """Put an earlier revision of a policy file in force again. Args: force: as `apply`. Raises: Refused."""
+        self._leads()
         try:
             accepted = await self.desk.roll_back(name, revision, actor=actor, force=force)
         except KeyError:
@@ -176,6 +184,7 @@ class ControllerServices:
 
     async def withdraw(self, name: str, actor: str, force: str = "") -> views.WithdrawnView:
         """Take a policy file out of force. Args: force: why, whatever harm it does. Raises: Refused."""
+        self._leads()
         try:
             names = await self.desk.withdraw(name, actor=actor, force=force)
         except KeyError:
@@ -205,14 +214,20 @@ class ControllerServices:
             return Refused(409, "NeedsForce", str(error), error.problems[0].hint, problems)
         return Refused(422, "Invalid", str(error), hint, problems)
 
-    async def cordon(self, cluster: str, reason: str, *, drain: bool) -> None:
-        """Keep an operator's word, then act on it. Raises: Refused."""
+    async def cordon(self, cluster: str, reason: str, *, drain: bool, force: bool = False) -> None:
+        """Keep an operator's word, then act on it. Args: force: a drain, whatever harm it does. Raises: Refused."""
+        self._leads()
+        refusals = await self.desk.refuses_drain(cluster) if drain and not force else ()
+        if refusals:
+            text = f"{cluster} would be drained of users whom no other cluster can serve: {'; '.join(refusals)}"
+            raise Refused(409, "NeedsForce", text, 'if it is meant, drain it with --force --reason "…"')
         await self._set_cordon(cluster, Cordon(reason=reason, drain=drain))
         verb = "drained" if drain else "cordoned"
         self.hub.tell(Note(reason="Cordoned", object=f"cluster/{cluster}", message=f"{cluster} is {verb}: {reason}"))
 
     async def uncordon(self, cluster: str) -> None:
         """Take an operator's word back. Raises: Refused."""
+        self._leads()
         await self._set_cordon(cluster, None)
         self.hub.tell(Note(reason="Uncordoned", object=f"cluster/{cluster}", message=f"{cluster} takes load again"))
 
@@ -221,6 +236,7 @@ class ControllerServices:
 
         Args: model: of whose users alone it is; all that waits where it is empty. Raises: Refused.
         """
+        self._leads()
         world = self.hub.world
         if not waits(world, cluster, model):
             models = ", ".join(unconfirmed(world, cluster))
@@ -267,7 +283,7 @@ class ControllerServices:
         after = formulated.ours(answer.solution.replicas)
         why = {(m, *formulated.keys[pool]): text for (m, pool), text in answer.reasons.items()}
         changes = changes_between(before, after, why)
-        refused = await self.desk.refusals(world.documents, formulated, answer.solution)
+        refused = await self.desk.refusals(world.documents, formulated, answer)
         new_ms = _mean_latency(answer.solution.flows)
         old_ms = _mean_latency_now(scene)
         return views.DiffView(

@@ -134,8 +134,9 @@ OPERATIONS = (
     Operation(
         method="post",
         path="/v1/clusters/{name}/drain",
-        summary="Move its load away",
+        summary="Move its load away. Where no other cluster can serve its users it needs force=true",
         answer=views.ClusterView,
+        query=("force",),
         body="application/json",
     ),
     Operation(

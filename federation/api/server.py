@@ -62,7 +62,7 @@ class Services(Protocol):
     async def apply(self, name: str, payload: bytes, actor: str, force: str = "") -> views.AppliedView: ...
     async def roll_back(self, name: str, revision: int | None, actor: str, force: str = "") -> views.AppliedView: ...
     async def withdraw(self, name: str, actor: str, force: str = "") -> views.WithdrawnView: ...
-    async def cordon(self, cluster: str, reason: str, *, drain: bool) -> None: ...
+    async def cordon(self, cluster: str, reason: str, *, drain: bool, force: bool = False) -> None: ...
     async def uncordon(self, cluster: str) -> None: ...
     async def confirm(self, cluster: str, model: str, reason: str) -> None: ...
 
@@ -314,7 +314,8 @@ class _Api:
         if action == "uncordon":
             await self._services.uncordon(name)
         else:
-            await self._services.cordon(name, await _reason(request), drain=action == "drain")
+            reason, force = await _reason(request), action == "drain" and _is_forced(request)
+            await self._services.cordon(name, reason, drain=action == "drain", force=force)
         return answer(_named("cluster", name, self._drawn().clusters))
 
     async def _confirm(self, request: web.Request) -> web.Response:
@@ -373,12 +374,17 @@ def _file_name(request: web.Request) -> str:
 
 def _force(request: web.Request) -> str:
     """Why a change is to be made whatever harm it does; nothing when that is not asked."""
-    forced, reason = request.query.get("force", "false"), request.query.get("reason", "").strip()
-    if forced not in ("true", "false"):
-        raise Refused(400, "BadRequest", f"force={forced!r} is neither true nor false", "")
-    if forced == "true" and not reason:
+    forced, reason = _is_forced(request), request.query.get("reason", "").strip()
+    if forced and not reason:
         raise Refused(400, "BadRequest", "a reason is needed", "add reason=TEXT: the next engineer will ask")
-    return reason[:500] if forced == "true" else ""
+    return reason[:500] if forced else ""
+
+
+def _is_forced(request: web.Request) -> bool:
+    given = request.query.get("force", "false")
+    if given not in ("true", "false"):
+        raise Refused(400, "BadRequest", f"force={given!r} is neither true nor false", "")
+    return given == "true"
 
 
 async def _reason(request: web.Request) -> str:

@@ -215,11 +215,15 @@ def cordon(ctx: click.Context, cluster: str, reason: str) -> None:
 
 @click.command(epilog='\b\nExamples:\n  isochrone drain aws-eu-central-1 --reason "leaving the region"\n')
 @click.argument("cluster")
+@click.option("--force", is_flag=True, help="Though no other cluster can serve its users.")
 @REASON
 @click.pass_context
-def drain(ctx: click.Context, cluster: str, reason: str) -> None:
-    """Move a cluster's load away, make before break."""
-    _order(ctx, cluster, "drain", reason)
+def drain(ctx: click.Context, cluster: str, force: bool, reason: str) -> None:
+    """Move a cluster's load away, make before break.
+
+    Where users would be left whom no other cluster can serve, it is refused with how many, unless it is forced.
+    """
+    _order(ctx, cluster, "drain", reason, force="true" if force else None)
 
 
 @click.command(epilog="\b\nExamples:\n  isochrone uncordon aws-eu-central-1\n")

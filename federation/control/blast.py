@@ -99,6 +99,9 @@ class Effect:
         return tuple(found)
 
 
+NOTHING = Effect(emptied={}, shortages=(), replicas=0, is_foreseen=True)
+
+
 def asked_rps(demand_rps: Mapping[tuple[str, str], float]) -> dict[str, float]:
     """Requests per second by model."""
     total: dict[str, float] = defaultdict(float)

@@ -21,8 +21,8 @@ from federation.control.problem import Formulated
 from federation.loops.hub import Hub, Thought
 from federation.policy.documents import FORCE_ANNOTATION, Documents
 from federation.policy.load import ParsedFile
-from federation.state.reduce import DocumentsAccepted, reduce
-from federation.state.world import World
+from federation.state.reduce import CordonsSet, DocumentsAccepted, reduce
+from federation.state.world import Cordon, World
 from placement import model as engine
 
 ANSWER_WITHIN_S = 45.0
@@ -50,12 +50,26 @@ class Guard:
         now_s = hub.clock.monotonic_s()
         before = hub.world
         after = reduce(before, DocumentsAccepted(documents=following, now_s=now_s)).world
-        plan, thought = hub.plan, hub.thought
-        if not any(plan.desired_by_key().values()) or _says_the_same(before.documents, following):
-            return blast.Effect(emptied={}, shortages=(), replicas=0, is_foreseen=True)
+        if _says_the_same(before.documents, following):
+            return blast.NOTHING
+        return await self._foresee(after, now_s)
+
+    async def refuses_drain(self, cluster: str) -> tuple[str, ...]:
+        """Why a person has to say that a drain is meant: users whom no other can serve. That much moves is its aim."""
+        hub = self._hub
+        cordons = {**hub.world.cordons, cluster: Cordon(reason="", drain=True)}
+        after = reduce(hub.world, CordonsSet(cordons=cordons)).world
+        effect = await self._foresee(after, hub.clock.monotonic_s())
+        return effect.refusals(replace(self.limits, replicas_fraction=float("inf")))
+
+    async def _foresee(self, after: World, now_s: float) -> blast.Effect:
+        hub = self._hub
+        before, plan, thought = hub.world, hub.plan, hub.thought
+        if not any(plan.desired_by_key().values()):
+            return blast.NOTHING
         formulated = await hub.formulate(after, now_s)
         now = await asyncio.to_thread(_now, plan, hub.routes, hub.demand_rps(), thought)
-        effect = await asyncio.to_thread(blast.at_once, before.documents, following, formulated, now)
+        effect = await asyncio.to_thread(blast.at_once, before.documents, after.documents, formulated, now)
         if effect.refusals(self.limits):
             return effect
         if self._solver is None or not before.is_settled(now_s):

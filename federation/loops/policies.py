@@ -19,6 +19,7 @@ import yaml
 
 from federation import resources
 from federation.adapters.directory import PolicyDirectory
+from federation.adapters.solver import Answer
 from federation.adapters.store import PolicyRevision, Store, StoreError
 from federation.control import blast, staged
 from federation.control.plan import Forced
@@ -31,7 +32,6 @@ from federation.policy.documents import Continent, Country, Documents
 from federation.state.reduce import DocumentsAccepted, Note, reduce
 from federation.state.world import World
 from federation.yamlkit.explain import Problem
-from placement import model as engine
 
 log = structlog.get_logger("policies")
 POLL_S = 5.0
@@ -480,12 +480,14 @@ class Desk:
                     f"`isochrone drain {cluster} --reason …` first",
                 )
 
-    async def refusals(
-        self, following: Documents, formulated: Formulated, solution: engine.Solution
-    ) -> tuple[str, ...]:
+    async def refusals(self, following: Documents, formulated: Formulated, answer: Answer) -> tuple[str, ...]:
         """Why documents would need a person's word, by what the engine answered to them; none where they need none."""
-        effect = await self._guard.foreseen(following, formulated, solution)
+        effect = await self._guard.foreseen(following, formulated, answer.solution)
         return effect.refusals(self._guard.limits)
+
+    async def refuses_drain(self, cluster: str) -> tuple[str, ...]:
+        """Why a drain would need a person's word; nothing where others can serve all whom the cluster serves."""
+        return await self._guard.refuses_drain(cluster)
 
     def what_if(self, name: str, payload: bytes) -> World:
         """The world as it would be with this file in force.

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from federation.adapters.embedded_broker import EmbeddedBroker
 from federation.app import Controller
@@ -94,6 +97,17 @@ def test_a_controller_that_is_connected_and_hears_nothing_is_not_ready_and_mends
     assert answers(fleet) == before
 
 
+def _ask(controller: Controller, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    asked = urllib.request.Request(controller.url + path, data=body, method=method)
+    asked.add_header("Authorization", f"Bearer {controller.token}")
+    try:
+        with urllib.request.urlopen(asked, timeout=10) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
 async def test_of_two_controllers_with_databases_of_their_own_one_is_quiet(tmp_path: Path) -> None:
     """They would throw each other off the broker, and order every cluster to and fro."""
     broker = EmbeddedBroker()
@@ -120,6 +134,12 @@ async def test_of_two_controllers_with_databases_of_their_own_one_is_quiet(tmp_p
         assert "--take-over" in second.hub.outvoted()
         assert first.link.is_connected
         assert second.link.is_connected
+        ask = await asyncio.to_thread(lambda: [_ask(one, "GET", "/readyz") for one in (first, second)])
+        assert [status for status, _ in ask] == [200, 503], "users are sent to the one that leads"
+        document = yaml.safe_dump(MODEL).encode()
+        status, refused = await asyncio.to_thread(_ask, second, "POST", "/v1/policies?name=chat.yaml", document)
+        assert (status, json.loads(refused)["code"]) == (409, "NotLeading"), "what it took would never be in force"
+        assert first.hub.controller in json.loads(refused)["message"]
         told = [event.reason for event in second.hub.events]
         assert "OtherController" in told
     finally:

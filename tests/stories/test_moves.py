@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,6 +57,22 @@ def test_a_drained_cluster_is_emptied_after_others_serve(moving: Fleet) -> None:
     assert "draining: leaving the region" in moving.get("/v1/clusters/fra")["reason"]
     residents = [row for row in moving.get("/v1/routes")["items"] if row["country"] in ("DE", "FR")]
     assert {one["cluster"] for row in residents for one in row["routes"]} == {"mad"}, "residency holds in a drain"
+
+
+def test_a_drain_of_the_last_that_may_serve_its_users_needs_a_persons_word(moving: Fleet) -> None:
+    """Two drains that each look harmless would leave Europe's users to nobody, as nobody else may serve them."""
+    path, order = "/v1/clusters/{}/drain", b'{"reason": "leaving the region"}'
+    moving.request("POST", path.format("mad"), order)
+    status, _, body = moving.request("POST", path.format("fra"), order)
+    refused = json.loads(body)
+    assert (status, refused["code"]) == (409, "NeedsForce")
+    assert "44.0 of 64.0 requests per second for chat-8b unserved, 0.0 today" in refused["message"]
+    assert "--force" in refused["hint"]
+    assert not moving.get("/v1/clusters/fra")["draining"]
+    assert moving.request("POST", path.format("iad"), order)[0] == 200, "others can serve its users"
+    assert moving.request("POST", path.format("fra") + "?force=maybe", order)[0] == 400
+    assert moving.request("POST", path.format("fra") + "?force=true", order)[0] == 200
+    assert moving.get("/v1/clusters/fra")["draining"]
 
 
 def test_load_moves_away_from_a_price_that_rises(moving: Fleet) -> None:
