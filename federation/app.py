@@ -88,7 +88,7 @@ class Controller:
             self.hub.tell(Note(type="Warning", reason="StoreDamaged", object="controller", message=loss))
         self.hub.adopts |= remembered.is_incomplete
         self.hub.may_take_over |= self.settings.take_over or not remembered.is_epoch_known
-        self.hub.is_ordered_to_lead = self.settings.take_over
+        self.hub.is_ordered_to_lead = self.hub.doubts_rivals = self.settings.take_over
         self.desk = Desk(self.hub, self._store, self._solver, self.settings.blast)
         self.desk.restore(remembered.policies)
         self.hub.apply(CordonsSet(cordons=remembered.cordons))

@@ -22,6 +22,8 @@ SILENT_S = 15.0
 """Of the machine's seconds: three heartbeats. A controller that is not heard for so long is gone."""
 LISTEN_S = 1.0
 """Of the machine's seconds: another controller answers a new one at once, so one that is there is heard by then."""
+PROVEN_S = 60.0
+"""Of the machine's seconds: a controller that says that it leads is believed for so long before agents obey it."""
 TOGETHER_S = 5.0
 """Two that started so close together are told apart by their names."""
 
@@ -36,17 +38,27 @@ class Rival:
     heard_s: float
 
 
-def yields_to(rivals: Iterable[Rival], *, controller: str, epoch: int, uptime_s: float, now_s: float) -> str:
+def yields_to(
+    rivals: Iterable[Rival],
+    *,
+    controller: str,
+    epoch: int,
+    uptime_s: float,
+    now_s: float,
+    asks_agents: bool = False,
+) -> str:
     """Why this controller must be quiet beside another that is alive, or nothing. Of two the same one is quiet to both.
 
     The higher epoch leads, as agents will have it; of one epoch (two databases) the one that was there first.
+
+    Args: asks_agents: a higher epoch is no reason by itself, as whom agents obey says more than a heartbeat does.
     """
     for rival in sorted(rivals, key=lambda one: one.controller):
         if now_s - rival.heard_s > SILENT_S or rival.epoch > messages.MOST_EPOCH:
             continue
         older_s = rival.uptime_s + (now_s - rival.heard_s) - uptime_s
         elder = rival.controller < controller if abs(older_s) < TOGETHER_S else older_s > 0
-        if rival.epoch > epoch or (rival.epoch == epoch and elder):
+        if (rival.epoch > epoch and not asks_agents) or (rival.epoch == epoch and elder):
             return (
                 f"nothing is decided: controller {rival.controller} leads with epoch {rival.epoch}, this one "
                 f"({controller}) has {epoch}; stop one of them. To lead with this one, start it with --take-over"
@@ -98,6 +110,12 @@ def outvoted(world: World, epoch: int) -> str:
         f"nothing is decided: {len(higher)} of {len(heard)} clusters obey epoch {max(higher)} of another controller, "
         f"this one has {epoch}; if the other is gone for good, start this one with --take-over"
     )
+
+
+def most_obey_beyond(world: World, epoch: int) -> bool:
+    """Whether more than half of the clusters that ever reported obeyed a higher epoch then, silent now or not."""
+    known = [state.report.epoch for state in world.clusters.values() if state.report is not None]
+    return 2 * sum(epoch < theirs <= messages.MOST_EPOCH for theirs in known) > len(known)
 
 
 def is_beyond_memory(report: messages.Report, epoch: int, generation: int) -> bool:

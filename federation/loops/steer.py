@@ -168,9 +168,7 @@ class Steer:
         if world.brake is not None or hub.world.brake is not None:
             routes = self._numbered(routing.only(hub.routes, routes.routes, failed))
             as_it_is = versions.Advance(settled=plan.settled, versions=plan.versions)
-            await self._commit(
-                world, routes, told, plan.stops_by_key(), why, None, as_it_is, plan.forced
-            )
+            await self._commit(world, routes, told, plan.stops_by_key(), why, None, as_it_is, plan.forced)
             return
         careful = staged.step(
             self._pace,

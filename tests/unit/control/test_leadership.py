@@ -102,8 +102,7 @@ def test_of_two_controllers_exactly_one_is_quiet(
 
     def quiet(me: str, mine: tuple[int, float], other: str, others: tuple[int, float]) -> str:
         rival = Rival(controller=other, epoch=others[0], uptime_s=others[1], heard_s=990.0)
-        at_s = {"uptime_s": mine[1] + 2.0, "now_s": 992.0}
-        return leadership.yields_to([rival], controller=me, epoch=mine[0], **at_s)
+        return leadership.yields_to([rival], controller=me, epoch=mine[0], uptime_s=mine[1] + 2.0, now_s=992.0)
 
     assert bool(quiet("a-controller", ours, "b-controller", theirs)) == (who_leads == "theirs")
     assert bool(quiet("b-controller", theirs, "a-controller", ours)) == (who_leads == "ours")
