@@ -302,6 +302,24 @@ class _Drawing:
         for key, one in sorted(state.lent.items()):
             text = f"{one.pool.allocatable} devices of {key.text} are held by ready replicas and offered by no node"
             yield messages.Condition(type="DevicesMissing", object=subject, message=text)
+        if state.report is not None:
+            yield from self._foreign_conditions(state.report)
+
+    def _foreign_conditions(self, report: messages.Report) -> Iterator[messages.Condition]:
+        """What somebody else ordered there: another controller, one that was before, or who has no right to."""
+        if report.epoch > self.scene.epoch:
+            text = f"its agent obeys epoch {report.epoch} and refuses ours, {self.scene.epoch}; --take-over goes beyond"
+            yield messages.Condition(type="ObeysAnother", object=f"cluster/{report.cluster}", message=text)
+        named = self.models_by_name.keys() | {key[0] for key in self.desired}
+        foreign: dict[str, int] = {}
+        for one in report.replicas:
+            if one.model not in named and (count := max(one.ready, one.scheduled or 0)):
+                foreign[one.model] = foreign.get(one.model, 0) + count
+        for model, count in sorted(foreign.items()):
+            text = (
+                f"{count} replicas of {model}, which no document and no plan names: hand it in, or delete its objects"
+            )
+            yield messages.Condition(type="NotOrdered", object=f"model/{model}", message=text)
 
     def _replicas(self, cluster: str) -> tuple[views.ReplicasView, ...]:
         keys = {key for key in [*self.desired, *self.ready] if key[1] == cluster}

@@ -1,0 +1,29 @@
+"""What the controller itself finds wrong with a cluster, as people see it."""
+
+from __future__ import annotations
+
+from federation.api import render
+from federation.control.plan import Plan, Replicas, Routes
+from tests.builders import L4, a_model, a_report, a_world, heard, replicas
+
+
+def test_what_somebody_else_ordered_is_shown() -> None:
+    """A forged order would hold accelerators that are paid for, or keep its agent from obeying, and nobody know why."""
+    rows = (replicas("chat", 2, 2), replicas("withdrawn", 1, 1), replicas("miner", 8, 3), replicas("wanted", 4, 0))
+    world = heard(
+        a_world("fra", "iad", models=(a_model("chat"),)),
+        a_report("fra", replicas=rows, epoch=2**33 + 1),
+        a_report("iad", replicas=rows[:1], epoch=1),
+    )
+    plan = Plan(desired=(Replicas(model="withdrawn", cluster="fra", pool=L4, replicas=1),))
+    scene = render.Scene(
+        world=world, plan=plan, routes=Routes(), epoch=1, now_s=0.0, at_s=0.0, speed=1.0, message="quiet"
+    )
+    fra, iad = render.overview(scene).clusters
+    assert [(one.type, one.object) for one in fra.conditions] == [
+        ("ObeysAnother", "cluster/fra"),
+        ("NotOrdered", "model/miner"),
+    ]
+    assert str(2**33 + 1) in fra.conditions[0].message
+    assert fra.conditions[1].message.startswith("3 replicas of miner")
+    assert iad.conditions == ()
