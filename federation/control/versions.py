@@ -41,9 +41,13 @@ def advance(
     versions: dict[str, Versions] = {}
     began_s: dict[str, float] = {}
     notes: list[Note] = []
+    by_model: dict[str, dict[Place, int]] = {document.metadata.name: {} for document in world.documents.models}
+    for (model, cluster, pool), count in desired.items():
+        if count > 0 and model in by_model:
+            by_model[model][cluster, pool] = count
     for document in world.documents.models:
         name, known = document.metadata.name, plan.settled.get(document.metadata.name)
-        places = {key[1:]: count for key, count in desired.items() if key[0] == name and count > 0}
+        places = by_model[name]
         is_known = known is not None and (version(known) == version(document) or not places)
         if known is None or is_known:
             if is_known or any(_newest_ready(world, plan, name, place) for place in places):
