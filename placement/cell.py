@@ -84,7 +84,8 @@ class _Prices:
         self._index, self._model, self._cell = index, model, cell
         usable, beyond = capacity_of(index, model, {(one.model, one.pool): one.replicas for one in solution.replicas})
         price = USD_PER_HOUR * model.unserved_usd_per_1000
-        made = formulation.formulate_flows(index, model, usable, overload=beyond, unserved_usd=price)
+        late = USD_PER_HOUR * model.late_usd_per_1000
+        made = formulation.formulate_flows(index, model, usable, overload=beyond, unserved_usd=price, overload_usd=late)
         found = highs.solve(made.programme)
         assert found is not None, "leaving everything unserved is an answer"
         row = made.cap_rows.get(index.cells[cell].continent)

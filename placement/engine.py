@@ -8,9 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, get_args
 
-import numpy as np
-
-from placement import formulation, highs, kernel, rules
+from placement import formulation, highs, kernel, rules, transport
 from placement.filters import Index, Option
 from placement.model import (
     Cell,
@@ -26,6 +24,7 @@ from placement.model import (
     Reached,
     Ready,
     Routing,
+    RttMatrix,
     Shortfall,
     Solution,
     Unserved,
@@ -298,8 +297,8 @@ def _solution(
             parts, missing = _told(index, model, rates.get(model.name, {}))
         else:
             usable, _ = capacity_of(index, model, counts)
-            price = formulation.USD_PER_HOUR * model.unserved_usd_per_1000
-            parts, missing = _flows(index, model, usable, {}, price)
+            unserved_usd = formulation.USD_PER_HOUR * model.unserved_usd_per_1000
+            parts, missing = _flows(index, model, usable, {}, _RoutingPrices(overload=0.0, unserved=unserved_usd))
         flows += parts
         full = _full_continents(index, model, parts) if missing else {}
         room = _with_room(capacity_of(index, model, counts)[0], {}, parts) if full else set()
@@ -358,8 +357,9 @@ def assess(
 def route(problem: Problem, ready: Ready) -> Routing:
     """The best routing over `ready` replicas in reachable clusters.
 
-    Serving comes before price: what the replicas can carry is carried, beyond the target utilisation too, which is
-    priced as if it were late. Where they cannot carry all, the cell that is served least is served as much as can be.
+    Serving comes before price: what the replicas can carry is carried, beyond the utilisation that plans count on where
+    requests would go unserved otherwise. Where they cannot carry all, the cell that is served least is served as much
+    as can be.
     """
     index = Index(problem)
     counts = {
@@ -369,15 +369,12 @@ def route(problem: Problem, ready: Ready) -> Routing:
     }
     flows: list[Flow] = []
     unserved: list[Unserved] = []
-    prices = [
-        formulation.USD_PER_HOUR * (model.unserved_usd_per_1000 + 2 * model.late_usd_per_1000 + 1.0)
-        for model in problem.models
-    ]
-    rates = _routed_as_large(index, counts, prices) if is_large(problem) else None
-    for model, price in zip(problem.models, prices, strict=True):
+    rtt_ms = problem.rtt_matrix() if is_large(problem) else None
+    for model in problem.models:
         usable, beyond = capacity_of(index, model, counts)
-        if rates is not None:
-            parts, missing = _told(index, model, rates.get(model.name, {}))
+        price = _RoutingPrices.of(index, model)
+        if rtt_ms is not None:
+            parts, missing = _flows_of_many(index, model, rtt_ms, usable, beyond, price)
         else:
             parts, missing = _flows(index, model, usable, beyond, price)
             if missing:
@@ -390,36 +387,22 @@ def route(problem: Problem, ready: Ready) -> Routing:
     return Routing(flows=tuple(sorted(flows)), unserved=tuple(sorted(unserved)), cost=cost)
 
 
-def _routed_as_large(index: Index, counts: Mapping[tuple[str, str], int], prices: Sequence[float]) -> Rates:
-    """The rules of placement say nothing of what already runs."""
-    from placement import large  # numba takes a second to load, which small worlds need not pay
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RoutingPrices:
+    """USD per hour of one request per second beyond what plans count on, and of an unserved one: each above all that
+    is better."""
 
-    problem = index.problem
-    used = devices_used(index, counts)
-    running = replace(
-        problem,
-        clusters=tuple(replace(cluster, intake=Intake.OPEN) for cluster in problem.clusters),
-        pools=tuple(
-            replace(pool, devices=max(pool.devices, used[pool.name])) for pool in problem.pools if used[pool.name]
-        ),
-        models=tuple(
-            replace(
-                model,
-                min_replicas=0,
-                max_replicas=None,
-                min_on_demand=0,
-                survive=None,
-                spot_max_fraction=1.0,
-                pins=(),
-                max_starts=None,
-            )
-            for model in problem.models
-        ),
-        current=(),
-        room=(),
-        budgets=(),
-    )
-    return large.route(Index(running), counts, np.array(prices))
+    overload: float
+    unserved: float
+
+    @staticmethod
+    def of(index: Index, model: Model) -> _RoutingPrices:
+        dearest = max((formulation.egress_usd_per_rps(model, one) for one in index.problem.clusters), default=0.0)
+        overload = formulation.USD_PER_HOUR * (model.late_usd_per_1000 + 0.5) + dearest
+        least = formulation.USD_PER_HOUR * (model.late_usd_per_1000 + 0.5) + dearest + overload
+        return _RoutingPrices(
+            overload=overload, unserved=least + formulation.USD_PER_HOUR * model.unserved_usd_per_1000
+        )
 
 
 def devices_used(index: Index, counts: Mapping[tuple[str, str], int]) -> defaultdict[str, int]:
@@ -499,18 +482,37 @@ def overload_rps(index: Index, model: Model, counts: Ready, flows: Iterable[Flow
 
 
 def _flows(
-    index: Index, model: Model, usable: Capacity, beyond: Capacity, unserved_usd: float, *, is_fair: bool = False
+    index: Index, model: Model, usable: Capacity, beyond: Capacity, price: _RoutingPrices, *, is_fair: bool = False
 ) -> tuple[list[Flow], dict[str, float]]:
     """The flows of one model, and cell -> unserved requests per second."""
     if not index.demands[model.name]:
         return [], {}
     made = formulation.formulate_flows(
-        index, model, usable, overload=beyond, unserved_usd=unserved_usd, is_fair=is_fair
+        index,
+        model,
+        usable,
+        overload=beyond,
+        unserved_usd=price.unserved,
+        overload_usd=price.overload,
+        is_fair=is_fair,
     )
     found = highs.solve(made.programme)
     assert found is not None, "leaving everything unserved is an answer"
     rates, _ = made.read(found)
     return _told(index, model, rates)
+
+
+def _flows_of_many(
+    index: Index, model: Model, rtt_ms: RttMatrix, usable: Capacity, beyond: Capacity, price: _RoutingPrices
+) -> tuple[list[Flow], dict[str, float]]:
+    """The same where there are too many pairs for a programme over all of them."""
+    cells = [demand.cell for demand in index.demands[model.name]]
+    if not cells:
+        return [], {}
+    clusters = sorted(usable)
+    found = transport.solve(transport.question(index, model, rtt_ms, usable, beyond, price.unserved, price.overload))
+    names = zip(found.cell.tolist(), found.cluster.tolist(), found.rps.tolist(), strict=True)
+    return _told(index, model, {(cells[cell], clusters[cluster]): rps for cell, cluster, rps in names})
 
 
 def _told(index: Index, model: Model, rates: Mapping[tuple[str, str], float]) -> tuple[list[Flow], dict[str, float]]:

@@ -318,7 +318,9 @@ class _Explainer:
         if not self.index.demands[self.model.name]:
             return 0.0
         price = formulation.USD_PER_HOUR * self.model.unserved_usd_per_1000
-        made = formulation.formulate_flows(self.index, self.model, capacity, overload={}, unserved_usd=price)
+        made = formulation.formulate_flows(
+            self.index, self.model, capacity, overload={}, unserved_usd=price, overload_usd=price
+        )
         found = highs.solve(made.programme)
         assert found is not None, "leaving everything unserved is an answer"
         return found.objective

@@ -272,13 +272,14 @@ def formulate_flows(
     *,
     overload: Mapping[str, float],
     unserved_usd: float,
+    overload_usd: float,
     is_fair: bool = False,
 ) -> FlowProgramme:
     """Routing of `model` for fixed replicas.
 
     Args: capacity: cluster -> requests per second that plans count on. overload: cluster -> what it can take beyond
-        that, at the price of a late request. unserved_usd: USD per hour of one unserved request per second. is_fair:
-        make the largest unserved part of any cell that can be served as small as it can be.
+        that. unserved_usd, overload_usd: USD per hour of one such request per second. is_fair: make the largest
+        unserved part of any cell that can be served as small as it can be.
     """
     programme = Programme()
     demands = index.demands[model.name]
@@ -306,7 +307,7 @@ def formulate_flows(
             programme.row({unserved[demand.cell]: 1.0, part: -demand.requests_per_second}, upper=0.0)
     for cluster, terms in into.items():
         if overload.get(cluster, 0.0) > 0:
-            slack = programme.column(USD_PER_HOUR * model.late_usd_per_1000, upper=overload[cluster])
+            slack = programme.column(overload_usd, upper=overload[cluster])
             terms = {**terms, slack: -1.0}
         capacity_rows[cluster] = programme.row(terms, upper=capacity[cluster])
     return FlowProgramme(

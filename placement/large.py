@@ -10,7 +10,6 @@ Effort is counted in nodes of branch and bound, never in seconds, so the same pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,7 +22,7 @@ from placement.model import Limit
 from placement.number import Numbered, number
 from placement.part import Part, searched
 from placement.prices import Prices
-from placement.standing import Standing, told
+from placement.standing import Standing
 from placement.world import Bools, Floats, Ints, World
 
 PRICING = Grain(classes=400, near=1.5, alike=3)
@@ -39,8 +38,6 @@ NEAR = 0.1
 WORK = 1
 ROUNDS = 5
 """Of steps over all replicas at the end."""
-NEVER_USD = 1e9
-"""Of a replica that does not run, when only those that do may serve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,44 +140,6 @@ def proved_usd(standing: Standing, pricing: Prices) -> float:
         rule, start = np.where(missed, 0.0, pricing.rule), np.where(over, 0.0, pricing.start)
         pricing = prices.raised(world, replace(pricing, rule=rule, start=start))
     return prices.bound_usd(world, pricing)
-
-
-def route(
-    index: Index, ready: Mapping[tuple[str, str], int], unserved_usd: Floats
-) -> dict[str, dict[tuple[str, str], float]]:
-    """model -> (cell, cluster) -> requests per second, for replicas that are ready, of models without rules.
-
-    What they can take beyond the target utilisation is used at the price of a late request.
-    Args: unserved_usd: [M] USD per hour of one unserved request per second, above all that serving it may cost.
-    """
-    numbered = number(index)
-    world = numbered.world
-    count = np.array([ready.get((model.name, made.pool.name), 0) for model, made in numbered.options], dtype=np.int64)
-    target = np.array([model.target_utilisation for model, _ in numbered.options])
-    spare = count * world.option_rps * (1.0 / target - 1.0)
-    more = np.flatnonzero(spare > DUST_RPS)
-    none = np.zeros(len(more), np.int64)
-    running = replace(
-        world,
-        pool_devices=np.append(world.used_devices(count).astype(np.int64), 0),
-        option_model=np.append(world.option_model, world.option_model[more]),
-        option_pool=np.append(world.option_pool, none + len(world.pool_devices)),
-        option_node=np.append(world.option_node, world.option_node[more]),
-        option_devices=np.append(world.option_devices, none),
-        option_rps=np.append(world.option_rps, spare[more]),
-        option_usd=np.append(
-            np.where(count > 0, 0.0, NEVER_USD), spare[more] * world.late_usd[world.option_model[more]]
-        ),
-        option_start_usd=np.zeros(len(count) + len(more)),
-        option_current=np.append(count, none),
-        option_least=np.append(count, none),
-        option_most=np.append(count, none + 1),
-        unserved_usd=unserved_usd,
-    )
-    start = prices.none(running)
-    plan = Coarse(running, classes.whole(running, start, PLANNING))
-    plan.settle(start, first=WAYS, more=MORE_WAYS)
-    return told(numbered, *plan.apportioned(np.flatnonzero(plan.flows > DUST_RPS), plan.flows))
 
 
 def priced(numbered: Numbered) -> tuple[Prices, float]:

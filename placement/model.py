@@ -11,7 +11,7 @@ Order never reaches an answer: `Problem` sorts its parts by name, so that the sa
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -248,6 +248,14 @@ class RttMatrix(Mapping[tuple[str, str], float]):
         pairs = zip(itertools.product(self.cells, self.clusters), self.rtt_ms.reshape(-1).tolist(), strict=True)
         return {pair: rtt_ms for pair, rtt_ms in pairs if rtt_ms == rtt_ms}
 
+    def part(self, cells: Sequence[str], clusters: Sequence[str]) -> NDArray[np.float32]:
+        """[cells, clusters] of these, NaN where it is not known."""
+        made = np.full((len(cells), len(clusters)), np.nan, dtype=np.float32)
+        rows = np.array([self._row.get(name, -1) for name in cells], dtype=np.int64)
+        columns = np.array([self._column.get(name, -1) for name in clusters], dtype=np.int64)
+        made[np.ix_(rows >= 0, columns >= 0)] = self.rtt_ms[np.ix_(rows[rows >= 0], columns[columns >= 0])]
+        return made
+
     def __getitem__(self, pair: tuple[str, str]) -> float:
         value = float(self.rtt_ms[self._row[pair[0]], self._column[pair[1]]])
         if value != value:
@@ -343,6 +351,20 @@ class Problem:
         if isinstance(self.paths, RttMatrix):
             return self.paths.by_name() if self.paths.rtt_ms.size <= PAIRS_BY_NAME else self.paths
         return {(path.cell, path.cluster): path.rtt_ms for path in self.paths}
+
+    def rtt_matrix(self) -> RttMatrix:
+        """The same of all pairs at once."""
+        if isinstance(self.paths, RttMatrix):
+            return self.paths
+        cells, clusters = sorted({one.cell for one in self.paths}), sorted({one.cluster for one in self.paths})
+        made = RttMatrix(
+            cells=tuple(cells),
+            clusters=tuple(clusters),
+            rtt_ms=np.full((len(cells), len(clusters)), np.nan, dtype=np.float32),
+        )
+        for one in self.paths:
+            made.rtt_ms[made._row[one.cell], made._column[one.cluster]] = one.rtt_ms
+        return made
 
     def allows(self, model: Model, cell: Cell, cluster: Cluster) -> bool:
         """Whether `cluster` may serve `model` to the users of `cell`: by residency, and by continent if none may leave.

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from tests.bench import agent_footprint, demo_size, events, loading, placement, reports, routes, traffic
+from tests.bench import agent_footprint, demo_size, events, loading, placement, reports, routes, routing, traffic
 
 Result = dict[str, object]
 CASES: dict[str, Callable[[], Iterator[Result]]] = {
@@ -20,6 +20,7 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "lumpy": placement.lumpy,
     "literature": placement.from_literature,
     "routes": routes.routes,
+    "routing": routing.routing,
     "traffic": traffic.traffic,
     "reports": reports.reports,
     "agent": agent_footprint.agent,

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from placement import engine
+from placement import engine, transport
 from placement.check import check, check_routing
-from placement.model import Problem, Solution
+from placement.model import Cell, Cluster, Demand, Model, Path, Pool, Problem, Shape, Solution
 from tests.bench.worlds import a_large_world
 from tests.properties.worlds import a_world
 
@@ -57,8 +57,76 @@ def test_routes_are_as_good_as_those_of_small_worlds(monkeypatch: pytest.MonkeyP
         assert check_routing(problem, ready, large) == (), f"seed {seed}"
         left = [sum(one.requests_per_second for one in routing.unserved) for routing in (exact, large)]
         assert left[1] == pytest.approx(left[0], abs=1e-3), f"seed {seed}"
+        if left[0] < 1e-6:  # in a shortage small worlds are fair besides, at any price
+            assert large.cost.total == pytest.approx(exact.cost.total, abs=1e-5), f"seed {seed}"
         compared += bool(exact.flows)
     assert compared > len(WORLDS) // 4
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("load", [0.6, 0.95, 1.2])
+def test_routing_of_many_cells_is_proven_to_be_the_best(seed: int, load: float) -> None:
+    """Users of the largest fleets would be sent farther than they need be, and nobody could tell."""
+    chance = np.random.default_rng(seed)
+    cells, clusters = 3 * transport.SAMPLE, 40
+    usd = chance.uniform(0.0, 1.0, (cells, clusters)).round(3) + (chance.random((cells, clusters)) < 0.3)
+    usd[chance.random((cells, clusters)) < 0.2] = np.inf
+    rps = chance.lognormal(0.0, 1.5, cells)
+    part = chance.dirichlet(np.full(clusters, 0.7))
+    asked = transport.Question(
+        usd=usd,
+        rps=rps,
+        most=part * rps.sum() / load,
+        over=part * rps.sum() * 0.1,
+        over_usd=3.0,
+        unserved_usd=9.0,
+        cap_of=np.where(np.arange(cells) % 3 == 0, 0, -1),
+        leaving=np.broadcast_to(np.arange(clusters) % 2 == 0, (cells, clusters)),
+        cap_rps=np.array([rps[::3].sum() * 0.3]),
+    )
+    found = transport.solve(asked)
+    assert found.usd == pytest.approx(found.bound_usd, rel=1e-9), "a bound that is derived from the prices alone"
+    served = np.bincount(found.cell, found.rps, minlength=cells)
+    assert (served <= rps + 1e-6).all()
+    load_rps = np.bincount(found.cluster, found.rps, minlength=clusters)
+    assert (load_rps <= asked.most + asked.over + 1e-6).all()
+    left = (asked.cap_of[found.cell] == 0) & asked.leaving[found.cell, found.cluster]
+    assert found.rps[left].sum() <= asked.cap_rps[0] + 1e-6
+    assert np.isfinite(usd[found.cell, found.cluster]).all()
+
+
+@pytest.mark.parametrize("pairs", [-1, engine.LARGE_PAIRS])
+def test_nothing_is_loaded_beyond_plan_while_others_have_room(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every latency objective is broken in a cluster that is full, while another stands idle."""
+    monkeypatch.setattr(engine, "LARGE_PAIRS", pairs)
+    near, far = Cluster(name="near", provider="p", region="r"), Cluster(name="far", provider="p", region="s")
+    pools = tuple(
+        Pool(cluster=one.name, product="L4", vram_gib=24, devices=8, usd_per_device_hour=1.0) for one in (near, far)
+    )
+    model = Model(
+        name="chat",
+        shapes=(Shape(product="L4", devices=1, requests_per_second=10.0),),
+        objective_ms=100.0,
+        service_latency_ms=10.0,
+        target_utilisation=0.8,
+        late_usd_per_1000=0.5,
+        unserved_usd_per_1000=5.0,
+    )
+    problem = Problem(
+        clusters=(far, near),
+        pools=pools,
+        models=(model,),
+        cells=(Cell(name="users", country="DE"),),
+        demands=(Demand(model="chat", cell="users", requests_per_second=10.0),),
+        paths=(Path(cell="users", cluster="near", rtt_ms=10.0), Path(cell="users", cluster="far", rtt_ms=500.0)),
+    )
+    one, two = (("chat", pool.name) for pool in problem.pools)
+    both = {flow.cluster: flow.requests_per_second for flow in engine.route(problem, {one: 1, two: 1}).flows}
+    assert both == {"near": 8.0, "far": 2.0}
+    nearest = "near" if "near" in one[1] else "far"
+    alone = engine.route(problem, {one: 1})
+    assert {flow.cluster: flow.requests_per_second for flow in alone.flows} == {nearest: 10.0}
+    assert not alone.unserved
 
 
 @pytest.fixture(scope="module")

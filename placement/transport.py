@@ -1,0 +1,406 @@
+"""The best routing over replicas that run, for worlds of any size.
+
+Once replicas are given, models do not meet: each is a transportation problem of cells over clusters. Prices of what is
+scarce say which clusters could serve a cell at all; the programme has those pairs alone, and cells with one such pair
+are load in it. Pairs that cost less at its prices are added until there is none: then the answer is the best over all
+pairs, which the prices prove.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import highspy
+import numpy as np
+from numpy.typing import NDArray
+
+from placement import formulation, highs
+from placement.filters import Index
+from placement.model import Model, RttMatrix, leaves
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+SCALE = 1e3
+"""The solver's tolerances are of costs: in thousandths of a dollar a millisecond of nearness is seen."""
+SAVES_USD = 1e-8
+"""Per hour and request per second: what costs less by less than this costs the same."""
+SAMPLE = 600
+"""Cells of the programme that finds the first prices of a larger one."""
+WAYS, MORE_WAYS = 4, 3
+"""Pairs of a cell: at the start, and at a time while they save."""
+SURE = 0.95
+"""Part of what a cluster holds that is given at the first prices, to those who would lose most elsewhere."""
+ROUNDS = 60
+"""Of prices; more than any world has needed. The answer is one of fewer pairs after them, and its gap says so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One model's users and replicas. D cells, K clusters, G continents with a cap.
+
+    `usd` [D, K]: USD per hour of one request per second served there, infinite where it may not be. `rps` [D] asked.
+    `most` [K] requests per second that plans count on, `over` [K] what can be taken beyond that at `over_usd`.
+    `unserved_usd` of one unserved request per second. `cap_of` [D] and `leaving` [D, K]: which cap a cell is under, or
+    -1, and where its requests count for it; `cap_rps` [G].
+    """
+
+    usd: Floats
+    rps: Floats
+    most: Floats
+    over: Floats
+    over_usd: float
+    unserved_usd: float
+    cap_of: Ints
+    leaving: Bools
+    cap_rps: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """USD per hour of one more request per second: into a cluster [K], and off a continent [G]."""
+
+    cluster: Floats
+    cap: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routed:
+    """Flows by position, in requests per second; what they cost in USD per hour, and a bound of that."""
+
+    cell: Ints
+    cluster: Ints
+    rps: Floats
+    usd: float
+    bound_usd: float
+
+
+def solve(asked: Question) -> Routed:
+    """The best routing of one model."""
+    if not asked.rps.size or not asked.most.size:
+        none = np.zeros(0, np.int64)
+        usd = float(asked.rps.sum()) * asked.unserved_usd
+        return Routed(cell=none, cluster=none, rps=np.zeros(0), usd=usd, bound_usd=usd)
+    return _Programme(asked, _first_prices(asked)).solve()
+
+
+def _first_prices(asked: Question) -> Prices:
+    """Those of a sample: every so many cells, in the order of what is nearest, with the weight of all."""
+    if len(asked.rps) <= 2 * SAMPLE:
+        return Prices(cluster=np.zeros(len(asked.most)), cap=np.zeros(len(asked.cap_rps)))
+    finite = np.where(np.isfinite(asked.usd), asked.usd, asked.unserved_usd)
+    order = np.lexsort((finite.min(axis=1), finite.argmin(axis=1), asked.cap_of))
+    stratum = np.arange(len(order)) * SAMPLE // len(order)
+    weight = np.bincount(stratum, asked.rps[order], minlength=SAMPLE)
+    first = np.searchsorted(stratum, np.arange(SAMPLE))
+    last = np.append(first[1:], len(order))
+    one = order[(first + last) // 2]
+    sample = Question(
+        usd=asked.usd[one],
+        rps=weight.astype(np.float64),
+        most=asked.most,
+        over=asked.over,
+        over_usd=asked.over_usd,
+        unserved_usd=asked.unserved_usd,
+        cap_of=asked.cap_of[one],
+        leaving=asked.leaving[one],
+        cap_rps=asked.cap_rps,
+    )
+    found = _Programme(sample, Prices(cluster=np.zeros(len(asked.most)), cap=np.zeros(len(asked.cap_rps))))
+    found.solve()
+    return found.prices
+
+
+def question(
+    index: Index,
+    model: Model,
+    rtt_ms: RttMatrix,
+    capacity: Mapping[str, float],
+    overload: Mapping[str, float],
+    unserved_usd: float,
+    overload_usd: float,
+) -> Question:
+    """The question of one model.
+
+    Args: rtt_ms: of all pairs. capacity: cluster -> requests per second that plans count on. overload: cluster -> what
+        it can take beyond that. overload_usd, unserved_usd: USD per hour of one such request per second, above all that
+        serving it otherwise may cost.
+    """
+    cells = [index.cells[one.cell] for one in index.demands[model.name]]
+    names = sorted(capacity)
+    clusters = [index.clusters[name] for name in names]
+    waits_ms = rtt_ms.part([cell.name for cell in cells], names).astype(np.float64) + model.service_latency_ms
+    usd = formulation.USD_PER_HOUR * formulation.PROXIMITY_USD_PER_1000_PER_MS * waits_ms
+    usd += formulation.USD_PER_HOUR * model.late_usd_per_1000 * (waits_ms > model.objective_ms)
+    usd += np.array([formulation.egress_usd_per_rps(model, cluster) for cluster in clusters])
+    kinds = {(cell.country, cell.continent): cell for cell in cells}
+    kind_at = {kind: at for at, kind in enumerate(kinds)}
+    kind_of = np.array([kind_at[cell.country, cell.continent] for cell in cells], dtype=np.int64)
+    allowed = np.array([[name in index.allowed(model, cell) for name in names] for cell in kinds.values()], dtype=bool)
+    usd[np.isnan(usd) | ~allowed.reshape(len(kinds), len(names))[kind_of]] = np.inf
+    most = index.may_leave_rps(model) if model.is_capped else {}
+    cap_at = {continent: at for at, continent in enumerate(most)}
+    away = np.array([[leaves(cell, cluster) for cluster in clusters] for cell in kinds.values()], dtype=bool)
+    return Question(
+        usd=usd,
+        rps=np.array([one.requests_per_second for one in index.demands[model.name]]),
+        most=np.array([capacity[name] for name in names]),
+        over=np.array([overload.get(name, 0.0) for name in names]),
+        over_usd=overload_usd,
+        unserved_usd=unserved_usd,
+        cap_of=np.array([cap_at.get(cell.continent, -1) for cell in cells], dtype=np.int64),
+        leaving=away.reshape(len(kinds), len(names))[kind_of],
+        cap_rps=np.array(list(most.values())),
+    )
+
+
+class _Programme:
+    """The programme over pairs that matter. Rows: clusters, caps, then cells as they are opened."""
+
+    def __init__(self, asked: Question, prices: Prices) -> None:
+        self.asked, self.prices = asked, prices
+        self._cells, self._clusters = asked.usd.shape
+        self._caps = len(asked.cap_rps)
+        self._load = np.zeros(self._clusters)
+        self._left = np.zeros(self._caps)
+        self._row_of = np.full(self._cells, -1)
+        """Of a cell in the programme; -1 of one that is load in it."""
+        self._way = np.full(self._cells, -1)
+        """Where such a cell is served; -1: nowhere."""
+        self._has = np.zeros((self._cells, self._clusters), dtype=bool)
+        self._column_cell: list[Ints] = []
+        self._column_cluster: list[Ints] = []
+        self._begin()
+
+    def solve(self) -> Routed:
+        """Open cells and add pairs until none saves."""
+        for _ in range(ROUNDS):
+            found = self._run()
+            if not self._add(found):
+                return self._read(found)
+        return self._read(self._run())
+
+    # ---- the programme
+
+    def _begin(self) -> None:
+        asked = self.asked
+        reduced = self._reduced()
+        is_open, at = self._doubtful(reduced)
+        self._lp = highs.quiet()
+        for upper in asked.most:
+            self._lp.addRow(-highspy.kHighsInf, float(upper), 0, np.zeros(0, np.int32), np.zeros(0))
+        for upper in asked.cap_rps:
+            self._lp.addRow(-highspy.kHighsInf, float(upper), 0, np.zeros(0, np.int32), np.zeros(0))
+        rows = np.arange(self._clusters)
+        self._slack(rows, np.full(self._clusters, asked.over_usd), asked.over)
+        # What is load in it may be too much until more cells are opened.
+        never = 4.0 * (asked.unserved_usd + asked.over_usd)
+        every = np.arange(self._clusters + self._caps)
+        self._never = self._slack(every, np.full(len(every), never), np.full(len(every), np.inf))
+        self._serve(np.flatnonzero(~is_open), at)
+        self._open(np.flatnonzero(is_open), reduced)
+
+    def _doubtful(self, reduced: Floats) -> tuple[Bools, Ints]:
+        """Cells that the programme has to decide, and where each of the others is served at the present prices.
+
+        A cluster is given first whom it would cost most to be served elsewhere, and no more than most of what it holds.
+        """
+        asked = self.asked
+        best, at = self._best(reduced)
+        if self._cells <= 2 * SAMPLE:
+            return np.ones(self._cells, dtype=bool), at
+        every, way = np.arange(self._cells), np.maximum(at, 0)
+        others = reduced.copy()
+        others[every, way] = np.inf
+        regret = np.minimum(others.min(axis=1), asked.unserved_usd) - best
+        order = np.lexsort((-regret, way))
+        load = np.cumsum(asked.rps[order])
+        first = np.searchsorted(way[order], np.arange(self._clusters))
+        before = np.append(0.0, load)[first]
+        is_open = np.empty(self._cells, dtype=bool)
+        is_open[order] = load - before[way[order]] > SURE * asked.most[way[order]]
+        return is_open | (at < 0) | ((asked.cap_of >= 0) & asked.leaving[every, way]), at
+
+    def _slack(self, rows: Ints, usd: Floats, upper: Floats) -> int:
+        """Columns that make room in rows; gives the first."""
+        count = len(rows)
+        first = int(self._lp.getNumCol())
+        self._lp.addCols(
+            count,
+            usd * SCALE,
+            np.zeros(count),
+            upper,
+            count,
+            np.arange(count, dtype=np.int32),
+            rows.astype(np.int32),
+            np.full(count, -1.0),
+        )
+        self._column_cell.append(np.full(count, -1))
+        self._column_cluster.append(np.full(count, -1))
+        return first
+
+    def _serve(self, cells: Ints, at: Ints) -> None:
+        """Make cells load of the programme."""
+        self._way[cells] = at[cells]
+        self._weigh(cells, 1.0)
+
+    def _weigh(self, cells: Ints, sign: float) -> None:
+        asked = self.asked
+        served = cells[self._way[cells] >= 0]
+        way = self._way[served]
+        self._load += sign * np.bincount(way, asked.rps[served], minlength=self._clusters)
+        if self._caps:
+            leaves = asked.leaving[served, way] & (asked.cap_of[served] >= 0)
+            self._left += sign * np.bincount(
+                asked.cap_of[served[leaves]], asked.rps[served[leaves]], minlength=self._caps
+            )
+
+    def _open(self, cells: Ints, reduced: Floats) -> None:
+        """Take cells into the programme, each with what is best for it at the present prices."""
+        if not len(cells):
+            return
+        asked, lp = self.asked, self._lp
+        first = int(lp.getNumRow())
+        empty, none = np.zeros(len(cells), np.int32), np.zeros(0, np.int32)
+        lp.addRows(len(cells), asked.rps[cells], asked.rps[cells], 0, empty, none, np.zeros(0))
+        self._row_of[cells] = np.arange(first, first + len(cells))
+        count = len(cells)
+        lp.addCols(
+            count,
+            np.full(count, asked.unserved_usd * SCALE),
+            np.zeros(count),
+            np.full(count, np.inf),
+            count,
+            np.arange(count, dtype=np.int32),
+            self._row_of[cells].astype(np.int32),
+            np.ones(count),
+        )
+        self._column_cell.append(cells)
+        self._column_cluster.append(np.full(count, -1))
+        few = min(WAYS, self._clusters)
+        some = reduced[cells]
+        near = np.argpartition(some, few - 1, axis=1)[:, :few] if few < self._clusters else None
+        if near is None:
+            near = np.broadcast_to(np.arange(self._clusters), some.shape)
+        near = np.sort(near, axis=1)
+        one, way = np.repeat(cells, near.shape[1]), near.reshape(-1)
+        self._columns(one, way)
+
+    def _columns(self, one: Ints, way: Ints) -> None:
+        """Add pairs of cells in the programme that may be."""
+        asked = self.asked
+        new = np.isfinite(asked.usd[one, way]) & ~self._has[one, way]
+        one, way = one[new], way[new]
+        if not len(one):
+            return
+        self._has[one, way] = True
+        leaves = asked.leaving[one, way] & (asked.cap_of[one] >= 0) if self._caps else np.zeros(len(one), dtype=bool)
+        size = 2 + leaves.astype(np.int64)
+        start = np.concatenate([[0], np.cumsum(size)])
+        rows = np.empty(start[-1], np.int32)
+        rows[start[:-1]] = way
+        rows[start[:-1] + 1] = self._row_of[one]
+        rows[start[:-1][leaves] + 2] = self._clusters + asked.cap_of[one[leaves]]
+        self._lp.addCols(
+            len(one),
+            asked.usd[one, way] * SCALE,
+            np.zeros(len(one)),
+            np.full(len(one), np.inf),
+            len(rows),
+            start[:-1].astype(np.int32),
+            rows,
+            np.ones(len(rows)),
+        )
+        self._column_cell.append(one)
+        self._column_cluster.append(way)
+
+    def _run(self) -> highs.Found:
+        asked, lp = self.asked, self._lp
+        room = np.concatenate([asked.most - self._load, asked.cap_rps - self._left])
+        low = np.full(len(room), -highspy.kHighsInf)
+        lp.changeRowsBounds(len(room), np.arange(len(room), dtype=np.int32), low, room)
+        lp.run()
+        info, answer = lp.getInfo(), lp.getSolution()
+        assert info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+        values, duals = np.asarray(answer.col_value), np.asarray(answer.row_dual)
+        scarce = np.maximum(0.0, -duals[: self._clusters + self._caps] / SCALE)
+        self.prices = Prices(cluster=scarce[: self._clusters], cap=scarce[self._clusters :])
+        usd = float(info.objective_function_value) / SCALE
+        return highs.Found(values=values, objective=usd, bound=usd, duals=duals / SCALE, reduced=values)
+
+    # ---- prices
+
+    def _reduced(self) -> Floats:
+        """[D, K] USD per hour of a request per second with what it takes from others."""
+        asked = self.asked
+        usd: Floats = asked.usd + self.prices.cluster
+        if self._caps:
+            priced = np.where(asked.cap_of >= 0, self.prices.cap[asked.cap_of], 0.0)
+            usd = usd + np.where(asked.leaving, priced[:, None], 0.0)
+        return usd
+
+    def _best(self, reduced: Floats) -> tuple[Floats, Ints]:
+        """Of each cell what it costs at least, and in which cluster; -1: left unserved."""
+        at = reduced.argmin(axis=1)
+        best = reduced[np.arange(len(at)), at]
+        served = best <= self.asked.unserved_usd
+        return np.where(served, best, self.asked.unserved_usd), np.where(served, at, -1)
+
+    def _add(self, found: highs.Found) -> bool:
+        """Open cells and add pairs that save at the newest prices. Whether any does."""
+        reduced = self._reduced()
+        best, _ = self._best(reduced)
+        closed = np.flatnonzero(self._row_of < 0)
+        paid = np.where(
+            self._way[closed] >= 0,
+            reduced[closed, np.maximum(self._way[closed], 0)],
+            self.asked.unserved_usd,
+        )
+        saves = paid - best[closed]
+        worst = np.argsort(-saves, kind="stable")[:SAMPLE]
+        better = closed[worst[saves[worst] > SAVES_USD]]
+        if len(better):
+            self._weigh(better, -1.0)
+            self._open(better, reduced)
+            self._columns(better[self._way[better] >= 0], self._way[better[self._way[better] >= 0]])
+            self._way[better] = -1
+        inside = np.flatnonzero((self._row_of >= 0) & (self._row_of < len(found.duals)))
+        cell_usd = found.duals[self._row_of[inside]]
+        gains = cell_usd[:, None] - reduced[inside]
+        few = min(MORE_WAYS, self._clusters)
+        top = np.argpartition(-gains, few - 1, axis=1)[:, :few]
+        gain = np.take_along_axis(gains, top, axis=1)
+        row, column = np.nonzero(gain > SAVES_USD)
+        before = int(self._lp.getNumCol())
+        self._columns(inside[row], top[row, column])
+        return bool(len(better)) or int(self._lp.getNumCol()) > before
+
+    def _read(self, found: highs.Found) -> Routed:
+        asked = self.asked
+        cell, cluster = np.concatenate(self._column_cell), np.concatenate(self._column_cluster)
+        used = np.flatnonzero((cell >= 0) & (cluster >= 0) & (found.values > 0))
+        closed = np.flatnonzero((self._row_of < 0) & (self._way >= 0))
+        one = np.concatenate([cell[used], closed])
+        way = np.concatenate([cluster[used], self._way[closed]])
+        rps = np.concatenate([found.values[used], asked.rps[closed]])
+        missing = asked.rps.sum() - rps.sum()
+        load = np.bincount(way, rps, minlength=self._clusters)
+        over = np.maximum(0.0, load - asked.most)
+        usd = float((asked.usd[one, way] * rps).sum() + missing * asked.unserved_usd + over.sum() * asked.over_usd)
+        best, _ = self._best(self._reduced())
+        price = np.minimum(self.prices.cluster, never_more(asked))
+        bound = float(
+            (best * asked.rps).sum()
+            - (price * asked.most).sum()
+            - (np.maximum(0.0, price - asked.over_usd) * asked.over).sum()
+            - (self.prices.cap * asked.cap_rps).sum()
+        )
+        order = np.lexsort((way, one))
+        return Routed(cell=one[order], cluster=way[order], rps=rps[order], usd=usd, bound_usd=bound)
+
+
+def never_more(asked: Question) -> float:
+    """No price of a cluster is higher: then a request is rather left unserved."""
+    return asked.unserved_usd + asked.over_usd

@@ -1,0 +1,138 @@
+"""Routing beside the plan whose replicas it uses, and beside a greedy rule: who is served within the objective, for how
+much, and how full clusters are. Cold, and after demand has changed a little."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from msgspec import structs
+
+from placement import engine, formulation
+from placement.filters import Index
+from placement.model import Flow, Problem
+from tests.bench.demo_size import result
+from tests.bench.worlds import a_large_world
+
+SIZES = ((60, 500, 8), (100, 500, 8), (200, 2_000, 8), (1_000, 2_000, 8), (1_000, 10_000, 20))
+SEEDS = (1, 2, 3)
+NOISE = 0.03
+
+Ready = Mapping[tuple[str, str], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """`usd_per_hour` without accelerators; `utilisation` of the fullest cluster of any model."""
+
+    within: float
+    usd_per_hour: float
+    utilisation: float
+
+
+def routing() -> Iterator[dict[str, object]]:
+    """Each size and seed: what is routed beside what was planned, and a greedy rule on the same replicas."""
+    for clusters, cells, models in SIZES:
+        for seed in SEEDS:
+            problem = a_large_world(seed, clusters=clusters, cells=cells, models=models)
+            solution = engine.solve(problem)
+            ready = {(one.model, one.pool): one.replicas for one in solution.replicas}
+            chance = np.random.default_rng(seed)
+            noisy = replace(
+                problem,
+                demands=tuple(
+                    structs.replace(one, requests_per_second=one.requests_per_second * factor)
+                    for one, factor in zip(
+                        problem.demands, chance.uniform(1 - NOISE, 1 + NOISE, len(problem.demands)), strict=True
+                    )
+                ),
+            )
+            size = f"{clusters}x{cells}x{models}"
+            yield from _compared(size, problem, ready, solution.flows, "plan", seed)
+            yield from _compared(f"{size} after noise", noisy, ready, greedy(noisy, ready), "greedy", seed)
+
+
+def _compared(
+    size: str, problem: Problem, ready: Ready, others: Iterable[Flow], name: str, seed: int
+) -> Iterator[dict[str, object]]:
+    begun_s = time.perf_counter()
+    routed = engine.route(problem, ready)
+    taken_s = time.perf_counter() - begun_s
+    ours, theirs = figures(problem, ready, routed.flows), figures(problem, ready, others)
+    yield result(f"{size} within the objective", 100 * ours.within, "%", name, 100 * theirs.within, seed)
+    yield result(f"{size} cost without devices", ours.usd_per_hour, "USD/h", name, theirs.usd_per_hour, seed)
+    yield result(f"{size} fullest cluster", 100 * ours.utilisation, "%", name, 100 * theirs.utilisation, seed)
+    yield result(f"{size} route", taken_s, "s", "", None, seed)
+
+
+def figures(problem: Problem, ready: Ready, flows: Iterable[Flow]) -> Figures:
+    """What these flows are worth."""
+    index, models = Index(problem), {model.name: model for model in problem.models}
+    asked = sum(one.requests_per_second for one in problem.demands)
+    load: dict[tuple[str, str], float] = defaultdict(float)
+    within = usd = 0.0
+    left = {(one.model, one.cell): one.requests_per_second for one in problem.demands}
+    for flow in flows:
+        rps, model = flow.requests_per_second, models[flow.model]
+        within += rps if flow.within_objective else 0.0
+        usd += rps * formulation.served_usd_per_rps(model, index.clusters[flow.cluster], flow.latency_ms)
+        load[flow.model, flow.cluster] += rps
+        left[flow.model, flow.cell] -= rps
+    usd += sum(
+        formulation.USD_PER_HOUR * models[model].unserved_usd_per_1000 * rps
+        for (model, _), rps in left.items()
+        if rps > engine.DUST_RPS
+    )
+    usable = {name: engine.capacity_of(index, model, ready)[0] for name, model in models.items()}
+    fullest = max(
+        (
+            rps / usable[model][cluster] * models[model].target_utilisation if usable[model].get(cluster) else np.inf
+            for (model, cluster), rps in load.items()
+        ),
+        default=0.0,
+    )
+    return Figures(within=within / asked, usd_per_hour=usd, utilisation=float(fullest))
+
+
+def greedy(problem: Problem, ready: Ready) -> list[Flow]:
+    """The largest demands first, each in the cheapest cluster that has room by what plans count on."""
+    index, made = Index(problem), []
+    rtt_ms = problem.rtt_matrix()
+    for model in problem.models:
+        usable, _ = engine.capacity_of(index, model, ready)
+        names = sorted(usable)
+        room = np.array([usable[name] for name in names])
+        demands = sorted(index.demands[model.name], key=lambda one: (-one.requests_per_second, one.cell))
+        waits_ms = rtt_ms.part([one.cell for one in demands], names).astype(float) + model.service_latency_ms
+        for at, demand in enumerate(demands):
+            allowed = index.allowed(model, index.cells[demand.cell])
+            usd = [
+                formulation.served_usd_per_rps(model, index.clusters[name], waits_ms[at, column])
+                if name in allowed and waits_ms[at, column] == waits_ms[at, column]
+                else np.inf
+                for column, name in enumerate(names)
+            ]
+            rps = demand.requests_per_second
+            for column in np.argsort(usd, kind="stable").tolist():
+                if rps <= engine.DUST_RPS or not np.isfinite(usd[column]):
+                    break
+                part = min(rps, float(room[column]))
+                if part <= 0:
+                    continue
+                room[column] -= part
+                rps -= part
+                late = float(waits_ms[at, column])
+                made.append(
+                    Flow(
+                        model=model.name,
+                        cell=demand.cell,
+                        cluster=names[column],
+                        requests_per_second=part,
+                        latency_ms=late,
+                        within_objective=late <= model.objective_ms,
+                    )
+                )
+    return made
