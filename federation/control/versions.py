@@ -130,20 +130,22 @@ def _is_heard(world: World, place: Place) -> bool:
     return place[0] in world.clusters and world.clusters[place[0]].phase is Phase.READY
 
 
+def is_carried_out(world: World, plan: Plan, cluster: str) -> bool:
+    """Whether a cluster reported after its agent had carried out what was ordered last."""
+    state = world.clusters.get(cluster)
+    if state is None or state.report is None or state.ack is None or state.phase is not Phase.READY:
+        return False
+    told = (plan.epoch, plan.generations.get(cluster, 0))
+    is_done = state.ack.ok and (state.ack.epoch, state.ack.generation) >= told
+    return is_done and state.heard_s is not None and state.ack_s is not None and state.heard_s > state.ack_s
+
+
 def _newest_ready(world: World, plan: Plan, model: str, place: Place) -> bool:
     """Whether a replica of what was ordered last is ready there, by a report that came after it was carried out."""
-    state = world.clusters.get(place[0])
-    if state is None or state.report is None or state.ack is None or not _is_heard(world, place):
+    report = world.clusters[place[0]].report if place[0] in world.clusters else None
+    if report is None or not is_carried_out(world, plan, place[0]):
         return False
-    is_done = state.ack.ok and (state.ack.epoch, state.ack.generation) >= (
-        plan.epoch,
-        plan.generations.get(place[0], 0),
-    )
-    if not is_done or state.heard_s is None or state.ack_s is None or state.heard_s <= state.ack_s:
-        return False
-    return any(
-        one.model == model and one.pool == place[1] and one.ready > one.outdated for one in state.report.replicas
-    )
+    return any(one.model == model and one.pool == place[1] and one.ready > one.outdated for one in report.replicas)
 
 
 def _why(world: World, model: str, place: Place) -> str:

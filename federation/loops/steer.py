@@ -186,7 +186,7 @@ class Steer:
                 thought_s=hub.clock.wall_s() - (now_s - hub.planned_s),
             ),
         )
-        desired = forget_gone(careful.desired, world, target)
+        desired = forget_gone(careful.desired, world, plan, target)
         stops = {
             key: careful.stops.get(key) or kept
             for key, kept in {**dict.fromkeys(careful.stops, ""), **plan.stops_by_key()}.items()
@@ -499,16 +499,21 @@ def still_served(world: World, plan: Plan, placed: Collection[str]) -> dict[str,
 
 
 def forget_gone(
-    desired: Mapping[PlacementKey, int], world: World, target: Mapping[PlacementKey, int]
+    desired: Mapping[PlacementKey, int], world: World, plan: Plan, target: Mapping[PlacementKey, int]
 ) -> dict[PlacementKey, int]:
-    """Without the zeros whose deletion the cluster itself has confirmed."""
+    """Without the zeros whose deletion the cluster itself has confirmed: it was told, and reported nothing since.
+
+    That nothing is seen there is not enough: somebody may have deleted what the agent is about to start anew.
+    """
+    told = plan.desired_by_key()
     kept = {}
     for key, count in desired.items():
         if count == 0 and target.get(key, 0) == 0:
             state = world.clusters.get(key[1])
             report = state.report if state is not None else None
             seen = report is None or any((r.model, r.pool) == (key[0], key[2]) for r in report.replicas)
-            if state is None or (state.phase is Phase.READY and not seen):
+            was_told = told.get(key) == 0 and versions.is_carried_out(world, plan, key[1])
+            if state is None or (was_told and not seen):
                 continue
         kept[key] = count
     return kept
