@@ -47,9 +47,10 @@ class Broken(AssertionError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Second:
-    """What was true at one second."""
+    """What was true at one second. `eu_rps` may be served in the EU alone, `rps` anywhere."""
 
     at_s: float
+    eu_rps: float
     rps: float
     ready: Mapping[str, int]
     floor: int
@@ -94,13 +95,17 @@ class Oracle:
         since_s = self._given_s.get(key, fleet.clock.now_s) - LATE_S
         first = bisect_left(self._seconds, since_s, key=lambda one: one.at_s)
         window = [*self._seconds[first:], self._now()]
-        least_rps = min(EACH_RPS * min(one.most for one in window), *(one.rps for one in window))
+        eu_rps, rps = min(one.eu_rps for one in window), min(one.rps for one in window)
         elsewhere = max(sum(n for name, n in one.ready.items() if name != agent.name) for one in window)
         left = elsewhere + after
         floor = min(one.floor for one in window)
         said = f"{agent.name} stops {before - after} of {before} ready by {key[1]}.{key[2]} ({reasons})"
-        if left * EACH_RPS + 1e-6 < least_rps:
-            raise Broken(f"{said}; {left} left cannot carry {least_rps:.0f} requests/s: {fleet.ready()}")
+        served, had_served = (
+            max(_served_rps(self._with(one, agent.name, count), eu_rps, rps) for one in window)
+            for count in (after, before)
+        )
+        if served + 1e-6 < had_served and left < min(one.most for one in window):
+            raise Broken(f"{said}; {left} left carry {served:.0f} and not {had_served:.0f} requests/s: {fleet.ready()}")
         if left < floor <= elsewhere + before:
             raise Broken(f"{said}; {left} left are below the floor: {fleet.ready()}")
         regions = max(len({n for n, count in self._with(one, agent.name, after).items() if count}) for one in window)
@@ -126,14 +131,22 @@ class Oracle:
         self._look_at_beliefs()
 
     def _now(self) -> Second:
-        fleet, rps = self._fleet, 0.0
+        fleet, asked_rps = self._fleet, {True: 0.0, False: 0.0}
         for name, agent in fleet.agents.items():
             if agent.cells and self._can_be_known(name):
                 true_rps = sum(cell.requests_per_second for cell in agent.cells)
                 is_unsure = name == self.liar or self._waits(name)
-                rps += min(true_rps, self._believed_rps(name)) if is_unsure else true_rps
+                true_rps = min(true_rps, self._believed_rps(name)) if is_unsure else true_rps
+                asked_rps[name[:3] in EU] += true_rps
         self._look_at_policy()
-        return Second(at_s=fleet.clock.now_s, rps=rps, ready=fleet.ready(), floor=self._least, most=self._most)
+        return Second(
+            at_s=fleet.clock.now_s,
+            eu_rps=asked_rps[True],
+            rps=asked_rps[False],
+            ready=fleet.ready(),
+            floor=self._least,
+            most=self._most,
+        )
 
     def _believed_rps(self, name: str) -> float:
         """What is believed that a door counts: of one that lies, what it truly counts cannot be known."""
@@ -249,6 +262,13 @@ class Oracle:
     def forget(self) -> None:
         """The controller starts again: whether it braked before is nothing that it must remember."""
         self._braked = self._braked_routes = None
+
+
+def _served_rps(ready: Mapping[str, int], eu_rps: float, rps: float) -> float:
+    """What replicas in these clusters serve of what may be served in the EU alone, and of what may be anywhere."""
+    in_eu = EACH_RPS * sum(count for name, count in ready.items() if name[:3] in EU)
+    elsewhere = EACH_RPS * sum(count for name, count in ready.items() if name[:3] not in EU)
+    return min(eu_rps, in_eu) + min(rps, elsewhere + max(0.0, in_eu - eu_rps))
 
 
 @functools.cache
