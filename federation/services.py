@@ -60,7 +60,11 @@ class ControllerServices:
             return self.hub.superseded or self.hub.rivalled()
         if not self.link.is_connected:
             return "not connected to the broker"
-        return "not hearing the broker" if self.hub.world.deaf else ""
+        if self.hub.world.deaf:
+            return "not hearing the broker"
+        if self.hub.routes.version and not self.hub.world.is_settled(self.clock.monotonic_s()):
+            return "waiting to hear the clusters: the routes that are remembered are not told before"
+        return ""
 
     def events_after(self, event_id: int) -> Sequence[views.EventView]:
         """Events newer than one; all that are kept when it is unknown here (another start's numbers)."""

@@ -44,6 +44,11 @@ def not_found(what: str, plural: str) -> Refused:
     return Refused(404, "NotFound", what, f"`isochrone get {plural}` (GET /v1/{plural}) lists what there is")
 
 
+def not_planned() -> Refused:
+    """The refusal while nothing is known of who serves whom: not known is not nobody."""
+    return Refused(503, "NotPlanned", "no routes are known yet", "keep what you have, and try again")
+
+
 class Services(Protocol):
     """What the API asks of the controller."""
 
@@ -264,6 +269,8 @@ class _Api:
             lat, lon = _number(request, "lat", low=-90.0, high=90.0), _number(request, "lon", low=-180.0, high=180.0)
             entry = index.at(model, lat, lon, country)
         if entry is None:
+            if not index.snapshot.version:
+                raise not_planned()
             if model not in index.models():
                 raise not_found(f"no routes for model {model}", "models")
             raise not_found(f"nobody serves model {model} there", "cells")
@@ -278,7 +285,7 @@ class _Api:
             if not _is_known(f'"{index.snapshot.version}"', given):
                 break
         if not index.snapshot.version:
-            raise Refused(503, "NotPlanned", "no routes are known yet", "keep what you have, and try again")
+            raise not_planned()
         etag = f'"{index.snapshot.version}"'
         if _is_known(etag, given):
             return web.Response(status=304, headers={"ETag": etag})

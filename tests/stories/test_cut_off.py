@@ -136,6 +136,8 @@ async def test_of_two_controllers_with_databases_of_their_own_one_is_quiet(tmp_p
         assert second.link.is_connected
         ask = await asyncio.to_thread(lambda: [_ask(one, "GET", "/readyz") for one in (first, second)])
         assert [status for status, _ in ask] == [200, 503], "users are sent to the one that leads"
+        status, body = await asyncio.to_thread(_ask, second, "GET", "/v1/route?model=chat-8b&cell=Berlin")
+        assert (status, json.loads(body)["code"]) == (503, "NotPlanned"), "not known is not nobody"
         document = yaml.safe_dump(MODEL).encode()
         status, refused = await asyncio.to_thread(_ask, second, "POST", "/v1/policies?name=chat.yaml", document)
         assert (status, json.loads(refused)["code"]) == (409, "NotLeading"), "what it took would never be in force"
