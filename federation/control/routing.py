@@ -19,6 +19,8 @@ from placement import model as engine
 
 Targets = Mapping[tuple[str, str], tuple[dict[str, float], str]]
 """(model, cell) -> (cluster -> share, why the rest is unserved)."""
+MOST_KEPT = 20_000
+"""Rows of users of whom nothing is known."""
 PLACES = 6
 """Of a share after the point."""
 SNAP = 0.005
@@ -48,7 +50,8 @@ def next_routes(
     steps: Mapping[str, int],
     outlook: shift.Outlook | None = None,
 ) -> tuple[Route, ...]:
-    """The next routing table. Users of whom nothing is known now keep the shares they had, where those can serve.
+    """The next routing table. Users of whom nothing is known now keep the shares they had, where those can serve, as
+    long as they are no more than `MOST_KEPT`: who names other users in each report makes the table no longer for ever.
 
     Args: serving: model -> clusters with a ready replica that may be sent requests. traffic: model -> policy.
         steps: model -> how many whole step intervals have passed since the last step. outlook: who may not grow, and
@@ -56,7 +59,8 @@ def next_routes(
     """
     outlook = outlook or shift.Outlook(memory=shift.Memory())
     routes = []
-    for key in sorted(targets.keys() | {key for key in now if key[0] in traffic}):
+    unknown = sorted(key for key in now if key[0] in traffic and key not in targets)
+    for key in sorted([*targets, *unknown[:MOST_KEPT]]):
         model = key[0]
         if key not in targets:
             kept = tuple(share for share in now[key].now if share.cluster in serving.get(model, frozenset()))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from federation.control import routing
 from federation.control.plan import Route, Share
 from federation.control.routing import next_routes, step
 from federation.policy.documents import Traffic
@@ -80,3 +81,20 @@ def test_a_table_that_has_arrived_stays_the_same_rows() -> None:
     assert all(one is other for one, other in zip(first, again, strict=True))
     moved = next_routes(now, {**targets, ("chat", "Berlin"): ({"iad": 1.0}, "")}, **given)  # type: ignore[arg-type]
     assert moved[0].target == (Share(cluster="iad", share=1.0),)
+
+
+def test_rows_of_users_of_whom_nothing_is_known_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that names five hundred new cells in each report would fill the disk and every gateway with them."""
+    monkeypatch.setattr(routing, "MOST_KEPT", 3)
+    here = (Share(cluster="fra", share=1.0),)
+    now = {
+        ("chat", name): Route(model="chat", cell=name, now=here, target=here) for name in ("a", "b", "c", "d", "Paris")
+    }
+    rows = next_routes(
+        now,
+        {("chat", "Paris"): ({"fra": 1.0}, "")},
+        serving={"chat": ALL},
+        traffic={"chat": Traffic()},
+        steps={"chat": 1},
+    )
+    assert [row.cell for row in rows] == ["Paris", "a", "b", "c"]
