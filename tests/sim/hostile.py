@@ -1,4 +1,4 @@
-"""An hour of a fleet with a liar and every fault there is, at once: a story per seed.
+"""Forty minutes of a fleet with a liar and every fault there is, at once: a story per seed.
 
 `story(seed, directory)` runs one and raises `Broken` with its one-line reproduction when the oracle objects.
 """
@@ -23,7 +23,7 @@ from tests.sim.lies import COSTLY, KINDS
 from tests.sim.oracle import Broken
 
 TOLERATION_S = 120.0
-START_S, STORY_S, QUIET_S = 300.0, 3600.0, 1800.0
+START_S, STORY_S, QUIET_S = 300.0, 2400.0, 1800.0
 YEAR_S = 365.25 * 86400.0
 COSTLY_S, COSTLY_SHARE = 90.0, 0.05
 """The lie that makes large questions of small ones is told seldom, and not for long: long enough to be believed."""
@@ -65,7 +65,7 @@ async def ended(end: End) -> None:
 
 
 class Story:
-    """One seed's hour."""
+    """One seed's forty minutes."""
 
     def __init__(self, seed: int, directory: Path) -> None:
         self.seed = seed

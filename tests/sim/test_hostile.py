@@ -1,4 +1,4 @@
-"""An hour with a liar among the agents, and with every fault at once: the oracle objects to nothing, by seed.
+"""Forty minutes with a liar among the agents, and with every fault at once: the oracle objects to nothing, by seed.
 
 A seed that fails prints the line that makes it happen again; `python -m tests.sim --seeds 1000 --jobs 2` runs more.
 """
@@ -32,7 +32,7 @@ SEEDS, CHUNKS, JOBS = 300, 10, 2
 
 
 @pytest.mark.parametrize("seed", QUICK)
-async def test_an_hour_with_a_liar_breaks_nothing(seed: int, tmp_path: Path) -> None:
+async def test_a_story_with_a_liar_breaks_nothing(seed: int, tmp_path: Path) -> None:
     """Honest users would be stopped, or sent where they may not go, for what one member says."""
     figures = await story(seed, tmp_path)
     assert figures.seed == seed
@@ -48,7 +48,7 @@ def workers() -> Iterator[ProcessPoolExecutor]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_hours_with_liars_break_nothing(chunk: int, workers: ProcessPoolExecutor) -> None:
+def test_stories_with_liars_break_nothing(chunk: int, workers: ProcessPoolExecutor) -> None:
     """As above, for every lie alone and for mixtures of them."""
     told = workers.map(command.run, range(chunk, SEEDS, CHUNKS))
     assert not "\n\n".join(broken for _, broken in told if broken)
