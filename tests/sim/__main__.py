@@ -67,11 +67,15 @@ def main() -> int:
             print(f"seed {seed} FAILED: {broken}\n", flush=True)
         if time.monotonic() - told_s >= EVERY_S:
             told_s = time.monotonic()
-            print(f"{len(figures) + len(failed)} of {len(seeds)} seeds, {len(failed)} failed", flush=True)
+            mean_s = sum(one.took_s for one in figures) / max(1, len(figures))
+            text = f"{len(figures) + len(failed)} of {len(seeds)} seeds, {len(failed)} failed"
+            print(f"{text}, {mean_s:.2f} s of the processor each", flush=True)
     took = sorted(one.took_s for one in figures) or [0.0]
+    dearest = sorted(figures, key=lambda one: -one.took_s)[:3]
     print(
         f"{len(seeds)} seeds, {len(failed)} failed, in {time.monotonic() - started_s:.1f} s with {asked.jobs} jobs; "
-        f"seconds per seed: mean {sum(took) / len(took):.2f}, most {took[-1]:.2f}; "
+        f"seconds of the processor per seed: mean {sum(took) / len(took):.2f}, half of them up to "
+        f"{took[len(took) // 2]:.2f}, most {', '.join(f'{one.took_s:.2f} ({one.seed})' for one in dearest)}; "
         f"{sum(one.stops for one in figures)} orders that stop ready replicas, "
         f"{sum(one.ordered for one in figures)} of them a person's, "
         f"{sum(one.braked_s for one in figures)} s braked, {sum(one.refused for one in figures)} messages refused"

@@ -108,6 +108,28 @@ async def test_a_second_controller_decides_nothing_though_it_hears_everybody_at_
     await fleet.stop_controller()
 
 
+async def test_a_controller_that_was_replaced_in_its_sleep_wakes_up_quiet(tmp_path: Path) -> None:
+    """It would order what the one after it has changed since, and users would be sent by two tables."""
+    fleet = HostileFleet(5, tmp_path, liar="iad")
+    await fleet.start_controller()
+    await fleet.run(600, fleet.oracle.look)
+    before = fleet.lead
+    assert await fleet.replaced(30.0)
+    assert fleet.lead is not before
+    fleet.ask("fra-1", 20.0)
+    await fleet.run(600, fleet.oracle.look)
+    generation = fleet.hub.plan.generation
+    assert generation > before.hub.plan.generation
+    accepted = {name: agent.accepted for name, agent in fleet.agents.items()}
+    await before.resume()
+    await fleet.run(hostile.KNOWS_S, fleet.oracle.look)
+    assert "another controller" in before.hub.outvoted() or "leads with epoch 2" in before.hub.outvoted()
+    assert fleet.hub.outvoted() == ""
+    assert all(fleet.agents[name].accepted.fence >= one.fence for name, one in accepted.items())
+    await fleet.end(before)
+    await fleet.stop_controller()
+
+
 async def test_what_a_person_orders_is_stopped_in_that_persons_name(tmp_path: Path) -> None:
     """The oracle would object to what is meant, or take anything for meant."""
     fleet = HostileFleet(5, tmp_path, liar="iad")
