@@ -9,7 +9,7 @@ from placement import formulation, highs
 from placement.engine import capacity_of
 from placement.explain import Term
 from placement.filters import Index
-from placement.formulation import PROXIMITY_USD_PER_1000_PER_MS, USD_PER_HOUR
+from placement.formulation import USD_PER_HOUR
 from placement.model import Model, Problem, Solution
 
 EVEN_USD = 1e-6
@@ -106,7 +106,7 @@ class _Prices:
         if (self._cell, name) not in index.rtt_ms:
             return self._nothing(name, rps, "NoLatency", "nothing is known of how far it is")
         latency_ms = index.latency_ms(model, self._cell, name)
-        near = USD_PER_HOUR * PROXIMITY_USD_PER_1000_PER_MS * latency_ms
+        near = USD_PER_HOUR * model.latency_usd_per_1000_per_ms * latency_ms
         terms = {
             "distance": near,
             "late": USD_PER_HOUR * model.late_usd_per_1000 if latency_ms > model.objective_ms else 0.0,
@@ -150,7 +150,7 @@ class _Prices:
 
     def _would_serve(self, latency_ms: float, more_usd: float) -> str:
         """The latency at which it would be as good as the best, where there is one."""
-        model, per_ms = self._model, USD_PER_HOUR * PROXIMITY_USD_PER_1000_PER_MS
+        model, per_ms = self._model, USD_PER_HOUR * self._model.latency_usd_per_1000_per_ms
         late = USD_PER_HOUR * model.late_usd_per_1000 if latency_ms > model.objective_ms else 0.0
         wanted = latency_ms - more_usd / per_ms
         if late and wanted <= model.objective_ms:

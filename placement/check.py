@@ -297,8 +297,17 @@ class _Check:
             * self.names.clusters[one.cluster].egress_usd_per_gib
             for one in self.solution.flows
         )
+        near = sum(
+            3600
+            * one.requests_per_second
+            / 1000
+            * self.names.models[one.model].latency_usd_per_1000_per_ms
+            * one.latency_ms
+            for one in self.solution.flows
+        )
         for what, said, is_so in (
             ("accelerators", stated.accelerators, accelerators),
+            ("proximity", stated.proximity, near),
             ("egress", stated.egress, egress),
             ("unserved", stated.unserved, lost),
             ("late", stated.late, late),

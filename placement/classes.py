@@ -206,7 +206,7 @@ def _by_cluster(
     service_ms: Floats,
     objective_ms: Floats,
     late_usd: Floats,
-    near_usd: float,
+    near_usd: Floats,
 ) -> tuple[Floats, Floats, Floats]:
     """[K, clusters]: requests per second that would be in time, what they would cost, and what those would that are
     late."""
@@ -221,9 +221,9 @@ def _by_cluster(
                 latency_ms = rtt_ms[cell, cluster] + service_ms[kind]
                 if latency_ms <= objective_ms[kind]:
                     on[one, cluster] += rps
-                    in_time[one, cluster] += rps * near_usd * latency_ms
+                    in_time[one, cluster] += rps * near_usd[kind] * latency_ms
                 else:
-                    late[one, cluster] += rps * (near_usd * latency_ms + late_usd[kind])
+                    late[one, cluster] += rps * (near_usd[kind] * latency_ms + late_usd[kind])
     return on, in_time, late
 
 
@@ -271,7 +271,7 @@ def _apportion(
     service_ms: Floats,
     objective_ms: Floats,
     late_usd: Floats,
-    near_usd: float,
+    near_usd: Floats,
     node_usd: Floats,
     node_at: Ints,
 ) -> tuple[Ints, Ints, Floats]:
@@ -296,7 +296,11 @@ def _apportion(
             for flow in range(len(flows)):
                 to = cluster[flows[flow]]
                 price[flow, at] = node_usd[node_at[model, to]] + request_usd(
-                    rtt_ms[group_cell[group], to], service_ms[model], objective_ms[model], late_usd[model], near_usd
+                    rtt_ms[group_cell[group], to],
+                    service_ms[model],
+                    objective_ms[model],
+                    late_usd[model],
+                    near_usd[model],
                 )
         served = rps[flows].sum()
         is_all = served >= total * (1.0 - 1e-9) - 1e-9

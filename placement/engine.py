@@ -369,11 +369,12 @@ def route(problem: Problem, ready: Ready) -> Routing:
     }
     flows: list[Flow] = []
     unserved: list[Unserved] = []
-    rtt_ms = problem.rtt_matrix() if is_large(problem) else None
+    rtt_ms = problem.rtt_matrix()
+    is_many = is_large(problem)
     for model in problem.models:
         usable, beyond = capacity_of(index, model, counts)
-        price = _RoutingPrices.of(index, model)
-        if rtt_ms is not None:
+        price = _RoutingPrices.of(index, model, rtt_ms.farthest_ms)
+        if is_many:
             parts, missing = _flows_of_many(index, model, rtt_ms, usable, beyond, price)
         else:
             parts, missing = _flows(index, model, usable, beyond, price)
@@ -396,12 +397,12 @@ class _RoutingPrices:
     unserved: float
 
     @staticmethod
-    def of(index: Index, model: Model) -> _RoutingPrices:
-        dearest = max((formulation.egress_usd_per_rps(model, one) for one in index.problem.clusters), default=0.0)
-        overload = formulation.USD_PER_HOUR * (model.late_usd_per_1000 + 0.5) + dearest
-        least = formulation.USD_PER_HOUR * (model.late_usd_per_1000 + 0.5) + dearest + overload
+    def of(index: Index, model: Model, farthest_ms: float) -> _RoutingPrices:
+        egress = max((formulation.egress_usd_per_rps(model, one) for one in index.problem.clusters), default=0.0)
+        far = model.latency_usd_per_1000_per_ms * (farthest_ms + model.service_latency_ms)
+        most = formulation.USD_PER_HOUR * (model.late_usd_per_1000 + far + 0.5) + egress
         return _RoutingPrices(
-            overload=overload, unserved=least + formulation.USD_PER_HOUR * model.unserved_usd_per_1000
+            overload=most, unserved=2 * most + formulation.USD_PER_HOUR * (model.unserved_usd_per_1000 + 0.5)
         )
 
 
@@ -564,7 +565,7 @@ def _cost(
         egress += flow.requests_per_second * formulation.egress_usd_per_rps(model, index.clusters[flow.cluster])
         rps = formulation.USD_PER_HOUR * flow.requests_per_second
         late += 0.0 if flow.within_objective else rps * model.late_usd_per_1000
-        proximity += rps * formulation.PROXIMITY_USD_PER_1000_PER_MS * flow.latency_ms
+        proximity += rps * model.latency_usd_per_1000_per_ms * flow.latency_ms
     for one in unserved:
         price = index.models[one.model].unserved_usd_per_1000
         lost += formulation.USD_PER_HOUR * one.requests_per_second * price

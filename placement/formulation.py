@@ -32,9 +32,6 @@ from placement.model import Cluster, Floor, Intake, Limit, Model, Problem
 
 USD_PER_HOUR = 3.6
 """One request per second is 3,600 an hour; prices are per 1,000."""
-PROXIMITY_USD_PER_1000_PER_MS = 1e-6
-"""Prefers the nearer of two answers that cost the same: 1,000 requests per second brought 100 ms nearer are worth 0.36
-USD an hour, less than the cheapest device."""
 SHORTFALL_USD_PER_HOUR = 1e6
 """Only where the floors cannot be held: missing one costs more than anything else."""
 OVER_BUDGET_USD_PER_HOUR = 1e3
@@ -71,7 +68,7 @@ class Tier:
 def served_usd_per_rps(model: Model, cluster: Cluster, latency_ms: float) -> float:
     """USD per hour of one request per second served at this latency: late or not, how far, and what egress costs."""
     late = model.late_usd_per_1000 if latency_ms > model.objective_ms else 0.0
-    near = USD_PER_HOUR * (late + PROXIMITY_USD_PER_1000_PER_MS * latency_ms)
+    near = USD_PER_HOUR * (late + model.latency_usd_per_1000_per_ms * latency_ms)
     return near + egress_usd_per_rps(model, cluster)
 
 

@@ -50,7 +50,7 @@ class Facts(NamedTuple):
     objective_ms: Floats
     late_usd: Floats
     unserved_usd: Floats
-    near_usd: float
+    near_usd: Floats
     node_cluster: Ints
     node_usd: Floats
     option_model: Ints
@@ -171,7 +171,7 @@ def _near(world: World, prices: Prices) -> tuple[Ints, Floats]:
     cluster, model = world.node_cluster[near], world.group_model[:, None]
     latency_ms = world.rtt_ms[world.group_cell[:, None], cluster] + world.service_ms[model]
     late = np.where(latency_ms > world.objective_ms[model], world.late_usd[model], 0.0)
-    usd = np.where(near >= 0, world.node_usd[near] + world.near_usd * latency_ms + late, np.inf)
+    usd = np.where(near >= 0, world.node_usd[near] + world.near_usd[model] * latency_ms + late, np.inf)
     order = np.argsort(usd, axis=1, kind="stable")
     return np.take_along_axis(near, order, axis=1), np.take_along_axis(usd, order, axis=1)
 
@@ -428,7 +428,7 @@ def _usd(f: Facts, group: int, node: int) -> float:
     model = f.group_model[group]
     rtt_ms = f.rtt_ms[f.group_cell[group], f.node_cluster[node]]
     return float(f.node_usd[node]) + request_usd(
-        rtt_ms, f.service_ms[model], f.objective_ms[model], f.late_usd[model], f.near_usd
+        rtt_ms, f.service_ms[model], f.objective_ms[model], f.late_usd[model], f.near_usd[model]
     )
 
 
@@ -816,7 +816,7 @@ def usd_per_hour(facts: Facts, state: State) -> float:
     model = facts.group_model[group]
     latency_ms = facts.rtt_ms[facts.group_cell[group], facts.node_cluster[node]] + facts.service_ms[model]
     late = np.where(latency_ms > facts.objective_ms[model], facts.late_usd[model], 0.0)
-    served = rps * (facts.node_usd[node] + facts.near_usd * latency_ms + late)
+    served = rps * (facts.node_usd[node] + facts.near_usd[model] * latency_ms + late)
     started = np.maximum(0, state.replicas - facts.option_current)
     lost = state.left * facts.unserved_usd[facts.group_model]
     run = state.replicas * facts.option_usd + started * facts.option_start_usd

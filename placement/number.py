@@ -123,7 +123,7 @@ def number(index: Index) -> Numbered:
         late_usd=_floats(formulation.USD_PER_HOUR * model.late_usd_per_1000 for model in models),
         unserved_usd=_floats(formulation.USD_PER_HOUR * model.unserved_usd_per_1000 for model in models),
         max_starts=_floats(np.inf if model.max_starts is None else model.max_starts for model in models),
-        near_usd=formulation.USD_PER_HOUR * formulation.PROXIMITY_USD_PER_1000_PER_MS,
+        near_usd=_floats(formulation.USD_PER_HOUR * model.latency_usd_per_1000_per_ms for model in models),
         rule_start=np.cumsum([0, *(len(terms) for terms, _, _ in made)]).astype(np.int64),
         rule_option=_ints(at for terms, _, _ in made for at in terms),
         rule_term=_floats(term for terms, _, _ in made for term in terms.values()),

@@ -132,7 +132,7 @@ def question(
     names = sorted(capacity)
     clusters = [index.clusters[name] for name in names]
     waits_ms = rtt_ms.part([cell.name for cell in cells], names).astype(np.float64) + model.service_latency_ms
-    usd = formulation.USD_PER_HOUR * formulation.PROXIMITY_USD_PER_1000_PER_MS * waits_ms
+    usd = formulation.USD_PER_HOUR * model.latency_usd_per_1000_per_ms * waits_ms
     usd += formulation.USD_PER_HOUR * model.late_usd_per_1000 * (waits_ms > model.objective_ms)
     usd += np.array([formulation.egress_usd_per_rps(model, cluster) for cluster in clusters])
     kinds = {(cell.country, cell.continent): cell for cell in cells}

@@ -83,7 +83,8 @@ class World:
     """[M]: of one request per second that nobody serves"""
     max_starts: Floats
     """[M]; infinite where there is no budget"""
-    near_usd: float
+    near_usd: Floats
+    """[M]: of one request per second, for each millisecond"""
     rule_start: Ints
     """[R + 1]: where each rule's part begins"""
     rule_option: Ints
@@ -160,7 +161,7 @@ def _best(
     service_ms: Floats,
     objective_ms: Floats,
     late_usd: Floats,
-    near_usd: float,
+    near_usd: Floats,
     model_node: Ints,
     ranked: Ints,
     node_cluster: Ints,
@@ -187,7 +188,9 @@ def _best(
             usd = (
                 price[node]
                 + toll[permit, cluster]
-                + request_usd(rtt_ms[cell, cluster], service_ms[model], objective_ms[model], late_usd[model], near_usd)
+                + request_usd(
+                    rtt_ms[cell, cluster], service_ms[model], objective_ms[model], late_usd[model], near_usd[model]
+                )
             )
             if usd >= top_usd[group, most - 1]:
                 continue

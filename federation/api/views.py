@@ -219,7 +219,7 @@ class MoveView(View, frozen=True, kw_only=True):
 
 
 class CostView(View, frozen=True, kw_only=True):
-    """US dollars per hour, by cause. `proximity` is paid to nobody: of equal answers the nearer is better."""
+    """US dollars per hour, by cause. `proximity` is what policy says that latency costs; it is paid to nobody."""
 
     accelerators: float
     egress: float

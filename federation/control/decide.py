@@ -266,7 +266,7 @@ def cost_usd_per_hour(
     unserved: Sequence[engine.Unserved],
     started_from: Mapping[str, int],
 ) -> float:
-    """What one model costs: devices, egress, late and unserved requests, and starts when `started_from` is given."""
+    """What one model costs: devices, egress, latency, late and unserved requests, and starts from `started_from`."""
     total = 0.0
     for name, count in replicas.items():
         shape = model.shape_for(index.pools[name])
@@ -281,7 +281,8 @@ def cost_usd_per_hour(
     late = sum(flow.requests_per_second for flow in mine if not flow.within_objective)
     late += sum(overload_rps(index, model, _keyed(model, replicas), mine).values())
     lost = sum(u.requests_per_second for u in unserved if u.model == model.name)
-    return total + 3.6 * (late * model.late_usd_per_1000 + lost * model.unserved_usd_per_1000)
+    far = sum(flow.requests_per_second * flow.latency_ms for flow in mine) * model.latency_usd_per_1000_per_ms
+    return total + 3.6 * (late * model.late_usd_per_1000 + lost * model.unserved_usd_per_1000 + far)
 
 
 def _crowded(index: Index, model: engine.Model, before: Mapping[str, int]) -> str:

@@ -46,7 +46,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """US dollars per hour, by cause. `proximity` is paid to nobody: of equal answers the nearer is better."""
+    """US dollars per hour, by cause. `proximity` is what policy says that latency costs; it is paid to nobody."""
 
     accelerators: float = 0.0
     egress: float = 0.0

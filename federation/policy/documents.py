@@ -162,6 +162,13 @@ class Objective(Base, frozen=True, kw_only=True):
 
     late_request_usd_per_1000: NonNegative = msgspec.field(default=0.5, name="lateRequestUsdPer1000")
     unserved_request_usd_per_1000: NonNegative = msgspec.field(default=20.0, name="unservedRequestUsdPer1000")
+    latency_usd_per_1000_per_ms: Annotated[
+        Annotated[float, Meta(ge=0, le=1.0)],
+        Meta(
+            description="what each millisecond of 1,000 requests is worth, within the latency objective too; 0: of two "
+            "placements that cost the same the nearer is preferred, and nothing is paid for it"
+        ),
+    ] = msgspec.field(default=0.0, name="latencyUsdPer1000PerMs")
     move_usd: Annotated[NonNegative, Meta(description="charge for starting one replica, besides its warm-up")] = 0.0
 
 

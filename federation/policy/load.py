@@ -15,6 +15,8 @@ from federation.policy import documents
 from federation.yamlkit.explain import Problem, did_you_mean, explain, find, problem_at, refusals, short
 from federation.yamlkit.source import START, Mark, Node, YamlProblem, read
 
+FARTHEST_MS = 300.0
+"""Of a round trip on land and sea cables: half around the earth and back."""
 KINDS = {"Model": documents.Model, "PlacementPolicy": documents.PlacementPolicy, "Cluster": documents.Cluster}
 
 
@@ -142,6 +144,7 @@ def _check_policy(name: str, placed: Placed, spec: documents.PlacementPolicySpec
         text = f"minRegions {floors.min_regions} needs more replicas than minReplicas {floors.min_replicas}"
         hint = f"write minReplicas: {floors.min_regions}"
         problems.append(problem_at(name, mark, text, "at most minReplicas", hint))
+    problems += _check_objective(name, placed, spec.objective)
     problems += _check_limits(name, placed, spec)
     for number, rule in enumerate(spec.residency):
         for earlier in spec.residency[:number]:
@@ -154,6 +157,20 @@ def _check_policy(name: str, placed: Placed, spec: documents.PlacementPolicySpec
                 text = f"residency contradicts itself: {shared} must stay in {before} and in {allowed}"
                 problems.append(problem_at(name, mark, text, "rules that can hold together", "put both in one rule"))
     return [*problems, *_check_traffic(name, placed, spec.traffic)]
+
+
+def _check_objective(name: str, placed: Placed, objective: documents.Objective) -> list[Problem]:
+    slope, lost = objective.latency_usd_per_1000_per_ms, objective.unserved_request_usd_per_1000
+    far = slope * FARTHEST_MS + objective.late_request_usd_per_1000
+    if not slope or far < lost:
+        return []
+    mark = placed.mark("spec", "objective", "latencyUsdPer1000PerMs")
+    text = (
+        f"a late request over {FARTHEST_MS:.0f} ms would cost {far:g} USD per 1,000 and an unserved one {lost:g}: "
+        "users far away would rather be turned away"
+    )
+    most = max(0.0, (lost - objective.late_request_usd_per_1000) / FARTHEST_MS)
+    return [problem_at(name, mark, text, f"less than {most:.3g}", "or raise unservedRequestUsdPer1000")]
 
 
 def _check_limits(name: str, placed: Placed, spec: documents.PlacementPolicySpec) -> list[Problem]:

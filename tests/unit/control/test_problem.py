@@ -369,3 +369,16 @@ def test_a_question_that_was_kept_is_asked_anew_for_another_placement() -> None:
     assert kept(belief, target=more, desired=PLACED, now_s=NOW_S, aside={}) is not first
     assert kept(belief, target=PLACED, desired=more, now_s=NOW_S, aside={}).problem.current[0].replicas == 3
     assert not kept(belief, target=PLACED, desired=PLACED, now_s=NOW_S, aside={"chat": "it fails"}).problem.models
+
+
+def test_what_a_millisecond_is_worth_comes_from_policy() -> None:
+    """Users would be served from far away for a cent, whatever their platform team wrote."""
+    objective = documents.Objective(latency_usd_per_1000_per_ms=0.001)
+    for spec, slope in (({"objective": objective}, 0.001), ({}, 0.0)):
+        belief = heard(
+            a_world("fra", models=(a_model("chat"),), policies=(a_policy("chat", **spec),)),
+            a_report("fra"),
+            now_s=NOW_S,
+        )
+        (model,) = ask(belief).problem.models
+        assert model.latency_usd_per_1000_per_ms == pytest.approx(slope + engine.NEARER_USD_PER_1000_PER_MS)

@@ -118,6 +118,13 @@ CASES = [
     pytest.param(POLICY + "  budget: {maxUsdPerHour: 12 USD}\n", 9, 27, "write 12", id="money-with-its-unit"),
     pytest.param(POLICY + "  budget: {maxEurPerHour: 12}\n", 9, 12, "maxUsdPerHour", id="other-money"),
     pytest.param(
+        POLICY + "  objective: {latencyUsdPer1000PerMs: 0.1}\n",
+        9,
+        39,
+        "less than 0.065",
+        id="near-is-worth-more-than-being-served",
+    ),
+    pytest.param(
         POLICY + "  budget: {maxUsdPerHour: 12}\n  autoscaling: {burstReplicas: 2}\n",
         10,
         32,
