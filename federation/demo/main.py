@@ -165,11 +165,15 @@ def _clock(day_fraction: float) -> str:
 
 
 def _table(summaries: dict[str, Summary]) -> str:
-    rows = [f"{'':10}{'within objective':>18}{'USD per hour':>14}{'unserved':>10}{'moves':>8}  worst cell"]
+    rows = [
+        f"{'':10}{'within objective':>18}{'USD per hour':>14}{'unserved':>10}{'moves':>8}{'round trip':>12}"
+        f"{'nearest':>10}  worst cell"
+    ]
     for name, one in summaries.items():
         worst = f"{one.worst_cell.name} ({100 * one.worst_cell.within_objective_share:.1f} %)"
         rows.append(
             f"{name:10}{100 * one.within_objective_share:>16.2f} %{one.usd_per_hour:>14.2f}"
-            f"{100 * one.unserved_share:>8.2f} %{one.moves:>8}  {worst}"
+            f"{100 * one.unserved_share:>8.2f} %{one.moves:>8}{one.rtt_ms_mean:>9.1f} ms"
+            f"{one.nearest_rtt_ms_mean:>7.1f} ms  {worst}"
         )
     return "\n".join(rows)

@@ -7,7 +7,7 @@ were ready, and the devices that cost money (also while they warm up).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from federation.demo.physics import Physics, PoolNow
@@ -42,13 +42,19 @@ class WorstCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A day in five figures. Unserved requests are not within the objective."""
+    """A day in a few figures. Unserved requests are not within the objective.
+
+    `rtt_ms_mean` is the true round trip of served requests, `nearest_rtt_ms_mean` what it would be if each went to the
+    nearest cluster that has the accelerator and may serve it, full or not.
+    """
 
     within_objective_share: float
     usd_per_hour: float
     unserved_share: float
     moves: int
     worst_cell: WorstCell
+    rtt_ms_mean: float
+    nearest_rtt_ms_mean: float
 
 
 class Score:
@@ -59,6 +65,9 @@ class Score:
         self._requests: dict[str, float] = defaultdict(float)
         self._within: dict[str, float] = defaultdict(float)
         self._unserved = 0.0
+        self._served = 0.0
+        self._waited_ms = 0.0
+        self._nearest_ms = 0.0
         self._usd = 0.0
         self._hours = 0.0
         self._moves = 0
@@ -73,6 +82,7 @@ class Score:
         pools = physics.world_pools(day_fraction)
         capacity_rps = _capacity_rps(physics, pools, observed.ready)
         demand = physics.demand(day_fraction)
+        fitting = {(model, cluster) for model, cluster, key in physics.shapes if (cluster, key) in pools}
         offered_rps: dict[tuple[str, str], float] = defaultdict(float)
         for (model, cell), shares in sorted(observed.shares.items()):
             for cluster, share in sorted(shares.items()):
@@ -86,6 +96,9 @@ class Score:
                 here_rps = rps * share * min(1.0, capacity_rps.get((model, cluster), 0.0) / offered)
                 served_rps += here_rps
                 within_rps += here_rps if physics.is_within_objective(model, cell, cluster) else 0.0
+                self._waited_ms += here_rps * hours * physics.user_rtt_ms(cell, cluster)
+            self._served += served_rps * hours
+            self._nearest_ms += served_rps * hours * _nearest_ms(physics, fitting, model, cell)
             self._requests[cell] += rps * hours * 3600.0
             self._within[cell] += within_rps * hours * 3600.0
             self._unserved += max(0.0, rps - served_rps) * hours * 3600.0
@@ -109,7 +122,15 @@ class Score:
             unserved_share=round(self._unserved / requests, 9),
             moves=self._moves,
             worst_cell=WorstCell(name=worst, within_objective_share=shares[worst]),
+            rtt_ms_mean=self._waited_ms / self._served if self._served else 0.0,
+            nearest_rtt_ms_mean=self._nearest_ms / self._served if self._served else 0.0,
         )
+
+
+def _nearest_ms(physics: Physics, fitting: Collection[tuple[str, str]], model: str, cell: str) -> float:
+    able = (name for name in physics.nearest[cell] if (model, name) in fitting and physics.may_serve(model, cell, name))
+    nearest = next(able, None)
+    return physics.user_rtt_ms(cell, nearest) if nearest is not None else 0.0
 
 
 def usd_per_hour(physics: Physics, pools: Pools, held: Mapping[ReplicaKey, int]) -> float:

@@ -37,6 +37,13 @@ def test_a_day_by_hand() -> None:
     assert summary.usd_per_hour == pytest.approx((6 + 4) / 2)
     assert summary.moves == 2
     assert summary.worst_cell == WorstCell(name="Berlin", within_objective_share=0.5)
+    home, away = (score._physics.user_rtt_ms("Berlin", name) for name in ("berlin", "tokyo"))
+    tokyo = score._physics.user_rtt_ms("Tokyo", "tokyo")
+    at_home, far, there = 100.0, 100 * 5 / 7, 25 + 40 * 5 / 7
+    assert summary.rtt_ms_mean == pytest.approx((at_home * home + far * away + there * tokyo) / (at_home + far + there))
+    assert summary.nearest_rtt_ms_mean == pytest.approx(
+        ((at_home + far) * home + there * tokyo) / (at_home + far + there)
+    )
 
 
 def test_what_is_sent_nowhere_is_unserved() -> None:
