@@ -45,20 +45,21 @@ def yields_to(
     epoch: int,
     uptime_s: float,
     now_s: float,
-    asks_agents: bool = False,
+    higher_leads: bool = True,
+    elder_leads: bool = True,
 ) -> str:
     """Why this controller must be quiet beside another that is alive, or nothing. Of two the same one is quiet to both.
 
     The higher epoch leads, as agents will have it; of one epoch (two databases) the one that was there first.
 
-    Args: asks_agents: a higher epoch is no reason by itself, as whom agents obey says more than a heartbeat does.
+    Args: higher_leads, elder_leads: whether a heartbeat is enough to say so, see `Hub.rivalled`.
     """
     for rival in sorted(rivals, key=lambda one: one.controller):
         if now_s - rival.heard_s > SILENT_S or rival.epoch > messages.MOST_EPOCH:
             continue
         older_s = rival.uptime_s + (now_s - rival.heard_s) - uptime_s
         elder = rival.controller < controller if abs(older_s) < TOGETHER_S else older_s > 0
-        if (rival.epoch > epoch and not asks_agents) or (rival.epoch == epoch and elder):
+        if (rival.epoch > epoch and higher_leads) or (rival.epoch == epoch and elder and elder_leads):
             return (
                 f"nothing is decided: controller {rival.controller} leads with epoch {rival.epoch}, this one "
                 f"({controller}) has {epoch}; stop one of them. To lead with this one, start it with --take-over"
@@ -116,6 +117,12 @@ def most_obey_beyond(world: World, epoch: int) -> bool:
     """Whether more than half of the clusters that ever reported obeyed a higher epoch then, silent now or not."""
     known = [state.report.epoch for state in world.clusters.values() if state.report is not None]
     return 2 * sum(epoch < theirs <= messages.MOST_EPOCH for theirs in known) > len(known)
+
+
+def most_obey(world: World, epoch: int, generation: int) -> bool:
+    """Whether more than half of them obeyed an order of this epoch, up to this one."""
+    known = [one.report for one in world.clusters.values() if one.report is not None]
+    return 2 * sum(one.epoch == epoch and 0 < one.generation <= generation for one in known) > len(known)
 
 
 def is_beyond_memory(report: messages.Report, epoch: int, generation: int) -> bool:

@@ -121,8 +121,8 @@ class Hub:
         self.controller = controller or secrets.token_hex(8)
         """What this process calls itself to other controllers."""
         self.rivals: dict[str, leadership.Rival] = {}
-        self._passed_s: float | None = None
-        """Since when, without a break, others say that they have a higher epoch."""
+        self._yields_since_s: float | None = None
+        """Since when, without a break, others say that they lead."""
         self.doubts_rivals = False
         """Whether they are not believed until agents obey them: an operator ordered this controller to lead."""
         self._is_doubt_told = False
@@ -277,23 +277,34 @@ class Hub:
             self.plan, self.adopts = self.plan.without_orders(), True
 
     def rivalled(self) -> str:
-        """Why this controller must be quiet beside another that it hears, or nothing."""
+        """Why this controller must be quiet beside another that it hears, or nothing.
+
+        A heartbeat is believed for a while, or not at all where an operator ordered this controller to lead. Then whom
+        agents obey says more: it may be forged, or be of one that gives no orders.
+        """
         now_s = self._machine_s()
-        uptime_s = now_s - self._started_s
+        if not self._asks_agents(now_s):
+            return self._yields(now_s)
+        return self._yields(
+            now_s,
+            higher_leads=leadership.most_obey_beyond(self.world, self.epoch),
+            elder_leads=not leadership.most_obey(self.world, self.epoch, self.plan.generation),
+        )
+
+    def _asks_agents(self, now_s: float) -> bool:
+        has_had_time = self._yields_since_s is not None and now_s - self._yields_since_s >= leadership.PROVEN_S
+        return self.doubts_rivals or has_had_time
+
+    def _yields(self, now_s: float, *, higher_leads: bool = True, elder_leads: bool = True) -> str:
         return leadership.yields_to(
             self.rivals.values(),
             controller=self.controller,
             epoch=self.epoch,
-            uptime_s=uptime_s,
+            uptime_s=now_s - self._started_s,
             now_s=now_s,
-            asks_agents=self._asks_agents(now_s),
+            higher_leads=higher_leads,
+            elder_leads=elder_leads,
         )
-
-    def _asks_agents(self, now_s: float) -> bool:
-        """Whether who says that it leads has had its time, and agents do not obey it: its heartbeat is forged, or it
-        gives no orders."""
-        has_had_time = self._passed_s is not None and now_s - self._passed_s >= leadership.PROVEN_S
-        return (self.doubts_rivals or has_had_time) and not leadership.most_obey_beyond(self.world, self.epoch)
 
     def heartbeat(self) -> messages.Heartbeat:
         """What to say to other controllers."""
@@ -314,22 +325,25 @@ class Hub:
         """Another controller is on this broker. Whether it is new, and so has not heard of us."""
         now_s = self._machine_s()
         is_new = said.controller not in self.rivals
-        alive = [one for one in self.rivals.values() if now_s - one.heard_s <= leadership.SILENT_S]
-        if not any(one.epoch > self.epoch for one in alive):
-            self._passed_s, self._is_doubt_told = now_s if said.epoch > self.epoch else None, False
+        if not self._yields(now_s):
+            self._yields_since_s, self._is_doubt_told = None, False
         self.rivals = {name: one for name, one in self.rivals.items() if now_s - one.heard_s <= leadership.SILENT_S} | {
             said.controller: leadership.Rival(
                 controller=said.controller, epoch=said.epoch, uptime_s=said.uptime_s, heard_s=now_s
             )
         }
+        by_heartbeat = self._yields(now_s)
+        if by_heartbeat and self._yields_since_s is None:
+            self._yields_since_s = now_s
+        why = self.rivalled()
         if is_new:
-            why = self.rivalled() or f"controller {said.controller} is on this broker too, with epoch {said.epoch}"
-            self.tell(Note(type="Warning", reason="OtherController", object="controller", message=why))
-        if said.epoch > self.epoch and not self._is_doubt_told and self._asks_agents(now_s):
+            text = why or f"controller {said.controller} is on this broker too, with epoch {said.epoch}"
+            self.tell(Note(type="Warning", reason="OtherController", object="controller", message=text))
+        if by_heartbeat and not why and not self._is_doubt_told:
             self._is_doubt_told = True
             text = (
-                f"controller {said.controller} says that it has epoch {said.epoch}, and most agents obey none beyond "
-                f"{self.epoch}: this controller leads. Such heartbeats are forged, or that one gives no orders: stop it"
+                f"controller {said.controller} says that it leads with epoch {said.epoch}, and agents do not obey it: "
+                "this controller leads. Such heartbeats are forged, or of one that gives no orders: stop it"
             )
             self.tell(Note(type="Warning", reason="OtherControllerDoubted", object="controller", message=text))
         return is_new

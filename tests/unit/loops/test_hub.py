@@ -43,19 +43,22 @@ def test_why_a_cluster_is_not_heard_is_told_once() -> None:
 
 
 @pytest.mark.parametrize("is_ordered", [False, True])
-def test_a_heartbeat_alone_does_not_silence_the_controller_that_agents_obey(is_ordered: bool) -> None:
+@pytest.mark.parametrize(("epoch", "uptime_s"), [(2**51, 1.0), (3, 1e9)], ids=["a higher epoch", "ours, and elder"])
+def test_a_heartbeat_alone_does_not_silence_the_controller_that_agents_obey(
+    epoch: int, uptime_s: float, is_ordered: bool
+) -> None:
     """A few bytes every ten seconds would keep users on clusters that died, and no `--take-over` would help."""
-    clock = SimClock()
-    world = heard(a_world("fra", "iad", "nrt"), *(a_report(name, epoch=3) for name in ("fra", "iad", "nrt")))
-    hub = Hub(world=world, plan=Plan(), routes=Routes(), epoch=3, clock=clock, metrics=Metrics())
+    clock, names = SimClock(), ("fra", "iad", "nrt")
+    world = heard(a_world(*names), *(a_report(name, epoch=3, generation=9) for name in names))
+    hub = Hub(world=world, plan=Plan(generation=10), routes=Routes(), epoch=3, clock=clock, metrics=Metrics())
     hub.doubts_rivals = is_ordered
 
-    def quiet_from(start_s: float, epoch: int = 2**51) -> list[float]:
+    def quiet_from(start_s: float) -> list[float]:
         """The seconds at which it is quiet beside one that goes by another name each time."""
         found: list[float] = []
         for second in range(0, 90, 10):
             clock.time.now_s = start_s + second
-            hub.hear_rival(messages.Heartbeat(controller=f"forged-{second}", epoch=epoch, uptime_s=1.0))
+            hub.hear_rival(messages.Heartbeat(controller=f"forged-{second}", epoch=epoch, uptime_s=uptime_s))
             found += [second] if hub.rivalled() else []
         return found
 
@@ -63,8 +66,9 @@ def test_a_heartbeat_alone_does_not_silence_the_controller_that_agents_obey(is_o
     assert quiet_from(0.0) == believed
     assert [one.reason for one in hub.events].count("OtherControllerDoubted") == 1
     assert quiet_from(500.0) == believed, "after a break another may lead"
-    hub.world = heard(world, *(a_report(name, seq=2, epoch=4) for name in ("fra", "iad")))
-    assert quiet_from(1000.0, epoch=4) == [*range(0, 90, 10)], "one that agents obey leads"
+    other = (epoch, 1) if epoch > 3 else (3, 11)
+    hub.world = heard(world, *(a_report(name, seq=2, epoch=other[0], generation=other[1]) for name in ("fra", "iad")))
+    assert quiet_from(1000.0) == [*range(0, 90, 10)], "one that agents obey leads"
 
 
 def test_what_front_doors_are_known_to_count_outlives_the_process() -> None:
