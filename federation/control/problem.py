@@ -95,6 +95,21 @@ class Formulation:
         return _with_setbacks(newest[1], world, now_s)
 
 
+class _Same:
+    """A map that may have hundreds of thousands of rows: the same as itself alone, as to compare them would take long,
+    and nobody else could run meanwhile."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: object) -> None:
+        self._rows = rows
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._rows is other._rows
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 def _basis(
     world: World,
     target: Mapping[PlacementKey, int],
@@ -121,8 +136,8 @@ def _basis(
     backoffs = tuple((key, one, now_s < one.until_s) for key, one in sorted(world.setbacks.backoffs.items()))
     return (
         world.documents,
-        world.demand,
-        world.cells,
+        _Same(world.demand),
+        _Same(world.cells),
         world.continents,
         dict(world.cordons),
         bool(world.braked),
