@@ -37,12 +37,18 @@ class DemandFile:
         self._path = path
         self._last: tuple[messages.DemandSample, ...] = ()
         self._complaint = ""
+        self._version: object = None
 
     def read(self) -> tuple[messages.DemandSample, ...]:
         """The rows; a missing or broken file keeps the last good ones, and is said once."""
         if self._path is None:
             return ()
         try:
+            known = self._path.stat()
+            version = (known.st_mtime_ns, known.st_size, known.st_ino)
+            if version == self._version:
+                return self._last  # ten thousand rows take longer to parse than reports are apart
+            self._version = version
             with self._path.open("rb") as file:
                 raw: Any = yaml.load(file.read(MAX_BYTES), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             rows = msgspec.convert(raw, tuple[_Row, ...])
