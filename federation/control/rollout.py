@@ -45,7 +45,8 @@ class Situation:
         by no older plan. problem: models, pools and clusters; a model it does not know is withdrawn. most: where
         replicas did not become ready before, how many may be told. kept: what agents kept beyond what they were told,
         as it was given up as not ready and is ready: counts that are there to be lowered. stuck: where a new version
-        waits for a device that replicas of the one before hold.
+        waits for a device that replicas of the one before hold. ordered: how low a person's order lets counts go now,
+        whatever requests are there; floors hold.
     """
 
     problem: engine.Problem
@@ -60,6 +61,7 @@ class Situation:
     most: Mapping[PlacementKey, int] = field(default_factory=dict)
     kept: Mapping[PlacementKey, int] = field(default_factory=dict)
     stuck: frozenset[PlacementKey] = frozenset()
+    ordered: Mapping[PlacementKey, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,9 +287,11 @@ class _Walk:
             return True  # withdrawn: nobody may be served by it any more
         if self.desired[key] > self.s.ready.get(key, 0):
             return self._floor_of_desired(model, key)  # one that never became ready serves nobody
+        left = self._surely_ready(key)
+        if self.desired[key] > self.s.ordered.get(key, self.desired[key]):
+            return self._floors_hold(model, left)
         if spare and self._is_left(model, key[1]):
             return False
-        left = self._surely_ready(key)
         if not self._floors_hold(model, left):
             return False
         left_rps = sum(self._rps(k, n) for k, n in left.items())

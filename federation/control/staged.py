@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -116,6 +116,27 @@ def step(pace: Pace, situation: Situation) -> Step:
     )
 
 
+def next_counts(
+    pace: Pace,
+    plan: Plan,
+    target: Mapping[PlacementKey, int],
+    ready: Mapping[PlacementKey, int],
+    placed: Collection[str],
+) -> dict[PlacementKey, int]:
+    """Of models that a person's order takes replicas from, what is left after the next step, once all that the target
+    wants of them is ready: users leave a replica one step before it is stopped, and not all of them at once."""
+    short = {key[0] for key, count in target.items() if ready.get(key, 0) < count}
+    halted = {model: bool(one.halted) for one in plan.forced for model in one.models if model in placed}
+    desired = {key: n for key, n in plan.desired_by_key().items() if key[0] in halted and key[0] not in short}
+    left = max(1, math.ceil(pace.stops_fraction * sum(desired.values())))
+    counts = {}
+    for key, count in sorted(desired.items(), key=lambda item: item[0]):
+        less = 0 if halted[key[0]] else min(left, max(0, count - target.get(key, 0)))
+        left -= less
+        counts[key] = count - less
+    return counts
+
+
 def in_force(documents: Documents, forced: tuple[Forced, ...]) -> Documents:
     """With the last documents of models that are being withdrawn: agents and users are told of those until they are
     gone."""
@@ -205,5 +226,7 @@ def _is_done(s: Situation, one: Forced, desired: Mapping[PlacementKey, int]) -> 
     dwell_s = max((policy.spec.disruption.dwell_seconds for policy in policies), default=0.0)
     if s.thought_s <= one.at_s + dwell_s:
         return False
-    mine = _models(one)
-    return not any(count > s.target.get(key, 0) for key, count in desired.items() if key[0] in mine)
+    mine, placed = _models(one), s.placed
+    return not any(
+        count > (s.target.get(key, 0) if key[0] in placed else 0) for key, count in desired.items() if key[0] in mine
+    )

@@ -134,6 +134,8 @@ class Hub:
         self.thought: Thought | None = None
         self.planned_s = float("-inf")
         """The instant (monotonic) that the newest plan was made of."""
+        self.carried_s = float("-inf")
+        """The same of the plan whose target is in force."""
         self.postponed: frozenset[PlacementKey] = frozenset()
         """Where a change that the newest plan has to wait with would have more replicas."""
         self.aside: Mapping[str, str] = {}

@@ -88,11 +88,13 @@ class Planner:
         hub.thought = Thought(formulated=formulated, answer=answer, at_s=hub.clock.wall_s())
         hub.metrics.plan_duration_seconds.labels(loop="plan").observe(time.perf_counter() - started_s)
         if outcome.new is None:
+            hub.carried_s = now_s
             return outcome.sentence
         for verdict in outcome.verdicts:
             if verdict.accepted:
                 hub.metrics.moves_total.labels(reason=verdict.code).inc(verdict.moves)
         await self._steer.once(why, replace(outcome.new, trigger=why))
+        hub.carried_s = now_s
         return outcome.sentence
 
     async def _ask(self, world: World, now_s: float, aside: Mapping[str, str]) -> tuple[Formulated, Answer, Outcome]:

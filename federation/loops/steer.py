@@ -137,7 +137,10 @@ class Steer:
         for note in outlook.notes:
             hub.tell(note)
         trusted = trustworthy(world.ready_replicas(), outlook, formulated, demand_rps)
-        routed = await self._route(formulated, target, ready, trusted)
+        placed = frozenset(model.name for model in formulated.problem.models)
+        ordered = staged.next_counts(self._pace, plan, target, world.ready_replicas(), placed)
+        unordered = {key: count for key, count in target.items() if key[0] not in {one[0] for one in ordered}}
+        routed = await self._route(formulated, {**unordered, **ordered}, ready, trusted)
         if self._shares is None or self._shares[0] is not routed:
             self._shares = routed, routing.target_shares(formulated.problem, routed)
         shares = self._shares[1]
@@ -159,6 +162,7 @@ class Steer:
                 most=setbacks.limits(world.setbacks, now_s),
                 kept=kept_by_agents(world, plan, hub.epoch),
                 stuck=versions.stuck(world),
+                ordered=ordered,
             )
         )
         self._waiting = step.waiting
@@ -175,7 +179,7 @@ class Steer:
             staged.Situation(
                 world=world,
                 plan=plan,
-                placed=frozenset(model.name for model in formulated.problem.models),
+                placed=placed,
                 after=after,
                 stops=step.stops,
                 target=target,
@@ -183,7 +187,7 @@ class Steer:
                 unserved_rps=blast.unserved_rps(routes, demand_rps) if plan.forced else {},
                 last_step_s=self._staged_s,
                 now_s=now_s,
-                thought_s=hub.clock.wall_s() - (now_s - hub.planned_s),
+                thought_s=hub.clock.wall_s() - (now_s - hub.carried_s),
             ),
         )
         desired = forget_gone(careful.desired, world, plan, target)

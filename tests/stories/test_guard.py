@@ -236,6 +236,25 @@ def test_a_forced_deletion_goes_in_steps_and_can_be_undone(serving: Fleet) -> No
 
 
 @pytest.mark.slow
+def test_a_forced_budget_takes_users_off_as_slowly_as_replicas(serving: Fleet) -> None:
+    """Most users would be turned away at once, beside replicas that are ready for them, with no time to undo it."""
+    tight = with_(policy("spec.budget", {"maxUsdPerHour": 1.2})[2][1], "spec.availability", {})
+    assert hand_in(serving, ("POST", "chat.yaml", [MODEL, tight]), "no money")[0] == 200
+    worst: list[tuple[int, float]] = []
+
+    def fell() -> bool:
+        shares = serving.do(lambda: [sum(one.share for one in row.now) for row in serving.controller.hub.routes.routes])
+        worst.append((desired(serving), min(shares)))
+        return worst[-1][0] <= 6
+
+    serving.until(fell, "two steps")
+    assert min(share for _, share in worst) >= 0.75, worst
+    assert serving.apply("chat.yaml", MODEL, POLICY)[0] == 200
+    settle(serving)
+    serving.until(lambda: not carrying_out(serving) and desired(serving) == 8, "the fleet as it was")
+
+
+@pytest.mark.slow
 def test_a_forced_change_halts_when_users_suffer(serving: Fleet) -> None:
     """Who forces a change believes something; when it is not so, the rest of the fleet must not follow."""
     wrong = model("spec.accelerators.0.requestsPerSecond", 10_000)

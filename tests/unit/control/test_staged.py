@@ -117,3 +117,25 @@ def test_an_order_is_not_done_by_a_plan_that_hysteresis_held_back() -> None:
     assert going.forced == (order,), "that plan was made of what was known 50 s after the order"
     done = a_situation(world, order, after=8, target={KEY: 8}, placed=frozenset({"chat"}), thought_s=61.0)
     assert staged.step(PACE, done).forced == ()
+
+
+def test_users_leave_by_steps_what_a_person_ordered_away() -> None:
+    """A forced budget would send everybody away at once, while replicas that could serve them stop one by one."""
+    plan = Plan(
+        desired=(Replicas(model="chat", cluster="fra", pool=L4, replicas=8),), forced=(an_order(models=("chat",)),)
+    )
+    left = staged.next_counts(PACE, plan, {KEY: 3}, {KEY: 8}, {"chat"})
+    assert left == {KEY: 6}, "a quarter a step"
+    assert staged.next_counts(PACE, plan, {KEY: 7}, {KEY: 8}, {"chat"}) == {KEY: 7}
+    halted = replace(plan, forced=(an_order(models=("chat",), halted="errors"),))
+    assert staged.next_counts(PACE, halted, {KEY: 3}, {KEY: 8}, {"chat"}) == {KEY: 8}
+    moves = {KEY: 0, ("chat", "iad", L4): 8}
+    assert staged.next_counts(PACE, plan, moves, {KEY: 8}, {"chat"}) == {}, "what replaces it is not ready yet"
+    assert staged.next_counts(PACE, replace(plan, forced=()), {KEY: 3}, {KEY: 8}, {"chat"}) == {}
+
+
+def test_a_withdrawal_is_not_done_while_something_of_it_runs() -> None:
+    """Its users would be sent away at once by whichever plan is older than the order."""
+    order = an_order(models=("chat",), withdrawn=(a_model("chat"),))
+    step = staged.step(PACE, a_situation(a_world("fra"), order, target={KEY: 8}))
+    assert step.desired == {KEY: 6} and step.forced
