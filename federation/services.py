@@ -14,13 +14,14 @@ from federation.adapters.store import Store, StoreError, StoreFull, Superseded
 from federation.api import render, views
 from federation.api.server import Refused, not_found
 from federation.control import setbacks
+from federation.control.desired import version
 from federation.control.plan import Change
 from federation.loops.hub import Hub, Thought
 from federation.loops.policies import Desk, Kept, NeedsForce, Rejected
 from federation.loops.steer import changes_between
 from federation.state.demand import unconfirmed
 from federation.state.reduce import Confirmed, CordonsSet, Note, waits
-from federation.state.world import Cordon
+from federation.state.world import Cordon, World
 from federation.traffic.snapshot import Index
 from placement import explain as reasons
 from placement import model as words
@@ -290,9 +291,13 @@ class ControllerServices:
         refused = await self.desk.refusals(world.documents, formulated, answer)
         new_ms = _mean_latency(answer.solution.flows)
         old_ms = _mean_latency_now(scene)
+        restarts = _restarts(hub, world)
+        gone = {key[0] for key, count in before.items() if count} - {one.name for one in formulated.problem.models}
+        lost_rps = sum(rps for (model, _), rps in hub.demand_rps().items() if model in gone)
         return views.DiffView(
-            changed=bool(changes),
+            changed=bool(changes or restarts),
             refused=refused,
+            restarts=restarts,
             usd_per_hour_before=scene.usd_per_hour,
             usd_per_hour_after=answer.solution.cost.accelerators,
             changes=tuple(_move_view(change) for change in changes),
@@ -302,8 +307,21 @@ class ControllerServices:
                 if _differs(old_ms.get((m, c)), new_ms.get((m, c)))
             ),
             unserved_rps_before=scene.unserved_rps,
-            unserved_rps_after=sum(one.requests_per_second for one in answer.solution.unserved),
+            unserved_rps_after=lost_rps + sum(one.requests_per_second for one in answer.solution.unserved),
         )
+
+
+def _restarts(hub: Hub, after: World) -> tuple[views.RestartView, ...]:
+    """Replicas whose image, arguments or resources would be others."""
+    was = {one.metadata.name: version(one) for one in hub.world.documents.models}
+    running: dict[str, int] = {}
+    for key, count in hub.plan.desired_by_key().items():
+        running[key[0]] = running.get(key[0], 0) + count
+    return tuple(
+        views.RestartView(model=name, replicas=running[name])
+        for one in after.documents.models
+        if running.get(name := one.metadata.name) and was.get(name, version(one)) != version(one)
+    )
 
 
 def _no_difference(scene: views.OverviewView) -> views.DiffView:

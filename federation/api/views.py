@@ -368,10 +368,18 @@ class LatencyChangeView(View, frozen=True, kw_only=True):
     after_ms: float | None
 
 
+class RestartView(View, frozen=True, kw_only=True):
+    """Replicas of a model that start anew, one cluster first and all once one is ready there."""
+
+    model: str
+    replicas: int
+
+
 class DiffView(View, frozen=True, kw_only=True):
     """`POST /v1/diff`: what would move, for what money, and whose latency changes.
 
-    `refused` says why `apply` would ask for --force and a reason; empty where it would not.
+    `restarts` are replicas that start anew where they are: another image, arguments or resources. `refused` says why
+    `apply` would ask for --force and a reason; empty where it would not.
     """
 
     changed: bool
@@ -382,6 +390,7 @@ class DiffView(View, frozen=True, kw_only=True):
     unserved_rps_before: float
     unserved_rps_after: float
     refused: tuple[str, ...] = ()
+    restarts: tuple[RestartView, ...] = ()
 
 
 class ProblemView(View, frozen=True, kw_only=True):

@@ -88,6 +88,8 @@ def _diff_text(view: views.DiffView) -> str:
         lines.append(f"  {change.model:<18} {change.cell:<20} {before} -> {after} ms")
     if len(view.latency) > 40:
         lines.append(f"  … and {len(view.latency) - 40} cells more (-o json has all)")
+    for start in view.restarts:
+        lines.append(f"{start.model}: {start.replicas} replicas start anew, one at first and all once it is ready")
     for why in view.refused:
         lines.append(f"apply would refuse it: {why}")
     if view.refused:

@@ -287,7 +287,8 @@ class Desk:
             refusals = effect.refusals(self._guard.limits)
             if refusals and not force:
                 hint = guard.how_to_force(file)
-                problems = tuple(Problem(file=name, line=1, column=1, message=one, hint=hint) for one in refusals)
+                harm = (Problem(file=name, line=1, column=1, message=one, hint=hint) for one in refusals)
+                problems = (*harm, *self._doubts(name, following))  # often they are why
                 self._problems[name] = problems
                 raise NeedsForce(name, problems)
             self._tell_unforeseen(name, effect)
@@ -379,7 +380,7 @@ class Desk:
         for name in payloads:
             names = _names(following, name)
             revision = self._revisions[name].revision
-            doubts = self._warnings[name] = self._doubts(name)
+            doubts = self._warnings[name] = self._doubts(name, following)
             accepted[name] = Accepted(revision=revision, documents=names, changed=name in changed, warnings=doubts)
             if name in changed:
                 listed = f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
@@ -391,7 +392,7 @@ class Desk:
                     )
         return accepted
 
-    def _doubts(self, name: str) -> tuple[Problem, ...]:
+    def _doubts(self, name: str, files: PolicySet) -> tuple[Problem, ...]:
         """What of a file in force does less than it says, by what agents report."""
         reported = {
             cluster: tuple(
@@ -407,7 +408,7 @@ class Desk:
             for cluster, one in self._hub.world.clusters.items()
             if one.report is not None
         }
-        return catalogue.warnings(self._set, name, reported)
+        return catalogue.warnings(files, name, reported)
 
     async def roll_back(self, name: str, revision: int | None, *, actor: str, force: str = "") -> Accepted:
         """Put what a file was before in force again: `revision`, or the newest that differs. Args: force: as `accept`.

@@ -56,6 +56,11 @@ HARMFUL = [
         "chat-8b would go to nothing",
         id="deselected-model",
     ),
+    pytest.param(
+        ("POST", "chat.yaml", [MODEL, with_(POLICY, "spec.models.matchNames", ["chat-8"])]),
+        "no Model document names chat-8",
+        id="typo-in-a-selector-tells-its-cause",
+    ),
     pytest.param(policy("spec.models.matchNames", ["chat-8bb"]), "chat-8b would go to nothing", id="typo-in-a-name"),
     pytest.param(model("spec.accelerators.0.minVramGiB", 900), "chat-8b would go to nothing", id="vram-beyond-all"),
     pytest.param(model("spec.accelerators.0.product", "NVIDIA-L40S"), "chat-8b would go to nothing", id="product-typo"),
