@@ -160,6 +160,16 @@ def good(table: Table, found: Row) -> Row | None:
     return tuple(_text(value) if kind is str else value for kind, value in zip(kinds, values, strict=True))
 
 
+def has_all(contents: Contents, table: Table) -> bool:
+    """Whether the rows of a table, of which all are kept, are all that were written."""
+    if contents.state is None:
+        return False
+    tally = bytes(CHECKSUM_BYTES)
+    for row in contents.rows[table.name]:
+        tally = _added(tally, digest(table, row))
+    return contents.state.tallies.get(table.name, bytes(CHECKSUM_BYTES)) == tally
+
+
 def digest(table: Table, values: Iterable[object]) -> bytes:
     """The checksum of a row: of its table, its key and all its values."""
     plain = tuple(value.encode() if isinstance(value, str) else value for value in values)

@@ -33,6 +33,7 @@ import msgspec
 import structlog
 
 from federation.adapters import records
+from federation.adapters.copies import Copies
 from federation.adapters.manifest import FORMAT, Manifest, ManifestDamaged, ManifestFile, sync_directory
 from federation.adapters.records import AUDIT, CORDONS, PLANS, POLICIES, ROUTES, ROUTES_KEPT, Book, Contents, State
 from federation.adapters.salvage import (
@@ -144,6 +145,7 @@ class Store:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._connection: sqlite3.Connection | None = None
         self._manifest = ManifestFile(path.with_suffix(".manifest.json")) if path is not None else None
+        self._copies = Copies(path.with_suffix(".policies")) if path is not None else None
         self._epoch = 0
         self._generation = 0
         self._identity: tuple[int, int] | None = None
@@ -268,7 +270,11 @@ class Store:
                 revision += 1
             return {"revision": revision - 1}
 
-        await self._run(lambda: self._transact(write))
+        def work() -> None:
+            self._transact(write)
+            self._copy([*files, *replaced])
+
+        await self._run(work)
         return given
 
     async def withdraw_policy(self, name: str, *, at_s: float, actor: str, reason: str = "") -> None:
@@ -280,7 +286,20 @@ class Store:
             self._audit(book, at_s, actor, "delete", f"policy/{name}", reason)
             return {"revision": revision}
 
-        await self._run(lambda: self._transact(write))
+        def work() -> None:
+            self._transact(write)
+            self._copy([name])
+
+        await self._run(work)
+
+    def _copy(self, names: Collection[str]) -> None:
+        """Have copies of the newest revisions of these files."""
+        if self._copies is None:
+            return
+        columns = ", ".join(POLICIES.columns)
+        query = f"SELECT {columns}, checksum FROM policies WHERE name = ? ORDER BY revision DESC LIMIT 1"
+        found = (self._db.execute(query, (name,)).fetchone() for name in names)
+        self._copies.keep(row for one in found if one is not None and (row := records.good(POLICIES, one)) is not None)
 
     async def set_cordon(self, cluster: str, cordon: Cordon | None, *, at_s: float, actor: str) -> None:
         """Keep an operator's word on a cluster, or take it back with None. Raises: StoreError."""
@@ -567,6 +586,8 @@ class Store:
                 self._epoch = least
                 found.is_epoch_known = False
         self._said.update(found.losses)
+        if self._copies is not None:
+            self._copies.keep(contents.rows.get(POLICIES.name, ()))
         return Remembered(
             epoch=self._epoch,
             plan=plan,
@@ -693,14 +714,18 @@ class Store:
         with self._db as db:
             db.execute("BEGIN IMMEDIATE")
             records.create(db)
-            state = records.fill(db, nothing(), as_state(manifest))
-        found = Found(contents=nothing(state))
+            contents = nothing()
+            restored = self._copies.restore(contents) if manifest.change and self._copies is not None else []
+            contents.state = records.fill(db, contents, as_state(manifest))
+        found = Found(contents=contents)
         if manifest.change:
             what = "is gone" if is_missing else "was emptied"
             found.is_incomplete = True
+            back = f"{len(restored)} policy files come back from their copies" if restored else "policies of the "
+            back += "" if restored else "directory come back, hand in the others again"
             found.losses.append(
                 f"{self._path} {what}: {extent(manifest)} are lost. What the agents run is taken over and nothing is "
-                "stopped; policies of the directory come back, hand in the others again, and cordon again"
+                f"stopped; {back}, and cordon again"
             )
         return found
 
@@ -725,7 +750,10 @@ class Store:
         self._close()
         aside = set_aside(self._path, keep=True)
         contents = rescue(aside)
+        restored = self._copies.restore(contents) if self._copies is not None else []
         found = judge(contents, manifest, self._path)
+        for row in restored:
+            found.losses.append(f"{self._path}: policy {row[1]!r} revision {row[0]} is damaged; its copy is used")
         found.losses.append(f"the damaged file is kept as {aside.name}")
         state = contents.state or State()
         plans = contents.rows[PLANS.name]

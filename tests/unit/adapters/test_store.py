@@ -159,11 +159,11 @@ async def test_nobody_else_reads_what_is_stored(tmp_path: Path, is_old: bool) ->
         store = Store(path)
         await store.open()
         await store.add_policy("a.yaml", b"one", at_s=1.0, actor="test")
-        modes = {file.name: file.stat().st_mode & 0o777 for file in directory.iterdir()}
-        assert {"isochrone.sqlite", "isochrone.sqlite-wal", "isochrone.sqlite-shm", "isochrone.manifest.json"} == {
-            *modes
-        }
+        modes = {file.name: file.stat().st_mode & 0o777 for file in directory.rglob("*") if file.is_file()}
+        ours = ("isochrone.sqlite", "isochrone.sqlite-wal", "isochrone.sqlite-shm", "isochrone.manifest.json")
+        assert {*ours, f"{1:016d}.json"} == {*modes}
         assert set(modes.values()) == {0o600}
+        assert (directory / "isochrone.policies").stat().st_mode & 0o777 == 0o700
         assert directory.stat().st_mode & 0o777 == (0o755 if is_old else 0o700)
         await store.close()
     finally:

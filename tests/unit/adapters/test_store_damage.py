@@ -42,10 +42,14 @@ class Written:
     plans: list[Plan]
     newest: Remembered
 
-    def copy(self, to: Path) -> Path:
+    def copy(self, to: Path, *, copies: bool = False) -> Path:
+        """The database as it was written; with `copies` also those of policies that lie beside it."""
         to.mkdir()
         for file in self.directory.iterdir():
-            shutil.copyfile(file, to / file.name)
+            if file.is_file():
+                shutil.copyfile(file, to / file.name)
+            elif copies:
+                shutil.copytree(file, to / file.name)
         return to / "isochrone.sqlite"
 
 
@@ -122,7 +126,7 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> Written:
 
 def damages(world: Written, rng: random.Random, count: int, tmp_path: Path) -> Iterator[Path]:
     """Copies with one flipped bit, or cut off somewhere, in one of the files."""
-    names = sorted(file.name for file in world.directory.iterdir() if not file.name.endswith("-shm"))
+    names = sorted(file.name for file in world.directory.iterdir() if file.is_file() and not file.name.endswith("-shm"))
     for number in range(count):
         path = world.copy(tmp_path / f"damaged-{number}")
         file = path.with_name(rng.choice([names[0], *names[1:]]) if rng.random() < 0.5 else "isochrone.sqlite")
@@ -192,6 +196,51 @@ async def test_the_last_good_revision_of_a_policy_is_used(tmp_path: Path) -> Non
     assert (await opened(path)).losses == (), "what was mended is whole"
 
 
+async def test_a_damaged_policy_is_taken_from_its_copy_and_nothing_is_forgotten(tmp_path: Path) -> None:
+    """One flipped bit would take a policy, and with it all users of its models, out of force."""
+    world = await written(tmp_path / "written", closed=True)
+    path = world.copy(tmp_path / "damaged", copies=True)
+    newest = world.policies["b.yaml"][-1]
+    path.write_bytes(path.read_bytes().replace(newest, newest[:-1] + b"X"))
+    found = await opened(path)
+    assert {one.name: one.payload for one in found.policies} == {n: all_[-1] for n, all_ in world.policies.items()}
+    assert found.plan == world.plans[-1] and not found.is_incomplete, "what agents were told is known"
+    assert any("'b.yaml' revision 11 is damaged; its copy is used" in loss for loss in found.losses)
+    assert (await opened(path)).losses == ()
+
+
+async def test_a_damaged_copy_is_not_used(tmp_path: Path) -> None:
+    """A policy that nobody wrote would be in force."""
+    world = await written(tmp_path / "written", closed=True)
+    path = world.copy(tmp_path / "damaged", copies=True)
+    newest = world.policies["b.yaml"][-1]
+    path.write_bytes(path.read_bytes().replace(newest, newest[:-1] + b"X"))
+    for copy in path.with_suffix(".policies").iterdir():
+        content = bytearray(copy.read_bytes())
+        content[len(content) // 2] ^= 1
+        copy.write_bytes(content)
+    found = await opened(path)
+    assert {one.name: one.payload for one in found.policies}["b.yaml"] == world.policies["b.yaml"][-2]
+    assert found.is_incomplete
+
+
+async def test_copies_are_of_what_is_in_force(tmp_path: Path) -> None:
+    """A policy that was withdrawn would come back, or the disk fill with old ones."""
+    path = tmp_path / "isochrone.sqlite"
+    store = Store(path)
+    await store.open()
+    for payload_ in (b"one", b"two"):
+        await store.add_policies({"a.yaml": payload_, "b.yaml": payload_}, at_s=1.0, actor="test")
+    await store.withdraw_policy("b.yaml", at_s=2.0, actor="test")
+    await store.close()
+    assert [file.name for file in sorted(path.with_suffix(".policies").iterdir())] == [
+        f"{number:016d}.json" for number in (3, 5)
+    ]
+    path.write_bytes(b"")
+    found = await opened(path)
+    assert [(one.name, one.payload) for one in found.policies] == [("a.yaml", b"two")]
+
+
 async def test_the_newest_good_plan_is_used_and_its_orders_are_not(tmp_path: Path) -> None:
     """The orders of an older plan would stop what a newer one has started."""
     world = await written(tmp_path / "written", closed=True)
@@ -202,6 +251,18 @@ async def test_the_newest_good_plan_is_used_and_its_orders_are_not(tmp_path: Pat
     assert found.is_incomplete
     assert (found.plan.generation, found.plan.desired, found.plan.digests) == (12, (), {})
     assert any("plan 12 is not in it, plan 11 is" in loss for loss in found.losses)
+
+
+@pytest.mark.parametrize("act", ["emptied", "removed"])
+async def test_policies_of_a_database_that_is_gone_come_back_from_their_copies(tmp_path: Path, act: str) -> None:
+    """All models would be without a policy until somebody hands all files in again."""
+    world = await written(tmp_path / "written", closed=True)
+    path = world.copy(tmp_path / "damaged", copies=True)
+    path.write_bytes(b"") if act == "emptied" else path.unlink()
+    found = await opened(path)
+    assert {one.name: one.payload for one in found.policies} == {n: all_[-1] for n, all_ in world.policies.items()}
+    assert found.is_incomplete
+    assert "3 policy files come back from their copies" in found.losses[0]
 
 
 @pytest.mark.parametrize("act", ["emptied", "removed"])
