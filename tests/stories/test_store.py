@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,3 +86,20 @@ def test_a_controller_whose_database_another_one_has_taken_says_so_and_is_quiet(
     events = [one["reason"] for one in served.get("/v1/events")["items"]]
     assert events.count("Superseded") == 1
     assert "another controller" in served.do(served.controller.hub.outvoted)
+
+
+def test_a_flipped_bit_takes_no_model_from_its_users(tmp_path: Path) -> None:
+    """A model whose policy is damaged would be without one after a restart, and its users get 404."""
+    with Fleet(tmp_path / "before") as fleet:
+        assert fleet.apply("chat.yaml", MODEL, POLICY)[0] == 200
+        fleet.until(fleet.is_settled, "placement")
+    fleet = Fleet(tmp_path / "after")
+    shutil.copytree(tmp_path / "before" / "data", tmp_path / "after" / "data")
+    (database,) = (tmp_path / "after" / "data").glob("*.sqlite")
+    content = database.read_bytes()
+    assert content.count(b"matchNames") >= 1
+    database.write_bytes(content.replace(b"matchNames", b"matchNamer"))
+    with fleet:
+        assert "StoreDamaged" in reasons(fleet)
+        fleet.until(fleet.is_settled, "placement")
+        assert ask(fleet, "GET", "/v1/route?model=chat-8b&cell=Berlin")[0] == 200
