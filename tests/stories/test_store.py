@@ -102,4 +102,4 @@ def test_a_flipped_bit_takes_no_model_from_its_users(tmp_path: Path) -> None:
     with fleet:
         assert "StoreDamaged" in reasons(fleet)
         fleet.until(fleet.is_settled, "placement")
-        assert ask(fleet, "GET", "/v1/route?model=chat-8b&cell=Berlin")[0] == 200
+        fleet.until(lambda: ask(fleet, "GET", "/v1/route?model=chat-8b&cell=Berlin")[0] == 200, "routes")
