@@ -357,9 +357,8 @@ def assess(
 def route(problem: Problem, ready: Ready) -> Routing:
     """The best routing over `ready` replicas in reachable clusters.
 
-    Serving comes before price: what the replicas can carry is carried, beyond the utilisation that plans count on where
-    requests would go unserved otherwise. Where they cannot carry all, the cell that is served least is served as much
-    as can be.
+    Serving comes before price: what the replicas can carry is carried, beyond the target utilisation too, which is
+    priced as if it were late. Where they cannot carry all, the cell that is served least is served as much as can be.
     """
     index = Index(problem)
     counts = {
@@ -390,8 +389,8 @@ def route(problem: Problem, ready: Ready) -> Routing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _RoutingPrices:
-    """USD per hour of one request per second beyond what plans count on, and of an unserved one: each above all that
-    is better."""
+    """USD per hour of one request per second beyond what plans count on, and of an unserved one, above all that serving
+    it may cost."""
 
     overload: float
     unserved: float
@@ -400,9 +399,10 @@ class _RoutingPrices:
     def of(index: Index, model: Model, farthest_ms: float) -> _RoutingPrices:
         egress = max((formulation.egress_usd_per_rps(model, one) for one in index.problem.clusters), default=0.0)
         far = model.latency_usd_per_1000_per_ms * (farthest_ms + model.service_latency_ms)
-        most = formulation.USD_PER_HOUR * (model.late_usd_per_1000 + far + 0.5) + egress
+        worst = model.unserved_usd_per_1000 + 2 * model.late_usd_per_1000 + far + 1.0
         return _RoutingPrices(
-            overload=most, unserved=2 * most + formulation.USD_PER_HOUR * (model.unserved_usd_per_1000 + 0.5)
+            overload=formulation.USD_PER_HOUR * model.late_usd_per_1000,
+            unserved=formulation.USD_PER_HOUR * worst + egress,
         )
 
 
