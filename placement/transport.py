@@ -198,7 +198,7 @@ class _Programme:
         # What is load in it may be too much until more cells are opened.
         never = 4.0 * (asked.unserved_usd + asked.over_usd)
         every = np.arange(self._clusters + self._caps)
-        self._never = self._slack(every, np.full(len(every), never), np.full(len(every), np.inf))
+        self._slack(every, np.full(len(every), never), np.full(len(every), np.inf))
         self._serve(np.flatnonzero(~is_open), at)
         self._open(np.flatnonzero(is_open), reduced)
 
@@ -223,10 +223,9 @@ class _Programme:
         is_open[order] = load - before[way[order]] > SURE * asked.most[way[order]]
         return is_open | (at < 0) | ((asked.cap_of >= 0) & asked.leaving[every, way]), at
 
-    def _slack(self, rows: Ints, usd: Floats, upper: Floats) -> int:
-        """Columns that make room in rows; gives the first."""
+    def _slack(self, rows: Ints, usd: Floats, upper: Floats) -> None:
+        """Columns that make room in rows."""
         count = len(rows)
-        first = int(self._lp.getNumCol())
         self._lp.addCols(
             count,
             usd * SCALE,
@@ -239,7 +238,6 @@ class _Programme:
         )
         self._column_cell.append(np.full(count, -1))
         self._column_cluster.append(np.full(count, -1))
-        return first
 
     def _serve(self, cells: Ints, at: Ints) -> None:
         """Make cells load of the programme."""
