@@ -278,11 +278,7 @@ class _Programme:
         self._column_cell.append(cells)
         self._column_cluster.append(np.full(count, -1))
         few = min(WAYS, self._clusters)
-        some = reduced[cells]
-        near = np.argpartition(some, few - 1, axis=1)[:, :few] if few < self._clusters else None
-        if near is None:
-            near = np.broadcast_to(np.arange(self._clusters), some.shape)
-        near = np.sort(near, axis=1)
+        near = np.sort(np.argpartition(reduced[cells], few - 1, axis=1)[:, :few], axis=1)
         one, way = np.repeat(cells, near.shape[1]), near.reshape(-1)
         self._columns(one, way)
 

@@ -39,21 +39,27 @@ class Copies:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._known: dict[int, str] | None = None
+        """Revision -> file, once it has been looked at."""
 
     def keep(self, rows: Iterable[Row]) -> None:
         """Have a copy of each of these, and none of an earlier revision of the same files."""
         newest = {row[1]: row for row in sorted(rows)}
         try:
-            known = {copy.revision: copy.name for copy in self._read()}
+            if self._known is None:
+                self._known = {copy.revision: copy.name for copy in self._read()}
+            known = self._known
             new = [row for row in newest.values() if row[0] not in known]
             if new:
                 with private():
                     self.directory.mkdir(mode=0o700, exist_ok=True)
                     for row in new:
                         self._write(row)
-            for revision, name in known.items():
-                if name in newest and revision < newest[name][0]:
-                    self._path(revision).unlink(missing_ok=True)
+                        known[row[0]] = row[1]
+            old = [at for at, name in known.items() if name in newest and at < newest[name][0]]
+            for revision in old:
+                self._path(revision).unlink(missing_ok=True)
+                del known[revision]
             if new:
                 sync_directory(self.directory)
         except OSError as error:

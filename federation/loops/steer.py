@@ -139,7 +139,8 @@ class Steer:
         trusted = trustworthy(world.ready_replicas(), outlook, formulated, demand_rps)
         placed = frozenset(model.name for model in formulated.problem.models)
         ordered = staged.next_counts(self._pace, plan, target, world.ready_replicas(), placed)
-        unordered = {key: count for key, count in target.items() if key[0] not in {one[0] for one in ordered}}
+        by_order = {key[0] for key in ordered}
+        unordered = {key: count for key, count in target.items() if key[0] not in by_order}
         routed = await self._route(formulated, {**unordered, **ordered}, ready, trusted)
         if self._shares is None or self._shares[0] is not routed:
             self._shares = routed, routing.target_shares(formulated.problem, routed)
