@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, get_args
+
+from msgspec import structs
 
 from placement import formulation, highs, kernel, rules, transport
 from placement.filters import Index, Option
@@ -68,6 +71,7 @@ WORTH_SAYING_USD = 0.005
 MOST_SCARCE = 20
 
 Capacity = dict[str, float]
+_FlowsOf = Callable[[Index, Model, Capacity, Capacity, "_RoutingPrices"], tuple[list[Flow], dict[str, float]]]
 Rates = Mapping[str, Mapping[tuple[str, str], float]]
 """model -> (cell, cluster) -> requests per second."""
 
@@ -298,11 +302,13 @@ def _solution(
         else:
             usable, _ = capacity_of(index, model, counts)
             unserved_usd = formulation.USD_PER_HOUR * model.unserved_usd_per_1000
-            parts, missing = _flows(index, model, usable, {}, _RoutingPrices(overload=0.0, unserved=unserved_usd))
+            price = _RoutingPrices(overload=0.0, unserved=unserved_usd)
+            parts, missing = _known_first(_flows, index, model, usable, {}, price)
         flows += parts
         full = _full_continents(index, model, parts) if missing else {}
         room = _with_room(capacity_of(index, model, counts)[0], {}, parts) if full else set()
-        unserved += [_why(index, model, cell, rps, counts, scarce, limits, room, full) for cell, rps in missing.items()]
+        why = [_why(index, model, cell, rps, counts, scarce, limits, room, full) for cell, rps in missing.items()]
+        unserved += _growth_told(index, model, why)
         shortfalls += _shortfalls(index, model, counts, limits)
     cost = _placed_cost(index, counts, flows, unserved)
     bound = min(bound, cost.total)
@@ -369,20 +375,16 @@ def route(problem: Problem, ready: Ready) -> Routing:
     flows: list[Flow] = []
     unserved: list[Unserved] = []
     rtt_ms = problem.rtt_matrix()
-    is_many = is_large(problem)
+    flows_of = partial(_flows_of_many, rtt_ms=rtt_ms) if is_large(problem) else _fair_flows
     for model in problem.models:
         usable, beyond = capacity_of(index, model, counts)
         price = _RoutingPrices.of(index, model, rtt_ms.farthest_ms)
-        if is_many:
-            parts, missing = _flows_of_many(index, model, rtt_ms, usable, beyond, price)
-        else:
-            parts, missing = _flows(index, model, usable, beyond, price)
-            if missing:
-                parts, missing = _flows(index, model, usable, beyond, price, is_fair=True)
+        parts, missing = _known_first(flows_of, index, model, usable, beyond, price)
         flows += parts
         full = _full_continents(index, model, parts) if missing else {}
         room = _with_room(usable, beyond, parts) if full else set()
-        unserved += [_why_not_routed(index, model, cell, rps, usable, room, full) for cell, rps in missing.items()]
+        why = [_why_not_routed(index, model, cell, rps, usable, room, full) for cell, rps in missing.items()]
+        unserved += _growth_told(index, model, why)
     cost = _cost(index, flows, unserved, accelerators=0.0, moves=0.0)
     return Routing(flows=tuple(sorted(flows)), unserved=tuple(sorted(unserved)), cost=cost)
 
@@ -482,6 +484,39 @@ def overload_rps(index: Index, model: Model, counts: Ready, flows: Iterable[Flow
     return {cluster: rps for cluster, rps in over.items() if rps > ROUND}
 
 
+def _known_first(
+    flows_of: _FlowsOf, index: Index, model: Model, usable: Capacity, beyond: Capacity, price: _RoutingPrices
+) -> tuple[list[Flow], dict[str, float]]:
+    """The flows of one model, and cell -> unserved requests per second.
+
+    In a shortage what is known is served as if nothing had grown, and growth by what that leaves.
+    """
+    flows, missing = flows_of(index, model, usable, beyond, price)
+    parts = index.by_growth(model) if missing else None
+    if parts is None:
+        return flows, missing
+    known, grown = parts
+    first, _ = flows_of(known, model, usable, beyond, price)
+    usable, beyond = dict(usable), dict(beyond)
+    for flow in first:
+        over = max(0.0, flow.requests_per_second - usable[flow.cluster])
+        usable[flow.cluster] -= flow.requests_per_second - over
+        beyond[flow.cluster] = max(0.0, beyond.get(flow.cluster, 0.0) - over)
+    second, _ = flows_of(grown, model, usable, beyond, price)
+    rates: dict[tuple[str, str], float] = defaultdict(float)
+    for flow in (*first, *second):
+        rates[flow.cell, flow.cluster] += flow.requests_per_second
+    return _told(index, model, rates)
+
+
+def _fair_flows(
+    index: Index, model: Model, usable: Capacity, beyond: Capacity, price: _RoutingPrices
+) -> tuple[list[Flow], dict[str, float]]:
+    """The same; in a shortage the cell that is served least is served as much as can be."""
+    flows, missing = _flows(index, model, usable, beyond, price)
+    return _flows(index, model, usable, beyond, price, is_fair=True) if missing else (flows, missing)
+
+
 def _flows(
     index: Index, model: Model, usable: Capacity, beyond: Capacity, price: _RoutingPrices, *, is_fair: bool = False
 ) -> tuple[list[Flow], dict[str, float]]:
@@ -504,7 +539,7 @@ def _flows(
 
 
 def _flows_of_many(
-    index: Index, model: Model, rtt_ms: RttMatrix, usable: Capacity, beyond: Capacity, price: _RoutingPrices
+    index: Index, model: Model, usable: Capacity, beyond: Capacity, price: _RoutingPrices, *, rtt_ms: RttMatrix
 ) -> tuple[list[Flow], dict[str, float]]:
     """The same where there are too many pairs for a programme over all of them."""
     cells = [demand.cell for demand in index.demands[model.name]]
@@ -719,6 +754,19 @@ def _why_not_routed(
             else f"the ready replicas of {model.name} that may serve {cell.name}, in {len(able)} clusters, are full"
         )
     return Unserved(model=model.name, cell=cell.name, requests_per_second=rps, code=code, reason=reason)
+
+
+def _growth_told(index: Index, model: Model, unserved: list[Unserved]) -> list[Unserved]:
+    """The same, with how much of it is growth that nobody vouches for."""
+    grown = {one.cell: one.grown_rps for one in index.demands[model.name] if one.grown_rps > 0} if unserved else {}
+    told = []
+    for one in unserved:
+        rps = min(one.requests_per_second, grown.get(one.cell, 0.0))
+        text = (
+            f"{one.reason}; {rps:.6g} requests per second of it are growth beyond what was known, which is served last"
+        )
+        told.append(structs.replace(one, reason=text) if rps > 10 * DUST_RPS else one)
+    return told
 
 
 def _why_nowhere(index: Index, model: Model, cell: Cell) -> tuple[UnservedCode, str] | tuple[None, str]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import structs
 
 from placement.model import Cell, Cluster, Intake, Model, Pool, Problem, Shape, leaves
 
@@ -58,6 +61,22 @@ class Index:
         self._pools_of = defaultdict(list)
         for pool in problem.pools:
             self._pools_of[pool.cluster].append(pool)
+
+    def by_growth(self, model: Model) -> tuple[Index, Index] | None:
+        """The same question with the known demand of `model` alone, and with its growth alone; None where none grew."""
+        mine = self.demands[model.name]
+        grown = {one.cell: min(one.grown_rps, one.requests_per_second) for one in mine if one.grown_rps > 0}
+        if not grown:
+            return None
+        parts = []
+        for rps_of in (lambda one: one.requests_per_second - grown.get(one.cell, 0.0), lambda one: grown.get(one.cell)):
+            part = copy(self)
+            left = [
+                structs.replace(one, requests_per_second=rps, grown_rps=0.0) for one in mine if (rps := rps_of(one))
+            ]
+            part.demands = defaultdict(list, {**self.demands, model.name: left})
+            parts.append(part)
+        return parts[0], parts[1]
 
     def options(self, model: Model) -> tuple[Option, ...]:
         """Every pool that may hold replicas of `model`, by pool name."""

@@ -3,9 +3,10 @@
 Variables, all at least zero:
   n[m,p]   replicas of model m in pool p (integer)            x[m,u,c]  requests per second of (m, cell u) to cluster c
   z[m,u]   unserved requests per second                       a[m,p]    replicas started beyond those that run
-  y[m,r]   whether m is in region r (binary)
+  y[m,r]   whether m is in region r (binary)                  g[m,u]    growth among what is unserved
 Rows:
   served     sum_c x + z = demand                             per (m, u)
+  growth     g <= z, g <= growth of the demand                per (m, u) that grew
   capacity   sum_u x <= sum_p target_utilisation * rps * n     per (m, c)
   devices    sum_m devices * n <= devices of the pool          per p
   starts     n - a <= current; sum a <= max_starts             per (m, p) with a price or a budget
@@ -36,6 +37,9 @@ SHORTFALL_USD_PER_HOUR = 1e6
 """Only where the floors cannot be held: missing one costs more than anything else."""
 OVER_BUDGET_USD_PER_HOUR = 1e3
 """Only where the floors cannot be held: a start beyond the budget, which a floor is worth and nothing else."""
+GROWN_PART = 0.5
+"""Growth that nobody vouches for costs this part of the price of unserved requests: what is known goes first, and what
+can be served at a sane price is served."""
 UNPROTECTED_PART = 0.5
 """Only where that cannot be held either: to leave users unprotected costs this part of leaving them unserved now."""
 
@@ -173,6 +177,9 @@ def _routing(made: Formulation, index: Index, model: Model, options: tuple[Optio
         usd = USD_PER_HOUR * model.unserved_usd_per_1000 if is_wanted else 0.0
         missing = programme.column(usd, upper=demand.requests_per_second)
         made.unserved[model.name, demand.cell] = missing
+        if demand.grown_rps > 0:
+            grown = programme.column(-(1.0 - GROWN_PART) * usd, upper=demand.grown_rps)
+            programme.row({grown: 1.0, missing: -1.0}, upper=0.0)
         terms = {missing: 1.0}
         for cluster in sorted(index.servers(model, index.cells[demand.cell], capacity)):
             latency_ms = index.latency_ms(model, demand.cell, cluster)

@@ -217,11 +217,15 @@ class Model:
 
 
 class Demand(Record, frozen=True, kw_only=True, order=True):
-    """Requests per second of one cell for one model."""
+    """Requests per second of one cell for one model.
+
+    Of these, `grown_rps` are growth that nobody vouches for: in a shortage what is known is served first.
+    """
 
     model: str
     cell: str
     requests_per_second: float
+    grown_rps: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

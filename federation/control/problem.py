@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from federation.control import latency, setbacks
 from federation.policy import documents
-from federation.state import plausible
+from federation.state import levels, plausible
 from federation.state.phases import Phase
 from federation.state.world import PlacementKey, World, countries
 from federation.wire import quantity
@@ -130,6 +131,7 @@ def _basis(
             world.is_routable(name),
             world.pools_of(name, now_s),
             (state.report.replicas, state.report.peers) if state.report is not None else None,
+            state.level.known if state.level is not None else None,
         )
         for name, state in world.clusters.items()
     )
@@ -181,8 +183,14 @@ def _formulate(
     pools, keys = _pools(world, by_name, counted, now_s, left_out)
     room = _room(world, models, now_s, {(keys[pool.name][0], keys[pool.name][1]): pool for pool in pools})
     known = sorted({cell for _, cell in world.demand})
+    grown = _grown(world)
     demands = tuple(
-        engine.Demand(model=model, cell=cell, requests_per_second=demand.requests_per_second)
+        engine.Demand(
+            model=model,
+            cell=cell,
+            requests_per_second=demand.requests_per_second,
+            grown_rps=min(demand.requests_per_second, grown.get((model, cell), 0.0)),
+        )
         for model, cell in itertools.product(sorted(by_name), known)
         if (demand := world.demand.get((model, cell))) is not None and demand.requests_per_second > 0
     )
@@ -202,6 +210,16 @@ def _formulate(
         budgets=_budgets(world, by_name),
     )
     return Formulated(problem=problem, present=_placed(present), keys=keys, left_out=tuple(left_out))
+
+
+def _grown(world: World) -> dict[tuple[str, str], float]:
+    """(model, cell) -> requests per second beyond what the front doors that count them were known to count."""
+    found: dict[tuple[str, str], float] = defaultdict(float)
+    for state in world.clusters.values():
+        part = levels.growth_part(world, state)
+        for row in state.counted if part > 0 else ():
+            found[row.model, row.cell.name] += row.requests_per_second * state.count_weight * part
+    return found
 
 
 def _placed(counts: Mapping[PlacementKey, int]) -> tuple[engine.Placed, ...]:

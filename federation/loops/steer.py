@@ -136,7 +136,7 @@ class Steer:
         outlook = shift.look(self._shift, world, hub.routes, traffic, now_s)
         for note in outlook.notes:
             hub.tell(note)
-        trusted = trustworthy(world.ready_replicas(), outlook, formulated, demand_rps)
+        trusted = trustworthy(world.surely_ready_replicas(), outlook, formulated, demand_rps)
         placed = frozenset(model.name for model in formulated.problem.models)
         ordered = staged.next_counts(self._pace, plan, target, world.ready_replicas(), placed)
         by_order = {key[0] for key in ordered}

@@ -80,7 +80,10 @@ def _told(state: ClusterState, total: float, believed: levels.Believed) -> tuple
     if total > believed.rps:
         return "DemandDoubted", f"{text}: {believed.rps:.6g} are believed, more as it lasts or at once by {confirm}"
     if total > levels.STEP_FACTOR * known_rps:
-        return "DemandGrew", f"{text}: believed, as each step lasted; {confirm} makes it known"
+        return (
+            "DemandGrew",
+            f"{text}: believed, as each step lasted, and served last in a shortage; {confirm} makes it known",
+        )
     return None
 
 

@@ -30,6 +30,8 @@ FLEET_SHARE = 0.25
 """Or this part more of what all others count together."""
 NEWCOMER_SHARE = 1.0
 """The same of a front door that was not heard before: its users were there, and too few replicas would be kept."""
+GROWTH_FROM = 0.01
+"""Less than this part more than what is known is no growth."""
 LEAST_RPS = 20.0
 """Or so much; who is known to count less is taken to count this."""
 
@@ -61,6 +63,16 @@ def is_declared(world: World, cluster: str) -> bool:
 def _declared_rps(world: World, cluster: str) -> float | None:
     document = plausible.document_of(world, cluster)
     return document.spec.max_requests_per_second if document is not None else None
+
+
+def growth_part(world: World, state: ClusterState) -> float:
+    """Which part of a front door's counts is beyond what it was known to count, in [0, 1): growth that nobody vouches
+    for. None of it is where the catalogue says what it counts at most."""
+    if state.level is None or is_declared(world, state.name):
+        return 0.0
+    counted = sum(row.requests_per_second for row in state.counted)
+    known = max(state.level.known.rps, LEAST_RPS)
+    return 1.0 - known / counted if counted > known * (1.0 + GROWTH_FROM) else 0.0
 
 
 def remembered(known: Known) -> Level:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from federation.policy import documents
-from federation.state.world import ClusterState, Doubt, World
+from federation.state.world import IMPLAUSIBLE_REPLICAS, ClusterState, Doubt, World
 from federation.wire import messages
 
 MOST_POOL_DEVICES = 100_000
@@ -254,7 +254,7 @@ def _replicas(
         exist[key] = max(0, exist.get(key, 0) - ready * devices)
         if ready < replica.ready:
             text = f"{replica.ready} replicas of {replica.model} ready, more than there can be: {ready} are believed"
-            book.tell("ImplausibleReplicas", f"model/{replica.model}", f"{text} on {key.text}")
+            book.tell(IMPLAUSIBLE_REPLICAS, f"model/{replica.model}", f"{text} on {key.text}")
             replica = msgspec.structs.replace(replica, ready=ready)
         made.append(replica)
     following = tuple(made)

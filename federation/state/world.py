@@ -13,6 +13,8 @@ from federation.policy.documents import Documents, PlacementPolicy
 from federation.state.phases import Phase
 from federation.wire import messages
 
+IMPLAUSIBLE_REPLICAS = "ImplausibleReplicas"
+"""The finding of a cluster that says that more replicas are ready than there can be."""
 PlacementKey = tuple[str, str, messages.PoolKey]
 """(model, cluster, pool)."""
 
@@ -356,6 +358,17 @@ class World:
             for replica in state.report.replicas
             if replica.ready
         }
+
+    def surely_ready_replicas(self) -> dict[PlacementKey, int]:
+        """The same without those of a model in a cluster that says more than there can be: any of them may be none."""
+        doubted = {
+            (name, one.object)
+            for name, state in self.clusters.items()
+            for one in state.findings
+            if one.type == IMPLAUSIBLE_REPLICAS
+        }
+        ready = self.ready_replicas()
+        return {key: n for key, n in ready.items() if (key[1], f"model/{key[0]}") not in doubted} if doubted else ready
 
 
 def validate(world: World) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from federation.control.problem import Formulated, Formulation, formulate
 from federation.policy import documents
+from federation.state import levels
 from federation.state.phases import Phase
 from federation.state.reduce import CordonsSet, Heard, TimePassed
 from federation.state.world import Brake, Cordon, PlacementKey, Setback, Setbacks, World
@@ -382,3 +383,26 @@ def test_what_a_millisecond_is_worth_comes_from_policy() -> None:
         )
         (model,) = ask(belief).problem.models
         assert model.latency_usd_per_1000_per_ms == pytest.approx(slope + engine.NEARER_USD_PER_1000_PER_MS)
+
+
+def test_what_a_door_counts_beyond_what_is_known_of_it_is_growth() -> None:
+    """A front door that claims sixteen times its users would be served as if it had had them all along."""
+    belief = world("fra", demand=(some_demand("chat", "Berlin", 20.0),))
+    assert [one.grown_rps for one in ask(belief).problem.demands] == [0.0]
+    more = a_report("fra", seq=2, demand=(some_demand("chat", "Berlin", 60.0), some_demand("chat", "Bonn", 20.0)))
+    belief = heard(belief, more, now_s=NOW_S + 1)
+    asked = {one.cell: one for one in ask(belief).problem.demands}
+    assert (asked["Berlin"].requests_per_second, asked["Berlin"].grown_rps) == (60.0, 45.0)
+    assert (asked["Bonn"].requests_per_second, asked["Bonn"].grown_rps) == (20.0, 15.0)
+    known = levels.confirmed(80.0, NOW_S + 2, is_doubted=False)
+    state = replace(belief.clusters["fra"], level=known)
+    assert {one.grown_rps for one in ask(replace(belief, clusters={"fra": state})).problem.demands} == {0.0}
+
+
+def test_replicas_of_a_cluster_that_says_more_than_there_can_be_replace_nobody() -> None:
+    """What is ready elsewhere would be stopped, as a cluster whose counts are nonsense serves instead."""
+    belief = world("fra", "iad", replicas=(replicas("chat", 4, 4),))
+    assert {key[1] for key in belief.surely_ready_replicas()} == {"fra", "iad"}
+    belief = heard(belief, a_report("fra", seq=2, replicas=(replicas("chat", 4, 1_000_000),)), now_s=NOW_S + 1)
+    assert {key[1] for key in belief.ready_replicas()} == {"fra", "iad"}
+    assert {key[1] for key in belief.surely_ready_replicas()} == {"iad"}
