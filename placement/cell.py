@@ -14,6 +14,8 @@ from placement.model import Model, Problem, Solution
 
 EVEN_USD = 1e-6
 """Ways this close in price, in USD per hour of a request per second, are the same to a plan."""
+BISECTED_MS = 1e-3
+"""How closely the latency is told at which another cluster would serve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,7 @@ class _Prices:
         if (self._cell, name) not in index.rtt_ms:
             return self._nothing(name, rps, "NoLatency", "nothing is known of how far it is")
         latency_ms = index.latency_ms(model, self._cell, name)
-        near = USD_PER_HOUR * model.latency_usd_per_1000_per_ms * latency_ms
+        near = USD_PER_HOUR * model.way_usd_per_1000(latency_ms)
         terms = {
             "distance": near,
             "late": USD_PER_HOUR * model.late_usd_per_1000 if latency_ms > model.objective_ms else 0.0,
@@ -146,18 +148,22 @@ class _Prices:
         if own < self.marginal_usd:
             text = f"full: its room is worth {self._room_usd[name]:.2g} USD/h per request per second to others"
             return "Full", f"{text}, {more:.2g} more than here"
-        return "Dearer", f"{more:.2g} USD/h more for each request per second{self._would_serve(latency_ms, more)}"
+        return "Dearer", f"{more:.2g} USD/h more for each request per second{self._would_serve(name, latency_ms, more)}"
 
-    def _would_serve(self, latency_ms: float, more_usd: float) -> str:
+    def _would_serve(self, name: str, latency_ms: float, more_usd: float) -> str:
         """The latency at which it would be as good as the best, where there is one."""
-        model, per_ms = self._model, USD_PER_HOUR * self._model.latency_usd_per_1000_per_ms
-        late = USD_PER_HOUR * model.late_usd_per_1000 if latency_ms > model.objective_ms else 0.0
-        wanted = latency_ms - more_usd / per_ms
-        if late and wanted <= model.objective_ms:
-            wanted = min(model.objective_ms, latency_ms - (more_usd - late) / per_ms)
-        if wanted <= 0:
+        model, cluster = self._model, self._index.clusters[name]
+
+        def usd(wait_ms: float) -> float:
+            return formulation.served_usd_per_rps(model, cluster, wait_ms)
+
+        most_usd, least_ms, most_ms = usd(latency_ms) - more_usd, model.service_latency_ms, latency_ms
+        if usd(least_ms) > most_usd:
             return ", however near it were"
-        return f", and would serve at {wanted:.0f} ms instead of {latency_ms:.0f} ms"
+        while most_ms - least_ms > BISECTED_MS:
+            middle_ms = (least_ms + most_ms) / 2
+            least_ms, most_ms = (middle_ms, most_ms) if usd(middle_ms) <= most_usd else (least_ms, middle_ms)
+        return f", and would serve at {least_ms:.0f} ms instead of {latency_ms:.0f} ms"
 
     def _nothing(self, name: str, rps: float, code: str, reason: str) -> Way:
         return Way(

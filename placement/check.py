@@ -298,11 +298,7 @@ class _Check:
             for one in self.solution.flows
         )
         near = sum(
-            3600
-            * one.requests_per_second
-            / 1000
-            * self.names.models[one.model].latency_usd_per_1000_per_ms
-            * one.latency_ms
+            3600 * one.requests_per_second / 1000 * _way_usd(self.names.models[one.model], one.latency_ms)
             for one in self.solution.flows
         )
         for what, said, is_so in (
@@ -356,6 +352,15 @@ def _most_served(wanted: Mapping[str, float], capacity: Mapping[str, float], abl
                 flow[go[2:], come[2:]] -= most
         left[way[0][2:]] -= most
         room[end[2:]] -= most
+
+
+def _way_usd(model: Model, latency_ms: float) -> float:
+    """USD of the way of 1,000 requests, piece by piece between the latencies where the price of a millisecond rises."""
+    usd, slope, since_ms = 0.0, model.latency_usd_per_1000_per_ms, model.service_latency_ms
+    for bend in sorted(model.bends):
+        usd += slope * max(0.0, min(latency_ms, bend.latency_ms) - since_ms)
+        slope, since_ms = slope + bend.more_usd_per_1000_per_ms, max(since_ms, bend.latency_ms)
+    return usd + slope * max(0.0, latency_ms - since_ms)
 
 
 def _flows(names: _Names, flows: Sequence[Flow], unserved: Iterable[Unserved]) -> Iterator[Violation]:

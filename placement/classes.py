@@ -14,7 +14,7 @@ import numpy as np
 
 from placement.compiled import compiled
 from placement.prices import Prices
-from placement.world import Floats, Ints, Singles, World, best, request_usd
+from placement.world import Floats, Ints, Singles, World, best, request_usd, way_usd
 
 TINY_RPS = 1e-30
 ROUNDING = 1e-9
@@ -214,16 +214,17 @@ def _by_cluster(
     on, in_time, late = np.zeros((count, clusters)), np.zeros((count, clusters)), np.zeros((count, clusters))
     for one in range(count):
         kind = model[one]
+        near = near_usd[kind]
         for at in range(first[one], first[one + 1]):
             group = order[at]
             rps, cell = group_rps[group], group_cell[group]
             for cluster in range(clusters):
-                latency_ms = rtt_ms[cell, cluster] + service_ms[kind]
-                if latency_ms <= objective_ms[kind]:
+                usd = way_usd(rtt_ms[cell, cluster], near)
+                if rtt_ms[cell, cluster] + service_ms[kind] <= objective_ms[kind]:
                     on[one, cluster] += rps
-                    in_time[one, cluster] += rps * near_usd[kind] * latency_ms
+                    in_time[one, cluster] += rps * usd
                 else:
-                    late[one, cluster] += rps * (near_usd[kind] * latency_ms + late_usd[kind])
+                    late[one, cluster] += rps * (usd + late_usd[kind])
     return on, in_time, late
 
 

@@ -400,7 +400,7 @@ class _RoutingPrices:
     @staticmethod
     def of(index: Index, model: Model, farthest_ms: float) -> _RoutingPrices:
         egress = max((formulation.egress_usd_per_rps(model, one) for one in index.problem.clusters), default=0.0)
-        far = model.latency_usd_per_1000_per_ms * (farthest_ms + model.service_latency_ms)
+        far = model.way_usd_per_1000(farthest_ms + model.service_latency_ms)
         worst = model.unserved_usd_per_1000 + 2 * model.late_usd_per_1000 + far + 1.0
         return _RoutingPrices(
             overload=formulation.USD_PER_HOUR * model.late_usd_per_1000,
@@ -600,7 +600,7 @@ def _cost(
         egress += flow.requests_per_second * formulation.egress_usd_per_rps(model, index.clusters[flow.cluster])
         rps = formulation.USD_PER_HOUR * flow.requests_per_second
         late += 0.0 if flow.within_objective else rps * model.late_usd_per_1000
-        proximity += rps * model.latency_usd_per_1000_per_ms * flow.latency_ms
+        proximity += rps * model.way_usd_per_1000(flow.latency_ms)
     for one in unserved:
         price = index.models[one.model].unserved_usd_per_1000
         lost += formulation.USD_PER_HOUR * one.requests_per_second * price

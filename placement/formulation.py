@@ -72,7 +72,7 @@ class Tier:
 def served_usd_per_rps(model: Model, cluster: Cluster, latency_ms: float) -> float:
     """USD per hour of one request per second served at this latency: late or not, how far, and what egress costs."""
     late = model.late_usd_per_1000 if latency_ms > model.objective_ms else 0.0
-    near = USD_PER_HOUR * (late + model.latency_usd_per_1000_per_ms * latency_ms)
+    near = USD_PER_HOUR * (late + model.way_usd_per_1000(latency_ms))
     return near + egress_usd_per_rps(model, cluster)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from placement.compiled import bare, compiled
 from placement.prices import Prices
-from placement.world import Bools, Floats, Ints, Singles, World, best, request_usd
+from placement.world import Bools, Floats, Ints, Singles, World, best, request_usd, ways_usd
 
 NEAR_NODES = 12
 """Of each group: where its flow may go in a step; those that are cheapest at the prices of the plan."""
@@ -169,9 +169,10 @@ def _near(world: World, prices: Prices) -> tuple[Ints, Floats]:
     if not len(world.node_model):
         return near, np.full(near.shape, np.inf)
     cluster, model = world.node_cluster[near], world.group_model[:, None]
-    latency_ms = world.rtt_ms[world.group_cell[:, None], cluster] + world.service_ms[model]
-    late = np.where(latency_ms > world.objective_ms[model], world.late_usd[model], 0.0)
-    usd = np.where(near >= 0, world.node_usd[near] + world.near_usd[model] * latency_ms + late, np.inf)
+    rtt_ms = world.rtt_ms[world.group_cell[:, None], cluster]
+    late = np.where(rtt_ms + world.service_ms[model] > world.objective_ms[model], world.late_usd[model], 0.0)
+    way = ways_usd(rtt_ms, world.near_usd[model])
+    usd = np.where(near >= 0, world.node_usd[near] + way + late, np.inf)
     order = np.argsort(usd, axis=1, kind="stable")
     return np.take_along_axis(near, order, axis=1), np.take_along_axis(usd, order, axis=1)
 
@@ -814,9 +815,9 @@ def usd_per_hour(facts: Facts, state: State) -> float:
     """What a plan costs: replicas, starts, flows, and what is unserved."""
     group, node, rps = flows(state)
     model = facts.group_model[group]
-    latency_ms = facts.rtt_ms[facts.group_cell[group], facts.node_cluster[node]] + facts.service_ms[model]
-    late = np.where(latency_ms > facts.objective_ms[model], facts.late_usd[model], 0.0)
-    served = rps * (facts.node_usd[node] + facts.near_usd[model] * latency_ms + late)
+    rtt_ms = facts.rtt_ms[facts.group_cell[group], facts.node_cluster[node]]
+    late = np.where(rtt_ms + facts.service_ms[model] > facts.objective_ms[model], facts.late_usd[model], 0.0)
+    served = rps * (facts.node_usd[node] + ways_usd(rtt_ms, facts.near_usd[model]) + late)
     started = np.maximum(0, state.replicas - facts.option_current)
     lost = state.left * facts.unserved_usd[facts.group_model]
     run = state.replicas * facts.option_usd + started * facts.option_start_usd

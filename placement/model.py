@@ -157,6 +157,14 @@ class Pin:
     replicas: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Bend:
+    """From this latency on each further millisecond of 1,000 requests costs so much more than those before it."""
+
+    latency_ms: float
+    more_usd_per_1000_per_ms: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """What is served, and the rules and prices that policy puts on it. Models sort by name."""
@@ -171,8 +179,11 @@ class Model:
     late_usd_per_1000: float
     unserved_usd_per_1000: float
     latency_usd_per_1000_per_ms: float = NEARER_USD_PER_1000_PER_MS
-    """What each millisecond of a request costs; at least so much that of two answers that cost the same the nearer is
-    preferred."""
+    """What each millisecond of the way costs; at least so much that of two answers that cost the same the nearer is
+    preferred. What a replica takes is the same wherever it runs, and costs nothing."""
+    bends: tuple[Bend, ...] = ()
+    """Where the price of a millisecond rises: beyond `service_latency_ms`, and by more than nothing, so that the price
+    of a way is convex."""
     move_usd: float = 0.0
     """Policy's charge for starting one replica, on top of its warm-up."""
     warmup_s: float = 0.0
@@ -204,6 +215,14 @@ class Model:
         """The shape that runs in `pool` (the one with the most requests per second per device), or None."""
         fitting = [shape for shape in self.shapes if shape.fits(pool)]
         return max(fitting, key=lambda shape: (shape.requests_per_second / shape.devices, shape), default=None)
+
+    def way_usd_per_1000(self, latency_ms: float) -> float:
+        """What the way of 1,000 requests costs that wait so long, by how far it is; being late costs besides."""
+        usd = self.latency_usd_per_1000_per_ms * (latency_ms - self.service_latency_ms)
+        for bend in self.bends:
+            if latency_ms > bend.latency_ms:
+                usd += bend.more_usd_per_1000_per_ms * (latency_ms - bend.latency_ms)
+        return usd
 
     @property
     def keeps_home(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -68,6 +68,17 @@ def earlier(values: NDArray[N], place: Ints) -> NDArray[N]:
     return made
 
 
+def near_usd(models: Sequence[Model]) -> Floats:
+    """[M, 1 + 2B] what a millisecond of each model's round trips costs, as `World.near_usd` has it."""
+    made = np.zeros((len(models), 1 + 2 * max((len(model.bends) for model in models), default=0)))
+    for row, model in zip(made, models, strict=True):
+        row[0] = formulation.USD_PER_HOUR * model.latency_usd_per_1000_per_ms
+        for at, bend in enumerate(model.bends):
+            row[1 + 2 * at] = bend.latency_ms - model.service_latency_ms
+            row[2 + 2 * at] = formulation.USD_PER_HOUR * bend.more_usd_per_1000_per_ms
+    return made
+
+
 def number(index: Index) -> Numbered:
     """The world of a problem."""
     problem = index.problem
@@ -123,7 +134,7 @@ def number(index: Index) -> Numbered:
         late_usd=_floats(formulation.USD_PER_HOUR * model.late_usd_per_1000 for model in models),
         unserved_usd=_floats(formulation.USD_PER_HOUR * model.unserved_usd_per_1000 for model in models),
         max_starts=_floats(np.inf if model.max_starts is None else model.max_starts for model in models),
-        near_usd=_floats(formulation.USD_PER_HOUR * model.latency_usd_per_1000_per_ms for model in models),
+        near_usd=near_usd(models),
         rule_start=np.cumsum([0, *(len(terms) for terms, _, _ in made)]).astype(np.int64),
         rule_option=_ints(at for terms, _, _ in made for at in terms),
         rule_term=_floats(term for terms, _, _ in made for term in terms.values()),

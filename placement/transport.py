@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from placement import formulation, highs
 from placement.filters import Index
 from placement.model import Model, RttMatrix, leaves
+from placement.number import near_usd
+from placement.world import ways_usd
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -131,9 +133,9 @@ def question(
     cells = [index.cells[one.cell] for one in index.demands[model.name]]
     names = sorted(capacity)
     clusters = [index.clusters[name] for name in names]
-    waits_ms = rtt_ms.part([cell.name for cell in cells], names).astype(np.float64) + model.service_latency_ms
-    usd = formulation.USD_PER_HOUR * model.latency_usd_per_1000_per_ms * waits_ms
-    usd += formulation.USD_PER_HOUR * model.late_usd_per_1000 * (waits_ms > model.objective_ms)
+    ways_ms = rtt_ms.part([cell.name for cell in cells], names).astype(np.float64)
+    is_late = ways_ms + model.service_latency_ms > model.objective_ms
+    usd = ways_usd(ways_ms, near_usd((model,))[0]) + formulation.USD_PER_HOUR * model.late_usd_per_1000 * is_late
     usd += np.array([formulation.egress_usd_per_rps(model, cluster) for cluster in clusters])
     kinds = {(cell.country, cell.continent): cell for cell in cells}
     kind_at = {kind: at for at, kind in enumerate(kinds)}

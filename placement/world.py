@@ -30,7 +30,7 @@ class World:
     """One placement question.
 
     One request per second of a group at a node costs the node's `node_usd` (egress), `near_usd` for each millisecond of
-    round trip and service, and `late_usd` when they take longer than the objective. `option_rps` is what plans count
+    round trip, and `late_usd` when they take longer than the objective. `option_rps` is what plans count
     on of one replica; `option_start_usd` the price of each beyond `option_current`. A rule r reads: the sum of
     `rule_term` times replicas over its part of `rule_option` is at least `rule_lower`, or it is missed at `rule_usd`.
     The last of the rules may be limits, which are never missed: what replicas take of them counts as less than nothing,
@@ -84,7 +84,8 @@ class World:
     max_starts: Floats
     """[M]; infinite where there is no budget"""
     near_usd: Floats
-    """[M]: of one request per second, for each millisecond"""
+    """[M, 1 + 2B]: of one request per second, for each millisecond of round trip; then for each bend of its price the
+    round trip, and what each millisecond beyond it costs more"""
     rule_start: Ints
     """[R + 1]: where each rule's part begins"""
     rule_option: Ints
@@ -145,10 +146,27 @@ class World:
 
 
 @compiled
-def request_usd(rtt_ms: float, service_ms: float, objective_ms: float, late_usd: float, near_usd: float) -> float:
-    """USD per hour of one request per second, egress aside."""
-    latency_ms = rtt_ms + service_ms
-    return near_usd * latency_ms + (late_usd if latency_ms > objective_ms else 0.0)
+def way_usd(rtt_ms: float, near_usd: Floats) -> float:
+    """USD per hour of the way of one request per second. Args: near_usd: [1 + 2B] of its model."""
+    usd = near_usd[0] * rtt_ms
+    for at in range(1, len(near_usd), 2):
+        if rtt_ms > near_usd[at]:
+            usd += near_usd[at + 1] * (rtt_ms - near_usd[at])
+    return float(usd)
+
+
+@compiled
+def request_usd(rtt_ms: float, service_ms: float, objective_ms: float, late_usd: float, near_usd: Floats) -> float:
+    """USD per hour of one request per second, egress aside. Args: near_usd: [1 + 2B] of its model."""
+    return way_usd(rtt_ms, near_usd) + (late_usd if rtt_ms + service_ms > objective_ms else 0.0)
+
+
+def ways_usd(rtt_ms: Floats | Singles, near_usd: Floats) -> Floats:
+    """[...] the same of many ways. Args: near_usd: [..., 1 + 2B] of the model of each."""
+    usd: Floats = near_usd[..., 0] * rtt_ms
+    for at in range(1, near_usd.shape[-1], 2):
+        usd += near_usd[..., at + 1] * np.maximum(0.0, rtt_ms - near_usd[..., at])
+    return usd
 
 
 @compiled
@@ -178,6 +196,7 @@ def _best(
     top_usd = np.full((groups, most), np.inf)
     for group in range(groups):
         model, cell, permit = group_model[group], group_cell[group], group_permit[group]
+        near = near_usd[model]
         for at in range(model_node[model], model_node[model + 1]):
             node = ranked[at]
             if price[node] >= top_usd[group, most - 1]:
@@ -188,9 +207,7 @@ def _best(
             usd = (
                 price[node]
                 + toll[permit, cluster]
-                + request_usd(
-                    rtt_ms[cell, cluster], service_ms[model], objective_ms[model], late_usd[model], near_usd[model]
-                )
+                + request_usd(rtt_ms[cell, cluster], service_ms[model], objective_ms[model], late_usd[model], near)
             )
             if usd >= top_usd[group, most - 1]:
                 continue

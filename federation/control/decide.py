@@ -281,7 +281,7 @@ def cost_usd_per_hour(
     late = sum(flow.requests_per_second for flow in mine if not flow.within_objective)
     late += sum(overload_rps(index, model, _keyed(model, replicas), mine).values())
     lost = sum(u.requests_per_second for u in unserved if u.model == model.name)
-    far = sum(flow.requests_per_second * flow.latency_ms for flow in mine) * model.latency_usd_per_1000_per_ms
+    far = sum(flow.requests_per_second * model.way_usd_per_1000(flow.latency_ms) for flow in mine)
     return total + 3.6 * (late * model.late_usd_per_1000 + lost * model.unserved_usd_per_1000 + far)
 
 

@@ -310,7 +310,7 @@ def _model(
         service_latency_ms=spec.service_latency_ms,
         target_utilisation=spec.target_utilisation,
         late_usd_per_1000=policy.objective.late_request_usd_per_1000,
-        latency_usd_per_1000_per_ms=engine.NEARER_USD_PER_1000_PER_MS + policy.objective.latency_usd_per_1000_per_ms,
+        latency_usd_per_1000_per_ms=engine.NEARER_USD_PER_1000_PER_MS + policy.objective.usd_per_1000_per_ms,
         unserved_usd_per_1000=policy.objective.unserved_request_usd_per_1000,
         move_usd=policy.objective.move_usd,
         warmup_s=spec.warmup_seconds,

@@ -15,8 +15,6 @@ from federation.policy import documents
 from federation.yamlkit.explain import Problem, did_you_mean, explain, find, problem_at, refusals, short
 from federation.yamlkit.source import START, Mark, Node, YamlProblem, read
 
-FARTHEST_MS = 300.0
-"""Of a round trip on land and sea cables: half around the earth and back."""
 KINDS = {"Model": documents.Model, "PlacementPolicy": documents.PlacementPolicy, "Cluster": documents.Cluster}
 
 
@@ -161,15 +159,15 @@ def _check_policy(name: str, placed: Placed, spec: documents.PlacementPolicySpec
 
 def _check_objective(name: str, placed: Placed, objective: documents.Objective) -> list[Problem]:
     slope, lost = objective.latency_usd_per_1000_per_ms, objective.unserved_request_usd_per_1000
-    far = slope * FARTHEST_MS + objective.late_request_usd_per_1000
+    far = (slope or 0.0) * documents.FARTHEST_MS + objective.late_request_usd_per_1000
     if not slope or far < lost:
         return []
     mark = placed.mark("spec", "objective", "latencyUsdPer1000PerMs")
     text = (
-        f"a late request over {FARTHEST_MS:.0f} ms would cost {far:g} USD per 1,000 and an unserved one {lost:g}: "
-        "users far away would rather be turned away"
+        f"a late request over {documents.FARTHEST_MS:.0f} ms would cost {far:g} USD per 1,000 and an unserved one "
+        f"{lost:g}: users far away would rather be turned away"
     )
-    most = max(0.0, (lost - objective.late_request_usd_per_1000) / FARTHEST_MS)
+    most = max(0.0, (lost - objective.late_request_usd_per_1000) / documents.FARTHEST_MS)
     return [problem_at(name, mark, text, f"less than {most:.3g}", "or raise unservedRequestUsdPer1000")]
 
 

@@ -217,6 +217,13 @@ def survives(problem: Problem, model: Model, clusters: dict[str, Cluster], mine:
     return True
 
 
+def way_usd(model: Model, rtt_ms: float) -> float:
+    """USD of so long a way for 1,000 requests."""
+    beyond_ms = [rtt_ms + model.service_latency_ms - bend.latency_ms for bend in model.bends]
+    more = [one.more_usd_per_1000_per_ms * max(0.0, ms) for one, ms in zip(model.bends, beyond_ms, strict=True)]
+    return model.latency_usd_per_1000_per_ms * rtt_ms + sum(more)
+
+
 def transport(problem: Problem, model: Model, capacity: dict[str, float]) -> float:
     """The least cost of serving or not serving, as a linear programme of its own."""
     demands = [one for one in problem.demands if one.model == model.name and one.requests_per_second > 0]
@@ -241,7 +248,7 @@ def transport(problem: Problem, model: Model, capacity: dict[str, float]) -> flo
             late = model.late_usd_per_1000 if latency_ms > model.objective_ms else 0.0
             solver.addVar(0.0, infinity)
             egress = 3600 * model.response_kib / 2**20 * clusters[name].egress_usd_per_gib
-            solver.changeColCost(len(columns), 3.6 * (late + 1e-6 * latency_ms) + egress)
+            solver.changeColCost(len(columns), 3.6 * (late + way_usd(model, rtt[demand.cell, name])) + egress)
             columns.append((number, name))
     for number, demand in enumerate(demands):
         mine = [i for i, (owner, _) in enumerate(columns) if owner == number]

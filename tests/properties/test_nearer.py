@@ -25,7 +25,7 @@ def sloped(problem: Problem, usd_per_1000_per_ms: float) -> Problem:
 
 
 def rps_ms(solution: Solution) -> float:
-    """Requests per second times the milliseconds that each waits."""
+    """Requests per second times the milliseconds that each waits. (What replicas take of them is the same for all.)"""
     return sum(flow.requests_per_second * flow.latency_ms for flow in solution.flows)
 
 
@@ -69,3 +69,20 @@ def sum_at(solution: Solution, priced: Solution) -> float:
     """What `solution` would cost where latency costs what it does in `priced`."""
     slope = priced.cost.proximity / (3.6 * rps_ms(priced))
     return solution.cost.total - solution.cost.proximity + 3.6 * slope * rps_ms(solution)
+
+
+def test_what_a_replica_takes_never_turns_users_away() -> None:
+    """A model that thinks for a minute would serve nobody: the price of near would be paid for thinking."""
+    for seed in range(20):
+        quick = sloped(a_world(seed), 1e-3)
+        slow = replace(
+            quick,
+            models=tuple(
+                replace(one, service_latency_ms=one.service_latency_ms + 6e4, objective_ms=one.objective_ms + 6e4)
+                for one in quick.models
+            ),
+        )
+        one, other = engine.solve(quick), engine.solve(slow)
+        assert check(slow, other) == ()
+        assert one.replicas == other.replicas
+        assert other.cost.total == pytest.approx(one.cost.total)

@@ -33,12 +33,14 @@ MODEL: dict[str, Any] = {
         "warmupSeconds": 5,
     },
 }
+# Money alone decides: where replicas are is then easily said.
 POLICY: dict[str, Any] = {
     "apiVersion": API,
     "kind": "PlacementPolicy",
     "metadata": {"name": "chat"},
     "spec": {
         "models": {"matchNames": ["chat-8b"]},
+        "objective": {"latencyUsdPer1000PerMs": 0},
         "residency": [{"usersIn": {"countries": ["DE", "FR"]}, "clustersIn": {"jurisdictions": ["EU"]}}],
         "availability": {"minReplicas": 3, "minRegions": 2},
         "disruption": {"minGainPercent": 2, "dwellSeconds": 3, "maxMovesPerHour": 100},

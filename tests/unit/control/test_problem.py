@@ -374,10 +374,13 @@ def test_a_question_that_was_kept_is_asked_anew_for_another_placement() -> None:
 
 def test_what_a_millisecond_is_worth_comes_from_policy() -> None:
     """Users would be served from far away for a cent, whatever their platform team wrote."""
-    objective = documents.Objective(latency_usd_per_1000_per_ms=0.001)
-    for spec, slope in (({"objective": objective}, 0.001), ({}, 0.0)):
+    mine, none = (documents.Objective(latency_usd_per_1000_per_ms=usd) for usd in (0.001, 0.0))
+    cheap = documents.Objective(late_request_usd_per_1000=0.2, unserved_request_usd_per_1000=0.5)
+    refuse = documents.Objective(late_request_usd_per_1000=0.5, unserved_request_usd_per_1000=0.5)
+    asked = ((mine, 0.001), (none, 0.0), (documents.Objective(), 0.0005), (cheap, 0.0001), (refuse, 0.0))
+    for objective, slope in asked:
         belief = heard(
-            a_world("fra", models=(a_model("chat"),), policies=(a_policy("chat", **spec),)),
+            a_world("fra", models=(a_model("chat"),), policies=(a_policy("chat", objective=objective),)),
             a_report("fra"),
             now_s=NOW_S,
         )
