@@ -127,6 +127,12 @@ class ControllerServices:
             raise Refused(409, "NotPlanned", "no plan has been made since this controller started", "try again soon")
         names = {one.name for one in thought.formulated.problem.models}
         if model not in names:
+            leaving = [one for one in self.hub.plan.forced if model in {gone.metadata.name for gone in one.withdrawn}]
+            if leaving:
+                left = sum(one.replicas for one in self.hub.plan.desired if one.model == model)
+                text = f"{model} is {leaving[0].words(model)}; {left} replicas are left"
+                hint = "they serve by its last documents until they are gone, step by step; `isochrone get policies`"
+                raise Refused(409, "Withdrawn", text, hint)
             hint = f"placed models: {', '.join(sorted(names)) or 'none'}"
             raise Refused(404, "NotFound", f"model {model} is not placed", hint)
         return thought

@@ -203,7 +203,14 @@ def _order(ctx: click.Context, cluster: str, action: str, reason: str, **query: 
     click.echo(f"cluster/{cluster} {action}ed")
 
 
-REASON = click.option("--reason", required=True, help="Why: the next engineer will ask.")
+def _said(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    """A reason that says something. Raises: BadParameter."""
+    if not value.strip():
+        raise click.BadParameter("it is empty; say why, the next engineer will ask", ctx, parameter)
+    return value
+
+
+REASON = click.option("--reason", required=True, callback=_said, help="Why: the next engineer will ask.")
 
 
 @click.command(epilog='\b\nExamples:\n  isochrone cordon aws-eu-central-1 --reason "kernel update"\n')

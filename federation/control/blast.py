@@ -79,23 +79,25 @@ class Effect:
 
     def refusals(self, limits: Limits) -> tuple[str, ...]:
         """Why a person has to say that this is meant: one sentence each, none when it needs nobody."""
+        return tuple(text for _, text in self.refusals_of(limits))
+
+    def refusals_of(self, limits: Limits) -> tuple[tuple[str, str], ...]:
+        """The same, each with the model that it is about, or nothing where it is about the whole fleet."""
         found = []
         short = {one.model: one for one in self.shortages}
         for model, count in sorted(self.emptied.items()):
             served_rps = short[model].asked_rps - short[model].now_rps if model in short else 0.0
-            found.append(
-                f"{model} would go to nothing: {count} replicas, which serve {served_rps:.1f} requests per second"
-            )
+            text = f"{model} would go to nothing: {count} replicas, which serve {served_rps:.1f} requests per second"
+            found.append((model, text))
         for one in self.shortages:
             served_rps = one.asked_rps - one.now_rps
             lost_rps = one.then_rps - one.now_rps
             if one.model not in self.emptied and lost_rps > limits.unserved_fraction * served_rps + 1e-6:
-                found.append(f"it would leave {one.text}, {one.now_rps:.1f} today")
+                found.append((one.model, f"it would leave {one.text}, {one.now_rps:.1f} today"))
         changed = self.starts + self.stops - sum(self.emptied.values())
         if changed >= limits.replicas_least and changed > limits.replicas_fraction * self.replicas:
-            found.append(
-                f"it would start {self.starts} and stop {self.stops} replicas of a fleet of {self.replicas} at once"
-            )
+            text = f"it would start {self.starts} and stop {self.stops} replicas of a fleet of {self.replicas} at once"
+            found.append(("", text))
         return tuple(found)
 
 

@@ -105,7 +105,8 @@ def step(pace: Pace, situation: Situation) -> Step:
     going = tuple(one for one in orders if not _is_done(s, one, desired))
     for one in orders:
         if one not in going:
-            text = f"what {one.actor} forced ({one.reason}) is carried out: {one.stopped} replicas stopped"
+            ended = "is undone by newer documents" if _is_undone(s.world.documents, one) else "is carried out"
+            text = f"what {one.actor} forced ({one.reason}) {ended}: {one.stopped} replicas stopped"
             notes.append(Note(reason="ForcedChangeDone", object=one.object, message=text))
     return Step(
         desired=desired,
@@ -114,6 +115,11 @@ def step(pace: Pace, situation: Situation) -> Step:
         notes=tuple(notes),
         has_stopped=any(desired[key] < before[key] for key in bound),
     )
+
+
+def _is_undone(documents: Documents, order: Forced) -> bool:
+    """Whether all that it withdrew is placed again."""
+    return bool(order.withdrawn) and all(documents.is_placed(one.metadata.name) for one in order.withdrawn)
 
 
 def next_counts(

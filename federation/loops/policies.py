@@ -28,10 +28,12 @@ from federation.loops import guard
 from federation.loops.hub import Hub
 from federation.policy import catalogue, sense
 from federation.policy.catalogue import PolicySet, Product
-from federation.policy.documents import Continent, Country, Documents
+from federation.policy.documents import Continent, Country, Documents, PlacementPolicy
+from federation.policy.load import ParsedFile
 from federation.state.reduce import DocumentsAccepted, Note, reduce
 from federation.state.world import World
-from federation.yamlkit.explain import Problem
+from federation.yamlkit.explain import Problem, problem_at
+from federation.yamlkit.source import START
 
 log = structlog.get_logger("policies")
 POLL_S = 5.0
@@ -279,17 +281,14 @@ class Desk:
                 for text, hint in self._lost_in_use(following)
             )
             if problems:
-                self._problems[name] = problems
                 raise Rejected(name, problems)
             file = following.files[name]
             force = force or guard.allowed_by(file)
             effect = await self._guard.foresee(following.documents())
-            refusals = effect.refusals(self._guard.limits)
+            refusals = effect.refusals_of(self._guard.limits)
             if refusals and not force:
-                hint = guard.how_to_force(file)
-                harm = (Problem(file=name, line=1, column=1, message=one, hint=hint) for one in refusals)
+                harm = _harm_of(file, self._set.files.get(name), refusals, guard.how_to_force(file))
                 problems = (*harm, *self._doubts(name, following))  # often they are why
-                self._problems[name] = problems
                 raise NeedsForce(name, problems)
             self._tell_unforeseen(name, effect)
             ordered = self._ordered(name, effect, actor, force) if refusals else None
@@ -520,6 +519,23 @@ class Desk:
     def _believe(self) -> None:
         event = DocumentsAccepted(documents=self._set.documents(), now_s=self._hub.clock.monotonic_s())
         self._hub.apply(event)
+
+
+def _harm_of(
+    file: ParsedFile, before: ParsedFile | None, refusals: Iterable[tuple[str, str]], hint: str
+) -> Iterator[Problem]:
+    """What documents of this file would do, each where the document stands that concerns the model: its own or a policy
+    that names it, and of these one that differs from the file in force."""
+    known = {(one.kind, one.name): one.document for one in before.documents} if before is not None else {}
+    for model, text in refusals:
+        naming = [
+            one
+            for one in file.documents
+            if (one.kind == "Model" and one.name == model)
+            or (isinstance(one.document, PlacementPolicy) and model in one.document.spec.models.match_names)
+        ]
+        naming.sort(key=lambda one: known.get((one.kind, one.name)) == one.document)
+        yield problem_at(file.name, naming[0].mark() if naming else START, text, "", hint)
 
 
 def _clusters(files: PolicySet) -> set[str]:

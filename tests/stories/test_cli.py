@@ -219,7 +219,8 @@ def test_what_does_harm_needs_force_and_a_reason(isochrone: Run) -> None:
 
 
 def test_cordon_drain_and_uncordon(isochrone: Run) -> None:
-    assert isochrone("cordon", "mad").returncode == 2, "the next engineer will ask why"
+    for reason in ([], ["--reason", " "]):
+        assert isochrone("cordon", "mad", *reason).returncode == 2, "the next engineer will ask why"
     assert isochrone("cordon", "mad", "--reason", "kernel").stdout == "cluster/mad cordoned\n"
     row = table(isochrone("get", "cluster", "mad", "--no-headers").stdout)[0]
     assert row[1] == "Ready,Cordoned"

@@ -161,6 +161,16 @@ def test_a_mistake_is_refused_with_what_it_would_do(serving: Fleet, handing: Han
     assert serving.is_settled()
 
 
+def test_a_refusal_points_at_the_document_that_does_the_harm(serving: Fleet) -> None:
+    """Who hands in a file of twenty documents would read all of them again."""
+    wrong = with_(POLICY, "spec.objective.unservedRequestUsdPer1000", 0)
+    payload = yaml.safe_dump_all([MODEL, wrong])
+    status, answer = hand_in(serving, ("POST", "chat.yaml", [MODEL, wrong]))
+    assert status == 409
+    line = next(one["line"] for one in answer["problems"] if "chat-8b" in one["message"])
+    assert line == len(yaml.safe_dump(MODEL).splitlines()) + 2, payload
+
+
 @pytest.mark.parametrize(("handing", "status", "says"), BROKEN)
 def test_a_mistake_that_no_force_allows_is_refused(serving: Fleet, handing: Handing, status: int, says: str) -> None:
     """What can never work would be in force because somebody was in a hurry."""
@@ -169,6 +179,7 @@ def test_a_mistake_that_no_force_allows_is_refused(serving: Fleet, handing: Hand
     assert given == status, answer
     assert says in " ".join(one["message"] for one in answer["problems"]), answer
     assert state(serving) == before
+    assert "more.yaml" not in {one["name"] for one in serving.get("/v1/policies")["items"]}, "who was refused knows"
 
 
 def test_what_does_less_than_it_says_is_taken_and_told(serving: Fleet) -> None:
@@ -233,11 +244,14 @@ def test_a_forced_deletion_goes_in_steps_and_can_be_undone(serving: Fleet) -> No
     assert {before - after for before, after in itertools.pairwise(seen)} <= {0, 1}, "one replica a step"
     assert "withdrawn by api: the model is retired" in stop_reasons(serving)
     assert carrying_out(serving).startswith("carried out in steps")
+    status, _, told = serving.request("GET", "/v1/explain/placement/chat-8b")
+    assert status == 409 and "chat-8b is withdrawn by api: the model is retired" in json.loads(told)["message"]
     assert "forced by api (the model is retired)" in messages_of(serving, "PolicyForced")[-1]
     assert serving.apply("chat.yaml", MODEL, POLICY)[0] == 200, "what brings users back needs no force"
     settle(serving)
     assert min(seen) >= 5, "what was left served again at once"
     serving.until(lambda: not carrying_out(serving), "the end of the order")
+    assert "is undone by newer documents" in messages_of(serving, "ForcedChangeDone")[-1]
 
 
 @pytest.mark.slow
