@@ -165,6 +165,20 @@ class _Check:
             if placed < wanted and (told is None or told.placed != placed):
                 yield Violation(rule=rule, subject=model.name, detail=f"{placed} of {wanted}")
         yield from self._survival(model, {subject for rule, subject in declared if rule == "survive"})
+        yield from self._parts(model, {subject for rule, subject in declared if rule == "max_part"})
+
+    def _parts(self, model: Model, missed: set[str]) -> Iterator[Violation]:
+        """What each domain holds of all that the replicas can serve."""
+        most = model.max_part
+        holds: dict[str, float] = defaultdict(float)
+        for (owner, name), rps in self._capacity().items():
+            if most is not None and owner == model.name:
+                holds[self.names.clusters[name].domain(most.domain)] += rps
+        total = sum(holds.values())
+        for domain, rps in sorted(holds.items()):
+            if most is not None and rps > most.fraction * total + TOLERANCE_RPS and domain not in missed:
+                detail = f"{domain} holds {rps} of {total} requests per second, policy allows {most.fraction:.0%}"
+                yield Violation(rule="max_part", subject=model.name, detail=detail)
 
     def _survival(self, model: Model, missed: set[str]) -> Iterator[Violation]:
         """Lose each domain in turn, and see how much of the protected demand the rest can take."""
@@ -255,7 +269,7 @@ class _Check:
 
     def _starts(self, model: Model) -> Iterator[Violation]:
         """What is started beyond the budget, which nothing but a floor is worth."""
-        floors = (model.min_replicas, model.min_on_demand, model.min_regions, model.pins, model.survive)
+        floors = (model.min_replicas, model.min_on_demand, model.min_regions, model.pins, model.survive, model.max_part)
         if model.max_starts is None or any(floors):
             return
         mine = [key for key in self.counts if key[0] == model.name]

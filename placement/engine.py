@@ -88,9 +88,23 @@ def solve(problem: Problem, *, work: int | None = None) -> Solution:
     index = Index(problem)
     if is_large(problem):
         return _solve_large(index, work)
-    solution = _solve_whole(index, (), work)
-    tiers = _tiers(index, solution, work)
-    return _solve_whole(index, tiers, work) if tiers else solution
+    solution, uneven = _solve_whole(index, (), work), frozenset[str]()
+    if short := _capped_and_short(index, solution):
+        other = _solve_whole(index, (), work, uneven=short)
+        if _unserved_rps(other, short) < _unserved_rps(solution, short) * (1.0 - ROUND):
+            solution, uneven = other, short
+    tiers = _tiers(index, solution, work, uneven)
+    return _solve_whole(index, tiers, work, uneven=uneven) if tiers else solution
+
+
+def _capped_and_short(index: Index, solution: Solution) -> frozenset[str]:
+    """Models that leave users unserved, and of which no domain may hold more than a part: that may be why."""
+    short = {one.model for one in solution.unserved}
+    return frozenset(one.name for one in index.problem.models if one.max_part is not None and one.name in short)
+
+
+def _unserved_rps(solution: Solution, models: frozenset[str]) -> float:
+    return sum(one.requests_per_second for one in solution.unserved if one.model in models)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +120,10 @@ class _Whole:
     relaxed: tuple[formulation.Formulation, highs.Found] | None
 
 
-def _solve_whole(index: Index, tiers: Sequence[formulation.Tier], work: int | None) -> Solution:
-    whole = _answer(index, work, tiers=tiers)
+def _solve_whole(
+    index: Index, tiers: Sequence[formulation.Tier], work: int | None, *, uneven: frozenset[str] = frozenset()
+) -> Solution:
+    whole = _answer(index, work, tiers=tiers, uneven=uneven)
     counts = {key: round(whole.found.values[column]) for key, column in whole.made.replicas.items()}
     made, relaxed = whole.relaxed if whole.relaxed and not whole.misses else _relaxed(index, whole.misses, tiers)
     return _solution(
@@ -141,17 +157,22 @@ def _device_usd(index: Index, made: formulation.Formulation, relaxed: highs.Foun
 
 
 def _answer(
-    index: Index, work: int | None, *, tiers: Sequence[formulation.Tier] = (), least: float = -math.inf
+    index: Index,
+    work: int | None,
+    *,
+    tiers: Sequence[formulation.Tier] = (),
+    least: float = -math.inf,
+    uneven: frozenset[str] = frozenset(),
 ) -> _Whole:
     for missable, exposed in _concessions(index, tiers, least):
-        made = formulation.formulate(index, missable=missable, exposed=exposed, tiers=tiers, least=least)
+        made = formulation.formulate(index, missable=missable, exposed=exposed, uneven=uneven, tiers=tiers, least=least)
         found, fractions = _search(made, work)
         if found is None:
             continue
         relaxed = (made, fractions) if fractions is not None else None
         if _is_lumpy(found):
             found = _searched(made, found, work)
-        return _Whole(made=made, found=found, misses=bool(missable), relaxed=relaxed)
+        return _Whole(made=made, found=found, misses=bool(missable or uneven), relaxed=relaxed)
     raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
 
 
@@ -213,7 +234,7 @@ def _searched(made: formulation.Formulation, found: highs.Found, work: int | Non
     return replace(found, bound=min(found.bound, found.objective))
 
 
-def _tiers(index: Index, solution: Solution, work: int | None) -> list[formulation.Tier]:
+def _tiers(index: Index, solution: Solution, work: int | None, uneven: frozenset[str]) -> list[formulation.Tier]:
     """What models of each priority but the lowest must leave unserved; nothing where none of them goes short."""
     priorities = sorted({model.priority for model in index.problem.models}, reverse=True)
     short = {one.model for one in solution.unserved}
@@ -221,7 +242,7 @@ def _tiers(index: Index, solution: Solution, work: int | None) -> list[formulati
         return []
     tiers: list[formulation.Tier] = []
     for priority in priorities[:-1]:
-        whole = _answer(index, work, tiers=tiers, least=priority)
+        whole = _answer(index, work, tiers=tiers, least=priority, uneven=uneven)
         models = frozenset(model.name for model in index.problem.models if model.priority == priority)
         left = sum(whole.found.values[at] for (name, _), at in whole.made.unserved.items() if name in models)
         tiers.append(formulation.Tier(models=models, unserved_rps=float(left) * (1.0 + ROUND) + ROUND))
@@ -813,6 +834,10 @@ def _shortfalls(index: Index, model: Model, counts: Ready, limits: Sequence[Coun
     missed: dict[tuple[Floor, str], Shortfall] = {}
     for rule in rules.floors(index, model, options):
         placed = sum(term * mine[at] for at, term in rule.terms.items())
+        if rule.floor == "max_part":
+            if placed < rule.lower - ROUND:
+                missed[rule.floor, rule.subject] = _uneven(index, model, rule.subject, options, mine, full)
+            continue
         known = missed.get((rule.floor, rule.subject))
         if placed < rule.lower - ROUND and (known is None or rule.lower - placed > known.wanted - known.placed):
             missed[rule.floor, rule.subject] = Shortfall(
@@ -834,6 +859,28 @@ def _shortfalls(index: Index, model: Model, counts: Ready, limits: Sequence[Coun
             reason=text + (full or "no other has devices"),
         )
     return [missed[key] for key in sorted(missed)]
+
+
+def _uneven(
+    index: Index, model: Model, domain: str, options: Sequence[Option], counts: Sequence[int], full: str
+) -> Shortfall:
+    """What a domain holds beyond its part."""
+    most = model.max_part
+    assert most is not None, "a rule comes from a limit"
+    rps = [count * option.shape.requests_per_second for option, count in zip(options, counts, strict=True)]
+    here = [index.clusters[option.pool.cluster].domain(most.domain) == domain for option in options]
+    part = 100.0 * sum(each for each, is_here in zip(rps, here, strict=True) if is_here) / sum(rps)
+    return Shortfall(
+        model=model.name,
+        rule="max_part",
+        subject=domain,
+        wanted=100.0 * most.fraction,
+        placed=part,
+        reason=(
+            f"{model.name}: {domain} holds {part:.0f} % of what its replicas can serve, policy asks at most "
+            f"{100.0 * most.fraction:g} %; {full or 'nowhere else are there devices for its users'}"
+        ),
+    )
 
 
 def _why_missed(model: Model, rule: rules.Rule, placed: float, full: str) -> str:

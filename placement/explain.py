@@ -163,6 +163,7 @@ class _Explainer:
                 ("minOnDemandReplicas", self.model.min_on_demand),
                 ("minRegions", self.model.min_regions),
                 ("survive", self.model.survive),
+                ("maxPartPerDomain", self.model.max_part and f"{100.0 * self.model.max_part.fraction:g} %"),
             )
             if wanted
         ]
@@ -207,6 +208,10 @@ class _Explainer:
         if not free:
             text = f"only spot devices are free there, and policy allows {self.model.spot_max_fraction:.0%} on spot"
             return self._say(cluster, 0, "SpotLimit", text)
+        even = [option for option in free if not self._is_beyond_part(option)]
+        if not even:
+            return self._say(cluster, 0, "MaxPartPerDomain", self._part_says(cluster))
+        free = even
         if self.model.max_starts is not None and self._started() >= self.model.max_starts:
             return self._say(cluster, 0, "MovesPerHour", "no more replicas may be started this hour")
         if limits := limits_on(self.model, free, self.limits):
@@ -288,6 +293,23 @@ class _Explainer:
             if self.counts.get((self.model.name, one.pool.name))
         ]
         return min(placed, default=None)
+
+    def _is_beyond_part(self, option: Option) -> bool:
+        """Whether one replica more would be more than a domain may hold of what all can serve."""
+        most = self.model.max_part
+        if most is None:
+            return False
+        domain = self.index.clusters[option.pool.cluster].domain(most.domain)
+        rps = option.shape.requests_per_second * self.model.target_utilisation
+        names = self.usable.keys() & self.index.clusters.keys()
+        here = sum(self.usable[name] for name in names if self.index.clusters[name].domain(most.domain) == domain)
+        return here + rps > most.fraction * (sum(self.usable.values()) + rps) + 1e-6
+
+    def _part_says(self, cluster: Cluster) -> str:
+        most = self.model.max_part
+        assert most is not None, "nothing else is beyond it"
+        domain = cluster.domain(most.domain)
+        return f"one replica more, and {domain} would hold more than {100.0 * most.fraction:g} % of what all can serve"
 
     def _is_beyond_spot(self, option: Option) -> bool:
         """Whether one more replica there would be more on spot than policy allows."""

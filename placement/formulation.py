@@ -42,6 +42,9 @@ GROWN_PART = 0.5
 can be served at a sane price is served."""
 UNPROTECTED_PART = 0.5
 """Only where that cannot be held either: to leave users unprotected costs this part of leaving them unserved now."""
+UNEVEN_PART = 0.05
+"""Only where users would go unserved for it: what one domain holds too much costs this part of leaving them unserved,
+so little that a whole replica for a few users is worth it."""
 
 
 @dataclass(slots=True)
@@ -91,6 +94,8 @@ def missed_usd_per_hour(model: Model, floor: Floor) -> float:
     """What missing a floor by one costs, where it cannot be held."""
     if floor == "survive":
         return UNPROTECTED_PART * USD_PER_HOUR * model.unserved_usd_per_1000
+    if floor == "max_part":
+        return UNEVEN_PART * USD_PER_HOUR * model.unserved_usd_per_1000
     return SHORTFALL_USD_PER_HOUR
 
 
@@ -99,6 +104,7 @@ def formulate(
     *,
     missable: frozenset[Floor] = frozenset(),
     exposed: frozenset[str] = frozenset(),
+    uneven: frozenset[str] = frozenset(),
     without_floors: bool = False,
     tiers: Sequence[Tier] = (),
     least: float = -inf,
@@ -106,9 +112,9 @@ def formulate(
     """The placement programme.
 
     Args: missable: these floors, and with any of them budgets, may be missed, at a price above everything. exposed:
-        models that may miss `survive`, at a price below leaving users unserved now. without_floors: leave floors and
-        budgets out. tiers: what models of some priorities may leave unserved. least: models of lower priority are
-        worth nothing.
+        models that may miss `survive`, at a price below leaving users unserved now. uneven: the same of `max_part`.
+        without_floors: leave floors and budgets out. tiers: what models of some priorities may leave unserved. least:
+        models of lower priority are worth nothing.
     """
     made = Formulation()
     in_pool: dict[str, dict[int, float]] = defaultdict(dict)
@@ -118,7 +124,8 @@ def formulate(
         add_replicas(made, index, model, options, in_pool, budget_usd=budget_usd)
         _routing(made, index, model, options, is_wanted=model.priority >= least)
         if not without_floors:
-            also: frozenset[Floor] = frozenset(["survive"] if model.name in exposed else [])
+            also: set[Floor] = {"survive"} if model.name in exposed else set()
+            also |= {"max_part"} if model.name in uneven else set()
             add_floors(made, index, model, options, missable | also)
         add_spot(made, index, model, options, only_held=without_floors or bool(missable))
     for name, terms in in_pool.items():

@@ -111,10 +111,11 @@ def plan(index: Index, *, work: int = WORK) -> Planned:
 
 
 def _forgiving(standing: Standing, rough: Coarse | None, pricing: Prices) -> Prices:
-    """The same prices, but where limits leave no room for floors those of a programme in which these cost nothing: what
-    a floor is worth would be the price of a limit, which then proves nothing."""
+    """The same prices, but where limits leave no room for floors, or these yield to users, those of a programme in
+    which they cost nothing: what a floor is worth would be the price of a limit or of users, which then proves nothing.
+    """
     world, missed = standing.numbered.world, _missed(standing)
-    if rough is None or not missed.any() or not world.is_limit.any():
+    if rough is None or not missed.any() or not (world.is_limit.any() or world.rule_yields[missed].any()):
         return pricing
     other = rough.copy()
     other.forgive(missed)
@@ -259,7 +260,9 @@ def _of_model(
         would = np.unique(plan.way[ways[part.short[plan.way_class[ways]]]])
         is_open |= np.isin(world.node_cluster[world.option_node[mine]], would)
     for misses in (False, True):
-        part = part or searched(index, plan, at, ways, least, most, work, beside=beside, misses=misses)
+        part = part or searched(index, plan, at, ways, least, most, work, beside=beside, misses=misses, yields=misses)
     if part is None:
         raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
+    if part.short.any() and not part.misses and index.problem.models[at].max_part is not None:
+        part = searched(index, plan, at, ways, least, most, work, beside=beside, yields=True) or part
     return part

@@ -165,6 +165,14 @@ class Bend:
     more_usd_per_1000_per_ms: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class MaxPart:
+    """Of what a model's replicas can serve, each domain of this kind holds at most `fraction`."""
+
+    domain: Domain
+    fraction: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """What is served, and the rules and prices that policy puts on it. Models sort by name."""
@@ -202,6 +210,8 @@ class Model:
     survive: Domain | None = None
     """Whatever one domain of this kind is lost, what is left elsewhere can serve `survive_fraction` of all demand."""
     survive_fraction: float = 1.0
+    max_part: MaxPart | None = None
+    """Bounds what the loss of a domain takes. Where it would leave users unserved it is missed, and told."""
     spot_max_fraction: float = 1.0
     other_continents_max_fraction: float = 1.0
     """Of the requests of each continent's users, the most that clusters of other continents may serve."""
@@ -485,15 +495,16 @@ class Unserved(Record, frozen=True, kw_only=True, order=True):
     reason: str
 
 
-Floor = Literal["min_replicas", "min_on_demand", "min_regions", "pin", "survive"]
+Floor = Literal["min_replicas", "min_on_demand", "min_regions", "pin", "survive", "max_part"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Shortfall:
     """A floor that no placement within the other hard rules can meet.
 
-    `subject` is the cluster of a pin, and the domain whose loss would leave too little for `survive`. Counts of
-    replicas or regions; for `survive` requests per second.
+    `subject` is the cluster of a pin, the domain whose loss would leave too little for `survive`, and the one that
+    holds too much for `max_part`. Counts of replicas or regions; for `survive` requests per second; for `max_part`
+    `placed` percent where at most those `wanted` may be.
     """
 
     model: str

@@ -135,11 +135,12 @@ def number(index: Index) -> Numbered:
         unserved_usd=_floats(formulation.USD_PER_HOUR * model.unserved_usd_per_1000 for model in models),
         max_starts=_floats(np.inf if model.max_starts is None else model.max_starts for model in models),
         near_usd=near_usd(models),
-        rule_start=np.cumsum([0, *(len(terms) for terms, _, _ in made)]).astype(np.int64),
-        rule_option=_ints(at for terms, _, _ in made for at in terms),
-        rule_term=_floats(term for terms, _, _ in made for term in terms.values()),
-        rule_lower=_floats(lower for _, lower, _ in made),
-        rule_usd=_floats(usd for _, _, usd in made),
+        rule_start=np.cumsum([0, *(len(one.terms) for one in made)]).astype(np.int64),
+        rule_option=_ints(at for one in made for at in one.terms),
+        rule_term=_floats(term for one in made for term in one.terms.values()),
+        rule_lower=_floats(one.lower for one in made),
+        rule_usd=_floats(one.usd for one in made),
+        rule_yields=np.array([one.yields for one in made], dtype=bool),
     )
     return Numbered(
         world=world,
@@ -221,31 +222,46 @@ def _different(rows: Bools) -> tuple[Bools, Ints]:
     return rows[first], which.reshape(-1).astype(np.int64)
 
 
-def _rules(index: Index, models: tuple[Model, ...]) -> list[tuple[dict[int, float], float, float]]:
-    """(option -> term, least, USD per hour of each that is missed) of every floor, and of the spot fraction."""
-    made: list[tuple[dict[int, float], float, float]] = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """The sum of option -> term times replicas is at least `lower`, or `usd` per hour are paid for each that is missed.
+
+    `yields`: it is missed rather than that users go unserved for it.
+    """
+
+    terms: dict[int, float]
+    lower: float
+    usd: float
+    yields: bool = False
+
+
+def _rules(index: Index, models: tuple[Model, ...]) -> list[_Row]:
+    """Every floor, and the spot fraction."""
+    made: list[_Row] = []
     first = 0
     for model in models:
         options = index.options(model)
         for rule in rules.floors(index, model, options):
-            usd = formulation.missed_usd_per_hour(model, rule.floor)
-            made.append(({first + at: term for at, term in rule.terms.items()}, rule.lower, usd))
+            terms = {first + at: term for at, term in rule.terms.items()}
+            yields = rule.floor == "max_part"
+            usd = formulation.missed_usd_per_hour(model, "survive" if yields else rule.floor)
+            made.append(_Row(terms=terms, lower=rule.lower, usd=usd, yields=yields))
         if model.spot_max_fraction < 1.0:
             terms = {
                 first + at: model.spot_max_fraction - (1.0 if option.pool.market == "spot" else 0.0)
                 for at, option in enumerate(options)
             }
-            made.append((terms, 0.0, formulation.SHORTFALL_USD_PER_HOUR))
+            made.append(_Row(terms=terms, lower=0.0, usd=formulation.SHORTFALL_USD_PER_HOUR))
         first += len(options)
     return made
 
 
-def _limits(
-    limits: list[rules.UpperRule], options: list[tuple[Model, Option]]
-) -> list[tuple[dict[int, float], float, float]]:
+def _limits(limits: list[rules.UpperRule], options: list[tuple[Model, Option]]) -> list[_Row]:
     """Limits as rules, as in `_rules`: what is taken of them counts below zero; they are never missed."""
     at = {(model.name, option.pool.name): number for number, (model, option) in enumerate(options)} if limits else {}
-    return [({at[key]: -term for key, term in one.terms.items()}, -one.upper, np.inf) for one in limits]
+    return [
+        _Row(terms={at[key]: -term for key, term in one.terms.items()}, lower=-one.upper, usd=np.inf) for one in limits
+    ]
 
 
 def _held(index: Index, pool: str) -> int:

@@ -19,6 +19,11 @@ from placement.world import Bools, Floats, Ints
 GAP = 0.005
 SHORT = 1e-4
 ROUNDING = 1e-9
+SPREAD_WORK = 20
+"""Times as many nodes for a model of which no domain may hold more than a part: its domains depend on each other, so
+what is rounded in one is wrong in another, and the first answer may leave users unserved."""
+LUMPS = formulation.UNEVEN_PART / formulation.UNPROTECTED_PART
+"""Of the price of a rule that yields to users: a whole replica may be far beyond what the few who need it ask for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,19 +60,22 @@ def searched(
     held: Held | None = None,
     beside: Floats,
     misses: bool = False,
+    yields: bool = False,
 ) -> Part | None:
     """The best replicas of a model within these bounds [its options], for the classes of these ways alone, or None.
 
     Args: work: nodes of branch and bound. gap, usd: of the cost this part, or so much per hour, may be left. held: what
         the others' flows take. beside: [R] minus what other models' replicas take of limits. misses: floors may be
-        missed, at a price.
+        missed, at a price. yields: those may that are missed rather than that users go unserved.
     """
-    question = _Question(index, plan, at, ways, lower, upper, misses)
+    question = _Question(index, plan, at, ways, lower, upper, misses, yields)
     question.add_starts()
     question.add_flows(held)
     if not (question.add_rules(beside) and question.add_regions()):
         return None
-    found = highs.solve(question.table, gap=gap, left=usd, node_limit=work, plain=True)
+    is_spread = index.problem.models[at].max_part is not None
+    work = SPREAD_WORK * work if is_spread else work
+    found = highs.solve(question.table, gap=gap, left=usd, node_limit=work, plain=not is_spread)
     if found is None:
         return None
     replicas = question.lower
@@ -84,8 +92,9 @@ class _Question:
     """The programme while it is made. `free` [its options] may change; `counts` and `flows` are their columns."""
 
     def __init__(
-        self, index: Index, plan: Coarse, at: int, ways: Ints, lower: Floats, upper: Floats, misses: bool
+        self, index: Index, plan: Coarse, at: int, ways: Ints, lower: Floats, upper: Floats, misses: bool, yields: bool
     ) -> None:
+        self._yields = yields
         self._index, self._plan, self._at, self._ways, self._misses = index, plan, at, ways, misses
         self._world, self._model = plan.world, index.problem.models[at]
         self._first = int(np.searchsorted(self._world.option_model, at))
@@ -168,7 +177,7 @@ class _Question:
         fixed = np.bincount(of_rule, weights=term * self._fixed[mine], minlength=len(rules))
         is_limit = world.is_limit[rules]
         lower = world.rule_lower[rules] - fixed
-        may_miss = np.full(len(rules), self._misses) & ~is_limit
+        may_miss = (self._misses | (self._yields & world.rule_yields[rules])) & ~is_limit
         spot = int((~is_limit).sum()) - 1
         if spot >= 0 and self._model.spot_max_fraction < 1.0:  # the last but limits; it holds whatever is missed
             may_miss[spot] = False
@@ -186,7 +195,8 @@ class _Question:
         rows = table.rows(int(some.sum()), lower=lower[some])
         table.entries(rows[at_row[of_rule[is_free]]], self._column[mine[is_free]], term[is_free])
         missed = np.flatnonzero(some & may_miss)
-        table.entries(rows[at_row[missed]], table.columns(world.rule_usd[rules[missed]]), 1.0)
+        usd = world.rule_usd[rules[missed]] * np.where(world.rule_yields[rules[missed]], LUMPS, 1.0)
+        table.entries(rows[at_row[missed]], table.columns(usd), 1.0)
         return True
 
     def add_regions(self) -> bool:

@@ -81,7 +81,22 @@ def floors(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:
     for pin in model.pins:
         terms = {at: 1.0 for at, option in enumerate(options) if option.pool.cluster == pin.cluster}
         found.append(Rule(floor="pin", subject=pin.cluster, terms=terms, lower=float(pin.replicas)))
-    return found + survival(index, model, options)
+    return found + spread(index, model, options) + survival(index, model, options)
+
+
+def spread(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:
+    """What each domain may hold at most: what all hold together, times the fraction, less what this one holds."""
+    if model.max_part is None or model.max_part.fraction >= 1.0:
+        return []
+    domain = [index.clusters[option.pool.cluster].domain(model.max_part.domain) for option in options]
+    found = []
+    for one in sorted(set(domain)):
+        terms = {
+            at: option.shape.requests_per_second * (model.max_part.fraction - (1.0 if domain[at] == one else 0.0))
+            for at, option in enumerate(options)
+        }
+        found.append(Rule(floor="max_part", subject=one, terms=terms, lower=0.0))
+    return found
 
 
 def survival(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:

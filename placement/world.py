@@ -94,6 +94,8 @@ class World:
     """[R]"""
     rule_usd: Floats
     """[R]: what missing it by one costs; infinite of limits"""
+    rule_yields: Bools
+    """[R]: whether it is missed rather than that users go unserved for it"""
 
     @property
     def model_node(self) -> Ints:

@@ -255,6 +255,7 @@ _WHY: dict[engine.Floor, str] = {
     "min_on_demand": "{now:.0f} replicas off spot, policy asks {wanted:.0f}",
     "pin": "{now:.0f} replicas in {subject}, policy pins {wanted:.0f} there",
     "survive": "without {subject} only {now:.1f} of {wanted:.1f} requests per second could be served",
+    "max_part": "{subject} holds more of what its replicas can serve than policy allows",
 }
 
 

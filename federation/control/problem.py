@@ -322,6 +322,7 @@ def _model(
         min_regions=policy.availability.min_regions,
         survive=policy.availability.survive,
         survive_fraction=policy.availability.survive_fraction,
+        max_part=_max_part(policy.availability.max_part_per_domain),
         spot_max_fraction=policy.spot.max_fraction,
         other_continents_max_fraction=policy.failover.max_other_continents_percent / 100.0,
         pins=tuple(
@@ -337,6 +338,10 @@ def _model(
             for rule in policy.residency
         ),
     )
+
+
+def _max_part(rule: documents.MaxPartPerDomain | None) -> engine.MaxPart | None:
+    return engine.MaxPart(domain=rule.domain, fraction=rule.percent / 100.0) if rule is not None else None
 
 
 def _cell(world: World, name: str) -> engine.Cell:

@@ -144,6 +144,7 @@ class _Walk:
         self.s = situation
         self.models = {model.name: model for model in situation.problem.models}
         self.pools = {(pool.cluster, _key(pool)): pool for pool in situation.problem.pools}
+        self.clusters = {cluster.name: cluster for cluster in situation.problem.clusters}
         self.regions = {cluster.name: cluster.region for cluster in situation.problem.clusters}
         self.room = {(one.model, one.pool): one.replicas for one in situation.problem.room}
         self.before = {**situation.desired, **situation.kept}
@@ -301,7 +302,35 @@ class _Walk:
         if here_rps + 1e-6 < self.s.load_rps.get((key[0], key[1]), 0.0):
             return False
         wanted_rps = sum(self._rps(k, n) for k, n in self.s.target.items() if k[0] == key[0])
-        return not spare or left_rps + 1e-6 >= wanted_rps
+        return not spare or (left_rps + 1e-6 >= wanted_rps and self._stays_even(model, key, left))
+
+    def _stays_even(self, model: engine.Model, key: PlacementKey, left: Mapping[PlacementKey, int]) -> bool:
+        """Whether no other domain comes to hold more of the model than it may, or than the target gives it; a domain
+        that holds as much as any other may always give, so a rollout ends. Devices that must be made free come first.
+        """
+        if model.max_part is None:
+            return True
+        target = {k: n for k, n in self.s.target.items() if k[0] == model.name}
+        here = self.domain_of(model.max_part.domain, key[1])
+        holds, planned = (self._by_domain(model.max_part.domain, one) for one in (left, target))
+        total, whole = sum(holds.values()), sum(planned.values())
+        before = holds[here] + self._rps(key, 1)
+        for domain, rps in holds.items():
+            most = max(model.max_part.fraction, planned[domain] / whole if whole else 0.0)
+            if domain != here and rps > before + 1e-6 and rps > most * total + 1e-6:
+                return False
+        return True
+
+    def _by_domain(self, kind: engine.Domain, replicas: Mapping[PlacementKey, int]) -> defaultdict[str, float]:
+        """Domain -> requests per second that replicas there can serve."""
+        made: defaultdict[str, float] = defaultdict(float)
+        for key, count in replicas.items():
+            made[self.domain_of(kind, key[1])] += self._rps(key, count)
+        return made
+
+    def domain_of(self, kind: engine.Domain, cluster: str) -> str:
+        """Of a cluster; one that the problem does not know is a domain of its own."""
+        return self.clusters[cluster].domain(kind) if cluster in self.clusters else cluster
 
     def _is_left(self, model: engine.Model, cluster: str) -> bool:
         """Whether requests are on their way from a cluster: it has more than the target plans for it.

@@ -219,6 +219,16 @@ class Pinned(Base, frozen=True, kw_only=True):
     replicas: Annotated[int, Meta(ge=1, le=100_000)]
 
 
+class MaxPartPerDomain(Base, frozen=True, kw_only=True):
+    """Of what a model's replicas can serve, the most that one region, zone or provider holds: its loss takes no more.
+
+    Where keeping to it would leave users unserved, it is missed by as little as that takes, and told.
+    """
+
+    domain: Domain
+    percent: Annotated[float, Meta(gt=0, le=100)]
+
+
 class Availability(Base, frozen=True, kw_only=True):
     """Floors that hold whatever the demand, and the most replicas, whatever the demand."""
 
@@ -236,6 +246,7 @@ class Availability(Base, frozen=True, kw_only=True):
         | None
     ) = None
     survive_fraction: Annotated[float, Meta(gt=0, le=1, description="part of all demand that survive protects")] = 1.0
+    max_part_per_domain: MaxPartPerDomain | None = None
     pinned: Annotated[tuple[Pinned, ...], Meta(max_length=1000)] = ()
 
 

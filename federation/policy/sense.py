@@ -113,9 +113,22 @@ def _doubtful_policy(
     if floors.survive is not None and len(domains) < 2:
         mark = placed.mark("spec", "availability", "survive")
         yield problem_at(file, mark, f"clusters are in {len(domains)} {floors.survive}: nothing survives its loss")
+    part = floors.max_part_per_domain
+    if part is not None and (places := _domains(part.domain, clusters.values())):
+        yield from _doubtful_part(file, placed, part, len(places), "clusters are")
     for name in spec.models.match_names:
         if name in models and _holders(models[name], stock, spot=True):
             yield from _doubtful_stock(file, placed, spec, models[name], clusters, stock)
+
+
+def _doubtful_part(
+    file: str, placed: Placed, part: documents.MaxPartPerDomain, places: int, who: str
+) -> Iterator[Problem]:
+    if places * part.percent < 100.0 - 1e-9:
+        mark = placed.mark("spec", "availability", "maxPartPerDomain", "percent")
+        many = part.domain + ("s" if places > 1 else "")
+        text = f"{who} in {places} {many}: with at most {part.percent:g} % in each they cannot hold all of a model"
+        yield problem_at(file, mark, text, f"{100.0 / places:g} or more", "it is missed until there are more")
 
 
 def _doubtful_stock(
@@ -137,6 +150,11 @@ def _doubtful_stock(
         mark = placed.mark("spec", "availability", "minReplicas")
         text = f"minReplicas {floors.min_replicas}: there are devices for {sum(room.values())} replicas of {name}"
         yield problem_at(file, mark, text)
+    part = floors.max_part_per_domain
+    if part is not None:
+        places = len(_domains(part.domain, (clusters[one] for one in room if one in clusters)))
+        if places < len(_domains(part.domain, clusters.values())):
+            yield from _doubtful_part(file, placed, part, places, f"devices that fit {name} are")
     for number, pin in enumerate(floors.pinned):
         if pin.cluster in clusters and pin.replicas > room.get(pin.cluster, 0):
             mark = placed.mark("spec", "availability", "pinned", number, "replicas")

@@ -161,7 +161,7 @@ def within_rules(problem: Problem, clusters: dict[str, Cluster], placed: list[tu
         starts = sum(max(0, n - current.get((model.name, pool.name), 0)) for pool, n in mine)
         if model.max_starts is not None and starts > model.max_starts:
             return False
-        if not survives(problem, model, clusters, mine):
+        if not survives(problem, model, clusters, mine) or not is_even(model, clusters, mine):
             return False
         if len({clusters[pool.cluster].region for pool, _ in mine}) < model.min_regions:
             return False
@@ -189,6 +189,18 @@ def within_limits(problem: Problem, clusters: dict[str, Cluster], placed: list[t
         if usd > max(budget.usd_per_hour, stuck_usd) + 1e-6:
             return False
     return True
+
+
+def is_even(model: Model, clusters: dict[str, Cluster], mine: list[tuple[Pool, int]]) -> bool:
+    """Whether no domain holds more than its part of what all replicas can serve."""
+    if model.max_part is None:
+        return True
+    holds: dict[str, float] = defaultdict(float)
+    for pool, n in mine:
+        shape = model.shape_for(pool)
+        assert shape is not None
+        holds[clusters[pool.cluster].domain(model.max_part.domain)] += n * shape.requests_per_second
+    return all(rps <= model.max_part.fraction * sum(holds.values()) + 1e-6 for rps in holds.values())
 
 
 def survives(problem: Problem, model: Model, clusters: dict[str, Cluster], mine: list[tuple[Pool, int]]) -> bool:

@@ -13,7 +13,9 @@ from placement.model import (
     Cell,
     Cluster,
     Demand,
+    Domain,
     Intake,
+    MaxPart,
     Model,
     Path,
     Pin,
@@ -115,6 +117,21 @@ def a_limited_world(
     )
 
 
+def a_spread_world(seed: int, **size: int) -> Problem:
+    """A world of equal priorities, where of some models no region, zone or provider may hold more than a part."""
+    problem = a_world(seed, **size)
+    rng = random.Random(13 * seed + 9)
+    kinds: tuple[Domain, ...] = ("region", "zone", "provider")
+    parts = [MaxPart(domain=rng.choice(kinds), fraction=rng.choice((0.34, 0.5, 0.6, 0.75))) for _ in problem.models]
+    return replace(
+        problem,
+        models=tuple(
+            replace(one, max_part=part if rng.random() < 0.8 else None)
+            for one, part in zip(problem.models, parts, strict=True)
+        ),
+    )
+
+
 def without_floors(problem: Problem) -> Problem:
     """The same world, where price alone decides, and all may be started."""
     free: dict[str, Any] = {
@@ -122,6 +139,7 @@ def without_floors(problem: Problem) -> Problem:
         "min_regions": 0,
         "min_on_demand": 0,
         "survive": None,
+        "max_part": None,
         "pins": (),
         "max_starts": None,
     }

@@ -28,6 +28,7 @@ def a_problem(
     min_regions: int = 0,
     max_replicas: int | None = None,
     usd_per_hour: float | None = None,
+    max_part: float | None = None,
 ) -> engine.Problem:
     """Args: usd_per_hour: budget of both models; each replica costs a dollar."""
     both = ("chat", "other")
@@ -47,6 +48,7 @@ def a_problem(
                 min_replicas=min_replicas,
                 min_regions=min_regions,
                 max_replicas=max_replicas,
+                max_part=engine.MaxPart(domain="region", fraction=max_part) if max_part else None,
                 **rules,
             ),
             engine.Model(name="other", shapes=(shape,), **rules),
@@ -351,3 +353,36 @@ def test_what_is_ready_beyond_what_was_told_does_not_keep_the_place_from_itself(
     """The plan would count on replicas that nobody sends requests to, and wait for ever for the devices they hold."""
     assert step({FRA: 4}, {FRA: 0}, {FRA: 4}, problem=a_problem(devices=4)) == {FRA: 4}
     assert step({FRA: 3}, {FRA: 1}, {FRA: 3}, problem=a_problem(devices=4)) == {FRA: 3}
+
+
+def test_what_is_to_go_leaves_first_where_most_of_it_is() -> None:
+    """While a fleet shrinks a region would come to hold more of a model than its owner lets a loss take."""
+    problem = a_problem(max_part=0.5)
+    target = {FRA: 2, IAD: 1, NRT: 1}
+    now = {FRA: 2, IAD: 4, NRT: 2}
+    seen = []
+    for _ in range(10):
+        after = step(target, now, now, problem=problem)
+        if after == now:
+            break
+        now = {key: count for key, count in after.items() if count}
+        seen.append(max(now.values()) / sum(now.values()))
+    assert now == target, "and it ends"
+    assert max(seen) <= 0.5
+
+
+@given(
+    have=st.tuples(*[st.integers(0, 4)] * 3),
+    target=st.tuples(*[st.integers(0, 4)] * 3),
+    part=st.sampled_from([0.34, 0.5, 0.7]),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_bounded_part_stops_no_rollout(have: tuple[int, ...], target: tuple[int, ...], part: float) -> None:
+    """Each region would wait for another to give first, and what nobody needs would be paid for ever."""
+    keys = (FRA, IAD, NRT)
+    wanted = {key: n for key, n in zip(keys, target, strict=True) if n}
+    now = {key: n for key, n in zip(keys, have, strict=True) if n}
+    problem = a_problem(max_part=part, devices=8)
+    for _ in range(40):
+        now = {key: n for key, n in step(wanted, now, now, problem=problem).items() if n}
+    assert now == wanted

@@ -104,3 +104,18 @@ def test_the_examples_have_no_doubts() -> None:
     names = ("clusters.yaml", "models.yaml", "policies.yaml")
     files = known(*((folder / name).read_text(encoding="utf-8") for name in names))
     assert not [one for name in files.files for one in catalogue.warnings(files, name, {})]
+
+
+def test_a_part_that_too_few_domains_can_hold_is_told() -> None:
+    """A model would be short of its own rule for ever, and nobody would know that two regions cannot be three."""
+    two = HERE, HERE.replace("fra-1", "iad-1").replace("region: ", "region: other-")
+    text = PLAIN.replace("minReplicas: 1", "maxPartPerDomain: {domain: region, percent: 40}")
+
+    def told(policy: str) -> list[str]:
+        files = known(*two, MODEL, policy)
+        return [one.text() for name in files.files for one in catalogue.warnings(files, name, {})]
+
+    [problem] = [one for one in told(text) if "40 %" in one]
+    assert "clusters are in 2 regions: with at most 40 % in each they cannot hold all of a model" in problem
+    assert "50 or more" in problem
+    assert not told(text.replace("40", "50"))
