@@ -294,6 +294,7 @@ def _model(
             left_out.append(
                 f"model {document.metadata.name} is pinned to {pin.cluster}, which no Cluster document names"
             )
+    slope, bends = _way(policy.objective, spec.service_latency_ms)
     return engine.Model(
         name=document.metadata.name,
         shapes=tuple(
@@ -310,8 +311,9 @@ def _model(
         service_latency_ms=spec.service_latency_ms,
         target_utilisation=spec.target_utilisation,
         late_usd_per_1000=policy.objective.late_request_usd_per_1000,
-        latency_usd_per_1000_per_ms=engine.NEARER_USD_PER_1000_PER_MS + policy.objective.usd_per_1000_per_ms,
-        unserved_usd_per_1000=policy.objective.unserved_request_usd_per_1000,
+        latency_usd_per_1000_per_ms=engine.NEARER_USD_PER_1000_PER_MS + slope,
+        bends=bends,
+        unserved_usd_per_1000=policy.objective.unserved_usd_per_1000,
         move_usd=policy.objective.move_usd,
         warmup_s=spec.warmup_seconds,
         response_kib=spec.response_kib,
@@ -342,6 +344,22 @@ def _model(
 
 def _max_part(rule: documents.MaxPartPerDomain | None) -> engine.MaxPart | None:
     return engine.MaxPart(domain=rule.domain, fraction=rule.percent / 100.0) if rule is not None else None
+
+
+def _way(objective: documents.Objective, service_ms: float) -> tuple[float, tuple[engine.Bend, ...]]:
+    """USD per 1,000 requests and millisecond of the way, and where it becomes more.
+
+    What begins to rise before `service_ms` rises from the first millisecond of the way.
+    """
+    slope, before, bends = objective.usd_per_1000_per_ms, 0.0, []
+    for since_ms, rises in objective.rises:
+        more = max(0.0, rises - before)
+        if since_ms <= service_ms:
+            slope += more
+        elif more > 0:
+            bends.append(engine.Bend(latency_ms=since_ms, more_usd_per_1000_per_ms=more))
+        before = max(before, rises)
+    return slope, tuple(bends)
 
 
 def _cell(world: World, name: str) -> engine.Cell:
