@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from federation.control import latency, setbacks
 from federation.policy import documents
 from federation.state import levels, plausible
@@ -183,17 +185,13 @@ def _formulate(
     pools, keys = _pools(world, by_name, counted, now_s, left_out)
     room = _room(world, models, now_s, {(keys[pool.name][0], keys[pool.name][1]): pool for pool in pools})
     known = sorted({cell for _, cell in world.demand})
-    grown = _grown(world)
     demands = tuple(
-        engine.Demand(
-            model=model,
-            cell=cell,
-            requests_per_second=demand.requests_per_second,
-            grown_rps=min(demand.requests_per_second, grown.get((model, cell), 0.0)),
-        )
+        engine.Demand(model=model, cell=cell, requests_per_second=demand.requests_per_second)
         for model, cell in itertools.product(sorted(by_name), known)
         if (demand := world.demand.get((model, cell))) is not None and demand.requests_per_second > 0
     )
+    if grown := _grown(world):
+        demands = tuple(_with_growth(one, grown) for one in demands)
     cells = sorted({demand.cell for demand in demands})
     estimates = latency.estimate(world, cells)
     problem = engine.Problem(
@@ -210,6 +208,11 @@ def _formulate(
         budgets=_budgets(world, by_name),
     )
     return Formulated(problem=problem, present=_placed(present), keys=keys, left_out=tuple(left_out))
+
+
+def _with_growth(demand: engine.Demand, grown: Mapping[tuple[str, str], float]) -> engine.Demand:
+    rps = min(demand.requests_per_second, grown.get((demand.model, demand.cell), 0.0))
+    return msgspec.structs.replace(demand, grown_rps=rps) if rps > 0 else demand
 
 
 def _grown(world: World) -> dict[tuple[str, str], float]:
@@ -496,7 +499,7 @@ def _room(
     """The most replicas of a model that a pool takes, where that is less than its devices: by its nodes, and by what
     did not become ready there."""
     found = {(one.model, one.pool): one.replicas for one in _places(world, models, pools)}
-    for model in models:
+    for model in models if world.setbacks.backoffs else ():
         not_hunted = setbacks.why_not_hunted(world, world.setbacks, model.name, now_s)
         for (cluster, key), pool in pools.items():
             place = (model.name, cluster, key)
