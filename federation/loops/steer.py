@@ -17,7 +17,7 @@ from federation.adapters import store
 from federation.adapters.solver import Solver, SolverError
 from federation.control import blast, leadership, rollout, routing, setbacks, shift, staged, versions
 from federation.control import desired as intent
-from federation.control.plan import Change, Costs, Forced, History, Plan, Replicas, Route, Routes, Versions
+from federation.control.plan import Change, Costs, Forced, History, Near, Plan, Replicas, Route, Routes, Versions
 from federation.control.problem import Formulated
 from federation.loops.hub import Hub
 from federation.policy.documents import Traffic
@@ -39,6 +39,8 @@ class NewTarget:
     summary: str
     moves: int
     costs: Costs
+    near: Near | None
+    near_by_model: Mapping[str, Near]
     bound_usd_per_hour: float
     gap: float
     bound_is_loose: bool
@@ -391,6 +393,8 @@ class Steer:
             summary=new.summary,
             moves=new.moves,
             costs=new.costs,
+            near=new.near,
+            near_by_model=new.near_by_model,
             bound_usd_per_hour=new.bound_usd_per_hour,
             gap=new.gap,
             bound_is_loose=new.bound_is_loose,
