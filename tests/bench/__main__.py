@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from tests.bench import agent_footprint, demo_size, events, loading, placement, reports, routes, routing, traffic
+from tests.bench import agent_footprint, demo_size, events, loading, placement, reports, routes, routing, spot, traffic
 
 Result = dict[str, object]
 CASES: dict[str, Callable[[], Iterator[Result]]] = {
@@ -23,6 +23,7 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "routing": routing.routing,
     "traffic": traffic.traffic,
     "reports": reports.reports,
+    "spot": spot.spot,
     "agent": agent_footprint.agent,
 }
 
