@@ -316,9 +316,9 @@ class Agent:
     async def _keep_reporting(self) -> None:
         interval_s = self.settings.interval_s
         while True:
-            wait_s = self._clock.machine_s(interval_s) * self._rng.uniform(0.9, 1.0)
+            wait_s = interval_s * self._rng.uniform(0.9, 1.0)
             try:
-                async with asyncio.timeout(wait_s):
+                async with self._clock.timeout(wait_s):
                     await self._backend.changed.wait()
             except TimeoutError:
                 await self._measure()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from agents.backend import Observation
 from agents.limits import Limits
-from federation.aiokit.clock import Clock
+from federation.aiokit.clock import Clock, Timer
 from federation.wire import messages
 
 RttMs = Callable[[str, random.Random], float]
@@ -82,7 +82,7 @@ class SimulatedBackend:
         self._served = served
         self._running: dict[tuple[str, messages.PoolKey], list[_Replica]] = {}
         self._fence = (0, 0)
-        self._wakers: set[asyncio.TimerHandle] = set()
+        self._wakers: set[Timer] = set()
 
     async def start(self) -> None:
         """There is nothing to watch."""
@@ -194,13 +194,11 @@ class SimulatedBackend:
         self._fence = max(self._fence, (desired.epoch, desired.generation))
 
     def _wake_in(self, delay_s: float) -> None:
-        loop = asyncio.get_running_loop()
-
         def wake() -> None:
             self._wakers.discard(handle)
             self.changed.set()
 
-        handle = loop.call_later(self._clock.machine_s(delay_s) + 0.001, wake)
+        handle = self._clock.call_later(delay_s + self._clock.ours_s(0.001), wake)
         self._wakers.add(handle)
 
     async def steer(self, traffic: messages.Traffic) -> None:

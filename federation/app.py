@@ -46,7 +46,7 @@ def version() -> str:
 class Controller:
     """One controller: `start`, then it runs until `stop`.
 
-    Args: token: what opens the API; None makes one. clock: the demo's runs faster.
+    Args: token: what opens the API; None makes one. clock: the demo's is simulated.
     Raises: on `start`, BrokerDown, StoreError, InsecureAddress, InsecureListen, OSError, each with what to do.
     """
 

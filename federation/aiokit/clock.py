@@ -1,13 +1,23 @@
 """Time as an argument: the only place that reads the ambient clock.
 
-Every shell takes a `Clock`. The demo runs the same controller and agents on a clock whose seconds are shorter, so all
-timing (periods, tolerations, dwell) is written in one unit and scales together.
+Every shell takes a `Clock`, and all timing (periods, tolerations, dwell) is written in its seconds. They may be shorter
+than the machine's, so that tests take less time; the demo's are simulated (`federation/demo/pace.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Timer(Protocol):
+    """Something that is to be called."""
+
+    def cancel(self) -> None:
+        """It is not called."""
 
 
 class Clock:
@@ -38,6 +48,22 @@ class Clock:
         """How many of the machine's seconds `ours_s` of this clock take."""
         return ours_s / self.speed
 
+    def ours_s(self, machine_s: float) -> float:
+        """How many seconds of this clock `machine_s` of the machine's take."""
+        return machine_s * self.speed
+
     async def sleep(self, duration_s: float) -> None:
         """Wait `duration_s` of this clock."""
         await asyncio.sleep(self.machine_s(duration_s))
+
+    def timeout(self, duration_s: float) -> contextlib.AbstractAsyncContextManager[object]:
+        """As `asyncio.timeout`, in seconds of this clock. Raises: TimeoutError, on leaving it."""
+        return asyncio.timeout(self.machine_s(duration_s))
+
+    def call_later(self, duration_s: float, callback: Callable[[], object]) -> Timer:
+        """Call it in the running loop when `duration_s` of this clock have passed."""
+        return asyncio.get_running_loop().call_later(self.machine_s(duration_s), callback)
+
+    def working(self) -> contextlib.AbstractContextManager[None]:
+        """Around what a controller does before it goes on: simulated time waits for it, the machine's does not."""
+        return contextlib.nullcontext()

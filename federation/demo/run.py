@@ -1,13 +1,11 @@
 """The whole product in one process tree on a simulated world: controller, broker, one agent per cluster, and a day.
 
-Time runs faster than the clock, for controller and agents alike, so every period and toleration is the real one. The
-day begins when the first plan is in force and its replicas are warm; what is scored is what the agents really had ready
+Time is simulated, for controller and agents alike, and waits for the controller (`pace`). The day begins when the first plan is in force and its replicas are warm; what is scored is what the agents really had ready
 and what shares the controller really had published, against the true latencies that the controller only estimates.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Callable
@@ -15,10 +13,10 @@ from dataclasses import dataclass
 
 from agents.app import Agent, AgentSettings
 from agents.simulated import SimulatedBackend
-from federation.aiokit.clock import Clock
 from federation.aiokit.tasks import Tasks
 from federation.app import Controller
 from federation.demo import catalogue, naive
+from federation.demo.pace import DemoClock, SimulatedTime
 from federation.demo.physics import Physics
 from federation.demo.scoring import Observed, ReplicaKey, Score, Summary
 from federation.settings import Listen, Settings
@@ -29,8 +27,8 @@ DAY_S = 86_400.0
 REPORTS_PER_DAY = 120
 PLANS_PER_DAY = 96
 STEPS_PER_DAY = 240
-STARTING_S = 60.0
-"""The machine's seconds that the first plan and its warm-up may take."""
+STARTING_S = 14_400.0
+"""That the first plan and its warm-up may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +45,11 @@ class Progress:
 
 
 class Demo:
-    """One demo. `day_s` is how many of the machine's seconds a day takes."""
+    """One demo, in the loop of this time."""
 
-    def __init__(self, *, day_s: float, seed: int = 0, listen: Listen) -> None:
+    def __init__(self, simulated: SimulatedTime, *, seed: int = 0, listen: Listen) -> None:
         self.physics = Physics(catalogue.load())
-        self.clock = Clock(speed=DAY_S / day_s)
+        self.clock = DemoClock(simulated)
         report_s = DAY_S / REPORTS_PER_DAY
         timing = Timing(report_interval_s=report_s, tick_s=report_s / 2, stale_after_s=4 * report_s)
         settings = Settings(
@@ -79,6 +77,16 @@ class Demo:
 
     async def start(self) -> None:
         """Bring everything up and wait for the first plan to be served. Raises: TimeoutError, and what start raises."""
+        with self.clock.working():
+            await self._connect()
+        async with self.clock.timeout(STARTING_S):
+            while not self._is_serving():
+                await self.controller.hub.change(timeout_s=0.1)
+        self._began_s = self.clock.monotonic_s()
+        self.clock.simulated.promise()
+
+    async def _connect(self) -> None:
+        """Until every agent is heard."""
         await self.controller.start()
         folder = catalogue.folder()
         for name in catalogue.DOCUMENT_FILES:
@@ -86,10 +94,9 @@ class Demo:
         for name in sorted(self.physics.clusters):
             self._agents[name] = self._agent(name)
             self._tasks.start(f"agent-{name}", self._agents[name].run())
-        async with asyncio.timeout(STARTING_S):
-            while not self._is_serving():
-                await self.controller.hub.change(timeout_s=0.1)
-        self._began_s = self.clock.monotonic_s()
+        hub = self.controller.hub
+        while any(state.heard_s is None for state in hub.world.clusters.values()):
+            await hub.change(timeout_s=0.1)
 
     def _agent(self, name: str) -> Agent:
         rng = random.Random(f"{name}/{self._rng.getrandbits(32)}")

@@ -18,7 +18,6 @@ import structlog
 from federation.adapters.solver import Answer
 from federation.aiokit.clock import Clock
 from federation.control import leadership, staged
-from federation.control.nearness import Nearest
 from federation.control.plan import Plan, Routes
 from federation.control.problem import Formulated, Formulation
 from federation.metrics import Metrics
@@ -52,7 +51,6 @@ class Thought:
 
     formulated: Formulated
     answer: Answer
-    nearest_ms: Nearest
     at_s: float
 
 
@@ -65,7 +63,8 @@ def relied_on(plan: Plan, routes: Routes) -> frozenset[str]:
 class Mark:
     """Something to be done soon, and who asked first."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._event = asyncio.Event()
         self._why = ""
 
@@ -75,9 +74,9 @@ class Mark:
         self._event.set()
 
     async def wait(self, timeout_s: float) -> str:
-        """Who asked first, or nothing when `timeout_s` of the machine's seconds passed."""
+        """Who asked first, or nothing when `timeout_s` of the clock passed."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with self._clock.timeout(timeout_s):
                 await self._event.wait()
         except TimeoutError:
             return ""
@@ -149,12 +148,12 @@ class Hub:
         self.index = Index(RouteSnapshot())
         """What the route API answers from."""
         self.message = "starting"
-        self.look = Mark()
+        self.look = Mark(clock)
         """Set when the time is to be told before the next tick: at `look_at_s`."""
         self.look_at_s = float("inf")
-        self.replan = Mark()
-        self.resteer = Mark()
-        self.republish = Mark()
+        self.replan = Mark(clock)
+        self.resteer = Mark(clock)
+        self.republish = Mark(clock)
         self.committing = asyncio.Lock()
         self.events: deque[ToldEvent] = deque(maxlen=EVENTS_KEPT)
         self._next_event_id = 1
@@ -321,7 +320,7 @@ class Hub:
         if left_s <= 0:
             return ""
         self._is_listening = True
-        self.look_at_s = min(self.look_at_s, self.clock.monotonic_s() + left_s * self.clock.speed)
+        self.look_at_s = min(self.look_at_s, self.clock.monotonic_s() + self.clock.ours_s(left_s))
         self.look.set("other controllers would have answered")
         return "nothing is decided: another controller on this broker would answer within a second"
 

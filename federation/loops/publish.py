@@ -28,8 +28,7 @@ class Publisher:
     async def run(self) -> None:
         """Publish at marks and every report interval, for ever."""
         while True:
-            interval_s = self._hub.clock.machine_s(self._hub.world.timing.report_interval_s)
-            await self._hub.republish.wait(interval_s)
+            await self._hub.republish.wait(self._hub.world.timing.report_interval_s)
             if self._hub.outvoted():
                 continue  # what another controller orders is not to be overwritten
             await self.sessions()

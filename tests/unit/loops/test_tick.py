@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 
 import pytest
@@ -28,11 +29,11 @@ class Jumping(Clock):
     def monotonic_s(self) -> float:
         return self._now_s
 
-    def machine_s(self, ours_s: float) -> float:
+    def timeout(self, duration_s: float) -> contextlib.AbstractAsyncContextManager[object]:
         if not self._sleeps_s:
             raise asyncio.CancelledError
         self._now_s += self._sleeps_s.pop(0)
-        return 0.0
+        return asyncio.timeout(0.0)
 
 
 async def ticked(*sleeps_s: float) -> Hub:
