@@ -6,7 +6,18 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-from tests.bench import agent_footprint, demo_size, events, loading, placement, reports, routes, routing, spot, traffic
+from tests.bench import (
+    agent_footprint,
+    demo_size,
+    events,
+    loading,
+    placement,
+    reports,
+    rivals,
+    routes,
+    routing,
+    traffic,
+)
 
 Result = dict[str, object]
 CASES: dict[str, Callable[[], Iterator[Result]]] = {
@@ -21,9 +32,9 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "literature": placement.from_literature,
     "routes": routes.routes,
     "routing": routing.routing,
+    "rivals": rivals.rivals,
     "traffic": traffic.traffic,
     "reports": reports.reports,
-    "spot": spot.spot,
     "agent": agent_footprint.agent,
 }
 
