@@ -40,7 +40,19 @@ class Metrics:
             "isochrone_gateway_refusals_total", "Updates that gateways refused (NACK)", ["kind"], registry=registry
         )
         self.brake_active = Gauge("isochrone_brake_active", "1 while moves are frozen", registry=registry)
-        self.cost_usd_per_hour = Gauge("isochrone_cost_usd_per_hour", "Cost of the desired replicas", registry=registry)
+        self.plan_cost_usd_per_hour = Gauge(
+            "isochrone_plan_cost_usd_per_hour",
+            "Cost of the plan in force by cause; proximity is what policy says that latency costs, paid to nobody",
+            ["cause"],
+            registry=registry,
+        )
+        self.plan_round_trip_seconds = Gauge(
+            "isochrone_plan_round_trip_seconds",
+            "Round trips of served requests in the plan in force: mean, p95, and excess, how much farther they "
+            "go than to the nearest cluster that could serve them, full or not",
+            ["model", "figure"],
+            registry=registry,
+        )
         self.solver_failures_total = Counter(
             "isochrone_solver_failures_total", "Solves without a usable answer", registry=registry
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,9 +14,9 @@ from federation.adapters.solver import Solver, SolverError
 from federation.adapters.store import Store, StoreError, StoreFull, Superseded
 from federation.api import render, views
 from federation.api.server import Refused, not_found
-from federation.control import setbacks
+from federation.control import nearness, setbacks
 from federation.control.desired import version
-from federation.control.plan import Change
+from federation.control.plan import Change, Near
 from federation.loops.hub import Hub, Thought
 from federation.loops.policies import Desk, Kept, NeedsForce, Rejected
 from federation.loops.steer import changes_between
@@ -53,6 +54,7 @@ class ControllerServices:
             speed=self.clock.speed,
             message=hub.message,
             gateways=hub.gateways,
+            nearest_ms=hub.thought.nearest_ms if hub.thought is not None else None,
         )
 
     def is_ready(self) -> str:
@@ -295,6 +297,7 @@ class ControllerServices:
         why = {(m, *formulated.keys[pool]): text for (m, pool), text in answer.reasons.items()}
         changes = changes_between(before, after, why)
         refused = await self.desk.refusals(world.documents, formulated, answer)
+        near_after, _ = await asyncio.to_thread(_near_of, formulated.problem, answer.solution.flows)
         new_ms = _mean_latency(answer.solution.flows)
         old_ms = _mean_latency_now(scene)
         restarts = _restarts(hub, world)
@@ -306,6 +309,8 @@ class ControllerServices:
             restarts=restarts,
             usd_per_hour_before=scene.usd_per_hour,
             usd_per_hour_after=answer.solution.cost.accelerators,
+            near_before=scene.near,
+            near_after=render.near_view(near_after),
             changes=tuple(_move_view(change) for change in changes),
             latency=tuple(
                 views.LatencyChangeView(model=m, cell=c, before_ms=old_ms.get((m, c)), after_ms=new_ms.get((m, c)))
@@ -335,6 +340,8 @@ def _no_difference(scene: views.OverviewView) -> views.DiffView:
         changed=False,
         usd_per_hour_before=scene.usd_per_hour,
         usd_per_hour_after=scene.usd_per_hour,
+        near_before=scene.near,
+        near_after=scene.near,
         changes=(),
         latency=(),
         unserved_rps_before=scene.unserved_rps,
@@ -351,6 +358,10 @@ def _move_view(change: Change) -> views.MoveView:
         after=change.after,
         reason=change.reason,
     )
+
+
+def _near_of(problem: words.Problem, flows: Sequence[words.Flow]) -> tuple[Near | None, dict[str, Near]]:
+    return nearness.of_flows(problem, flows, nearness.nearest(problem))
 
 
 def _mean_latency(flows: Iterable[words.Flow]) -> dict[tuple[str, str], float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from placement import large
+from placement import large, transport
 from placement.filters import Index
 from placement.model import Cell, Cluster, Demand, Model, Path, Pool, Problem, Shape
 
@@ -19,8 +19,11 @@ def main() -> None:
         demands=(Demand(model="m", cell="u", requests_per_second=0.5),),
         paths=(Path(cell="u", cluster="c", rtt_ms=10.0),),
     )
-    counts = large.solve(Index(problem)).counts
+    index = Index(problem)
+    counts = large.solve(index).counts
     assert counts == {("m", "c/NVIDIA-L4/on-demand"): 1}, counts
+    asked = transport.Asking(index, problem.rtt_matrix()).question(model, {"c": 0.8}, {"c": 0.2}, 9.0, 1.0)
+    assert transport.solve(asked).rps.tolist() == [0.5]
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, get_args
 
+import numpy as np
 from msgspec import structs
 
-from placement import formulation, highs, kernel, rules, transport
+from placement import formulation, highs, kernel, rules
 from placement.filters import Index, Option
 from placement.model import (
     Cell,
@@ -26,6 +27,7 @@ from placement.model import (
     Problem,
     Reached,
     Ready,
+    RoomPrice,
     Routing,
     RttMatrix,
     Shortfall,
@@ -35,7 +37,7 @@ from placement.model import (
 )
 
 if TYPE_CHECKING:
-    from placement import large
+    from placement import large, transport
 
 EXACT_COLUMNS = 64
 """Up to so many (model, pool) pairs the programme is solved to proven optimality; a larger one near its relaxation."""
@@ -381,11 +383,12 @@ def assess(
     )
 
 
-def route(problem: Problem, ready: Ready) -> Routing:
+def route(problem: Problem, ready: Ready, last: Routing | None = None) -> Routing:
     """The best routing over `ready` replicas in reachable clusters.
 
     Serving comes before price: what the replicas can carry is carried, beyond the target utilisation too, which is
     priced as if it were late. Where they cannot carry all, the cell that is served least is served as much as can be.
+    Args: last: an earlier routing, from whose prices a large world's is found sooner. It is as good without.
     """
     index = Index(problem)
     counts = {
@@ -393,21 +396,73 @@ def route(problem: Problem, ready: Ready) -> Routing:
         for key, count in sorted(ready.items())
         if count > 0 and key[1] in index.pools and index.clusters[index.pools[key[1]].cluster].reachable
     }
+    if is_large(problem):
+        return _route_many(index, counts, last)
     flows: list[Flow] = []
     unserved: list[Unserved] = []
-    rtt_ms = problem.rtt_matrix()
-    flows_of = partial(_flows_of_many, rtt_ms=rtt_ms) if is_large(problem) else _fair_flows
+    farthest_ms = problem.rtt_matrix().farthest_ms
     for model in problem.models:
         usable, beyond = capacity_of(index, model, counts)
-        price = _RoutingPrices.of(index, model, rtt_ms.farthest_ms)
-        parts, missing = _known_first(flows_of, index, model, usable, beyond, price)
+        price = _RoutingPrices.of(index, model, farthest_ms)
+        parts, missing = _known_first(_fair_flows, index, model, usable, beyond, price)
         flows += parts
-        full = _full_continents(index, model, parts) if missing else {}
-        room = _with_room(usable, beyond, parts) if full else set()
-        why = [_why_not_routed(index, model, cell, rps, usable, room, full) for cell, rps in missing.items()]
-        unserved += _growth_told(index, model, why)
+        unserved += _not_routed(index, model, usable, beyond, parts, missing)
     cost = _cost(index, flows, unserved, accelerators=0.0, moves=0.0)
     return Routing(flows=tuple(sorted(flows)), unserved=tuple(sorted(unserved)), cost=cost)
+
+
+def _not_routed(
+    index: Index,
+    model: Model,
+    usable: Capacity,
+    beyond: Capacity,
+    flows: Sequence[Flow],
+    missing: Mapping[str, float],
+) -> list[Unserved]:
+    full = _full_continents(index, model, flows) if missing else {}
+    room = _with_room(usable, beyond, flows) if full else set()
+    why = [_why_not_routed(index, model, cell, rps, usable, room, full) for cell, rps in missing.items()]
+    return _growth_told(index, model, why)
+
+
+def _route_many(index: Index, counts: Ready, last: Routing | None) -> Routing:
+    """The same where there are too many pairs for a programme over all of them. All parts are sorted by name."""
+    from placement import transport  # numba takes a second to load, which small worlds need not pay
+
+    rtt_ms = index.problem.rtt_matrix()
+    asking, farthest_ms = transport.Asking(index, rtt_ms), rtt_ms.farthest_ms
+    known = {(one.model, one.cluster): one.usd_per_hour for one in last.prices} if last is not None else {}
+    flows: list[Flow] = []
+    unserved: list[Unserved] = []
+    prices: list[RoomPrice] = []
+    costs: list[Cost] = []
+    usd = bound_usd = 0.0
+    for model in index.problem.models:
+        usable, beyond = capacity_of(index, model, counts)
+        price, clusters = _RoutingPrices.of(index, model, farthest_ms), sorted(usable)
+        begin = np.array([known.get((model.name, name), np.nan) for name in clusters])
+        found = transport.solve(asking.question(model, usable, beyond, price.unserved, price.overload), begin)
+        parts, missing, cost = _told_at_once(index, model, asking, clusters, found)
+        if missing and index.by_growth(model) is not None:
+            flows_of = partial(_flows_of_many, rtt_ms=rtt_ms)
+            parts, missing = _known_first(flows_of, index, model, usable, beyond, price)
+            cost = _cost(index, parts, (), accelerators=0.0, moves=0.0)
+        flows += parts
+        unserved += _not_routed(index, model, usable, beyond, parts, missing)
+        costs.append(cost)
+        prices += [
+            RoomPrice(model=model.name, cluster=name, usd_per_hour=price)
+            for name, price in zip(clusters, found.prices.tolist(), strict=True)
+        ]
+        usd, bound_usd = usd + found.usd, bound_usd + found.bound_usd
+    costs.append(_cost(index, (), unserved, accelerators=0.0, moves=0.0))
+    return Routing(
+        flows=tuple(flows),
+        unserved=tuple(unserved),
+        cost=Cost(**{one.name: sum(getattr(cost, one.name) for cost in costs) for one in fields(Cost)}),
+        gap=max(0.0, (usd - bound_usd) / usd) if usd > 0 else 0.0,
+        prices=tuple(prices),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -563,13 +618,56 @@ def _flows_of_many(
     index: Index, model: Model, usable: Capacity, beyond: Capacity, price: _RoutingPrices, *, rtt_ms: RttMatrix
 ) -> tuple[list[Flow], dict[str, float]]:
     """The same where there are too many pairs for a programme over all of them."""
-    cells = [demand.cell for demand in index.demands[model.name]]
-    if not cells:
-        return [], {}
-    clusters = sorted(usable)
-    found = transport.solve(transport.question(index, model, rtt_ms, usable, beyond, price.unserved, price.overload))
-    names = zip(found.cell.tolist(), found.cluster.tolist(), found.rps.tolist(), strict=True)
-    return _told(index, model, {(cells[cell], clusters[cluster]): rps for cell, cluster, rps in names})
+    from placement import transport
+
+    asking = transport.Asking(index, rtt_ms)
+    found = transport.solve(asking.question(model, usable, beyond, price.unserved, price.overload))
+    flows, missing, _ = _told_at_once(index, model, asking, sorted(usable), found)
+    return flows, missing
+
+
+def _told_at_once(
+    index: Index, model: Model, asking: transport.Asking, clusters: Sequence[str], found: transport.Routed
+) -> tuple[list[Flow], dict[str, float], Cost]:
+    """Flows from positions, what they leave of each cell, and what they cost; as `_told` and `_cost` do by name."""
+    demands = index.demands[model.name]
+    asked = np.fromiter((one.requests_per_second for one in demands), np.float64, len(demands))
+    rps = np.minimum(np.round(found.rps, DECIMALS), asked[found.cell])
+    rps[rps <= DUST_RPS] = 0.0
+    left = asked - np.bincount(found.cell, rps, minlength=len(asked))
+    for at in np.flatnonzero(left < 0.0).tolist():  # rounded up too often
+        mine = np.flatnonzero(found.cell == at)
+        largest = mine[rps[mine].argmax()]
+        rps[largest] += left[at]
+    used = rps > 0.0
+    cell, cluster, rps = found.cell[used], found.cluster[used], rps[used]
+    latency_ms = asking.latency_ms(model, clusters, cell, cluster)
+    within = latency_ms <= model.objective_ms
+    egress_usd = np.array([formulation.egress_usd_per_rps(model, index.clusters[name]) for name in clusters])
+    cost = Cost(
+        accelerators=0.0,
+        egress=float((egress_usd[cluster] * rps).sum()) if len(rps) else 0.0,
+        late=formulation.USD_PER_HOUR * model.late_usd_per_1000 * float(rps[~within].sum()),
+        unserved=0.0,
+        moves=0.0,
+        proximity=float((rps * asking.way_usd(model, latency_ms)).sum()),
+    )
+    name = model.name
+    flows = [
+        Flow(
+            model=name,
+            cell=demands[at].cell,
+            cluster=clusters[to],
+            requests_per_second=part,
+            latency_ms=late_ms,
+            within_objective=is_within,
+        )
+        for at, to, part, late_ms, is_within in zip(
+            cell.tolist(), cluster.tolist(), rps.tolist(), latency_ms.tolist(), within.tolist(), strict=True
+        )
+    ]
+    missing = {demands[at].cell: float(left[at]) for at in np.flatnonzero(left > 10 * DUST_RPS).tolist()}
+    return flows, missing, cost
 
 
 def _told(index: Index, model: Model, rates: Mapping[tuple[str, str], float]) -> tuple[list[Flow], dict[str, float]]:

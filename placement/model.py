@@ -292,14 +292,21 @@ class RttMatrix(Mapping[tuple[str, str], float]):
     @property
     def farthest_ms(self) -> float:
         """The longest that is known; 0 where none is."""
-        known = self.rtt_ms[~np.isnan(self.rtt_ms)]
-        return float(known.max()) if known.size else 0.0
+        longest = float(np.fmax.reduce(self.rtt_ms, axis=None, initial=np.float32(0.0)))
+        return longest if longest == longest else 0.0
+
+    def rows(self, cells: Sequence[str]) -> NDArray[np.int64]:
+        """Where these are in `rtt_ms`; -1 of those that are not."""
+        return np.array([self._row.get(name, -1) for name in cells], dtype=np.int64)
+
+    def columns(self, clusters: Sequence[str]) -> NDArray[np.int64]:
+        """Where these are in `rtt_ms`; -1 of those that are not."""
+        return np.array([self._column.get(name, -1) for name in clusters], dtype=np.int64)
 
     def part(self, cells: Sequence[str], clusters: Sequence[str]) -> NDArray[np.float32]:
         """[cells, clusters] of these, NaN where it is not known."""
         made = np.full((len(cells), len(clusters)), np.nan, dtype=np.float32)
-        rows = np.array([self._row.get(name, -1) for name in cells], dtype=np.int64)
-        columns = np.array([self._column.get(name, -1) for name in clusters], dtype=np.int64)
+        rows, columns = self.rows(cells), self.columns(clusters)
         made[np.ix_(rows >= 0, columns >= 0)] = self.rtt_ms[np.ix_(rows[rows >= 0], columns[columns >= 0])]
         return made
 
@@ -593,13 +600,26 @@ class Solution:
     reached: tuple[Reached, ...] = ()
 
 
+class RoomPrice(Record, frozen=True, kw_only=True, order=True):
+    """What one more request per second of room would save a model's users in a cluster, in USD per hour."""
+
+    model: str
+    cluster: str
+    usd_per_hour: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
-    """Who serves whom with the replicas that exist. Its cost leaves out accelerators and moves."""
+    """Who serves whom with the replicas that exist. Its cost leaves out accelerators and moves.
+
+    `gap` is how far from the best routing it may be, proven; `prices`, of a large world, prove it.
+    """
 
     flows: tuple[Flow, ...]
     unserved: tuple[Unserved, ...]
     cost: Cost
+    gap: float = 0.0
+    prices: tuple[RoomPrice, ...] = ()
 
 
 Ready = Mapping[tuple[str, str], int]

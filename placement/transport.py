@@ -1,27 +1,29 @@
 """The best routing over replicas that run, for worlds of any size.
 
-Once replicas are given, models do not meet: each is a transportation problem of cells over clusters. Prices of what is
-scarce say which clusters could serve a cell at all; the programme has those pairs alone, and cells with one such pair
-are load in it. Pairs that cost less at its prices are added until there is none: then the answer is the best over all
-pairs, which the prices prove.
+Once replicas are given, models do not meet: each is a transportation problem of cells over clusters. `augment` solves
+it over every pair, from prices of a sample of the cells or of the last routing. Where a model has caps on what may
+leave a continent, it is a programme over pairs that matter, with cells whose cluster is not in doubt as load; pairs
+that cost less at its prices are added until there is none. Both are the best over all pairs, which the prices prove.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import highspy
 import numpy as np
 from numpy.typing import NDArray
 
-from placement import formulation, highs
+from placement import augment, formulation, highs
+from placement.compiled import compiled
 from placement.filters import Index
 from placement.model import Model, RttMatrix, leaves
 from placement.number import near_usd
-from placement.world import ways_usd
+from placement.world import request_usd, ways_usd
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
@@ -31,6 +33,10 @@ SAVES_USD = 1e-8
 """Per hour and request per second: what costs less by less than this costs the same."""
 SAMPLE = 600
 """Cells of the programme that finds the first prices of a larger one."""
+SAMPLES = (100, 400, 2_000)
+"""Cells of the questions that find the first prices, each from those of the one before."""
+KNOWN = 0.5
+"""Of what all clusters hold: where less of it has a price, prices are found anew."""
 WAYS, MORE_WAYS = 4, 3
 """Pairs of a cell: at the start, and at a time while they save."""
 SURE = 0.95
@@ -43,10 +49,11 @@ ROUNDS = 60
 class Question:
     """One model's users and replicas. D cells, K clusters, G continents with a cap.
 
-    `usd` [D, K]: USD per hour of one request per second served there, infinite where it may not be. `rps` [D] asked.
-    `most` [K] requests per second that plans count on, `over` [K] what can be taken beyond that at `over_usd`.
-    `unserved_usd` of one unserved request per second. `cap_of` [D] and `leaving` [D, K]: which cap a cell is under, or
-    -1, and where its requests count for it; `cap_rps` [G].
+    `usd` [D, K + 1]: USD per hour of one request per second served there, infinite where it may not be; the last
+    column of one that nobody serves, which is the same for all. `rps` [D] asked, above zero. `most` [K] requests per
+    second that plans count on, `over` [K] what can be taken beyond that at `over_usd`. `cap_of` [D] and `leaving`
+    [D, K]: which cap a cell is under, or -1, and where its requests count for it; `cap_rps` [G]. Without caps nothing
+    is in `leaving`.
     """
 
     usd: Floats
@@ -70,92 +77,196 @@ class Prices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routed:
-    """Flows by position, in requests per second; what they cost in USD per hour, and a bound of that."""
+    """Flows by position, in requests per second, by cell and cluster; what they cost in USD per hour, a bound of that,
+    and what one more request per second of room would save in each cluster [K]."""
 
     cell: Ints
     cluster: Ints
     rps: Floats
     usd: float
     bound_usd: float
+    prices: Floats
 
 
-def solve(asked: Question) -> Routed:
-    """The best routing of one model."""
+def solve(asked: Question, prices: Floats | None = None) -> Routed:
+    """The best routing of one model. Args: prices: [K] to begin with, NaN where none is known."""
     if not asked.rps.size or not asked.most.size:
         none = np.zeros(0, np.int64)
         usd = float(asked.rps.sum()) * asked.unserved_usd
-        return Routed(cell=none, cluster=none, rps=np.zeros(0), usd=usd, bound_usd=usd)
-    return _Programme(asked, _first_prices(asked)).solve()
+        zeros = np.zeros(len(asked.most))
+        return Routed(cell=none, cluster=none, rps=np.zeros(0), usd=usd, bound_usd=usd, prices=zeros)
+    if len(asked.cap_rps):
+        return _Programme(asked, _first_prices(asked)).solve()
+    cell, cluster, rps, last = augment.flow(
+        asked.usd, asked.rps, asked.most, asked.over, asked.over_usd, _begin_at(asked, prices)
+    )
+    found = Prices(cluster=last, cap=np.zeros(0))
+    return _routed(asked, cell, cluster, rps, found, augment.at_least(asked.usd, last))
+
+
+def _begin_at(asked: Question, known: Floats | None) -> Floats:
+    """[K] prices near the last ones: those that are known, or those of samples of the cells."""
+    if known is not None:
+        is_known = ~np.isnan(known)
+        if asked.most[is_known].sum() >= KNOWN * asked.most.sum():
+            return np.where(is_known, known, known[is_known].mean() if is_known.any() else 0.0)
+    prices = np.zeros(len(asked.most))
+    for size in SAMPLES:
+        if len(asked.rps) <= 2 * size:
+            break
+        one, weight = _sample(asked, prices, size)
+        prices = augment.flow(asked.usd[one], weight, asked.most, asked.over, asked.over_usd, prices)[3]
+    return prices
+
+
+def _sample(asked: Question, prices: Floats, size: int) -> tuple[Ints, Floats]:
+    """So many cells for all, and the requests per second of those that each stands for: who would be served in the same
+    two clusters, and loses about as much by the second."""
+    first, second, regret = augment.two_best(asked.usd, prices)
+    order = np.lexsort((regret, second, first, asked.cap_of))
+    start = np.arange(size) * len(order) // size
+    middle = (start + np.append(start[1:], len(order))) // 2
+    return order[middle], np.add.reduceat(asked.rps[order], start)
+
+
+def _routed(asked: Question, cell: Ints, cluster: Ints, rps: Floats, prices: Prices, least: Floats) -> Routed:
+    """Args: least: [D] USD per hour that one request per second of each cell costs at these prices."""
+    missing = asked.rps.sum() - rps.sum()
+    load = np.bincount(cluster, rps, minlength=len(asked.most))
+    over = np.maximum(0.0, load - asked.most)
+    usd = (asked.usd[cell, cluster] * rps).sum() + missing * asked.unserved_usd + over.sum() * asked.over_usd
+    bound = (least * asked.rps).sum() - (prices.cluster * asked.most).sum() - (prices.cap * asked.cap_rps).sum()
+    bound -= (np.maximum(0.0, prices.cluster - asked.over_usd) * asked.over).sum()
+    order = np.lexsort((cluster, cell))
+    return Routed(
+        cell=cell[order],
+        cluster=cluster[order],
+        rps=rps[order],
+        usd=float(usd),
+        bound_usd=float(bound),
+        prices=prices.cluster,
+    )
 
 
 def _first_prices(asked: Question) -> Prices:
-    """Those of a sample: every so many cells, in the order of what is nearest, with the weight of all."""
+    """Those of a sample."""
+    nothing = Prices(cluster=np.zeros(len(asked.most)), cap=np.zeros(len(asked.cap_rps)))
     if len(asked.rps) <= 2 * SAMPLE:
-        return Prices(cluster=np.zeros(len(asked.most)), cap=np.zeros(len(asked.cap_rps)))
-    finite = np.where(np.isfinite(asked.usd), asked.usd, asked.unserved_usd)
-    order = np.lexsort((finite.min(axis=1), finite.argmin(axis=1), asked.cap_of))
-    stratum = np.arange(len(order)) * SAMPLE // len(order)
-    weight = np.bincount(stratum, asked.rps[order], minlength=SAMPLE)
-    first = np.searchsorted(stratum, np.arange(SAMPLE))
-    last = np.append(first[1:], len(order))
-    one = order[(first + last) // 2]
-    sample = Question(
-        usd=asked.usd[one],
-        rps=weight.astype(np.float64),
-        most=asked.most,
-        over=asked.over,
-        over_usd=asked.over_usd,
-        unserved_usd=asked.unserved_usd,
-        cap_of=asked.cap_of[one],
-        leaving=asked.leaving[one],
-        cap_rps=asked.cap_rps,
-    )
-    found = _Programme(sample, Prices(cluster=np.zeros(len(asked.most)), cap=np.zeros(len(asked.cap_rps))))
+        return nothing
+    one, weight = _sample(asked, nothing.cluster, SAMPLE)
+    sample = replace(asked, usd=asked.usd[one], rps=weight, cap_of=asked.cap_of[one], leaving=asked.leaving[one])
+    found = _Programme(sample, nothing)
     found.solve()
     return found.prices
 
 
-def question(
-    index: Index,
-    model: Model,
-    rtt_ms: RttMatrix,
-    capacity: Mapping[str, float],
-    overload: Mapping[str, float],
-    unserved_usd: float,
-    overload_usd: float,
-) -> Question:
-    """The question of one model.
+class Asking:
+    """What the questions of all models have in common: where cells and clusters are, and which cells are alike."""
 
-    Args: rtt_ms: of all pairs. capacity: cluster -> requests per second that plans count on. overload: cluster -> what
-        it can take beyond that. overload_usd, unserved_usd: USD per hour of one such request per second, above all that
-        serving it otherwise may cost.
-    """
-    cells = [index.cells[one.cell] for one in index.demands[model.name]]
-    names = sorted(capacity)
-    clusters = [index.clusters[name] for name in names]
-    ways_ms = rtt_ms.part([cell.name for cell in cells], names).astype(np.float64)
-    is_late = ways_ms + model.service_latency_ms > model.objective_ms
-    usd = ways_usd(ways_ms, near_usd((model,))[0]) + formulation.USD_PER_HOUR * model.late_usd_per_1000 * is_late
-    usd += np.array([formulation.egress_usd_per_rps(model, cluster) for cluster in clusters])
-    kinds = {(cell.country, cell.continent): cell for cell in cells}
-    kind_at = {kind: at for at, kind in enumerate(kinds)}
-    kind_of = np.array([kind_at[cell.country, cell.continent] for cell in cells], dtype=np.int64)
-    allowed = np.array([[name in index.allowed(model, cell) for name in names] for cell in kinds.values()], dtype=bool)
-    usd[np.isnan(usd) | ~allowed.reshape(len(kinds), len(names))[kind_of]] = np.inf
-    most = index.may_leave_rps(model) if model.is_capped else {}
-    cap_at = {continent: at for at, continent in enumerate(most)}
-    away = np.array([[leaves(cell, cluster) for cluster in clusters] for cell in kinds.values()], dtype=bool)
-    return Question(
-        usd=usd,
-        rps=np.array([one.requests_per_second for one in index.demands[model.name]]),
-        most=np.array([capacity[name] for name in names]),
-        over=np.array([overload.get(name, 0.0) for name in names]),
-        over_usd=overload_usd,
-        unserved_usd=unserved_usd,
-        cap_of=np.array([cap_at.get(cell.continent, -1) for cell in cells], dtype=np.int64),
-        leaving=away.reshape(len(kinds), len(names))[kind_of],
-        cap_rps=np.array(list(most.values())),
-    )
+    def __init__(self, index: Index, rtt_ms: RttMatrix) -> None:
+        self._index, self._rtt_ms = index, rtt_ms.rtt_ms
+        cells = index.problem.cells
+        self._cell_at = {cell.name: at for at, cell in enumerate(cells)}
+        self._row = rtt_ms.rows([cell.name for cell in cells])
+        self._column = dict(zip(index.clusters, rtt_ms.columns(list(index.clusters)).tolist(), strict=True))
+        self._kinds = list({(cell.country, cell.continent): cell for cell in cells}.values())
+        kind_at = {(cell.country, cell.continent): at for at, cell in enumerate(self._kinds)}
+        self._kind = np.array([kind_at[cell.country, cell.continent] for cell in cells], dtype=np.int64)
+
+    def question(
+        self,
+        model: Model,
+        capacity: Mapping[str, float],
+        overload: Mapping[str, float],
+        unserved_usd: float,
+        overload_usd: float,
+    ) -> Question:
+        """That of one model, over its demands and the clusters of `capacity` in their order by name.
+
+        Args: capacity: cluster -> requests per second that plans count on. overload: cluster -> what it can take beyond
+            that. overload_usd, unserved_usd: USD per hour of one such request per second, above all that serving it
+            otherwise may cost.
+        """
+        index, demands = self._index, self._index.demands[model.name]
+        clusters = [index.clusters[name] for name in sorted(capacity)]
+        at = self._cells(model)
+        shape = len(self._kinds), len(clusters)
+        allowed = [[index.problem.allows(model, cell, one) for one in clusters] for cell in self._kinds]
+        most = index.may_leave_rps(model) if model.is_capped else {}
+        cap_at = {continent: number for number, continent in enumerate(most)}
+        cap_of = np.array([cap_at.get(cell.continent, -1) for cell in self._kinds], dtype=np.int64)
+        away = [[leaves(cell, one) for one in clusters] for cell in self._kinds] if most else []
+        kind = self._kind[at]
+        return Question(
+            usd=_usd(
+                self._rtt_ms,
+                self._row[at],
+                self._columns(sorted(capacity)),
+                kind,
+                np.array(allowed, dtype=bool).reshape(shape),
+                np.array([formulation.egress_usd_per_rps(model, one) for one in clusters]),
+                model.service_latency_ms,
+                model.objective_ms,
+                formulation.USD_PER_HOUR * model.late_usd_per_1000,
+                near_usd((model,))[0],
+                unserved_usd,
+            ),
+            rps=np.fromiter((one.requests_per_second for one in demands), np.float64, len(demands)),
+            most=np.array([capacity[one.name] for one in clusters]),
+            over=np.array([overload.get(one.name, 0.0) for one in clusters]),
+            over_usd=overload_usd,
+            unserved_usd=unserved_usd,
+            cap_of=cap_of[kind],
+            leaving=np.array(away, dtype=bool).reshape(shape)[kind] if most else np.zeros((len(kind), 0), dtype=bool),
+            cap_rps=np.array(list(most.values())),
+        )
+
+    def latency_ms(self, model: Model, clusters: Sequence[str], cell: Ints, cluster: Ints) -> Floats:
+        """What requests wait, by the positions of a question of these clusters."""
+        rtt_ms = self._rtt_ms[self._row[self._cells(model)[cell]], self._columns(clusters)[cluster]]
+        made: Floats = rtt_ms.astype(np.float64) + model.service_latency_ms
+        return made
+
+    def way_usd(self, model: Model, latency_ms: Floats) -> Floats:
+        """USD per hour of the way of one request per second that waits so long."""
+        return ways_usd(latency_ms - model.service_latency_ms, near_usd((model,))[0])
+
+    def _cells(self, model: Model) -> Ints:
+        demands = self._index.demands[model.name]
+        return np.fromiter((self._cell_at[one.cell] for one in demands), np.int64, len(demands))
+
+    def _columns(self, clusters: Sequence[str]) -> Ints:
+        return np.array([self._column[name] for name in clusters], dtype=np.int64)
+
+
+@compiled
+def _usd(
+    rtt_ms: Singles,
+    row: Ints,
+    column: Ints,
+    kind: Ints,
+    allowed: Bools,
+    egress_usd: Floats,
+    service_ms: float,
+    objective_ms: float,
+    late_usd: float,
+    near_usd: Floats,
+    unserved_usd: float,
+) -> Floats:
+    """[D, K + 1] as a question has it. Args: row: [D]. column: [K], both -1 where no latency is known."""
+    cells, clusters = len(row), len(column)
+    usd = np.empty((cells, clusters + 1))
+    for cell in range(cells):
+        at, of = row[cell], kind[cell]
+        usd[cell, clusters] = unserved_usd
+        for cluster in range(clusters):
+            paid = np.inf
+            if at >= 0 and column[cluster] >= 0 and allowed[of, cluster]:
+                away_ms = np.float64(rtt_ms[at, column[cluster]])
+                if away_ms == away_ms:
+                    paid = egress_usd[cluster] + request_usd(away_ms, service_ms, objective_ms, late_usd, near_usd)
+            usd[cell, cluster] = paid
+    return usd
 
 
 class _Programme:
@@ -163,7 +274,8 @@ class _Programme:
 
     def __init__(self, asked: Question, prices: Prices) -> None:
         self.asked, self.prices = asked, prices
-        self._cells, self._clusters = asked.usd.shape
+        self._usd = asked.usd[:, :-1]
+        self._cells, self._clusters = self._usd.shape
         self._caps = len(asked.cap_rps)
         self._load = np.zeros(self._clusters)
         self._left = np.zeros(self._caps)
@@ -287,7 +399,7 @@ class _Programme:
     def _columns(self, one: Ints, way: Ints) -> None:
         """Add pairs of cells in the programme that may be."""
         asked = self.asked
-        new = np.isfinite(asked.usd[one, way]) & ~self._has[one, way]
+        new = np.isfinite(self._usd[one, way]) & ~self._has[one, way]
         one, way = one[new], way[new]
         if not len(one):
             return
@@ -301,7 +413,7 @@ class _Programme:
         rows[start[:-1][leaves] + 2] = self._clusters + asked.cap_of[one[leaves]]
         self._lp.addCols(
             len(one),
-            asked.usd[one, way] * SCALE,
+            self._usd[one, way] * SCALE,
             np.zeros(len(one)),
             np.full(len(one), np.inf),
             len(rows),
@@ -331,7 +443,7 @@ class _Programme:
     def _reduced(self) -> Floats:
         """[D, K] USD per hour of a request per second with what it takes from others."""
         asked = self.asked
-        usd: Floats = asked.usd + self.prices.cluster
+        usd: Floats = self._usd + self.prices.cluster
         if self._caps:
             priced = np.where(asked.cap_of >= 0, self.prices.cap[asked.cap_of], 0.0)
             usd = usd + np.where(asked.leaving, priced[:, None], 0.0)
@@ -381,22 +493,6 @@ class _Programme:
         one = np.concatenate([cell[used], closed])
         way = np.concatenate([cluster[used], self._way[closed]])
         rps = np.concatenate([found.values[used], asked.rps[closed]])
-        missing = asked.rps.sum() - rps.sum()
-        load = np.bincount(way, rps, minlength=self._clusters)
-        over = np.maximum(0.0, load - asked.most)
-        usd = float((asked.usd[one, way] * rps).sum() + missing * asked.unserved_usd + over.sum() * asked.over_usd)
         best, _ = self._best(self._reduced())
-        price = np.minimum(self.prices.cluster, never_more(asked))
-        bound = float(
-            (best * asked.rps).sum()
-            - (price * asked.most).sum()
-            - (np.maximum(0.0, price - asked.over_usd) * asked.over).sum()
-            - (self.prices.cap * asked.cap_rps).sum()
-        )
-        order = np.lexsort((way, one))
-        return Routed(cell=one[order], cluster=way[order], rps=rps[order], usd=usd, bound_usd=bound)
-
-
-def never_more(asked: Question) -> float:
-    """No price of a cluster is higher: then a request is rather left unserved."""
-    return asked.unserved_usd + asked.over_usd
+        price = np.minimum(self.prices.cluster, asked.unserved_usd + asked.over_usd)  # then rather left unserved
+        return _routed(asked, one, way, rps, Prices(cluster=price, cap=self.prices.cap), best)

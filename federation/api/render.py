@@ -6,12 +6,13 @@ What is not known is said as null, never as zero, and unknown is never called ok
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from federation.api import views
 from federation.control import latency, setbacks
-from federation.control.plan import Plan, Route, Routes, Share
+from federation.control.nearness import Nearest, near
+from federation.control.plan import Near, Plan, Route, Routes, Share
 from federation.policy import documents
 from federation.state.phases import Phase
 from federation.state.world import ClusterState, PlacementKey, World
@@ -33,6 +34,8 @@ class Scene:
     speed: float
     message: str
     gateways: Mapping[str, GatewayStatus] = field(default_factory=dict)
+    nearest_ms: Nearest | None = None
+    """Of the newest plan; None before the first."""
 
 
 def overview(scene: Scene) -> views.OverviewView:
@@ -52,6 +55,7 @@ def overview(scene: Scene) -> views.OverviewView:
         demand_rps=demand,
         unserved_rps=sum(model.unserved_rps for model in models),
         within_objective_share=(served - late) / demand if demand > 0 else None,
+        near=drawn.near(one for cell in cells for one in cell.demand),
         brake=scene.world.braked,
         message=scene.message,
         clusters=drawn.clusters(),
@@ -124,6 +128,8 @@ def plan_view(plan: Plan) -> views.PlanView:
             proximity=costs.proximity,
             total=costs.total,
         ),
+        near=near_view(plan.near),
+        near_by_model={name: _shown(one) for name, one in sorted(plan.near_by_model.items())},
         bound_usd_per_hour=plan.bound_usd_per_hour,
         gap=plan.gap,
         bound_is_loose=plan.bound_is_loose,
@@ -140,6 +146,19 @@ def plan_view(plan: Plan) -> views.PlanView:
             for change in plan.changes
         ),
         limits=plan.limits,
+    )
+
+
+def near_view(near: Near | None) -> views.NearView | None:
+    """How near users are served, or null."""
+    return None if near is None else _shown(near)
+
+
+def _shown(near: Near) -> views.NearView:
+    return views.NearView(
+        rtt_ms_mean=round(near.rtt_ms_mean, 3),
+        rtt_ms_p95=round(near.rtt_ms_p95, 3),
+        excess_ms_mean=round(near.excess_ms_mean, 3),
     )
 
 
@@ -420,6 +439,7 @@ class _Drawing:
             return ()
         now, target = _by_cluster(route.now), _by_cluster(route.target)
         document = self.models_by_name.get(model)
+        nearest_ms = (self.scene.nearest_ms or {}).get((model, cell))
         rows = []
         for cluster in sorted(now.keys() | target.keys()):
             estimate = self.estimates.get((cell, cluster))
@@ -432,6 +452,7 @@ class _Drawing:
                     share=now.get(cluster, 0.0),
                     target_share=target.get(cluster, 0.0),
                     latency_ms=round(latency_ms, 1),
+                    excess_ms=None if nearest_ms is None else round(max(0.0, estimate.rtt_ms - nearest_ms), 1),
                     latency_source=estimate.source,
                     within_objective=latency_ms <= document.spec.slo.p95_latency_ms,
                 )
@@ -462,6 +483,20 @@ class _Drawing:
 
     # ---- models
 
+    def near(self, demand: Iterable[views.CellDemandView]) -> views.NearView | None:
+        """How near these users are served by the shares in force."""
+        if self.scene.nearest_ms is None:
+            return None
+        service_ms = {name: one.spec.service_latency_ms for name, one in self.models_by_name.items()}
+        return near_view(
+            near(
+                (one.rps * route.share, rtt_ms, rtt_ms - (route.excess_ms or 0.0))
+                for one in demand
+                for route in one.routes
+                for rtt_ms in [max(0.0, route.latency_ms - service_ms.get(one.model, 0.0))]
+            )
+        )
+
     def models(self, cells: Sequence[views.CellView]) -> tuple[views.ModelView, ...]:
         demand = {name: [] for name in self.models_by_name}  # type: dict[str, list[views.CellDemandView]]
         for cell in cells:
@@ -490,6 +525,7 @@ class _Drawing:
             replicas_desired=sum(wanted.values()),
             replicas_ready=ready,
             usd_per_hour=sum(self.usd_per_hour(key, count) for key, count in wanted.items()),
+            near=self.near(demand),
             state=state,
             reasons=reasons,
         )

@@ -117,6 +117,18 @@ class ClusterView(View, frozen=True, kw_only=True):
     conditions: tuple[ConditionView, ...] = ()
 
 
+class NearView(View, frozen=True, kw_only=True):
+    """How near users are served: round trips of served requests in ms, mean and 95th percentile.
+
+    `excess_ms_mean` is how much farther requests go than to the nearest cluster that could serve them, full or not: one
+    that takes load, has an accelerator that the model runs on, and that policy lets serve these users.
+    """
+
+    rtt_ms_mean: float
+    rtt_ms_p95: float
+    excess_ms_mean: float
+
+
 class ModelView(View, frozen=True, kw_only=True):
     """One model over all clusters. `state` is the worst of objective met, floors held, demand served."""
 
@@ -131,6 +143,8 @@ class ModelView(View, frozen=True, kw_only=True):
     replicas_desired: int
     replicas_ready: int
     usd_per_hour: float
+    near: NearView | None
+    """By the shares in force; null while none of its users are served, or no plan has been made."""
     state: WorstState
     reasons: tuple[str, ...]
 
@@ -142,6 +156,8 @@ class RouteView(View, frozen=True, kw_only=True):
     share: float
     target_share: float
     latency_ms: float
+    excess_ms: float | None
+    """Round trip beyond that to the nearest cluster that could serve these users; null before the first plan."""
     latency_source: str
     within_objective: bool
 
@@ -185,6 +201,8 @@ class OverviewView(View, frozen=True, kw_only=True):
     demand_rps: float
     unserved_rps: float
     within_objective_share: float | None
+    near: NearView | None
+    """By the shares in force, of all models; null while nothing is served, or no plan has been made."""
     brake: str
     """Why moves are frozen; empty when they are not."""
     message: str
@@ -244,6 +262,9 @@ class PlanView(View, frozen=True, kw_only=True):
     trigger: str
     summary: str
     cost: CostView
+    near: NearView | None
+    """As planned, of all models; null where nothing is served."""
+    near_by_model: dict[str, NearView]
     bound_usd_per_hour: float
     gap: float
     bound_is_loose: bool
@@ -385,6 +406,8 @@ class DiffView(View, frozen=True, kw_only=True):
     changed: bool
     usd_per_hour_before: float
     usd_per_hour_after: float
+    near_before: NearView | None
+    near_after: NearView | None
     changes: tuple[MoveView, ...]
     latency: tuple[LatencyChangeView, ...]
     unserved_rps_before: float

@@ -81,6 +81,12 @@ def _diff_text(view: views.DiffView) -> str:
             f"{sign} {one.model:<18} {one.cluster:<26} {one.pool:<36} {one.before} -> {one.after}  {one.reason}"
         )
     lines.append(f"\nUSD per hour: {view.usd_per_hour_before:.2f} -> {view.usd_per_hour_after:.2f}")
+    if view.near_before is not None and view.near_after is not None:
+        was, then = view.near_before, view.near_after
+        lines.append(f"mean round trip: {was.rtt_ms_mean:.1f} -> {then.rtt_ms_mean:.1f} ms")
+        lines.append(
+            f"farther than the nearest that could serve: {was.excess_ms_mean:.1f} -> {then.excess_ms_mean:.1f} ms"
+        )
     lines.append(f"unserved requests per second: {view.unserved_rps_before:.2f} -> {view.unserved_rps_after:.2f}")
     for change in view.latency[:40]:
         before = tables.UNKNOWN if change.before_ms is None else f"{change.before_ms:.0f}"

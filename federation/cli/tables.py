@@ -44,6 +44,11 @@ def age(seconds: float | None) -> str:
     return f"{whole // 86_400}d"
 
 
+def milliseconds(ms: float | None) -> str:
+    """`17ms`, `2.4ms`."""
+    return UNKNOWN if ms is None else f"{ms:.1f}ms" if ms < 10 else f"{ms:.0f}ms"
+
+
 def moment(at_s: float) -> str:
     """An instant of the controller's clock: `2026-11-24T16:26:04Z`."""
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -88,6 +93,9 @@ def _model(one: views.ModelView) -> dict[str, object]:
         "LATE/S": f"{one.late_rps:.1f}",
         "UNSERVED/S": f"{one.unserved_rps:.1f}",
         "USD/H": f"{one.usd_per_hour:.2f}",
+        "RTT": milliseconds(one.near.rtt_ms_mean if one.near else None),
+        "P95": milliseconds(one.near.rtt_ms_p95 if one.near else None),
+        "EXCESS": milliseconds(one.near.excess_ms_mean if one.near else None),
     }
 
 
@@ -135,7 +143,9 @@ def _plan(one: views.PlanView) -> dict[str, object]:
         "PLAN": f"{one.epoch}.{one.generation}",
         "TIME": moment(one.at_s),
         "MOVES": one.moves,
-        "USD/H": f"{one.cost.total:.2f}",
+        "USD/H": f"{one.cost.total - one.cost.proximity:.2f}",
+        "RTT": milliseconds(one.near.rtt_ms_mean if one.near else None),
+        "EXCESS": milliseconds(one.near.excess_ms_mean if one.near else None),
         "SUMMARY": one.summary,
     }
 

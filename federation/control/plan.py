@@ -62,6 +62,16 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Near:
+    """How near users are served: round trips of served requests in ms; `excess_ms_mean` is how much farther they go
+    than to the nearest cluster that could serve them, full or not."""
+
+    rtt_ms_mean: float
+    rtt_ms_p95: float
+    excess_ms_mean: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """What hysteresis remembers, in Unix seconds of the controller's clock."""
 
@@ -152,6 +162,9 @@ class Plan:
     changes: tuple[Change, ...] = ()
     moves: int = 0
     costs: Costs = field(default_factory=Costs)
+    near: Near | None = None
+    """Of the users of all models, as planned; None where none are served."""
+    near_by_model: Mapping[str, Near] = field(default_factory=dict)
     bound_usd_per_hour: float = 0.0
     gap: float = 0.0
     bound_is_loose: bool = False

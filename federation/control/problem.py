@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from federation.control import latency, setbacks
 from federation.policy import documents
 from federation.state import levels, plausible
@@ -183,17 +185,13 @@ def _formulate(
     pools, keys = _pools(world, by_name, counted, now_s, left_out)
     room = _room(world, models, now_s, {(keys[pool.name][0], keys[pool.name][1]): pool for pool in pools})
     known = sorted({cell for _, cell in world.demand})
-    grown = _grown(world)
     demands = tuple(
-        engine.Demand(
-            model=model,
-            cell=cell,
-            requests_per_second=demand.requests_per_second,
-            grown_rps=min(demand.requests_per_second, grown.get((model, cell), 0.0)),
-        )
+        engine.Demand(model=model, cell=cell, requests_per_second=demand.requests_per_second)
         for model, cell in itertools.product(sorted(by_name), known)
         if (demand := world.demand.get((model, cell))) is not None and demand.requests_per_second > 0
     )
+    if grown := _grown(world):
+        demands = tuple(_with_growth(one, grown) for one in demands)
     cells = sorted({demand.cell for demand in demands})
     estimates = latency.estimate(world, cells)
     problem = engine.Problem(
@@ -210,6 +208,11 @@ def _formulate(
         budgets=_budgets(world, by_name),
     )
     return Formulated(problem=problem, present=_placed(present), keys=keys, left_out=tuple(left_out))
+
+
+def _with_growth(demand: engine.Demand, grown: Mapping[tuple[str, str], float]) -> engine.Demand:
+    rps = min(demand.requests_per_second, grown.get((demand.model, demand.cell), 0.0))
+    return msgspec.structs.replace(demand, grown_rps=rps) if rps > 0 else demand
 
 
 def _grown(world: World) -> dict[tuple[str, str], float]:
@@ -294,6 +297,7 @@ def _model(
             left_out.append(
                 f"model {document.metadata.name} is pinned to {pin.cluster}, which no Cluster document names"
             )
+    slope, bends = _way(policy.objective, spec.service_latency_ms)
     return engine.Model(
         name=document.metadata.name,
         shapes=tuple(
@@ -310,8 +314,9 @@ def _model(
         service_latency_ms=spec.service_latency_ms,
         target_utilisation=spec.target_utilisation,
         late_usd_per_1000=policy.objective.late_request_usd_per_1000,
-        latency_usd_per_1000_per_ms=engine.NEARER_USD_PER_1000_PER_MS + policy.objective.usd_per_1000_per_ms,
-        unserved_usd_per_1000=policy.objective.unserved_request_usd_per_1000,
+        latency_usd_per_1000_per_ms=engine.NEARER_USD_PER_1000_PER_MS + slope,
+        bends=bends,
+        unserved_usd_per_1000=policy.objective.unserved_usd_per_1000,
         move_usd=policy.objective.move_usd,
         warmup_s=spec.warmup_seconds,
         response_kib=spec.response_kib,
@@ -342,6 +347,22 @@ def _model(
 
 def _max_part(rule: documents.MaxPartPerDomain | None) -> engine.MaxPart | None:
     return engine.MaxPart(domain=rule.domain, fraction=rule.percent / 100.0) if rule is not None else None
+
+
+def _way(objective: documents.Objective, service_ms: float) -> tuple[float, tuple[engine.Bend, ...]]:
+    """USD per 1,000 requests and millisecond of the way, and where it becomes more.
+
+    What begins to rise before `service_ms` rises from the first millisecond of the way.
+    """
+    slope, before, bends = objective.usd_per_1000_per_ms, 0.0, []
+    for since_ms, rises in objective.rises:
+        more = max(0.0, rises - before)
+        if since_ms <= service_ms:
+            slope += more
+        elif more > 0:
+            bends.append(engine.Bend(latency_ms=since_ms, more_usd_per_1000_per_ms=more))
+        before = max(before, rises)
+    return slope, tuple(bends)
 
 
 def _cell(world: World, name: str) -> engine.Cell:
@@ -478,7 +499,7 @@ def _room(
     """The most replicas of a model that a pool takes, where that is less than its devices: by its nodes, and by what
     did not become ready there."""
     found = {(one.model, one.pool): one.replicas for one in _places(world, models, pools)}
-    for model in models:
+    for model in models if world.setbacks.backoffs else ():
         not_hunted = setbacks.why_not_hunted(world, world.setbacks, model.name, now_s)
         for (cluster, key), pool in pools.items():
             place = (model.name, cluster, key)

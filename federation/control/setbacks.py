@@ -70,6 +70,8 @@ def look(world: World, desired: Mapping[PlacementKey, int], now_s: float) -> tup
             backoffs[key] = _backed_off(world, key, wait, backoff, report, version[key[0]], now_s)
             notes.append(_failure(backoffs[key], count, patience_s, now_s))
             wait = replace(wait, since_s=now_s, deaths_s=())
+        elif backoff is not None and is_barred and backoff.cause != "crash" and wait.ready > backoff.kept:
+            backoffs[key] = replace(backoff, kept=wait.ready)  # late, and there all the same
         elif backoff is not None and not is_barred:
             if wait.ready > backoff.kept:
                 backoffs[key] = backoff = replace(backoff, kept=wait.ready, is_tried=True)

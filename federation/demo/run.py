@@ -1,6 +1,7 @@
 """The whole product in one process tree on a simulated world: controller, broker, one agent per cluster, and a day.
 
-Time is simulated, for controller and agents alike, and waits for the controller (`pace`). The day begins when the first plan is in force and its replicas are warm; what is scored is what the agents really had ready
+Time is simulated, for controller and agents alike, and waits for the controller (`pace`). The day begins when the first
+plan is in force and its replicas are warm; what is scored is what the agents really had ready
 and what shares the controller really had published, against the true latencies that the controller only estimates.
 """
 

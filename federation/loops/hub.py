@@ -18,6 +18,7 @@ import structlog
 from federation.adapters.solver import Answer
 from federation.aiokit.clock import Clock
 from federation.control import leadership, staged
+from federation.control.nearness import Nearest
 from federation.control.plan import Plan, Routes
 from federation.control.problem import Formulated, Formulation
 from federation.metrics import Metrics
@@ -51,6 +52,7 @@ class Thought:
 
     formulated: Formulated
     answer: Answer
+    nearest_ms: Nearest
     at_s: float
 
 

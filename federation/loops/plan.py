@@ -16,7 +16,7 @@ import structlog
 
 from federation.adapters.solver import Answer, Solver, SolverError
 from federation.adapters.store import StoreError, Superseded
-from federation.control import decide
+from federation.control import decide, nearness
 from federation.control.plan import Costs, Plan, Replicas
 from federation.control.problem import Formulated
 from federation.loops.hub import Hub, Thought
@@ -86,7 +86,7 @@ class Planner:
         if hub.world.braked:
             return f"nothing moves: {hub.world.braked}"
         hub.planned_s, hub.postponed = now_s, outcome.postponed
-        hub.thought = Thought(formulated=formulated, answer=answer, at_s=hub.clock.wall_s())
+        hub.thought = Thought(formulated=formulated, answer=answer, nearest_ms=outcome.nearest, at_s=hub.clock.wall_s())
         hub.metrics.plan_duration_seconds.labels(loop="plan").observe(time.perf_counter() - started_s)
         if outcome.new is None:
             hub.carried_s = now_s
@@ -162,14 +162,15 @@ def describe_error(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a cycle came to: a new target or none, the sentence about it, the budgets to ask again with, and where a
-    change that has to wait would have more."""
+    """What a cycle came to: a new target or none, the sentence about it, the budgets to ask again with, where a
+    change that has to wait would have more, and how near anyone could be served."""
 
     new: NewTarget | None
     verdicts: tuple[decide.Verdict, ...]
     sentence: str
     budgets: dict[str, int]
     postponed: frozenset[PlacementKey]
+    nearest: nearness.Nearest
 
 
 def within_budgets(formulated: Formulated, budgets: Mapping[str, int]) -> Formulated:
@@ -225,8 +226,10 @@ def judge(
         reason = answer.reasons.get((model, pool)) or earlier.get(key, "kept: leaving is not worth the move")
         target.append(Replicas(model=model, cluster=key[1], pool=key[2], replicas=count, reason=reason))
     sentence = describe(decision, formulated)
+    nearest = nearness.nearest(formulated.problem)
     stays = Outcome(
         new=None,
+        nearest=nearest,
         verdicts=decision.verdicts,
         sentence=sentence,
         budgets=decision.budgets,
@@ -235,12 +238,15 @@ def judge(
     if {one.key: one.replicas for one in target} == plan.target_by_key():
         return stays
     planned = decide.appraise(question, decision)
+    near, near_by_model = nearness.of_flows(formulated.problem, planned.flows, nearest)
     new = NewTarget(
         target=tuple(target),
         trigger="",
         summary=sentence,
         moves=sum(verdict.moves for verdict in decision.verdicts if verdict.accepted),
         costs=Costs(**asdict(planned.cost)),
+        near=near,
+        near_by_model=near_by_model,
         bound_usd_per_hour=planned.bound_usd_per_hour,
         gap=planned.gap,
         bound_is_loose=planned.is_loose,

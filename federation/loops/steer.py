@@ -17,7 +17,7 @@ from federation.adapters import store
 from federation.adapters.solver import Solver, SolverError
 from federation.control import blast, leadership, rollout, routing, setbacks, shift, staged, versions
 from federation.control import desired as intent
-from federation.control.plan import Change, Costs, Forced, History, Plan, Replicas, Route, Routes, Versions
+from federation.control.plan import Change, Costs, Forced, History, Near, Plan, Replicas, Route, Routes, Versions
 from federation.control.problem import Formulated
 from federation.loops.hub import Hub
 from federation.policy.documents import Traffic
@@ -28,6 +28,8 @@ from federation.wire.messages import NOT_READY
 from placement import model as engine
 
 log = structlog.get_logger("steer")
+BY_CHOICE = frozenset({engine.UnservedCode.PRICE, engine.UnservedCode.MAX_REPLICAS, engine.UnservedCode.BUDGET})
+"""Who goes unserved for one of these is not to be served by what the target gives up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,8 @@ class NewTarget:
     summary: str
     moves: int
     costs: Costs
+    near: Near | None
+    near_by_model: Mapping[str, Near]
     bound_usd_per_hour: float
     gap: float
     bound_is_loose: bool
@@ -142,7 +146,8 @@ class Steer:
         ordered = staged.next_counts(self._pace, plan, target, world.ready_replicas(), placed)
         by_order = {key[0] for key in ordered}
         unordered = {key: count for key, count in target.items() if key[0] not in by_order}
-        routed = await self._route(formulated, {**unordered, **ordered}, ready, trusted)
+        lessened = by_order | self._lessened(formulated.problem)
+        routed = await self._route(formulated, {**unordered, **ordered}, ready, trusted, lessened)
         if self._shares is None or self._shares[0] is not routed:
             self._shares = routed, routing.target_shares(formulated.problem, routed)
         shares = self._shares[1]
@@ -211,15 +216,28 @@ class Steer:
         target: Mapping[PlacementKey, int],
         ready: Mapping[tuple[str, str], int],
         trusted: Mapping[PlacementKey, int],
+        lessened: Collection[str],
     ) -> engine.Routing:
-        """Shares among what is trusted; among all that is ready where that leaves users unserved."""
+        """Shares among what is trusted; among all that is ready where that leaves users unserved, and then among what
+        the target does not want too, but for models that are to serve less."""
         problem, wanted = formulated.problem, formulated.theirs(target)
         believed = {key: min(count, ready[key]) for key, count in formulated.theirs(trusted).items() if key in ready}
         routed = await self._ask(problem, rollout.to_be_used(problem, wanted, believed))
-        if believed == ready or not routed.unserved:
-            return routed
-        everything = await self._ask(problem, rollout.to_be_used(problem, wanted, ready))
-        return everything if _unserved_rps(everything) + 1e-6 < _unserved_rps(routed) else routed
+        if routed.unserved and believed != ready:
+            routed = _better(routed, await self._ask(problem, rollout.to_be_used(problem, wanted, ready)))
+        short = {one.model for one in routed.unserved}.difference(lessened)
+        if short:
+            aims = {key: count for key, count in wanted.items() if key[0] not in short}
+            routed = _better(routed, await self._ask(problem, rollout.to_be_used(problem, aims, ready)))
+        return routed
+
+    def _lessened(self, problem: engine.Problem) -> frozenset[str]:
+        """Models of which the newest plan leaves users unserved by choice, as a limit or their price says."""
+        thought = self._hub.thought
+        if thought is not None:
+            return frozenset(one.model for one in thought.answer.solution.unserved if one.code in BY_CHOICE)
+        in_budgets = {name for one in problem.budgets for name in one.models}
+        return frozenset(one.name for one in problem.models if one.max_replicas is not None or one.name in in_budgets)
 
     async def _ask(self, problem: engine.Problem, ready: engine.Ready) -> engine.Routing:
         """The engine's routing; what was asked last is not asked again."""
@@ -227,7 +245,7 @@ class Steer:
             if asked is problem and used == ready:
                 return routed
         routed = await self._solver.route(problem, ready)
-        self._answers = (*self._answers[-1:], (problem, ready, routed))
+        self._answers = (*self._answers[-2:], (problem, ready, routed))
         return routed
 
     def _next_routes(
@@ -392,6 +410,8 @@ class Steer:
             summary=new.summary,
             moves=new.moves,
             costs=new.costs,
+            near=new.near,
+            near_by_model=new.near_by_model,
             bound_usd_per_hour=new.bound_usd_per_hour,
             gap=new.gap,
             bound_is_loose=new.bound_is_loose,
@@ -462,6 +482,11 @@ def _by_key(route: Route) -> tuple[str, str]:
 
 def _unserved_rps(routed: engine.Routing) -> float:
     return sum(one.requests_per_second for one in routed.unserved)
+
+
+def _better(one: engine.Routing, other: engine.Routing) -> engine.Routing:
+    """The one that leaves fewer users unserved."""
+    return other if _unserved_rps(other) + 1e-6 < _unserved_rps(one) else one
 
 
 def servable(world: World, formulated: Formulated, plan: Plan) -> dict[tuple[str, str], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 
 from federation.loops.hub import Hub
 from federation.state.phases import Phase
@@ -45,6 +46,12 @@ def measure(hub: Hub) -> None:
     for model in sorted(desired | ready):
         metrics.model_replicas.labels(model=model, state="desired").set(desired[model])
         metrics.model_replicas.labels(model=model, state="ready").set(ready[model])
+    for cause, usd in asdict(hub.plan.costs).items():
+        metrics.plan_cost_usd_per_hour.labels(cause=cause).set(usd)
+    metrics.plan_round_trip_seconds.clear()
+    for model, near in hub.plan.near_by_model.items():
+        for figure, ms in (("mean", near.rtt_ms_mean), ("p95", near.rtt_ms_p95), ("excess", near.excess_ms_mean)):
+            metrics.plan_round_trip_seconds.labels(model=model, figure=figure).set(ms / 1000.0)
     metrics.plan_generation.set(hub.plan.generation)
     metrics.plan_epoch.set(hub.epoch)
     metrics.brake_active.set(1 if world.braked else 0)

@@ -6,6 +6,7 @@ with. A field that is not implemented does not exist. Field names are camelCase 
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -166,6 +167,20 @@ DEFAULT_USD_PER_1000_PER_MS = 5e-4
 default is at the cautious end."""
 DISTANCE_PART = 0.1
 """The most that the default makes of the farthest round trip, as a part of what serving a late request is worth."""
+NEAREST_USD_PER_1000_PER_MS = 0.2
+"""Where the nearest is preferred: serving 1,000 requests costs from 0.01 to 1 USD, so a few milliseconds outweigh any
+accelerators, and those of few users a replica of their own."""
+NEAREST_WORTH = 2.0
+"""What turning away costs there at least more than being late, in round trips of `FARTHEST_MS`."""
+
+
+class LatencyPoint(Base, frozen=True, kw_only=True):
+    """A point of what latency costs."""
+
+    ms: Annotated[float, Meta(ge=0, le=3_600_000, description="that a request waits: its way, and serviceLatencyMs")]
+    usd_per_1000: Annotated[
+        Annotated[float, Meta(ge=0, le=1e6)], Meta(description="what 1,000 requests cost that wait so long")
+    ] = msgspec.field(name="usdPer1000")
 
 
 class Objective(Base, frozen=True, kw_only=True):
@@ -182,15 +197,53 @@ class Objective(Base, frozen=True, kw_only=True):
             "unserved request costs more than a late one"
         ),
     ] = msgspec.field(default=None, name="latencyUsdPer1000PerMs")
+    latency_cost: Annotated[
+        Annotated[tuple[LatencyPoint, ...], Meta(min_length=1, max_length=16)] | None,
+        Meta(
+            description="the same as a curve, in place of latencyUsdPer1000PerMs: by points of rising ms, straight "
+            "between them and beyond the last, flat before the first, and nowhere rising less than before. Only what "
+            "the way adds to serviceLatencyMs is paid; being late costs besides"
+        ),
+    ] = None
+    preference: Annotated[
+        Literal["cost", "nearest"],
+        Meta(
+            description="cost: by the prices here. nearest: the nearest cluster with room, whatever it costs: a "
+            "millisecond of 1,000 requests counts 0.2 USD, in place of latencyUsdPer1000PerMs and latencyCost, and "
+            "nobody is turned away for it: an unserved request counts at least 120 USD per 1,000 more than a late one, "
+            "so that in a shortage such models come first among those of the same priority"
+        ),
+    ] = "cost"
     move_usd: Annotated[NonNegative, Meta(description="charge for starting one replica, besides its warm-up")] = 0.0
 
     @property
     def usd_per_1000_per_ms(self) -> float:
-        """What each millisecond of round trip of 1,000 requests costs, given or by default."""
+        """What each millisecond of round trip of 1,000 requests costs, given or by default; `latency_cost` besides."""
+        if self.preference == "nearest":
+            return NEAREST_USD_PER_1000_PER_MS
+        if self.latency_cost is not None:
+            return 0.0
         if self.latency_usd_per_1000_per_ms is not None:
             return self.latency_usd_per_1000_per_ms
         worth = max(0.0, self.unserved_request_usd_per_1000 - self.late_request_usd_per_1000)
         return min(DEFAULT_USD_PER_1000_PER_MS, DISTANCE_PART * worth / FARTHEST_MS)
+
+    @property
+    def rises(self) -> tuple[tuple[float, float], ...]:
+        """(ms, USD per 1,000 and ms) where each piece of `latency_cost` begins, and how it rises there."""
+        points = self.latency_cost or ()
+        return tuple(
+            (one.ms, (other.usd_per_1000 - one.usd_per_1000) / (other.ms - one.ms))
+            for one, other in itertools.pairwise(points)
+        )
+
+    @property
+    def unserved_usd_per_1000(self) -> float:
+        """What 1,000 unserved requests cost: never so little that distance would turn users away."""
+        if self.preference != "nearest":
+            return self.unserved_request_usd_per_1000
+        far = NEAREST_WORTH * NEAREST_USD_PER_1000_PER_MS * FARTHEST_MS
+        return max(self.unserved_request_usd_per_1000, self.late_request_usd_per_1000 + far)
 
 
 class UsersIn(Base, frozen=True, kw_only=True):

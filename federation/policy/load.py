@@ -7,6 +7,7 @@ is found in `catalogue.py`.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from dataclasses import dataclass
 
 import msgspec
@@ -15,6 +16,8 @@ from federation.policy import documents
 from federation.yamlkit.explain import Problem, did_you_mean, explain, find, problem_at, refusals, short
 from federation.yamlkit.source import START, Mark, Node, YamlProblem, read
 
+CURVE_ROUNDING = 1e-6
+"""Part of a slope by which the next may be less: decimals in a file are not exact."""
 KINDS = {"Model": documents.Model, "PlacementPolicy": documents.PlacementPolicy, "Cluster": documents.Cluster}
 
 
@@ -158,17 +161,53 @@ def _check_policy(name: str, placed: Placed, spec: documents.PlacementPolicySpec
 
 
 def _check_objective(name: str, placed: Placed, objective: documents.Objective) -> list[Problem]:
-    slope, lost = objective.latency_usd_per_1000_per_ms, objective.unserved_request_usd_per_1000
+    given = {
+        "latencyUsdPer1000PerMs": objective.latency_usd_per_1000_per_ms is not None,
+        "latencyCost": objective.latency_cost is not None,
+        "preference": objective.preference == "nearest",
+    }
+    several = [field for field, is_given in given.items() if is_given]
+    if len(several) > 1:
+        mark = placed.mark("spec", "objective", several[1])
+        text = f"{several[1]} beside {several[0]}: both say what latency costs"
+        return [problem_at(name, mark, text, "one of them", f"leave {several[0]} out")]
+    if objective.latency_cost is not None:
+        bent = _check_curve(name, placed, objective.latency_cost)
+        if bent:
+            return bent
+    field = "latencyCost" if objective.rises else "latencyUsdPer1000PerMs"
+    slope = objective.rises[-1][1] if objective.rises else objective.latency_usd_per_1000_per_ms
+    lost = objective.unserved_request_usd_per_1000
     far = (slope or 0.0) * documents.FARTHEST_MS + objective.late_request_usd_per_1000
     if not slope or far < lost:
         return []
-    mark = placed.mark("spec", "objective", "latencyUsdPer1000PerMs")
+    mark = placed.mark("spec", "objective", field)
     text = (
         f"a late request over {documents.FARTHEST_MS:.0f} ms would cost {far:g} USD per 1,000 and an unserved one "
         f"{lost:g}: users far away would rather be turned away"
     )
     most = max(0.0, (lost - objective.late_request_usd_per_1000) / documents.FARTHEST_MS)
-    return [problem_at(name, mark, text, f"less than {most:.3g}", "or raise unservedRequestUsdPer1000")]
+    unit = " USD per 1,000 and ms at its steepest" if objective.rises else ""
+    return [problem_at(name, mark, text, f"less than {most:.3g}{unit}", "or raise unservedRequestUsdPer1000")]
+
+
+def _check_curve(name: str, placed: Placed, points: tuple[documents.LatencyPoint, ...]) -> list[Problem]:
+    """That what latency costs rises with it, and ever faster: else a plan would gain by serving users from farther."""
+    slope = 0.0
+    for at, (one, other) in enumerate(itertools.pairwise(points), start=1):
+        if other.ms <= one.ms:
+            mark = placed.mark("spec", "objective", "latencyCost", at, "ms")
+            text = f"latencyCost goes back from {one.ms:g} to {other.ms:g} ms"
+            return [problem_at(name, mark, text, f"more than {one.ms:g}", "write the points by rising ms")]
+        rises = (other.usd_per_1000 - one.usd_per_1000) / (other.ms - one.ms)
+        if rises < slope * (1 - CURVE_ROUNDING):
+            mark = placed.mark("spec", "objective", "latencyCost", at, "usdPer1000")
+            least = one.usd_per_1000 + slope * (other.ms - one.ms)
+            text = f"latencyCost rises by {rises:.3g} USD per 1,000 and ms up to {other.ms:g} ms, by {slope:.3g} before"
+            hint = "a curve that flattens would send those far away still farther; being late costs by itself"
+            return [problem_at(name, mark, text, f"at least {least:.6g}", hint)]
+        slope = max(slope, rises)
+    return []
 
 
 def _check_limits(name: str, placed: Placed, spec: documents.PlacementPolicySpec) -> list[Problem]:

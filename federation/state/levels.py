@@ -70,8 +70,10 @@ def growth_part(world: World, state: ClusterState) -> float:
     for. None of it is where the catalogue says what it counts at most."""
     if state.level is None or is_declared(world, state.name):
         return 0.0
-    counted = sum(row.requests_per_second for row in state.counted)
     known = max(state.level.known.rps, LEAST_RPS)
+    if state.level.known.peak_rps <= known * (1.0 + GROWTH_FROM):
+        return 0.0
+    counted = sum(row.requests_per_second for row in state.counted)
     return 1.0 - known / counted if counted > known * (1.0 + GROWTH_FROM) else 0.0
 
 

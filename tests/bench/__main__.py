@@ -16,6 +16,7 @@ from tests.bench import (
     rivals,
     routes,
     routing,
+    spot,
     traffic,
 )
 
@@ -35,6 +36,7 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "rivals": rivals.rivals,
     "traffic": traffic.traffic,
     "reports": reports.reports,
+    "spot": spot.spot,
     "agent": agent_footprint.agent,
 }
 

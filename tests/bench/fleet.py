@@ -14,6 +14,9 @@ from federation.wire import messages
 from placement.model import Problem, RttMatrix
 from tests.bench.worlds import OTHER, RESIDENT, Floats, a_world_with_places
 
+EARTH_RADIUS_KM = 6371.0
+KM_PER_RTT_MS = 100.0
+"""Light in fibre, there and back."""
 PEERS = 20
 """That each cluster has measured."""
 
@@ -22,7 +25,7 @@ def documents_of(problem: Problem, at: Floats) -> documents.Documents:
     """Its clusters, its models, and one policy for all. Args: at: [clusters, 2] degrees."""
     made = []
     for cluster, (lat, lon) in zip(problem.clusters, at.tolist(), strict=True):
-        pools = {pool.product: pool for pool in problem.pools if pool.cluster == cluster.name}
+        pools = [pool for pool in problem.pools if pool.cluster == cluster.name]
         country = RESIDENT if cluster.jurisdictions else OTHER
         made.append(
             documents.Cluster(
@@ -36,11 +39,12 @@ def documents_of(problem: Problem, at: Floats) -> documents.Documents:
                     accelerators=tuple(
                         documents.AcceleratorPool(
                             product=one.product,
+                            market=one.market,
                             vram_gib=80,
                             devices=one.devices,
                             usd_per_device_hour=one.usd_per_device_hour,
                         )
-                        for one in pools.values()
+                        for one in pools
                     ),
                 ),
             )
@@ -76,8 +80,8 @@ def documents_of(problem: Problem, at: Floats) -> documents.Documents:
     return documents.Documents(models=models, policies=(policy,), clusters=tuple(made))
 
 
-def reports_of(problem: Problem, at: Floats, seed: int) -> list[messages.Report]:
-    """One of each cluster. Args: at: [cells, 2] degrees."""
+def reports_of(problem: Problem, at: Floats, places: Floats, seed: int) -> list[messages.Report]:
+    """One of each cluster. Args: at: [cells, 2] degrees; places: [clusters, 2] radians."""
     rng = np.random.default_rng([seed, 3])
     names = [cluster.name for cluster in problem.clusters]
     assert isinstance(problem.paths, RttMatrix)
@@ -115,16 +119,21 @@ def reports_of(problem: Problem, at: Floats, seed: int) -> list[messages.Report]
             demand=tuple(demand[at]),
             peers=tuple(
                 messages.PeerRtt(cluster=names[peer], rtt_ms_p50=rtt_ms, rtt_ms_p95=rtt_ms, samples=5)
-                for peer, rtt_ms in zip(
-                    rng.choice(len(names), min(PEERS, len(names)), replace=False).tolist(),
-                    rng.uniform(5.0, 250.0, PEERS).tolist(),
-                    strict=False,
-                )
-                if peer != at
+                for peer, rtt_ms in _measured(places, at, rng)
             ),
         )
         for at, name in enumerate(names)
     ]
+
+
+def _measured(places: Floats, at: int, rng: np.random.Generator) -> list[tuple[int, float]]:
+    """(peer, round trip in ms) of some peers: a way that is longer than the shortest, and what equipment adds."""
+    peers = [peer for peer in rng.choice(len(places), min(PEERS, len(places)), replace=False).tolist() if peer != at]
+    (lat, lon), (lats, lons) = places[at], places[peers].T
+    half = np.sin((lats - lat) / 2) ** 2 + np.cos(lat) * np.cos(lats) * np.sin((lons - lon) / 2) ** 2
+    km = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0)))
+    rtt_ms = 2.0 + km / KM_PER_RTT_MS * rng.uniform(1.1, 2.0, len(peers))
+    return list(zip(peers, rtt_ms.tolist(), strict=True))
 
 
 def a_fleet(seed: int, *, clusters: int, cells: int, models: int) -> tuple[World, list[messages.Report]]:
@@ -132,7 +141,7 @@ def a_fleet(seed: int, *, clusters: int, cells: int, models: int) -> tuple[World
     problem, users, places = a_world_with_places(seed, clusters=clusters, cells=cells, models=models)
     given = documents_of(problem, _degrees(places))
     world = reduce(World(timing=Timing()), DocumentsAccepted(documents=given, now_s=0.0)).world
-    return reduce(world, BrokerFound(now_s=0.0)).world, reports_of(problem, _degrees(users), seed)
+    return reduce(world, BrokerFound(now_s=0.0)).world, reports_of(problem, _degrees(users), places, seed)
 
 
 def _degrees(at: Floats) -> Floats:

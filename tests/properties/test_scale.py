@@ -65,7 +65,8 @@ def test_routes_are_as_good_as_those_of_small_worlds(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("load", [0.6, 0.95, 1.2])
-def test_routing_of_many_cells_is_proven_to_be_the_best(seed: int, load: float) -> None:
+@pytest.mark.parametrize("is_capped", [False, True])
+def test_routing_of_many_cells_is_proven_to_be_the_best(seed: int, load: float, is_capped: bool) -> None:
     """Users of the largest fleets would be sent farther than they need be, and nobody could tell."""
     chance = np.random.default_rng(seed)
     cells, clusters = 3 * transport.SAMPLE, 40
@@ -74,15 +75,15 @@ def test_routing_of_many_cells_is_proven_to_be_the_best(seed: int, load: float) 
     rps = chance.lognormal(0.0, 1.5, cells)
     part = chance.dirichlet(np.full(clusters, 0.7))
     asked = transport.Question(
-        usd=usd,
+        usd=np.append(usd, np.full((cells, 1), 9.0), axis=1),
         rps=rps,
         most=part * rps.sum() / load,
         over=part * rps.sum() * 0.1,
         over_usd=3.0,
         unserved_usd=9.0,
-        cap_of=np.where(np.arange(cells) % 3 == 0, 0, -1),
+        cap_of=np.where(is_capped & (np.arange(cells) % 3 == 0), 0, -1),
         leaving=np.broadcast_to(np.arange(clusters) % 2 == 0, (cells, clusters)),
-        cap_rps=np.array([rps[::3].sum() * 0.3]),
+        cap_rps=np.array([rps[::3].sum() * 0.3] if is_capped else []),
     )
     found = transport.solve(asked)
     assert found.usd == pytest.approx(found.bound_usd, rel=1e-9), "a bound that is derived from the prices alone"
@@ -91,8 +92,36 @@ def test_routing_of_many_cells_is_proven_to_be_the_best(seed: int, load: float) 
     load_rps = np.bincount(found.cluster, found.rps, minlength=clusters)
     assert (load_rps <= asked.most + asked.over + 1e-6).all()
     left = (asked.cap_of[found.cell] == 0) & asked.leaving[found.cell, found.cluster]
-    assert found.rps[left].sum() <= asked.cap_rps[0] + 1e-6
+    assert found.rps[left].sum() <= asked.cap_rps.sum() + 1e-6
     assert np.isfinite(usd[found.cell, found.cluster]).all()
+    for start in (found.prices, found.prices[::-1].copy(), np.where(chance.random(clusters) < 0.3, np.nan, 1.0)):
+        again = transport.solve(asked, start)
+        assert again.usd == pytest.approx(found.usd, rel=1e-9), "wherever it begins"
+        assert again.bound_usd == pytest.approx(found.usd, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_routing_that_begins_at_the_last_one_is_as_good_as_one_that_begins_at_nothing(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while of small changes users would be served worse than after a restart."""
+    monkeypatch.setattr(engine, "LARGE_PAIRS", -1)
+    problem = a_large_world(seed, clusters=30, cells=400, models=3)
+    ready = {(one.model, one.pool): one.replicas for one in engine.solve(problem).replicas}
+    last, chance = engine.route(problem, ready), np.random.default_rng(seed)
+    lost = {key: count for key, count in ready.items() if chance.random() < 0.8}
+    noisy = replace(
+        problem,
+        demands=tuple(
+            structs.replace(one, requests_per_second=one.requests_per_second * chance.uniform(0.9, 1.1))
+            for one in problem.demands
+        ),
+    )
+    for counts in (ready, lost):
+        warm, cold = engine.route(noisy, counts, last), engine.route(noisy, counts)
+        assert warm.gap < 1e-6 > cold.gap
+        assert warm.cost.total == pytest.approx(cold.cost.total, rel=1e-6)
+        assert check_routing(noisy, counts, warm) == ()
 
 
 @pytest.mark.parametrize("pairs", [-1, engine.LARGE_PAIRS])

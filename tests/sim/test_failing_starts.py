@@ -10,7 +10,7 @@ import msgspec
 
 from agents.backend import Observation
 from agents.simulated import SimulatedBackend
-from federation.control.setbacks import MARGIN_S
+from federation.control.setbacks import DEATHS, MARGIN_S
 from federation.wire import messages
 from tests.sim.controller import PLAN_S
 from tests.sim.fleet import DEVICES, SimAgent, SimFleet
@@ -22,6 +22,7 @@ class FailingBackend(SimulatedBackend):
     """A cluster whose registry may be away: what starts then is never ready, what was ready stays so."""
 
     failing = False
+    restarts = 0
 
     def ready(self) -> dict[tuple[str, messages.PoolKey], int]:
         now_s = self._clock.monotonic_s()
@@ -39,6 +40,7 @@ class FailingBackend(SimulatedBackend):
             else one
             for one in seen.replicas
         )
+        rows = tuple(msgspec.structs.replace(one, restarts=self.restarts) for one in rows)
         return replace(seen, replicas=rows)
 
 
@@ -116,4 +118,29 @@ async def test_a_model_that_fails_everywhere_is_not_carried_through_the_fleet(tm
     fleet.fail()
     await fleet.run(3600, fleet.check)
     assert min(fleet.served().values()) > 0.999, f"tried {tried}: {fleet.ready()}\n" + "\n".join(fleet.said[-9:])
+    await fleet.stop_controller()
+
+
+async def test_what_died_before_and_is_ready_serves_while_nothing_else_can_start(tmp_path: Path) -> None:
+    """Users would be turned away from replicas that stand ready, and those be stopped, as no plan counts on them."""
+    fleet = Fleet(5, tmp_path)
+    await fleet.start_controller()
+    await fleet.run(600, fleet.check)
+    before = fleet.ready()
+    most = max(before, key=lambda name: before[name])
+    assert before[most] < sum(before.values()), "others are ready, and not for all"
+    fleet.fail(*fleet.NAMES)
+    backend = fleet.agents[most].backend
+    assert isinstance(backend, FailingBackend)
+    for _ in range(DEATHS):
+        backend.restarts += 1
+        await fleet.run(60, fleet.check)
+    assert {one.cause for one in fleet.hub.world.setbacks.backoffs.values()} == {"crash"}
+
+    def watch() -> None:
+        fleet.check()
+        assert min(fleet.served().values()) > 0.999
+        assert sum(fleet.ready().values()) >= sum(before.values())
+
+    await fleet.run(1800, watch)
     await fleet.stop_controller()

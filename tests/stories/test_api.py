@@ -267,3 +267,18 @@ def test_what_waits_of_a_cluster_is_believed_by_a_word(fleet: Fleet) -> None:
 def test_an_unchanged_file_is_not_a_new_revision(fleet: Fleet) -> None:
     status, answer = fleet.apply("chat.yaml", MODEL, POLICY)
     assert (status, answer["changed"]) == (200, False)
+
+
+def test_milliseconds_stand_beside_dollars(fleet: Fleet) -> None:
+    """Who looks at what service costs would not see how near it is, nor how near it could be."""
+    fleet.until(lambda: fleet.get("/v1/overview")["near"] is not None, "the first plan")
+    overview, plan = fleet.get("/v1/overview"), fleet.get("/v1/plans")["items"][0]
+    (model,) = overview["models"]
+    for near in (overview["near"], model["near"], plan["near"], plan["near_by_model"]["chat-8b"]):
+        assert 0 < near["rtt_ms_mean"] <= near["rtt_ms_p95"]
+        assert 0 <= near["excess_ms_mean"] < near["rtt_ms_mean"]
+    routes = [route for cell in overview["cells"] for one in cell["demand"] for route in one["routes"]]
+    assert min(route["excess_ms"] for route in routes) == 0
+    figures = fleet.request("GET", "/metrics")[2].decode()
+    assert 'isochrone_plan_round_trip_seconds{figure="excess",model="chat-8b"}' in figures
+    assert 'isochrone_plan_cost_usd_per_hour{cause="accelerators"}' in figures

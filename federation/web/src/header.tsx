@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { useShown } from "./context.tsx";
-import { clock, count, day, duration, percent, rps, speed, usd } from "./format.ts";
+import { clock, count, day, duration, milliseconds, percent, rps, speed, usd } from "./format.ts";
 import { currentTheme, toggleTheme } from "./theme.ts";
 
 export function Header() {
@@ -29,6 +29,12 @@ export function Header() {
           tone={view.unserved_rps > 0.01 * view.demand_rps ? "alarm" : ""}
         />
         <FigureTile name="Demand" value={rps(view.demand_rps)} unit="req/s" />
+        <FigureTile
+          name="Round trip"
+          value={milliseconds(view.near?.rtt_ms_mean)}
+          unit={view.near ? `p95 ${milliseconds(view.near.rtt_ms_p95)}, ${milliseconds(view.near.excess_ms_mean)} excess` : ""}
+          note="mean; excess over the nearest cluster that could serve, full or not"
+        />
         <FigureTile name="Cost" value={usd(view.usd_per_hour)} unit="per hour" />
         <FigureTile name="Plan" value={`${count(view.epoch)}.${count(view.generation)}`} note="epoch.generation" />
         <FigureTile name={`${day(view.at_s)} · ${speed(view.speed)}`} value={clock(view.at_s)} />

@@ -331,7 +331,10 @@ function CellPanel({ cell }: { cell: CellView }) {
                       </span>
                       <Latency ms={route.latency_ms} within={route.within_objective} />
                     </div>
-                    <p class="muted">{route.latency_source}</p>
+                    <p class="muted">
+                      {route.latency_source}
+                      {route.excess_ms !== null && route.excess_ms > 0 && ` · ${milliseconds(route.excess_ms)} farther than the nearest that could serve`}
+                    </p>
                   </li>
                 ))}
             </ul>
@@ -368,6 +371,14 @@ function ModelPanel({ model }: { model: ModelView }) {
           {count(fresh.unknown ? null : model.replicas_ready)} ready of {count(model.replicas_desired)}
         </Fact>
         <Fact name="Cost">{usd(model.usd_per_hour)} per hour</Fact>
+        <Fact name="Round trip">
+          <Figure text={milliseconds(model.near?.rtt_ms_mean)} />
+          {model.near && <>, p95 {milliseconds(model.near.rtt_ms_p95)}</>}
+        </Fact>
+        <Fact name="Excess">
+          <Figure text={milliseconds(model.near?.excess_ms_mean)} />
+          {model.near && " over the nearest that could serve"}
+        </Fact>
         <Fact name="Runtime">{model.runtime}</Fact>
         <Fact name="Policy">{model.policy || <span class="late">none selects it</span>}</Fact>
       </dl>

@@ -147,6 +147,18 @@ export function ModelsTable() {
           key: (row) => row.replicas_desired,
           show: (row) => `${count(row.replicas_ready)} / ${count(row.replicas_desired)}`,
         },
+        {
+          name: "Round trip",
+          numeric: true,
+          key: (row) => row.near?.rtt_ms_mean ?? null,
+          show: (row) => <Figure text={milliseconds(row.near?.rtt_ms_mean)} />,
+        },
+        {
+          name: "Excess",
+          numeric: true,
+          key: (row) => row.near?.excess_ms_mean ?? null,
+          show: (row) => <Figure text={milliseconds(row.near?.excess_ms_mean)} />,
+        },
         { name: "Cost/h", numeric: true, key: (row) => row.usd_per_hour, show: (row) => usd(row.usd_per_hour) },
       ]}
     />

@@ -72,6 +72,13 @@ export interface ClusterView {
   conditions: ConditionView[];
 }
 
+/** Round trips of served requests; the excess is over the nearest cluster that could serve them, full or not. */
+export interface NearView {
+  rtt_ms_mean: number;
+  rtt_ms_p95: number;
+  excess_ms_mean: number;
+}
+
 export interface ModelView {
   name: string;
   runtime: string;
@@ -84,6 +91,7 @@ export interface ModelView {
   replicas_desired: number;
   replicas_ready: number;
   usd_per_hour: number;
+  near: NearView | null;
   state: WorstState;
   reasons: string[];
 }
@@ -93,6 +101,7 @@ export interface RouteView {
   share: number;
   target_share: number;
   latency_ms: number;
+  excess_ms: number | null;
   latency_source: string;
   within_objective: boolean;
 }
@@ -123,6 +132,7 @@ export interface OverviewView {
   demand_rps: number;
   unserved_rps: number;
   within_objective_share: number | null;
+  near: NearView | null;
   brake: string;
   message: string;
   clusters: ClusterView[];

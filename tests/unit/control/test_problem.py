@@ -409,3 +409,46 @@ def test_replicas_of_a_cluster_that_says_more_than_there_can_be_replace_nobody()
     belief = heard(belief, a_report("fra", seq=2, replicas=(replicas("chat", 4, 1_000_000),)), now_s=NOW_S + 1)
     assert {key[1] for key in belief.ready_replicas()} == {"fra", "iad"}
     assert {key[1] for key in belief.surely_ready_replicas()} == {"iad"}
+
+
+def curve(*points: tuple[float, float]) -> documents.Objective:
+    """What latency costs, by (ms, USD per 1,000)."""
+    return documents.Objective(
+        latency_cost=tuple(documents.LatencyPoint(ms=ms, usd_per_1000=usd) for ms, usd in points)
+    )
+
+
+def asked_with(objective: documents.Objective, service_ms: float = 0.0) -> engine.Model:
+    """The model that the engine is asked of, under a policy with this objective."""
+    model = a_model("chat")
+    model = msgspec.structs.replace(model, spec=msgspec.structs.replace(model.spec, service_latency_ms=service_ms))
+    world = a_world("fra", models=(model,), policies=(a_policy("chat", objective=objective),))
+    (made,) = ask(heard(world, a_report("fra"), now_s=NOW_S)).problem.models
+    return made
+
+
+def test_a_curve_costs_what_it_says_beyond_what_a_replica_takes() -> None:
+    """Users would be kept near or sent far by another curve than their platform team drew."""
+    drawn = curve((100.0, 0.1), (200.0, 0.1), (300.0, 0.3), (400.0, 1.0))
+    says = {0.0: 0.0, 90.0: 0.0, 150.0: 0.0, 250.0: 0.1, 300.0: 0.2, 350.0: 0.55, 400.0: 0.9, 500.0: 1.6}
+    for service_ms, taken in ((0.0, 0.0), (150.0, 0.0), (250.0, 0.1), (350.0, 0.55)):
+        model = asked_with(drawn, service_ms)
+        for latency_ms, usd in says.items():
+            if latency_ms >= service_ms:
+                tie = engine.NEARER_USD_PER_1000_PER_MS * (latency_ms - service_ms)
+                assert model.way_usd_per_1000(latency_ms) == pytest.approx(usd - taken + tie)
+
+
+def test_a_flat_curve_asks_exactly_what_no_price_asks() -> None:
+    """Who takes the price of latency away again would get other plans than before."""
+    none = asked_with(documents.Objective(latency_usd_per_1000_per_ms=0.0))
+    for flat in (curve((0.0, 0.0)), curve((0.0, 0.5), (1000.0, 0.5)), curve((10.0, 0.1), (20.0, 0.1), (30.0, 0.1))):
+        assert asked_with(flat) == none
+
+
+def test_who_prefers_the_nearest_is_never_turned_away_for_it() -> None:
+    """The nearest or nobody: far users of a cheap model would get an error in place of an answer."""
+    cheap = documents.Objective(preference="nearest", late_request_usd_per_1000=0.1, unserved_request_usd_per_1000=0.2)
+    model = asked_with(cheap)
+    far = model.way_usd_per_1000(documents.FARTHEST_MS) + model.late_usd_per_1000
+    assert model.unserved_usd_per_1000 > 1.9 * far

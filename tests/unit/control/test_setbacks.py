@@ -110,6 +110,15 @@ def test_it_is_tried_again_by_and_by_and_later_after_each_failure() -> None:
     assert story.said[-1] == "ReplicasRecovered"
 
 
+def test_what_becomes_ready_later_than_it_should_is_counted_on() -> None:
+    """Replicas that serve would be stopped as if they were not there."""
+    story = Story("fra", "iad")
+    story.pass_by(PATIENCE_S + 20, {FRA: 4}, {"fra": rows(0, 4)})
+    assert story.most(FRA) == 0
+    story.pass_by(10, {FRA: 4}, {"fra": rows(3, 4)})
+    assert story.most(FRA) == 3
+
+
 def test_what_becomes_ready_in_time_or_is_making_progress_has_not_failed() -> None:
     """A large model that starts one replica after another would be driven from place to place."""
     story = Story("fra")

@@ -1,0 +1,55 @@
+"""How near users are served: the round trips of their requests, and how much nearer the nearest cluster would be."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from federation.control.plan import Near
+from placement import model as engine
+from placement.filters import Index
+from placement.near import nearest_ms
+
+Nearest = Mapping[tuple[str, str], float]
+"""(model, cell) -> round trip in ms to the nearest cluster that could serve, full or not."""
+Served = tuple[float, float, float | None]
+"""Requests per second, their round trip, and that to the nearest cluster that could serve them; both in ms."""
+P95 = 0.95
+
+
+def nearest(problem: engine.Problem) -> Nearest:
+    """Of all users that ask for a model; those that no cluster could serve are not in."""
+    index = Index(problem)
+    return {(model.name, cell): ms for model in problem.models for cell, ms in nearest_ms(index, model).items()}
+
+
+def near(served: Iterable[Served]) -> Near | None:
+    """What these requests see; None where there are none."""
+    rows = sorted(((rtt_ms, rps, rtt_ms if best is None else best) for rps, rtt_ms, best in served if rps > 0))
+    total = sum(rps for _, rps, _ in rows)
+    if not rows or total <= 0:
+        return None
+    so_far, p95 = 0.0, rows[-1][0]
+    for rtt_ms, rps, _ in rows:
+        so_far += rps
+        if so_far >= P95 * total * (1 - 1e-12):
+            p95 = rtt_ms
+            break
+    return Near(
+        rtt_ms_mean=sum(rtt_ms * rps for rtt_ms, rps, _ in rows) / total,
+        rtt_ms_p95=p95,
+        excess_ms_mean=sum(max(0.0, rtt_ms - best) * rps for rtt_ms, rps, best in rows) / total,
+    )
+
+
+def of_flows(
+    problem: engine.Problem, flows: Iterable[engine.Flow], best: Nearest
+) -> tuple[Near | None, dict[str, Near]]:
+    """What the flows of a plan make of it: for all its users, and for those of each model that it serves."""
+    service_ms = {model.name: model.service_latency_ms for model in problem.models}
+    rows: dict[str, list[Served]] = defaultdict(list)
+    for flow in flows:
+        rtt_ms = max(0.0, flow.latency_ms - service_ms[flow.model])
+        rows[flow.model].append((flow.requests_per_second, rtt_ms, best.get((flow.model, flow.cell))))
+    of_models = {name: found for name, served in sorted(rows.items()) if (found := near(served)) is not None}
+    return near(row for served in rows.values() for row in served), of_models
