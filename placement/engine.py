@@ -23,6 +23,7 @@ from placement.model import (
     Intake,
     Limit,
     Model,
+    Over,
     Placed,
     Problem,
     Reached,
@@ -59,6 +60,8 @@ DUST_RPS = 1e-6
 CAP_NEAR = 1e-4
 """A cap is reached when so small a part of it is left."""
 ROUND = 1e-6
+SPARED_RPS = 1e-4
+"""More than what rounding makes of the flows of a cluster."""
 DECIMALS = 6
 
 COUNTS: frozenset[Floor] = frozenset(get_args(Floor)) - {"survive"}
@@ -387,7 +390,9 @@ def route(problem: Problem, ready: Ready, last: Routing | None = None) -> Routin
     """The best routing over `ready` replicas in reachable clusters.
 
     Serving comes before price: what the replicas can carry is carried, beyond the target utilisation too, which is
-    priced as if it were late. Where they cannot carry all, the cell that is served least is served as much as can be.
+    priced as if it were late. No cluster of a model is beyond it when as many can be served, and as many within the
+    objective, without; `over` tells which are and why. Where replicas cannot carry all, the cell that is served least
+    is served as much as can be.
     Args: last: an earlier routing, from whose prices a large world's is found sooner. It is as good without.
     """
     index = Index(problem)
@@ -400,15 +405,58 @@ def route(problem: Problem, ready: Ready, last: Routing | None = None) -> Routin
         return _route_many(index, counts, last)
     flows: list[Flow] = []
     unserved: list[Unserved] = []
+    over: list[Over] = []
     farthest_ms = problem.rtt_matrix().farthest_ms
     for model in problem.models:
         usable, beyond = capacity_of(index, model, counts)
         price = _RoutingPrices.of(index, model, farthest_ms)
         parts, missing = _known_first(_fair_flows, index, model, usable, beyond, price)
+        if beyond and _overloads(usable, parts):
+            spared = _known_first(_fair_flows, index, model, usable, {}, price)
+            more = _more_without(model, (parts, missing), spared)
+            if more is None:
+                parts, missing = spared
+            else:
+                over += _over(model, usable, parts, more)
         flows += parts
         unserved += _not_routed(index, model, usable, beyond, parts, missing)
     cost = _cost(index, flows, unserved, accelerators=0.0, moves=0.0)
-    return Routing(flows=tuple(sorted(flows)), unserved=tuple(sorted(unserved)), cost=cost)
+    return Routing(flows=tuple(sorted(flows)), unserved=tuple(sorted(unserved)), cost=cost, over=tuple(over))
+
+
+def _overloads(usable: Capacity, flows: Iterable[Flow]) -> dict[str, float]:
+    """Cluster -> requests per second of these flows above what plans count on there."""
+    load: Capacity = defaultdict(float)
+    for flow in flows:
+        load[flow.cluster] += flow.requests_per_second
+    over = {cluster: rps - usable.get(cluster, 0.0) for cluster, rps in sorted(load.items())}
+    return {cluster: rps for cluster, rps in over.items() if rps > SPARED_RPS}
+
+
+def _more_without(
+    model: Model, routed: tuple[Sequence[Flow], Mapping[str, float]], spared: tuple[Sequence[Flow], Mapping[str, float]]
+) -> str | None:
+    """Why clusters are beyond the target utilisation, when the same replicas would give `spared` within it; None where
+    nobody is worse off by that."""
+
+    def lost_and_late(flows: Sequence[Flow], missing: Mapping[str, float]) -> tuple[float, float]:
+        late = sum(flow.requests_per_second for flow in flows if not flow.within_objective)
+        return sum(missing.values()), late
+
+    (lost, late), (more_lost, more_late) = lost_and_late(*routed), lost_and_late(*spared)
+    least = SPARED_RPS + ROUND * sum(flow.requests_per_second for flow in routed[0])
+    if more_lost > lost + least:
+        return f"else {more_lost - lost:.6g} requests per second of {model.name} would go unserved"
+    if more_late > late + least:
+        return f"else {more_late - late:.6g} requests per second of {model.name} would be late"
+    return None
+
+
+def _over(model: Model, usable: Capacity, flows: Iterable[Flow], reason: str) -> list[Over]:
+    return [
+        Over(model=model.name, cluster=name, requests_per_second=rps, reason=reason)
+        for name, rps in _overloads(usable, flows).items()
+    ]
 
 
 def _not_routed(
@@ -434,6 +482,7 @@ def _route_many(index: Index, counts: Ready, last: Routing | None) -> Routing:
     known = {(one.model, one.cluster): one.usd_per_hour for one in last.prices} if last is not None else {}
     flows: list[Flow] = []
     unserved: list[Unserved] = []
+    over: list[Over] = []
     prices: list[RoomPrice] = []
     costs: list[Cost] = []
     usd = bound_usd = 0.0
@@ -441,8 +490,17 @@ def _route_many(index: Index, counts: Ready, last: Routing | None) -> Routing:
         usable, beyond = capacity_of(index, model, counts)
         price, clusters = _RoutingPrices.of(index, model, farthest_ms), sorted(usable)
         begin = np.array([known.get((model.name, name), np.nan) for name in clusters])
-        found = transport.solve(asking.question(model, usable, beyond, price.unserved, price.overload), begin)
+        question = asking.question(model, usable, beyond, price.unserved, price.overload)
+        found = transport.solve(question, begin)
         parts, missing, cost = _told_at_once(index, model, asking, clusters, found)
+        if _overloads(usable, parts):
+            spared = transport.solve(replace(question, over=np.zeros(len(clusters))), found.prices)
+            told = _told_at_once(index, model, asking, clusters, spared)
+            more = _more_without(model, (parts, missing), told[:2])
+            if more is None:
+                found, (parts, missing, cost) = spared, told
+            else:
+                over += _over(model, usable, parts, more)
         if missing and index.by_growth(model) is not None:
             flows_of = partial(_flows_of_many, rtt_ms=rtt_ms)
             parts, missing = _known_first(flows_of, index, model, usable, beyond, price)
@@ -462,6 +520,7 @@ def _route_many(index: Index, counts: Ready, last: Routing | None) -> Routing:
         cost=Cost(**{one.name: sum(getattr(cost, one.name) for cost in costs) for one in fields(Cost)}),
         gap=max(0.0, (usd - bound_usd) / usd) if usd > 0 else 0.0,
         prices=tuple(prices),
+        over=tuple(over),
     )
 
 
@@ -553,11 +612,7 @@ def capacity_of(index: Index, model: Model, counts: Mapping[tuple[str, str], int
 def overload_rps(index: Index, model: Model, counts: Ready, flows: Iterable[Flow]) -> dict[str, float]:
     """Cluster -> requests per second of these flows of `model` above what plans count on there."""
     usable, _ = capacity_of(index, model, counts)
-    load: Capacity = defaultdict(float)
-    for flow in flows:
-        load[flow.cluster] += flow.requests_per_second
-    over = {cluster: rps - usable.get(cluster, 0.0) for cluster, rps in sorted(load.items())}
-    return {cluster: rps for cluster, rps in over.items() if rps > ROUND}
+    return _overloads(usable, flows)
 
 
 def _known_first(

@@ -608,6 +608,15 @@ class RoomPrice(Record, frozen=True, kw_only=True, order=True):
     usd_per_hour: float
 
 
+class Over(Record, frozen=True, kw_only=True, order=True):
+    """What a cluster serves of a model above the target utilisation, and what would be without that."""
+
+    model: str
+    cluster: str
+    requests_per_second: float
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
     """Who serves whom with the replicas that exist. Its cost leaves out accelerators and moves.
@@ -620,6 +629,8 @@ class Routing:
     cost: Cost
     gap: float = 0.0
     prices: tuple[RoomPrice, ...] = ()
+    over: tuple[Over, ...] = ()
+    """By model and cluster."""
 
 
 Ready = Mapping[tuple[str, str], int]

@@ -14,6 +14,7 @@ from dataclasses import replace
 from federation.control import shift
 from federation.control.plan import Route, Routes, Share
 from federation.policy.documents import Traffic
+from federation.state.reduce import Note
 from federation.state.world import World
 from placement import model as engine
 
@@ -25,6 +26,8 @@ PLACES = 6
 """Of a share after the point."""
 SNAP = 0.005
 """Differences of shares smaller than this are noise: they are taken at once when the rest has arrived."""
+
+TOLD_AGAIN_S = 600.0
 
 
 def target_shares(problem: engine.Problem, routing: engine.Routing) -> Targets:
@@ -166,3 +169,28 @@ def load_rps(routes: Sequence[Route], demand_rps: Mapping[tuple[str, str], float
 
 def _shares(shares: Mapping[str, float]) -> tuple[Share, ...]:
     return tuple(Share(cluster=cluster, share=round(share, PLACES)) for cluster, share in sorted(shares.items()))
+
+
+def over_target(
+    routing: engine.Routing, told_s: Mapping[str, float], now_s: float
+) -> tuple[tuple[Note, ...], dict[str, float]]:
+    """What people should know of clusters that serve more than plans count on, and when each model was last told of.
+
+    A model is told of again after `TOLD_AGAIN_S` without it or with it.
+    """
+    notes, told = [], {name: at_s for name, at_s in told_s.items() if now_s - at_s < TOLD_AGAIN_S}
+    by_model: dict[str, list[engine.Over]] = defaultdict(list)
+    for one in routing.over:
+        by_model[one.model].append(one)
+    for model, mine in by_model.items():
+        if model in told:
+            continue
+        told[model] = now_s
+        most = max(mine, key=lambda one: (one.requests_per_second, one.cluster))
+        others = f" ({len(mine)} clusters do)" if len(mine) > 1 else ""
+        text = (
+            f"{most.cluster} serves {most.requests_per_second:.6g} requests per second of {model} above the target "
+            f"utilisation{others}: {most.reason}"
+        )
+        notes.append(Note(reason="OverTarget", object=f"model/{model}", message=text))
+    return tuple(notes), told

@@ -64,6 +64,8 @@ class Steer:
         self._digests: tuple[object, Mapping[str, str]] | None = None
         self._answers: tuple[tuple[engine.Problem, engine.Ready, engine.Routing], ...] = ()
         self._shares: tuple[engine.Routing, routing.Targets] | None = None
+        self._over_told_s: dict[str, float] = {}
+        """Model -> when people were last told that clusters serve it above the target utilisation."""
         self._waiting: tuple[str, ...] = ()
         self._tried_s: Mapping[str, float] = {}
         """Model -> since when its newest version is tried."""
@@ -150,6 +152,9 @@ class Steer:
         routed = await self._route(formulated, {**unordered, **ordered}, ready, trusted, lessened)
         if self._shares is None or self._shares[0] is not routed:
             self._shares = routed, routing.target_shares(formulated.problem, routed)
+            notes, self._over_told_s = routing.over_target(routed, self._over_told_s, now_s)
+            for note in notes:
+                hub.tell(note)
         shares = self._shares[1]
         leaving = still_served(world, plan, traffic.keys())
         routes = self._next_routes(world, formulated, shares, ready, traffic, leaving, outlook, now_s)

@@ -156,6 +156,43 @@ def test_headroom_is_used_before_requests_are_late(pairs: int, monkeypatch: pyte
     alone = engine.route(problem, {one: 1})
     assert {flow.cluster: flow.requests_per_second for flow in alone.flows} == {nearest: 10.0}
     assert not alone.unserved
+    assert [(told.cluster, told.requests_per_second) for told in alone.over] == [(nearest, 2.0)]
+    assert "would go unserved" in alone.over[0].reason
+    told = engine.route(problem, {one: 1, two: 1}).over
+    assert [one.cluster for one in told] == ["near"]
+    assert "would be late" in told[0].reason
+
+
+@pytest.mark.parametrize("pairs", [-1, engine.LARGE_PAIRS])
+def test_headroom_is_kept_when_all_can_be_served_in_time_without_it(
+    pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replicas would run hot for a few milliseconds, and have nothing left when users come or a cluster goes."""
+    monkeypatch.setattr(engine, "LARGE_PAIRS", pairs)
+    near, far = Cluster(name="near", provider="p", region="r"), Cluster(name="far", provider="p", region="s")
+    pools = tuple(
+        Pool(cluster=one.name, product="L4", vram_gib=24, devices=8, usd_per_device_hour=1.0) for one in (near, far)
+    )
+    model = Model(
+        name="chat",
+        shapes=(Shape(product="L4", devices=1, requests_per_second=10.0),),
+        objective_ms=100.0,
+        target_utilisation=0.8,
+        late_usd_per_1000=0.01,
+        unserved_usd_per_1000=5.0,
+        latency_usd_per_1000_per_ms=0.01,
+    )
+    problem = Problem(
+        clusters=(far, near),
+        pools=pools,
+        models=(model,),
+        cells=(Cell(name="users", country="DE"),),
+        demands=(Demand(model="chat", cell="users", requests_per_second=10.0),),
+        paths=(Path(cell="users", cluster="near", rtt_ms=10.0), Path(cell="users", cluster="far", rtt_ms=60.0)),
+    )
+    routed = engine.route(problem, {("chat", pool.name): 1 for pool in problem.pools})
+    assert {flow.cluster: flow.requests_per_second for flow in routed.flows} == {"near": 8.0, "far": 2.0}
+    assert routed.over == ()
 
 
 @pytest.fixture(scope="module")

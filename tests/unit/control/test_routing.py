@@ -10,6 +10,7 @@ from federation.control import routing
 from federation.control.plan import Route, Share
 from federation.control.routing import next_routes, step
 from federation.policy.documents import Traffic
+from placement import model as engine
 
 ALL = frozenset({"fra", "iad", "nrt"})
 
@@ -98,3 +99,23 @@ def test_rows_of_users_of_whom_nothing_is_known_are_bounded(monkeypatch: pytest.
         steps={"chat": 1},
     )
     assert [row.cell for row in rows] == ["Paris", "a", "b", "c"]
+
+
+def test_who_serves_more_than_plans_count_on_is_told_once_and_not_every_second() -> None:
+    """Operators would not know that a cluster has nothing left for a loss, or not see it among its repetitions."""
+    over = tuple(
+        engine.Over(model="chat", cluster=name, requests_per_second=rps, reason="else 3 would go unserved")
+        for name, rps in (("fra", 1.0), ("nyc", 2.0))
+    )
+    cost = engine.Cost(accelerators=0.0, egress=0.0, late=0.0, unserved=0.0, moves=0.0, proximity=0.0)
+    routed = engine.Routing(flows=(), unserved=(), cost=cost, over=over)
+    notes, told_s = routing.over_target(routed, {}, 100.0)
+    assert [(note.reason, note.object) for note in notes] == [("OverTarget", "model/chat")]
+    assert notes[0].message == (
+        "nyc serves 2 requests per second of chat above the target utilisation (2 clusters do): "
+        "else 3 would go unserved"
+    )
+    notes, told_s = routing.over_target(routed, told_s, 101.0)
+    assert notes == ()
+    notes, _ = routing.over_target(routed, told_s, 100.0 + routing.TOLD_AGAIN_S)
+    assert len(notes) == 1
