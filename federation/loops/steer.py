@@ -232,8 +232,11 @@ class Steer:
             routed = _better(routed, await self._ask(problem, rollout.to_be_used(problem, wanted, ready)))
         short = {one.model for one in routed.unserved}.difference(lessened)
         if short:
+            # Who comes and goes is not given users back for as long as the plan can do without.
+            shaky = {name for name, state in self._hub.world.clusters.items() if state.unsteady_s is not None}
+            steady = {key: n for key, n in ready.items() if key in wanted or formulated.keys[key[1]][0] not in shaky}
             aims = {key: count for key, count in wanted.items() if key[0] not in short}
-            routed = _better(routed, await self._ask(problem, rollout.to_be_used(problem, aims, ready)))
+            routed = _better(routed, await self._ask(problem, rollout.to_be_used(problem, aims, steady)))
         return routed
 
     def _lessened(self, problem: engine.Problem) -> frozenset[str]:
