@@ -143,6 +143,27 @@ async def test_a_lie_that_lasts_is_not_believed_by_a_controller_that_starts(tmp_
     assert "DemandDoubted" in {one.type for one in fleet.hub.world.clusters["nrt"].findings}
 
 
+async def test_a_lie_that_lasts_takes_no_replica_from_honest_users(tmp_path: Path) -> None:
+    """Step by step one member would have every replica that it may, as its growth lasts and nobody declared its most."""
+    fleet = SimFleet(6, tmp_path)
+    await fleet.start_controller()
+    await fleet.run(SETTLE_S)
+    liar = fleet.agents["nrt"]
+    liar.cells = tuple(structs.replace(one, requests_per_second=1e6) for one in liar.cells)
+    worst = dict.fromkeys(USERS, 1.0)
+    short = False
+
+    def look() -> None:
+        nonlocal short
+        for cell in ("Berlin", "New York"):
+            worst[cell] = min(worst[cell], served(fleet, cell))
+        short = short or served(fleet, "Tokyo") < 0.9
+
+    await fleet.run(2 * SETTLE_S, look)
+    assert short, "there is not enough for what is claimed"
+    assert min(worst.values()) > 0.99, worst
+
+
 async def test_a_member_that_lies_of_devices_draws_what_is_declared(tmp_path: Path) -> None:
     """A thousand devices at a cent, a millisecond away, all ready: it had everybody's users within eleven seconds."""
     fleet = SimFleet(5, tmp_path)
