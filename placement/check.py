@@ -11,6 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import highspy
+import numpy as np
+
 from placement.model import (
     Cell,
     Cluster,
@@ -165,7 +168,37 @@ class _Check:
             if placed < wanted and (told is None or told.placed != placed):
                 yield Violation(rule=rule, subject=model.name, detail=f"{placed} of {wanted}")
         yield from self._survival(model, {subject for rule, subject in declared if rule == "survive"})
+        yield from self._survival_in_time(model, {subject for rule, subject in declared if rule == "survive_within"})
         yield from self._parts(model, {subject for rule, subject in declared if rule == "max_part"})
+
+    def _survival_in_time(self, model: Model, missed: set[str]) -> Iterator[Violation]:
+        """Lose each domain in turn, and see how much of what could be served in time at all the rest can serve so."""
+        if model.survive is None or model.survive_within_fraction <= 0.0:
+            return
+        fitting = self._fitting(model)
+        capacity = {name: rps for (owner, name), rps in self._capacity().items() if owner == model.name}
+        wanted: dict[tuple[str, ...], float] = defaultdict(float)
+        for one in self.problem.demands:
+            if one.model == model.name and one.requests_per_second > 0:
+                cell = self.names.cells[one.cell]
+                near = [name for name in fitting if self._is_in_time(model, cell, name)]
+                if near:
+                    wanted[tuple(name for name in near if capacity.get(name, 0.0) > 0)] += one.requests_per_second
+        asked = sum(wanted.values())
+        least = model.survive_within_fraction * asked
+        for domain in sorted({self.names.clusters[name].domain(model.survive) for name in capacity}):
+            room = {n: rps for n, rps in capacity.items() if self.names.clusters[n].domain(model.survive) != domain}
+            served = _served_in_time(wanted, room)
+            if served < least - TOLERANCE_RPS * max(1, len(wanted)) and domain not in missed:
+                detail = f"{served} of {least} requests per second could be served in time without {domain}"
+                yield Violation(rule="survive_within", subject=model.name, detail=detail)
+        if not capacity and least > TOLERANCE_RPS and not missed:
+            yield Violation(rule="survive_within", subject=model.name, detail="nothing runs that could be left")
+
+    def _is_in_time(self, model: Model, cell: Cell, name: str) -> bool:
+        if not self._may_serve(model, cell, name):
+            return False
+        return self.names.rtt_ms[cell.name, name] + model.service_latency_ms <= model.objective_ms
 
     def _parts(self, model: Model, missed: set[str]) -> Iterator[Violation]:
         """What each domain holds of all that the replicas can serve."""
@@ -375,6 +408,32 @@ def _way_usd(model: Model, latency_ms: float) -> float:
         usd += slope * max(0.0, min(latency_ms, bend.latency_ms) - since_ms)
         slope, since_ms = slope + bend.more_usd_per_1000_per_ms, max(since_ms, bend.latency_ms)
     return usd + slope * max(0.0, latency_ms - since_ms)
+
+
+def _served_in_time(wanted: Mapping[tuple[str, ...], float], room: Mapping[str, float]) -> float:
+    """The most of what users with these clusters in reach want that the clusters have room for: a linear programme."""
+    names = sorted(room)
+    place = {name: at for at, name in enumerate(names)}
+    ways = [(user, place[name]) for user, reach in enumerate(wanted) for name in reach if name in place]
+    if not ways:
+        return 0.0
+    users, count = len(wanted), len(ways)
+    programme = highspy.HighsLp()
+    programme.num_col_, programme.num_row_ = count, users + len(names)
+    programme.col_cost_ = np.full(count, -1.0)
+    programme.col_lower_, programme.col_upper_ = np.zeros(count), np.full(count, np.inf)
+    programme.row_lower_ = np.full(users + len(names), -np.inf)
+    programme.row_upper_ = np.array([*wanted.values(), *(room[name] for name in names)])
+    programme.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+    programme.a_matrix_.start_ = np.arange(0, 2 * count + 1, 2, dtype=np.int32)
+    programme.a_matrix_.index_ = np.array([(user, users + at) for user, at in ways], dtype=np.int32).reshape(-1)
+    programme.a_matrix_.value_ = np.ones(2 * count)
+    solver = highspy.Highs()
+    solver.setOptionValue("output_flag", False)
+    solver.setOptionValue("threads", 1)
+    solver.passModel(programme)
+    solver.run()
+    return -float(solver.getInfo().objective_function_value)
 
 
 def _flows(names: _Names, flows: Sequence[Flow], unserved: Iterable[Unserved]) -> Iterator[Violation]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 from msgspec import structs
 
-from placement import formulation, highs, kernel, rules
+from placement import formulation, highs, kernel, rules, spare, survival
 from placement.filters import Index, Option
 from placement.model import (
     Cell,
@@ -64,7 +64,7 @@ SPARED_RPS = 1e-4
 """More than what rounding makes of the flows of a cluster."""
 DECIMALS = 6
 
-COUNTS: frozenset[Floor] = frozenset(get_args(Floor)) - {"survive"}
+COUNTS: frozenset[Floor] = frozenset(get_args(Floor)) - {"survive", "survive_within"}
 """The floors that say how many replicas, or in how many places."""
 LARGE_PAIRS = 200_000
 """Pairs of a demand and a cluster; the demo has 20,000. Below this HiGHS ends in seconds, and finds the better plan
@@ -93,6 +93,26 @@ def solve(problem: Problem, *, work: int | None = None) -> Solution:
     index = Index(problem)
     if is_large(problem):
         return _solve_large(index, work)
+    for _ in range(spare.PLANS):
+        solution = _solve_small(index, work)
+        if not spare.learn(index, counts_of(solution)):
+            return solution
+    counts = spare.added(index, counts_of(solution))
+    return _solution(
+        index,
+        counts,
+        solution.bound_usd_per_hour,
+        device_usd={one.pool: one.usd_per_hour for one in solution.scarce},
+        limit_usd={(one.limit, one.subject): one.usd_per_hour for one in solution.reached},
+    )
+
+
+def counts_of(solution: Solution) -> dict[tuple[str, str], int]:
+    """(model, pool) -> replicas."""
+    return {(one.model, one.pool): one.replicas for one in solution.replicas}
+
+
+def _solve_small(index: Index, work: int | None) -> Solution:
     solution, uneven = _solve_whole(index, (), work), frozenset[str]()
     if short := _capped_and_short(index, solution):
         other = _solve_whole(index, (), work, uneven=short)
@@ -987,6 +1007,8 @@ def _shortfalls(index: Index, model: Model, counts: Ready, limits: Sequence[Coun
     missed: dict[tuple[Floor, str], Shortfall] = {}
     for rule in rules.floors(index, model, options):
         placed = sum(term * mine[at] for at, term in rule.terms.items())
+        if rule.floor == "survive_within":
+            continue
         if rule.floor == "max_part":
             if placed < rule.lower - ROUND:
                 missed[rule.floor, rule.subject] = _uneven(index, model, rule.subject, options, mine, full)
@@ -1000,6 +1022,21 @@ def _shortfalls(index: Index, model: Model, counts: Ready, limits: Sequence[Coun
                 wanted=rule.lower,
                 placed=placed,
                 reason=_why_missed(model, rule, placed, full),
+            )
+    replicas = {option.pool.name: float(count) for option, count in zip(options, mine, strict=True)}
+    for one in survival.left(index, model, replicas):
+        if one.is_short:
+            missed["survive_within", one.lost] = Shortfall(
+                model=model.name,
+                rule="survive_within",
+                subject=one.lost,
+                wanted=one.wanted_rps,
+                placed=one.servable_rps,
+                reason=(
+                    f"{model.name}: without {one.lost} only {one.servable_rps:.1f} of {one.wanted_rps:.1f} requests "
+                    f"per second could be served within the objective; "
+                    f"{full or 'within reach are no devices for the rest'}"
+                ),
             )
     regions = {index.clusters[option.pool.cluster].region for at, option in enumerate(options) if mine[at]}
     if len(regions) < model.min_regions:

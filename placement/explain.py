@@ -163,6 +163,7 @@ class _Explainer:
                 ("minOnDemandReplicas", self.model.min_on_demand),
                 ("minRegions", self.model.min_regions),
                 ("survive", self.model.survive),
+                ("surviveWithinObjectivePercent", f"{100.0 * self.model.survive_within_fraction:g}".lstrip("0")),
                 ("maxPartPerDomain", self.model.max_part and f"{100.0 * self.model.max_part.fraction:g} %"),
             )
             if wanted

@@ -8,9 +8,14 @@ from copy import copy
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
 from msgspec import structs
+from numpy.typing import NDArray
 
-from placement.model import Cell, Cluster, Intake, Model, Pool, Problem, Shape, leaves
+from placement.model import Cell, Cluster, Intake, Model, Pool, Problem, RttMatrix, Shape, leaves
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 class Filter(Enum):
@@ -38,6 +43,25 @@ class Option:
     most: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """These users need room within the objective though this domain is lost (see `survival`)."""
+
+    lost: str
+    cells: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InTime:
+    """Users of one model whom somebody could serve in time: `cells` ask for `rps` [U], and `reach` [U, C] says which of
+    `clusters`, where the model may run, serve them within the objective."""
+
+    cells: tuple[str, ...]
+    rps: Floats
+    clusters: tuple[str, ...]
+    reach: Bools
+
+
 class Index:
     """A problem looked up by name, and what filters leave of it. Made once per question."""
 
@@ -54,6 +78,9 @@ class Index:
         for demand in problem.demands:
             if demand.requests_per_second > 0:
                 self.demands[demand.model].append(demand)
+        self.cuts: dict[str, tuple[Cut, ...]] = {}
+        """Of each model, those that were learned so far."""
+        self._in_time: dict[str, InTime] = {}
         self._options: dict[str, tuple[Option, ...]] = {}
         self._fitting: dict[str, frozenset[str]] = {}
         self._allowed: dict[tuple[str, str, str], frozenset[str]] = {}
@@ -77,6 +104,12 @@ class Index:
             part.demands = defaultdict(list, {**self.demands, model.name: left})
             parts.append(part)
         return parts[0], parts[1]
+
+    def in_time(self, model: Model) -> InTime:
+        """Who could be served within the objective, and where."""
+        if model.name not in self._in_time:
+            self._in_time[model.name] = _in_time(self, model)
+        return self._in_time[model.name]
 
     def options(self, model: Model) -> tuple[Option, ...]:
         """Every pool that may hold replicas of `model`, by pool name."""
@@ -165,3 +198,35 @@ class Index:
     def latency_ms(self, model: Model, cell: str, cluster: str) -> float:
         """What a user waits: round trip and service."""
         return self.rtt_ms[cell, cluster] + model.service_latency_ms
+
+
+def _in_time(index: Index, model: Model) -> InTime:
+    demands = index.demands[model.name]
+    clusters = sorted({option.pool.cluster for option in index.options(model)})
+    cells = [one.cell for one in demands]
+    rps = np.array([one.requests_per_second for one in demands], dtype=float)
+    reach = _rtt_ms(index, cells, clusters) + model.service_latency_ms <= model.objective_ms
+    by_rule: dict[tuple[str, str], Bools] = {}
+    for at, name in enumerate(cells):
+        cell = index.cells[name]
+        key = (cell.country, cell.continent)
+        if key not in by_rule:
+            allowed = index.allowed(model, cell)
+            by_rule[key] = np.array([one in allowed for one in clusters], dtype=bool)
+        reach[at] &= by_rule[key]
+    known: Bools = reach.any(axis=1).reshape(len(cells))
+    return InTime(
+        cells=tuple(name for name, is_known in zip(cells, known, strict=True) if is_known),
+        rps=rps[known],
+        clusters=tuple(clusters),
+        reach=reach[known],
+    )
+
+
+def _rtt_ms(index: Index, cells: list[str], clusters: list[str]) -> Floats:
+    """[cells, clusters], NaN where it is not known."""
+    paths = index.problem.paths
+    if isinstance(paths, RttMatrix):
+        return paths.part(cells, clusters).astype(np.float64)
+    made = [[index.rtt_ms.get((cell, cluster), np.nan) for cluster in clusters] for cell in cells]
+    return np.array(made, dtype=np.float64).reshape(len(cells), len(clusters))

@@ -92,7 +92,7 @@ def start_usd_per_hour(problem: Problem, model: Model, option: Option) -> float:
 
 def missed_usd_per_hour(model: Model, floor: Floor) -> float:
     """What missing a floor by one costs, where it cannot be held."""
-    if floor == "survive":
+    if floor in ("survive", "survive_within"):
         return UNPROTECTED_PART * USD_PER_HOUR * model.unserved_usd_per_1000
     if floor == "max_part":
         return UNEVEN_PART * USD_PER_HOUR * model.unserved_usd_per_1000
@@ -112,9 +112,9 @@ def formulate(
     """The placement programme.
 
     Args: missable: these floors, and with any of them budgets, may be missed, at a price above everything. exposed:
-        models that may miss `survive`, at a price below leaving users unserved now. uneven: the same of `max_part`.
-        without_floors: leave floors and budgets out. tiers: what models of some priorities may leave unserved. least:
-        models of lower priority are worth nothing.
+        models that may miss `survive` and `survive_within`, at a price below leaving users unserved now. uneven: the
+        same of `max_part`. without_floors: leave floors and budgets out. tiers: what models of some priorities may
+        leave unserved. least: models of lower priority are worth nothing.
     """
     made = Formulation()
     in_pool: dict[str, dict[int, float]] = defaultdict(dict)
@@ -124,7 +124,7 @@ def formulate(
         add_replicas(made, index, model, options, in_pool, budget_usd=budget_usd)
         _routing(made, index, model, options, is_wanted=model.priority >= least)
         if not without_floors:
-            also: set[Floor] = {"survive"} if model.name in exposed else set()
+            also: set[Floor] = {"survive", "survive_within"} if model.name in exposed else set()
             also |= {"max_part"} if model.name in uneven else set()
             add_floors(made, index, model, options, missable | also)
         add_spot(made, index, model, options, only_held=without_floors or bool(missable))

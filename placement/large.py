@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from placement import classes, prices
+from placement import classes, prices, spare
 from placement.classes import Grain
 from placement.coarse import DUST_RPS, WHOLE, Coarse
 from placement.filters import Index
@@ -88,6 +88,15 @@ def answer_of(standing: Standing, prices: Prices, bound_usd_per_hour: float) -> 
 
 def plan(index: Index, *, work: int = WORK) -> Planned:
     """The same, to be mended after events. Args: work: nodes of branch and bound for each model."""
+    for _ in range(spare.PLANS):
+        made = _plan(index, work)
+        if not spare.learn(index, made.standing.counts()):
+            return made
+    made.standing.spare(spare.added(index, made.standing.counts()))
+    return made
+
+
+def _plan(index: Index, work: int) -> Planned:
     numbered = number(index)
     world = numbered.world
     rough = _rough(world)
@@ -106,21 +115,20 @@ def plan(index: Index, *, work: int = WORK) -> Planned:
     )
     standing.improve(rounds=ROUNDS)
     pricing = _forgiving(standing, rough, pricing)
-    bound = proved_usd(standing, pricing)
+    bound = max(0.0, proved_usd(standing, pricing))
     return Planned(standing=standing, rough=rough, coarse=coarse, bound_usd_per_hour=bound, prices=pricing)
 
 
 def _forgiving(standing: Standing, rough: Coarse | None, pricing: Prices) -> Prices:
-    """The same prices, but where limits leave no room for floors, or these yield to users, those of a programme in
-    which they cost nothing: what a floor is worth would be the price of a limit or of users, which then proves nothing.
-    """
-    world, missed = standing.numbered.world, _missed(standing)
-    if rough is None or not missed.any() or not (world.is_limit.any() or world.rule_yields[missed].any()):
+    """The same prices, but where a floor cannot be held those of a programme in which missing it costs nothing: what it
+    is worth would be the price of what is in its way, which then proves nothing."""
+    missed = _missed(standing)
+    if rough is None or not missed.any():
         return pricing
     other = rough.copy()
     other.forgive(missed)
     other.resettle(more=MORE_WAYS, rounds=ROUNDS)
-    return prices.raised(world, other.prices)
+    return prices.raised(standing.numbered.world, other.prices)
 
 
 def _missed(standing: Standing) -> Bools:

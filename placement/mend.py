@@ -7,7 +7,7 @@ pivots from where it stands; what it changes is decided for each model in a smal
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,6 +98,10 @@ class Mending:
         self._coarse.limit(closed, least[closed], most[closed])
         self._touched = np.union1d(self._touched, touched)
         return touched
+
+    def spare(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Replicas by (model, pool), more than there are, as the loss of a domain needs them."""
+        self.standing.spare(counts)
 
     def follow(self, *, work: int = large.WORK) -> None:
         """After losses, plan again what the programme in fractions changes nearby.

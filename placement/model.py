@@ -210,6 +210,9 @@ class Model:
     survive: Domain | None = None
     """Whatever one domain of this kind is lost, what is left elsewhere can serve `survive_fraction` of all demand."""
     survive_fraction: float = 1.0
+    survive_within_fraction: float = 0.0
+    """Of the requests that could be served within the objective at all, the part that can be whatever domain of kind
+    `survive` is lost."""
     max_part: MaxPart | None = None
     """Bounds what the loss of a domain takes. Where it would leave users unserved it is missed, and told."""
     spot_max_fraction: float = 1.0
@@ -502,16 +505,16 @@ class Unserved(Record, frozen=True, kw_only=True, order=True):
     reason: str
 
 
-Floor = Literal["min_replicas", "min_on_demand", "min_regions", "pin", "survive", "max_part"]
+Floor = Literal["min_replicas", "min_on_demand", "min_regions", "pin", "survive", "survive_within", "max_part"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Shortfall:
     """A floor that no placement within the other hard rules can meet.
 
-    `subject` is the cluster of a pin, the domain whose loss would leave too little for `survive`, and the one that
-    holds too much for `max_part`. Counts of replicas or regions; for `survive` requests per second; for `max_part`
-    `placed` percent where at most those `wanted` may be.
+    `subject` is the cluster of a pin, the domain whose loss would leave too little for `survive` and
+    `survive_within`, and the one that holds too much for `max_part`. Counts of replicas or regions; for survival
+    requests per second; for `max_part` `placed` percent where at most those `wanted` may be.
     """
 
     model: str

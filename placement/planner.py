@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from placement import engine
-from placement.filters import Index
+from placement import engine, spare
+from placement.filters import Cut, Index
 from placement.model import Problem, Solution
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Planner:
     def __init__(self) -> None:
         self._mending: Mending | None = None
         self._gap = 0.0
+        self._cuts: dict[str, tuple[Cut, ...]] = {}
         self.mended = False
         """Whether the newest plan was."""
 
@@ -35,7 +36,10 @@ class Planner:
             self._mending = None
             return engine.solve(problem)
         index = Index(problem)
-        return self._mend(index) or self._anew(index)
+        index.cuts = self._cuts
+        solution = self._mend(index) or self._anew(index)
+        self._cuts = spare.tight(index, engine.counts_of(solution))
+        return solution
 
     def forget(self) -> None:
         """The next plan is made anew."""
@@ -47,6 +51,9 @@ class Planner:
         if mending is None or not mending.become(index):
             return None
         made = engine.solution_of(index, mending.answer)
+        if spare.learn(index, engine.counts_of(made)):
+            mending.spare(spare.added(index, engine.counts_of(made)))
+            made = engine.solution_of(index, mending.answer)
         if _goes_short(made) or made.gap > self._gap + DRIFT:
             return None
         self.mended = True

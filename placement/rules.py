@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from placement import survival as within
 from placement.filters import Index, Option
 from placement.model import Floor, Limit, Model
 
@@ -81,7 +82,9 @@ def floors(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:
     for pin in model.pins:
         terms = {at: 1.0 for at, option in enumerate(options) if option.pool.cluster == pin.cluster}
         found.append(Rule(floor="pin", subject=pin.cluster, terms=terms, lower=float(pin.replicas)))
-    return found + spread(index, model, options) + survival(index, model, options)
+    found += spread(index, model, options) + survival(index, model, options)
+    cuts = within.rows(index, model, options, index.cuts.get(model.name, ()))
+    return found + [Rule(floor="survive_within", subject=lost, terms=terms, lower=rps) for lost, terms, rps in cuts]
 
 
 def spread(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:

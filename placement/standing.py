@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -107,6 +107,13 @@ class Standing:
         """So many replicas of these options, and these flows of groups that nobody serves."""
         local.approach(self._facts, self._state, options, replicas)
         local.enter(self._facts, self._state, groups, nodes, rps)
+
+    def spare(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Replicas by (model, pool), more than there are: they serve nobody yet."""
+        options = [(model.name, one.pool.name) for model, one in self.numbered.options]
+        wanted = np.array([counts.get(key, 0) for key in options], dtype=np.int64)
+        more = np.flatnonzero(wanted > self._state.replicas)
+        local.approach(self._facts, self._state, more, wanted[more])
 
     def tidy(self, nodes: Ints, *, rounds: int) -> None:
         """Bring what nodes cannot carry elsewhere, serve what is left, and take steps around these nodes."""

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from federation.control.plan import History
 from federation.policy.documents import Disruption
 from placement import model as engine
-from placement import rules
+from placement import rules, survival
 from placement.engine import assess, overload_rps
 from placement.filters import Index
 from placement.formulation import egress_usd_per_rps
 
 HOUR_S = 3600.0
 LIMIT_TOLERANCE = 1e-6
+OBJECTIVE_TOLERANCE = 0.01
+"""Part of what the objective is protected for; what a few more users ask for is no emergency."""
 UNSERVED_TOLERANCE = 0.01
 """Part of a model's demand; less than this more served is no emergency."""
 
@@ -240,6 +242,12 @@ def _broken_floor(index: Index, model: engine.Model, before: dict[str, int], aft
         new = sum(term * after.get(options[at].pool.name, 0) for at, term in rule.terms.items())
         if now < rule.lower - 1e-6 and new > now + 1e-6:
             return _WHY[rule.floor].format(now=now, wanted=rule.lower, subject=rule.subject)
+    wanted = max((one.wanted_rps for one in survival.left(index, model, after)), default=0.0)
+    if wanted > 0.0:
+        now, new = (min(one.servable_rps for one in survival.left(index, model, each)) for each in (before, after))
+        if now < wanted * (1.0 - OBJECTIVE_TOLERANCE) and new > now * (1.0 + OBJECTIVE_TOLERANCE):
+            lost = min(survival.left(index, model, before), key=lambda one: (one.servable_rps, one.lost)).lost
+            return _WHY["survive_within"].format(now=now, wanted=wanted, subject=lost)
     regions, more = (len({index.clusters[index.pools[name].cluster].region for name in one}) for one in (before, after))
     if regions < model.min_regions and more > regions:
         return f"in {regions} regions, policy asks {model.min_regions}"
@@ -255,6 +263,7 @@ _WHY: dict[engine.Floor, str] = {
     "min_on_demand": "{now:.0f} replicas off spot, policy asks {wanted:.0f}",
     "pin": "{now:.0f} replicas in {subject}, policy pins {wanted:.0f} there",
     "survive": "without {subject} only {now:.1f} of {wanted:.1f} requests per second could be served",
+    "survive_within": "without {subject} only {now:.1f} of {wanted:.1f} requests per second would be in time",
     "max_part": "{subject} holds more of what its replicas can serve than policy allows",
 }
 

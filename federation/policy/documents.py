@@ -299,6 +299,15 @@ class Availability(Base, frozen=True, kw_only=True):
         | None
     ) = None
     survive_fraction: Annotated[float, Meta(gt=0, le=1, description="part of all demand that survive protects")] = 1.0
+    survive_within_objective_percent: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=100,
+            description="whatever survive names is lost, so much of all requests can still be served within the "
+            "objective, of those that could be at all; 0: capacity alone is protected",
+        ),
+    ] = 0.0
     max_part_per_domain: MaxPartPerDomain | None = None
     pinned: Annotated[tuple[Pinned, ...], Meta(max_length=1000)] = ()
 

@@ -145,6 +145,10 @@ def _check_policy(name: str, placed: Placed, spec: documents.PlacementPolicySpec
         text = f"minRegions {floors.min_regions} needs more replicas than minReplicas {floors.min_replicas}"
         hint = f"write minReplicas: {floors.min_regions}"
         problems.append(problem_at(name, mark, text, "at most minReplicas", hint))
+    if floors.survive_within_objective_percent and floors.survive is None:
+        mark = placed.mark("spec", "availability", "surviveWithinObjectivePercent")
+        text = "surviveWithinObjectivePercent does not say what is lost"
+        problems.append(problem_at(name, mark, text, "survive beside it", "write survive: region (or zone, provider)"))
     problems += _check_objective(name, placed, spec.objective)
     problems += _check_limits(name, placed, spec)
     for number, rule in enumerate(spec.residency):

@@ -163,6 +163,8 @@ def within_rules(problem: Problem, clusters: dict[str, Cluster], placed: list[tu
             return False
         if not survives(problem, model, clusters, mine) or not is_even(model, clusters, mine):
             return False
+        if not survives_in_time(problem, model, clusters, mine):
+            return False
         if len({clusters[pool.cluster].region for pool, _ in mine}) < model.min_regions:
             return False
         if sum(n for pool, n in mine if pool.market == "spot") > model.spot_max_fraction * total + 1e-9:
@@ -234,6 +236,40 @@ def way_usd(model: Model, rtt_ms: float) -> float:
     beyond_ms = [rtt_ms + model.service_latency_ms - bend.latency_ms for bend in model.bends]
     more = [one.more_usd_per_1000_per_ms * max(0.0, ms) for one, ms in zip(model.bends, beyond_ms, strict=True)]
     return model.latency_usd_per_1000_per_ms * rtt_ms + sum(more)
+
+
+def survives_in_time(
+    problem: Problem, model: Model, clusters: dict[str, Cluster], mine: list[tuple[Pool, int]]
+) -> bool:
+    """The same within the objective, of what could be at all: any users, and what is left in their reach."""
+    if model.survive is None or model.survive_within_fraction <= 0:
+        return True
+    cells, rtt_ms = {cell.name: cell for cell in problem.cells}, problem.rtt_ms()
+    able = sorted({pool.cluster for pool, _, _, _ in options(problem, model)})
+    users = []
+    for one in problem.demands:
+        reach = {
+            name
+            for name in able
+            if problem.allows(model, cells[one.cell], clusters[name])
+            and rtt_ms.get((one.cell, name), 1e9) + model.service_latency_ms <= model.objective_ms
+        }
+        if one.model == model.name and one.requests_per_second > 0 and reach:
+            users.append((reach, one.requests_per_second))
+    total = sum(rps for _, rps in users)
+    for lost in {clusters[name].domain(model.survive) for name in able}:
+        room: dict[str, float] = defaultdict(float)
+        for pool, count in mine:
+            shape = model.shape_for(pool)
+            if shape is not None and clusters[pool.cluster].domain(model.survive) != lost:
+                room[pool.cluster] += count * shape.requests_per_second * model.target_utilisation
+        for size in range(1, len(users) + 1):
+            for some in itertools.combinations(users, size):
+                together = set().union(*(reach for reach, _ in some))
+                others = total - sum(rps for _, rps in some)
+                if sum(room[name] for name in together) + others < model.survive_within_fraction * total - 1e-3:
+                    return False
+    return True
 
 
 def transport(problem: Problem, model: Model, capacity: dict[str, float]) -> float:

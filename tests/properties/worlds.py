@@ -132,6 +132,53 @@ def a_spread_world(seed: int, **size: int) -> Problem:
     )
 
 
+def a_world_in_time(seed: int) -> Problem:
+    """One model over some regions, zones and providers, each cell in time of some: to be so whatever domain is lost."""
+    rng = random.Random(17 * seed + 11)
+    members = tuple(
+        Cluster(name=f"cluster-{n}", provider=rng.choice("pqr"), region=f"region-{n % 4}", zone=rng.choice("ab"))
+        for n in range(rng.randint(3, 5))
+    )
+    cells = tuple(Cell(name=f"cell-{n}", country="DE") for n in range(rng.randint(2, 5)))
+    model = Model(
+        name="model",
+        shapes=(Shape(product="A", devices=1, requests_per_second=rng.choice((4.0, 6.0))),),
+        objective_ms=120.0,
+        late_usd_per_1000=0.5,
+        unserved_usd_per_1000=20.0,
+        survive=rng.choice(("region", "zone", "provider")),
+        survive_fraction=rng.choice((0.2, 0.6)),
+        survive_within_fraction=rng.choice((0.5, 0.8, 1.0)),
+        max_part=rng.choice((None, None, MaxPart(domain="region", fraction=0.5))),
+        spot_max_fraction=rng.choice((1.0, 0.5)),
+    )
+    pools = tuple(
+        Pool(
+            cluster=one.name,
+            product="A",
+            market=rng.choice(("on-demand", "spot")),
+            vram_gib=24,
+            devices=rng.randint(1, 4),
+            usd_per_device_hour=round(rng.uniform(0.5, 3.0), 2),
+        )
+        for one in members
+    )
+    return Problem(
+        clusters=members,
+        pools=pools,
+        models=(model,),
+        cells=cells,
+        demands=tuple(
+            Demand(model="model", cell=one.name, requests_per_second=round(rng.uniform(0.5, 4.0), 2)) for one in cells
+        ),
+        paths=tuple(
+            Path(cell=cell.name, cluster=one.name, rtt_ms=round(rng.uniform(10, 190), 1))
+            for cell in cells
+            for one in members
+        ),
+    )
+
+
 def without_floors(problem: Problem) -> Problem:
     """The same world, where price alone decides, and all may be started."""
     free: dict[str, Any] = {
@@ -139,6 +186,7 @@ def without_floors(problem: Problem) -> Problem:
         "min_regions": 0,
         "min_on_demand": 0,
         "survive": None,
+        "survive_within_fraction": 0.0,
         "max_part": None,
         "pins": (),
         "max_starts": None,

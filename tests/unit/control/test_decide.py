@@ -58,6 +58,7 @@ def a_question(
     draining: str = "",
     demand_rps: float = 10.0,
     budgets: tuple[engine.Budget, ...] = (),
+    rtt_ms: float | None = None,
 ) -> decide.Question:
     clusters = tuple(
         engine.Cluster(
@@ -74,7 +75,7 @@ def a_question(
         models=models,
         cells=(engine.Cell(name="berlin", country="DE"),),
         demands=tuple(engine.Demand(model=m.name, cell="berlin", requests_per_second=demand_rps) for m in models),
-        paths=(),
+        paths=tuple(engine.Path(cell="berlin", cluster=one.name, rtt_ms=rtt_ms) for one in clusters if rtt_ms),
         current=placed(present),
         budgets=budgets,
     )
@@ -265,3 +266,26 @@ def test_who_stands_in_the_way_of_a_budget_changes_too() -> None:
     )
     assert {one.model: one.code for one in decision.verdicts} == {"chat": "HardRule", "other": "MakesRoom"}
     assert sum(decision.target.values()) == 4
+
+
+@pytest.mark.parametrize(
+    ("rules", "code"),
+    [
+        pytest.param({}, "GainTooSmall", id="no-rule"),
+        pytest.param({"survive": "region", "survive_within_fraction": 0.9}, "HardRule", id="in-time"),
+        pytest.param({"max_part": engine.MaxPart(domain="region", fraction=0.6)}, "HardRule", id="part"),
+    ],
+)
+def test_a_placement_that_a_loss_takes_too_much_of_changes_at_once(rules: dict[str, Any], code: str) -> None:
+    """What an owner asked to survive would wait until surviving it saves money."""
+    two = {("chat", "fra"): 2}
+    both = {("chat", "fra"): 1, ("chat", "iad"): 1}
+    question = a_question(
+        two,
+        both,
+        pools=(pool("fra"), pool("iad", 1.1)),
+        models=(a_model(**{"survive_fraction": 0.0, **rules}),),
+        rtt_ms=20,
+    )
+    [verdict] = decide.decide(question).verdicts
+    assert verdict.code == code, verdict

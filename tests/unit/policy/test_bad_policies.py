@@ -99,6 +99,13 @@ CASES = [
         POLICY.replace("minReplicas: 2", "minReplicas: 1"), 8, 46, "minReplicas: 2", id="regions-over-replicas"
     ),
     pytest.param(
+        POLICY.replace("minReplicas: 2", "surviveWithinObjectivePercent: 90, minReplicas: 2"),
+        8,
+        49,
+        "write survive: region",
+        id="survives-nothing",
+    ),
+    pytest.param(
         POLICY.replace("minReplicas: 2", "minReplicas: 2, maxReplicas: 1"),
         8,
         47,
