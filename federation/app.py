@@ -25,7 +25,7 @@ from federation.api import server
 from federation.loops import keep, tick
 from federation.loops.hub import Hub
 from federation.loops.plan import Planner
-from federation.loops.policies import Desk, shipped_continents
+from federation.loops.policies import Desk, shipped_continents, shipped_spot_risks
 from federation.loops.publish import Publisher
 from federation.loops.steer import Steer
 from federation.loops.traffic import TrafficLoop
@@ -72,7 +72,12 @@ class Controller:
         early: list[Note] = []
         self._store.tell = early.append
         remembered = await self._store.open()
-        world = World(timing=self.settings.timing, started_s=self.clock.monotonic_s(), continents=shipped_continents())
+        world = World(
+            timing=self.settings.timing,
+            started_s=self.clock.monotonic_s(),
+            continents=shipped_continents(),
+            spot_risks=shipped_spot_risks(),
+        )
         self.hub = Hub(
             world=world,
             plan=remembered.plan,

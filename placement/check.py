@@ -321,11 +321,17 @@ class _Check:
 
     def _cost(self) -> Iterator[Violation]:
         stated = self.solution.cost
-        accelerators = 0.0
+        accelerators = risk = 0.0
         for (name, pool_name), count in self.counts.items():
-            pool = self.names.pools[pool_name]
-            shape = _shape(self.names.models[name], pool)
-            accelerators += count * (shape.devices if shape is not None else 0) * pool.usd_per_device_hour
+            model, pool = self.names.models[name], self.names.pools[pool_name]
+            shape = _shape(model, pool)
+            if shape is None:
+                continue
+            usd = shape.devices * pool.usd_per_device_hour
+            accelerators += count * usd
+            until_ready_s = (self.problem.reaction_s + model.warmup_s) / pool.replacement_chance
+            late = until_ready_s * shape.requests_per_second * model.target_utilisation * model.late_usd_per_1000 / 1000
+            risk += count * pool.losses_per_hour * (usd * model.warmup_s / 3600 + model.move_usd + late)
         lost = sum(
             3600 * one.requests_per_second / 1000 * self.names.models[one.model].unserved_usd_per_1000
             for one in self.solution.unserved
@@ -351,6 +357,7 @@ class _Check:
         for what, said, is_so in (
             ("accelerators", stated.accelerators, accelerators),
             ("proximity", stated.proximity, near),
+            ("risk", stated.risk, risk),
             ("egress", stated.egress, egress),
             ("unserved", stated.unserved, lost),
             ("late", stated.late, late),

@@ -775,14 +775,15 @@ def _gap(cost: Cost, bound_usd_per_hour: float) -> float:
 def _placed_cost(
     index: Index, counts: Mapping[tuple[str, str], int], flows: Sequence[Flow], unserved: Sequence[Unserved]
 ) -> Cost:
-    accelerators = moves = 0.0
+    accelerators = moves = risk = 0.0
     for model in index.problem.models:
         for option in index.options(model):
             count = counts.get((model.name, option.pool.name), 0)
             accelerators += count * option.shape.devices * option.pool.usd_per_device_hour
             started = max(0, count - index.current.get((model.name, option.pool.name), 0))
             moves += started * formulation.start_usd_per_hour(index.problem, model, option)
-    return _cost(index, flows, unserved, accelerators=accelerators, moves=moves)
+            risk += count * formulation.risk_usd_per_hour(index.problem, model, option.shape, option.pool)
+    return replace(_cost(index, flows, unserved, accelerators=accelerators, moves=moves), risk=risk)
 
 
 def _cost(

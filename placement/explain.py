@@ -149,7 +149,12 @@ class _Explainer:
         is_late = pool.cluster in self.late_in
         when = "though some of it is late" if is_late else f"within {self.model.objective_ms:g} ms"
         usd = option.shape.devices * pool.usd_per_device_hour if option else 0.0
-        return f"serves {rps:.1f} requests per second from {names} {when}, at {usd:.2f} USD per replica and hour"
+        risk = self._risk(option) if option else 0.0
+        risks = f" and {risk:.2f} for its risk" if risk >= 0.005 else ""
+        return f"serves {rps:.1f} requests per second from {names} {when}, at {usd:.2f} USD per replica and hour{risks}"
+
+    def _risk(self, option: Option) -> float:
+        return formulation.risk_usd_per_hour(self.index.problem, self.model, option.shape, option.pool)
 
     def _why_idle(self, pool_name: str) -> str:
         pool = self.index.pools[pool_name]
@@ -218,8 +223,10 @@ class _Explainer:
         if limits := limits_on(self.model, free, self.limits):
             code = "MaxReplicas" if limits[0].rule.limit == "max_replicas" else "Budget"
             return self._say(cluster, 0, code, limits[0].told.says)
-        option = min(free, key=lambda one: (one.shape.devices * one.pool.usd_per_device_hour, one.pool.name))
-        device = option.shape.devices * option.pool.usd_per_device_hour
+        option = min(
+            free, key=lambda one: (one.shape.devices * one.pool.usd_per_device_hour + self._risk(one), one.pool.name)
+        )
+        device, risk = option.shape.devices * option.pool.usd_per_device_hour, self._risk(option)
         start = formulation.start_usd_per_hour(self.index.problem, self.model, option)
         more = dict(self.usable)
         gained = option.shape.requests_per_second * self.model.target_utilisation
@@ -227,10 +234,11 @@ class _Explainer:
         requests = self._flow_cost(more) - base
         terms = (
             Term(name="accelerators", usd_per_hour=round(device, 4)),
+            *((Term(name="risk", usd_per_hour=round(risk, 4)),) if risk > 0 else ()),
             Term(name="start", usd_per_hour=round(start, 4)),
             Term(name="requests", usd_per_hour=round(requests, 4)),
         )
-        total = device + start + requests
+        total = device + risk + start + requests
         code, reason = self._compare(option, device, total)
         return Verdict(
             cluster=cluster.name,

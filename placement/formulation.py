@@ -29,7 +29,7 @@ from placement import rules
 from placement.filters import Index, Option
 from placement.highs import Found, Programme
 from placement.kernel import Facility
-from placement.model import Cluster, Floor, Intake, Limit, Model, Problem
+from placement.model import Cluster, Floor, Intake, Limit, Model, Pool, Problem, Shape
 
 USD_PER_HOUR = 3.6
 """One request per second is 3,600 an hour; prices are per 1,000."""
@@ -88,6 +88,22 @@ def start_usd_per_hour(problem: Problem, model: Model, option: Option) -> float:
     """What starting one replica costs, spread over the horizon."""
     warmup = model.warmup_s / 3600.0 * option.shape.devices * option.pool.usd_per_device_hour
     return (warmup + model.move_usd) / problem.move_horizon_h
+
+
+def risk_usd_per_hour(problem: Problem, model: Model, shape: Shape, pool: Pool) -> float:
+    """What the losses of one replica are expected to cost: until another is ready, others serve its requests beyond
+    what plans count on, which is worth as much as being late; and the other has to be started."""
+    if pool.losses_per_hour <= 0.0:
+        return 0.0
+    start = model.warmup_s / 3600.0 * shape.devices * pool.usd_per_device_hour + model.move_usd
+    rps = shape.requests_per_second * model.target_utilisation
+    late = rps * USD_PER_HOUR * model.late_usd_per_1000 * outage_h(problem, model, pool)
+    return pool.losses_per_hour * (start + late)
+
+
+def outage_h(problem: Problem, model: Model, pool: Pool) -> float:
+    """Hours from a loss until a replacement is ready, on average: each that is asked for may be refused."""
+    return (problem.reaction_s + model.warmup_s) / 3600.0 / pool.replacement_chance
 
 
 def missed_usd_per_hour(model: Model, floor: Floor) -> float:
@@ -156,6 +172,7 @@ def add_replicas(
     budget: dict[int, float] = {}
     for option in options:
         usd = option.shape.devices * option.pool.usd_per_device_hour
+        usd += risk_usd_per_hour(index.problem, model, option.shape, option.pool)
         column = programme.column(usd, lower=float(option.least), upper=float(option.most), integer=True)
         made.replicas[model.name, option.pool.name] = column
         in_pool[option.pool.name][column] = float(option.shape.devices)

@@ -64,6 +64,10 @@ class Pool:
     vram_gib: float
     devices: int
     usd_per_device_hour: float
+    losses_per_hour: float = 0.0
+    """How often a replica is taken back: spot."""
+    replacement_chance: float = 1.0
+    """That another is granted when it is asked for, in (0, 1]."""
 
     @property
     def name(self) -> str:
@@ -372,6 +376,8 @@ class Problem:
     room: tuple[Room, ...] = ()
     """A (model, pool) that is not named is bounded by the pool's devices alone."""
     budgets: tuple[Budget, ...] = ()
+    reaction_s: float = 0.0
+    """From the loss of a replica to the order for another."""
 
     def __post_init__(self) -> None:
         for part in ("clusters", "pools", "models", "cells", "demands", "current", "room", "budgets"):
@@ -566,7 +572,8 @@ class Reached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """US dollars per hour, by cause. `proximity` is what all milliseconds of all requests cost."""
+    """US dollars per hour, by cause. `proximity` is what all milliseconds of all requests cost. `risk` is what
+    replicas that are taken back are expected to leave late and to cost when others are started for them."""
 
     accelerators: float
     egress: float
@@ -574,11 +581,13 @@ class Cost:
     unserved: float
     moves: float
     proximity: float
+    risk: float = 0.0
 
     @property
     def total(self) -> float:
         """The objective's value."""
-        return self.accelerators + self.egress + self.late + self.unserved + self.moves + self.proximity
+        paid = self.accelerators + self.egress + self.late + self.unserved + self.moves
+        return paid + self.proximity + self.risk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

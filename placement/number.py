@@ -99,7 +99,11 @@ def number(index: Index) -> Numbered:
     current = _ints(index.current.get((model.name, option.pool.name), 0) for model, option in options)
     start_usd = _floats(formulation.start_usd_per_hour(problem, model, option) for model, option in options)
     is_new = (current == 0) & np.array([model.max_starts is None for model, _ in options], dtype=bool)
-    device_usd = _floats(option.shape.devices * option.pool.usd_per_device_hour for _, option in options)
+    device_usd = _floats(
+        option.shape.devices * option.pool.usd_per_device_hour
+        + formulation.risk_usd_per_hour(problem, model, option.shape, option.pool)
+        for model, option in options
+    )
     world = World(
         pool_devices=_ints(
             pool.devices if index.clusters[pool.cluster].intake is not Intake.HELD else _held(index, pool.name)

@@ -48,7 +48,7 @@ class World:
     """per replica"""
     option_rps: Floats
     option_usd: Floats
-    """of one replica: its devices, and where none runs and none of the model are counted, its start"""
+    """of one replica: its devices and risk, and where none runs and none of the model are counted, its start"""
     option_start_usd: Floats
     option_current: Ints
     option_least: Ints

@@ -126,6 +126,7 @@ def plan_view(plan: Plan) -> views.PlanView:
             unserved=costs.unserved,
             moves=costs.moves,
             proximity=costs.proximity,
+            risk=costs.risk,
             total=costs.total,
         ),
         near=near_view(plan.near),

@@ -237,7 +237,8 @@ class MoveView(View, frozen=True, kw_only=True):
 
 
 class CostView(View, frozen=True, kw_only=True):
-    """US dollars per hour, by cause. `proximity` is what policy says that latency costs; it is paid to nobody."""
+    """US dollars per hour, by cause. `proximity` is what policy says that latency costs; it is paid to nobody.
+    `risk` is expected: what replicas that are taken back leave late and cost to start anew."""
 
     accelerators: float
     egress: float
@@ -245,6 +246,7 @@ class CostView(View, frozen=True, kw_only=True):
     unserved: float
     moves: float
     proximity: float
+    risk: float
     total: float
 
 

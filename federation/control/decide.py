@@ -17,7 +17,7 @@ from placement import model as engine
 from placement import rules, survival
 from placement.engine import assess, overload_rps
 from placement.filters import Index
-from placement.formulation import egress_usd_per_rps
+from placement.formulation import egress_usd_per_rps, risk_usd_per_hour
 
 HOUR_S = 3600.0
 LIMIT_TOLERANCE = 1e-6
@@ -276,12 +276,15 @@ def cost_usd_per_hour(
     unserved: Sequence[engine.Unserved],
     started_from: Mapping[str, int],
 ) -> float:
-    """What one model costs: devices, egress, latency, late and unserved requests, and starts from `started_from`."""
+    """What one model costs: devices, their risk, egress, latency, late and unserved requests, and starts from
+    `started_from`."""
     total = 0.0
     for name, count in replicas.items():
         shape = model.shape_for(index.pools[name])
         usd = (shape.devices if shape else 1) * index.pools[name].usd_per_device_hour
         total += count * usd
+        if shape is not None:
+            total += count * risk_usd_per_hour(index.problem, model, shape, index.pools[name])
         if started_from:
             starts = max(0, count - started_from.get(name, 0))
             total += starts * (model.warmup_s / HOUR_S * usd + model.move_usd) / index.problem.move_horizon_h

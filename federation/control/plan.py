@@ -46,7 +46,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """US dollars per hour, by cause. `proximity` is what policy says that latency costs; it is paid to nobody."""
+    """US dollars per hour, by cause. `proximity` is what policy says that latency costs; it is paid to nobody.
+    `risk` is expected: what replicas that are taken back leave late and cost to start anew."""
 
     accelerators: float = 0.0
     egress: float = 0.0
@@ -54,11 +55,13 @@ class Costs:
     unserved: float = 0.0
     moves: float = 0.0
     proximity: float = 0.0
+    risk: float = 0.0
 
     @property
     def total(self) -> float:
         """What the engine makes small, and what its bound is a bound of."""
-        return self.accelerators + self.egress + self.late + self.unserved + self.moves + self.proximity
+        paid = self.accelerators + self.egress + self.late + self.unserved + self.moves
+        return paid + self.proximity + self.risk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

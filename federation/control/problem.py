@@ -13,11 +13,13 @@ from federation.control import latency, setbacks
 from federation.policy import documents
 from federation.state import levels, plausible
 from federation.state.phases import Phase
-from federation.state.world import PlacementKey, World, countries
+from federation.state.world import PlacementKey, SpotRisk, World, countries
 from federation.wire import quantity
 from federation.wire.messages import PoolKey, PoolReport, ReplicaReport, replicas_that_fit
 from placement import model as engine
 
+REACTION_S = 60.0
+"""From the loss of a spot replica until the order for another: it is reported, planned and told."""
 FLAPS = 3
 """A cluster that was lost so often within an hour, and is not trusted again yet, is not counted on to stay: its
 replicas are replaced elsewhere."""
@@ -206,6 +208,7 @@ def _formulate(
         current=_placed(counted),
         room=room,
         budgets=_budgets(world, by_name),
+        reaction_s=REACTION_S,
     )
     return Formulated(problem=problem, present=_placed(present), keys=keys, left_out=tuple(left_out))
 
@@ -420,6 +423,7 @@ def _pools(
                 price = 0.0 if runs else None
             if price is None:
                 continue
+            risk = _spot_risk(world, document.spec.provider, key, prices.get(key))
             made = engine.Pool(
                 cluster=cluster,
                 product=key.product,
@@ -428,6 +432,8 @@ def _pools(
                 vram_gib=_vram_gib(pool, prices.get(key)),
                 devices=0,
                 usd_per_device_hour=price,
+                losses_per_hour=risk.losses_per_hour,
+                replacement_chance=risk.replacement_chance,
             )
             expected = prices.get(key)
             held = _devices_held(world, made, cluster, key, models, counted)
@@ -438,6 +444,19 @@ def _pools(
             pools[made.name] = _with_devices(made, devices)
             keys[made.name] = (cluster, key)
     return tuple(pools.values()), keys
+
+
+def _spot_risk(world: World, provider: str, key: PoolKey, declared: documents.AcceleratorPool | None) -> SpotRisk:
+    """What the catalogue says of spot, and for the rest what is known of the provider."""
+    if key.market != "spot":
+        return SpotRisk()
+    known = world.spot_risk(provider, key.product)
+    losses = declared.losses_per_hour if declared is not None else None
+    chance = declared.replacement_chance if declared is not None else None
+    return SpotRisk(
+        losses_per_hour=known.losses_per_hour if losses is None else losses,
+        replacement_chance=known.replacement_chance if chance is None else chance,
+    )
 
 
 def _devices_held(
@@ -562,6 +581,8 @@ def _with_devices(pool: engine.Pool, devices: int) -> engine.Pool:
         vram_gib=pool.vram_gib,
         devices=devices,
         usd_per_device_hour=pool.usd_per_device_hour,
+        losses_per_hour=pool.losses_per_hour,
+        replacement_chance=pool.replacement_chance,
     )
 
 

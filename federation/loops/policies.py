@@ -31,7 +31,7 @@ from federation.policy.catalogue import PolicySet, Product
 from federation.policy.documents import Continent, Country, Documents, PlacementPolicy
 from federation.policy.load import ParsedFile
 from federation.state.reduce import DocumentsAccepted, Note, reduce
-from federation.state.world import World
+from federation.state.world import SpotRisk, World
 from federation.yamlkit.explain import Problem, problem_at
 from federation.yamlkit.source import START
 
@@ -106,6 +106,17 @@ def shipped_continents() -> dict[Country, Continent]:
     raw = yaml.safe_load((resources.configs() / "continents.yaml").read_text(encoding="utf-8"))
     table = msgspec.convert(raw["continents"], dict[Continent, str])
     return {country: continent for continent, countries in table.items() for country in countries.split()}
+
+
+def shipped_spot_risks() -> dict[tuple[str, str], SpotRisk]:
+    """What the product knows of spot, by (provider, product); either may be empty: for all others."""
+    raw = yaml.safe_load((resources.configs() / "spot.yaml").read_text(encoding="utf-8"))
+    return {
+        (one.get("provider", ""), one.get("product", "")): SpotRisk(
+            losses_per_hour=one["lossesPerHour"], replacement_chance=one["replacementChance"]
+        )
+        for one in raw["spot"]
+    }
 
 
 class Desk:

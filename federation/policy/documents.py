@@ -480,6 +480,14 @@ class AcceleratorPool(Base, frozen=True, kw_only=True):
     market: Market = "on-demand"
     devices: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     usd_per_device_hour: NonNegative
+    losses_per_hour: Annotated[
+        NonNegative | None,
+        Meta(description="spot: how often a replica is taken back; left out: what is known of the provider"),
+    ] = None
+    replacement_chance: Annotated[
+        Annotated[float, Meta(gt=0, le=1)] | None,
+        Meta(description="spot: that another is granted when it is asked for; left out: what is known of the provider"),
+    ] = None
 
 
 class Gateway(Base, frozen=True, kw_only=True):

@@ -283,4 +283,8 @@ def _check_pools(name: str, placed: Placed, spec: documents.ClusterSpec) -> list
                 problem_at(name, mark, f"pool {one.product} ({one.market}) appears twice", "each pool once")
             )
         seen.add(key)
+        if one.market != "spot" and (one.losses_per_hour is not None or one.replacement_chance is not None):
+            mark = placed.mark("spec", "accelerators", number)
+            text = f"pool {one.product} ({one.market}) is not taken back"
+            problems.append(problem_at(name, mark, text, "lossesPerHour and replacementChance with market: spot alone"))
     return problems

@@ -201,6 +201,14 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpotRisk:
+    """How often a replica on spot is taken back, and the chance that another is granted; none by itself."""
+
+    losses_per_hour: float = 0.0
+    replacement_chance: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cordon:
     """An operator's word on a cluster: it takes no new load, and when `drain` its load moves away."""
 
@@ -298,6 +306,8 @@ class World:
     cordons: Mapping[str, Cordon] = field(default_factory=dict)
     continents: Mapping[str, str] = field(default_factory=dict)
     """Country -> continent, of those that the product knows."""
+    spot_risks: Mapping[tuple[str, str], SpotRisk] = field(default_factory=dict)
+    """(provider, product) -> risk where the catalogue does not say; either may be empty: for all others."""
     started_s: float = 0.0
     deaf: bool = True
     brake: Brake | None = None
@@ -322,6 +332,13 @@ class World:
         """The continent of a cell or a cluster by its country; empty where it is not known, or not decided."""
         found = {self.continents.get(one, "") for one in countries(country or "")}
         return found.pop() if len(found) == 1 else ""
+
+    def spot_risk(self, provider: str, product: str) -> SpotRisk:
+        """The most particular that is known; none where nothing is."""
+        for key in ((provider, product), (provider, ""), ("", product), ("", "")):
+            if key in self.spot_risks:
+                return self.spot_risks[key]
+        return SpotRisk()
 
     def phase_for_routing(self, cluster: str) -> Phase:
         """The phase that says who may be sent requests: under the brake the one before its cause."""

@@ -125,6 +125,7 @@ def brute_force(problem: Problem) -> float | None:
         for model, pool, shape, n in placed:
             usd = shape.devices * pool.usd_per_device_hour
             started = max(0, n - current.get((model.name, pool.name), 0))
+            cost += n * risk_usd(problem, model, pool, shape)
             cost += n * usd + started * (model.warmup_s / 3600 * usd + model.move_usd) / problem.move_horizon_h
         for model in problem.models:
             capacity: dict[str, float] = defaultdict(float)
@@ -137,6 +138,14 @@ def brute_force(problem: Problem) -> float | None:
             cost += flow_cost[key]
         best = cost if best is None else min(best, cost)
     return best
+
+
+def risk_usd(problem: Problem, model: Model, pool: Pool, shape: Shape) -> float:
+    """What one replica is expected to lose in an hour: starts, and requests that are late until another is ready."""
+    away_s = (problem.reaction_s + model.warmup_s) / pool.replacement_chance
+    late = away_s * shape.requests_per_second * model.target_utilisation
+    start = model.warmup_s / 3600 * shape.devices * pool.usd_per_device_hour + model.move_usd
+    return pool.losses_per_hour * (start + late / 1000 * model.late_usd_per_1000)
 
 
 def within_rules(problem: Problem, clusters: dict[str, Cluster], placed: list[tuple[Model, Pool, Shape, int]]) -> bool:

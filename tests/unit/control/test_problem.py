@@ -14,7 +14,7 @@ from federation.policy import documents
 from federation.state import levels
 from federation.state.phases import Phase
 from federation.state.reduce import CordonsSet, Heard, TimePassed
-from federation.state.world import Brake, Cordon, PlacementKey, Setback, Setbacks, World
+from federation.state.world import Brake, Cordon, PlacementKey, Setback, Setbacks, SpotRisk, World
 from federation.wire import messages
 from placement import model as engine
 from tests.builders import L4, L4_SPOT, a_model, a_policy, a_report, a_world, heard, replicas, some_demand, told
@@ -179,6 +179,30 @@ def test_a_pool_that_lost_its_price_keeps_what_it_has_and_gets_no_more() -> None
     belief = heard(belief, a_report("fra", pools=(unpriced,), replicas=(running,)), now_s=NOW_S)
     [pool] = ask(belief, {("chat", "fra", new): 2}).problem.pools
     assert (pool.devices, pool.usd_per_device_hour) == (2, 0.0)
+
+
+def test_the_risk_of_spot_reaches_the_engine() -> None:
+    """Plans would take spot as if it were never taken back."""
+    known = {
+        ("", ""): SpotRisk(losses_per_hour=0.3, replacement_chance=0.5),
+        ("test", ""): SpotRisk(losses_per_hour=0.2),
+    }
+
+    def spot(belief: World) -> engine.Pool:
+        of_market = {one.market: one for one in ask(belief).problem.pools}
+        assert of_market["on-demand"].losses_per_hour == 0.0
+        return of_market["spot"]
+
+    pools = tuple(messages.PoolReport(key=key, vram_gib=24, allocatable=8, free=8) for key in (L4, L4_SPOT))
+    belief = replace(world("fra", pools=pools), spot_risks=known)
+    assert (spot(belief).losses_per_hour, spot(belief).replacement_chance) == (0.2, 1.0)
+    [fra] = belief.documents.clusters
+    on_demand, declared = fra.spec.accelerators
+    declared = msgspec.structs.replace(declared, losses_per_hour=0.05)
+    own = msgspec.structs.replace(fra, spec=msgspec.structs.replace(fra.spec, accelerators=(on_demand, declared)))
+    belief = replace(belief, documents=msgspec.structs.replace(belief.documents, clusters=(own,)))
+    assert spot(belief).losses_per_hour == 0.05, "the catalogue's word counts"
+    assert ask(belief).problem.reaction_s > 0
 
 
 def test_continents_and_their_cap_reach_the_engine() -> None:

@@ -45,6 +45,7 @@ spec:
   gateway: {address: 192.0.2.1}
   location: {city: Frankfurt, country: DE, lat: 50.1, lon: 8.7}
 """
+POOL = CLUSTER + "  accelerators:\n    - {product: NVIDIA-L4, vramGiB: 24, usdPerDeviceHour: 1.0, MORE}\n"
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join(['*' + old] * 9)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)
 )
@@ -195,6 +196,8 @@ CASES = [
     ),
     pytest.param(POLICY + "  failover: {maxOtherContinentsPercent: -1}\n", 9, 41, ">= 0", id="less-than-nobody"),
     pytest.param(POLICY + "  failover: {maxOtherContinentPercent: 1}\n", 9, 14, "Continents", id="one-continent"),
+    pytest.param(POOL.replace("MORE", "lossesPerHour: 0.1"), 10, 7, "market: spot", id="losses-on-demand"),
+    pytest.param(POOL.replace("MORE", "market: spot, replacementChance: 0"), 10, 97, "> 0", id="never-replaced"),
     pytest.param(POLICY.replace("[DE]", "[de]"), 7, 30, "DE", id="country-in-lower-case"),
     pytest.param(POLICY.replace("[DE]", "[no]"), 7, 30, "'no'", id="norway"),
     pytest.param(POLICY.replace("chat", "taken"), 5, 25, "already obeys", id="two-policies-for-a-model"),

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from federation import resources
-from federation.loops.policies import shipped_continents, shipped_products
+from federation.loops.policies import shipped_continents, shipped_products, shipped_spot_risks
 from federation.policy import catalogue, schema
 
 EXAMPLES = sorted((resources.configs() / "policies").glob("*.yaml"))
@@ -41,6 +41,13 @@ def test_the_examples_are_accepted_together(paths: list[Path]) -> None:
         known, problems = catalogue.accept(known, path.name, path.read_bytes())
         assert problems == ()
     assert known.documents().models and known.documents().policies and known.documents().clusters
+
+
+def test_every_spot_pool_of_the_demo_has_a_risk() -> None:
+    """Spot would be planned as if it were never taken back."""
+    risks = shipped_spot_risks()
+    assert all(0 < one.losses_per_hour < 1 and 0 < one.replacement_chance <= 1 for one in risks.values())
+    assert ("", "") in risks
 
 
 def test_every_country_is_on_one_continent_and_the_demo_agrees() -> None:

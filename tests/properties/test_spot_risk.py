@@ -1,0 +1,73 @@
+"""Spot that is taken back costs what its losses are expected to cost: in both engines, and by the checker's own sum."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from placement import engine
+from placement.check import check
+from placement.model import Problem, Solution
+from tests.bench.worlds import a_large_world
+from tests.properties.test_engine import brute_force
+from tests.properties.test_scale import solved_as_large
+from tests.properties.worlds import a_world
+
+WORLDS = range(40)
+
+
+def at_risk(problem: Problem, seed: int, *, times: float = 1.0) -> Problem:
+    """The same where spot is taken back, of some clusters often."""
+    rng = random.Random(17 * seed + 1)
+    pools = []
+    for one in problem.pools:
+        losses, chance = rng.choice((0.02, 0.3, 3.0)), rng.choice((1.0, 0.4))
+        if one.market == "spot":
+            pools.append(replace(one, losses_per_hour=times * losses, replacement_chance=chance))
+        else:
+            pools.append(one)
+    return replace(problem, pools=tuple(pools), reaction_s=60.0)
+
+
+def on_spot(problem: Problem, solution: Solution) -> int:
+    spot = {pool.name for pool in problem.pools if pool.market == "spot"}
+    return sum(one.replicas for one in solution.replicas if one.pool in spot)
+
+
+def test_no_placement_costs_less_at_its_risk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users would be on spot that costs more than on-demand once it is taken back."""
+    compared = risky = 0
+    for seed in WORLDS:
+        problem = at_risk(a_world(seed), seed)
+        exact, large = engine.solve(problem), solved_as_large(problem, monkeypatch)
+        for made in (exact, large):
+            assert check(problem, made) == (), f"seed {seed}"
+        risky += exact.cost.risk > 0
+        if exact.shortfalls or large.shortfalls:
+            continue
+        assert large.bound_usd_per_hour <= exact.cost.total + 1e-6, f"seed {seed}"
+        best = brute_force(problem)
+        if best is not None:
+            compared += 1
+            assert exact.cost.total == pytest.approx(best, rel=1e-6, abs=1e-6), f"seed {seed}"
+    assert compared >= 7
+    assert risky >= 10
+
+
+def test_a_stated_risk_that_is_not_so_is_caught() -> None:
+    seed = 3
+    problem = at_risk(a_large_world(seed, clusters=10, cells=50, models=2), seed)
+    made = engine.solve(problem)
+    assert made.cost.risk > 0
+    safe = replace(problem, pools=tuple(replace(one, losses_per_hour=0.0) for one in problem.pools))
+    assert [one.subject for one in check(safe, made) if one.rule == "cost"] == ["risk"]
+
+
+def test_the_more_is_lost_the_less_is_on_spot() -> None:
+    """On-demand could not compete with spot that is taken back every few minutes."""
+    for seed in (1, 2, 3):
+        world = a_large_world(seed, clusters=20, cells=100, models=3)
+        counts = [on_spot(one, engine.solve(one)) for one in (at_risk(world, seed, times=t) for t in (0.0, 1.0, 100.0))]
+        assert counts[0] >= counts[1] > counts[2], f"seed {seed}: {counts}"
