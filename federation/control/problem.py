@@ -62,15 +62,18 @@ def formulate(
     desired: Mapping[PlacementKey, int],
     now_s: float,
     aside: Mapping[str, str] | None = None,
+    given_up: Mapping[tuple[str, str], float] | None = None,
 ) -> Formulated:
     """What should run where, given the placement in force and what agents are told on the way there?
 
     A cluster that is not heard is held: its replicas count as if it came back. Only when a model's policy no longer
-    tolerates the silence are that model's replicas there no longer counted, and so replaced elsewhere.
+    tolerates the silence, or waiting costs its users more (`replacement`), are that model's replicas there no longer
+    counted, and so replaced elsewhere.
 
-    Args: aside: models that cannot be asked about, and why; what they hold counts as taken by others.
+    Args: aside: models that cannot be asked about, and why; what they hold counts as taken by others. given_up: (model,
+        cluster) -> since when it is silent, where its return is not waited for.
     """
-    made = _formulate(world, target=target, desired=desired, now_s=now_s, aside=aside or {})
+    made = _formulate(world, target=target, desired=desired, now_s=now_s, aside=aside or {}, given_up=given_up or {})
     return _with_setbacks(made, world, now_s)
 
 
@@ -91,11 +94,12 @@ class Formulation:
         desired: Mapping[PlacementKey, int],
         now_s: float,
         aside: Mapping[str, str],
+        given_up: Mapping[tuple[str, str], float],
     ) -> Formulated:
-        basis = _basis(world, target, desired, now_s, aside)
+        basis = _basis(world, target, desired, now_s, aside), dict(given_up)
         newest = self._newest
         if newest is None or newest[0] != basis:
-            made = _formulate(world, target=target, desired=desired, now_s=now_s, aside=aside)
+            made = _formulate(world, target=target, desired=desired, now_s=now_s, aside=aside, given_up=given_up)
             newest = self._newest = basis, made
         return _with_setbacks(newest[1], world, now_s)
 
@@ -170,6 +174,7 @@ def _formulate(
     desired: Mapping[PlacementKey, int],
     now_s: float,
     aside: Mapping[str, str],
+    given_up: Mapping[tuple[str, str], float],
 ) -> Formulated:
     left_out: list[str] = []
     models = _models(world, aside, left_out)
@@ -180,7 +185,7 @@ def _formulate(
         for key, replicas in running.items()
         if key[0] in by_name
         and key[1] in world.clusters
-        and _counts(world, key[0], key[1], now_s)
+        and _counts(world, key[0], key[1], now_s, given_up)
         and (count := _believed(world, key, replicas, now_s)) > 0
     }
     present = {key: count for key in counted if (count := _believed(world, key, target.get(key, 0), now_s)) > 0}
@@ -235,7 +240,7 @@ def _placed(counts: Mapping[PlacementKey, int]) -> tuple[engine.Placed, ...]:
     )
 
 
-def _counts(world: World, model: str, cluster: str, now_s: float) -> bool:
+def _counts(world: World, model: str, cluster: str, now_s: float, given_up: Mapping[tuple[str, str], float]) -> bool:
     """Whether the replicas of `model` in `cluster` are still counted on."""
     state = world.clusters[cluster]
     if state.phase is Phase.UNKNOWN or world.braked or (state.phase is Phase.READY and state.unsteady_s is None):
@@ -243,6 +248,8 @@ def _counts(world: World, model: str, cluster: str, now_s: float) -> bool:
     policy = world.documents.policy_of(model)
     toleration_s = policy.spec.failover.toleration_seconds if policy else world.timing.default_toleration_s
     if len(state.losses_s) >= FLAPS and state.unsteady_s is not None:
+        return False
+    if state.phase is Phase.UNREACHABLE and given_up.get((model, cluster)) == state.since_s:
         return False
     return state.phase is Phase.READY or (state.phase is Phase.UNREACHABLE and now_s - state.since_s < toleration_s)
 

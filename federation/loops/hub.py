@@ -21,6 +21,7 @@ from federation.control import leadership, staged
 from federation.control.nearness import Nearest
 from federation.control.plan import Plan, Routes
 from federation.control.problem import Formulated, Formulation
+from federation.control.replacement import GivenUp
 from federation.metrics import Metrics
 from federation.policy.documents import Documents
 from federation.state.reduce import BrokerFound, Event, Heard, Note, TimePassed, reduce
@@ -143,6 +144,10 @@ class Hub:
         """Where a change that the newest plan has to wait with would have more replicas."""
         self.aside: Mapping[str, str] = {}
         """Models that planning fails on, and how: each stays where it is, and is tried again at every cycle."""
+        self.given_up: GivenUp = {}
+        """What runs in silent clusters and is replaced before policy's toleration ends."""
+        self.replace_at_s = float("inf")
+        """When more of it will be worth replacing, if nothing changes."""
         self.gateways: Mapping[str, GatewayStatus] = {}
         """By the gateway's own name; those that are gone are kept, as what they hold still serves."""
         self.tables = Tables(by_cluster={}, missing=())
@@ -369,6 +374,7 @@ class Hub:
             desired=plan.desired_by_key(),
             now_s=now_s,
             aside=self.aside if aside is None else aside,
+            given_up=self.given_up,
         )
 
     def known(self) -> Mapping[str, Known]:

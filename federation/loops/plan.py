@@ -16,7 +16,7 @@ import structlog
 
 from federation.adapters.solver import Answer, Solver, SolverError
 from federation.adapters.store import StoreError, Superseded
-from federation.control import decide, nearness
+from federation.control import decide, nearness, replacement
 from federation.control.plan import Costs, Plan, Replicas
 from federation.control.problem import Formulated
 from federation.loops.hub import Hub, Thought
@@ -101,14 +101,40 @@ class Planner:
     async def _ask(self, world: World, now_s: float, aside: Mapping[str, str]) -> tuple[Formulated, Answer, Outcome]:
         """What to ask, the engine's answer, and what comes of it. Raises: SolverError; anything, by a fault of ours."""
         hub = self._hub
+        hub.given_up = replacement.still(world, hub.given_up)
         formulated = await hub.formulate(world, now_s, aside)
         answer = await self._solver.solve(formulated.problem, formulated.present)
+        if await self._gives_up(world, formulated, answer, now_s):
+            formulated = await hub.formulate(world, now_s, aside)
+            answer = await self._solver.solve(formulated.problem, formulated.present)
         outcome = await asyncio.to_thread(judge, world, formulated, answer, hub.plan, hub.clock.wall_s(), aside)
         if outcome.budgets:
             formulated = within_budgets(formulated, outcome.budgets)
             answer = await self._solver.solve(formulated.problem, formulated.present)
             outcome = await asyncio.to_thread(judge, world, formulated, answer, hub.plan, hub.clock.wall_s(), aside)
         return formulated, answer, outcome
+
+    async def _gives_up(self, world: World, formulated: Formulated, answer: Answer, now_s: float) -> bool:
+        """Whether the return of something silent is no longer waited for, as that costs its users more."""
+        hub = self._hub
+        hub.replace_at_s = float("inf")
+        if not replacement.silent(world, formulated):
+            return False
+        present = {(one.model, one.pool): one.replicas for one in formulated.present}
+        without = await self._solver.route(formulated.problem, present)
+        found = await asyncio.to_thread(replacement.losses, world, formulated, answer.kept, without, now_s)
+        given_up = dict(hub.given_up)
+        for loss in found:
+            for cluster, due_s in sorted(loss.due_s.items()):
+                since_s = world.clusters[cluster].since_s
+                if due_s <= now_s:
+                    given_up[loss.model, cluster] = since_s
+                    text = loss.says(cluster, now_s, since_s)
+                    hub.tell(Note(type="Warning", reason="Replaced", object=f"model/{loss.model}", message=text))
+                hub.replace_at_s = min(hub.replace_at_s, due_s if due_s > now_s else float("inf"))
+        is_new = given_up != hub.given_up
+        hub.given_up = given_up
+        return is_new
 
     async def _ask_isolating(self, world: World, now_s: float) -> tuple[Formulated, Answer, Outcome]:
         """The same; where it fails by a fault of ours, without the models that it fails on: those stay as they are."""

@@ -91,6 +91,9 @@ class Steer:
     async def once(self, why: str, new: NewTarget | None = None) -> None:
         """One step. Raises nothing for what can be expected: the next step tries again."""
         hub, started_s = self._hub, time.perf_counter()
+        if hub.clock.monotonic_s() >= hub.replace_at_s:
+            hub.replace_at_s = float("inf")
+            hub.replan.set("what is silent is worth replacing")
         async with hub.committing:
             hub.adopt()
             try:

@@ -344,7 +344,15 @@ class Failover(Base, frozen=True, kw_only=True):
     """How long a silent cluster keeps its replicas on the books, though traffic leaves it at once; and how far away
     others may help."""
 
-    toleration_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 300.0
+    toleration_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="silence after which a cluster's replicas are replaced at the latest: before that as soon as "
+            "its users have lost more than starting them elsewhere costs",
+        ),
+    ] = 300.0
     max_other_continents_percent: Annotated[
         float,
         Meta(

@@ -109,7 +109,8 @@ def test_a_lost_cluster_is_left_at_once_replaced_later_and_welcomed_back_gently(
         lambda: federation.ready("mad") if federation.ready("mad") + federation.ready("iad") >= 5 else 0,
         "replicas elsewhere",
     )
-    assert time.monotonic() - killed_s >= POLICY["spec"]["failover"]["tolerationSeconds"], "not before the toleration"
+    waited_s = 3 * federation.interval_s
+    assert time.monotonic() - killed_s >= waited_s - 1.0, "not before an agent that restarts would be back"
     assert target >= 3, "residency holds in failover: Berlin's replicas are in Madrid, not in Ashburn"
     assert federation.shares("Berlin").keys() <= {"mad"}
 

@@ -357,10 +357,10 @@ def _told_of() -> World:
 def test_a_question_that_was_kept_is_asked_anew_when_its_world_changes(after: Any) -> None:
     """The plan would be made of what was true before."""
     kept, before = Formulation(), _told_of()
-    first = kept(before, target=PLACED, desired=PLACED, now_s=NOW_S, aside={})
-    assert kept(before, target=PLACED, desired=PLACED, now_s=LATER_S, aside={}) is first
+    first = kept(before, target=PLACED, desired=PLACED, now_s=NOW_S, aside={}, given_up={})
+    assert kept(before, target=PLACED, desired=PLACED, now_s=LATER_S, aside={}, given_up={}) is first
     following = after(before)
-    asked = kept(following, target=PLACED, desired=PLACED, now_s=LATER_S, aside={})
+    asked = kept(following, target=PLACED, desired=PLACED, now_s=LATER_S, aside={}, given_up={})
     assert text(asked) == text(formulate(following, target=PLACED, desired=PLACED, now_s=LATER_S))
     assert text(asked) != text(first)
 
@@ -376,12 +376,14 @@ def test_a_question_that_was_kept_is_asked_anew_when_time_decides() -> None:
     silent = _silent(_told_of(), NOW_S)
     placed = {("chat", "iad", L4): 2}
     toleration_s = FOR_CHAT.spec.failover.toleration_seconds
-    first = kept(silent, target=placed, desired=placed, now_s=NOW_S + toleration_s - 1.0, aside={})
+    first = kept(silent, target=placed, desired=placed, now_s=NOW_S + toleration_s - 1.0, aside={}, given_up={})
     assert first.present
-    assert not kept(silent, target=placed, desired=placed, now_s=NOW_S + toleration_s + 1.0, aside={}).present
+    assert not kept(
+        silent, target=placed, desired=placed, now_s=NOW_S + toleration_s + 1.0, aside={}, given_up={}
+    ).present
     failed = replace(_told_of(), setbacks=Setbacks(backoffs={STUCK.key: STUCK}))
-    barred = kept(failed, target=PLACED, desired=PLACED, now_s=NOW_S, aside={})
-    again = kept(failed, target=PLACED, desired=PLACED, now_s=STUCK.until_s, aside={})
+    barred = kept(failed, target=PLACED, desired=PLACED, now_s=NOW_S, aside={}, given_up={})
+    again = kept(failed, target=PLACED, desired=PLACED, now_s=STUCK.until_s, aside={}, given_up={})
     assert (barred.present[0].replicas, again.present[0].replicas) == (1, 2)
     assert (barred.left_out, again.left_out) != (barred.left_out, barred.left_out)
 
@@ -389,11 +391,15 @@ def test_a_question_that_was_kept_is_asked_anew_when_time_decides() -> None:
 def test_a_question_that_was_kept_is_asked_anew_for_another_placement() -> None:
     """Moves would be counted from where replicas no longer are."""
     kept, belief = Formulation(), _told_of()
-    first = kept(belief, target=PLACED, desired=PLACED, now_s=NOW_S, aside={})
+    first = kept(belief, target=PLACED, desired=PLACED, now_s=NOW_S, aside={}, given_up={})
     more = {("chat", "fra", L4): 3}
-    assert kept(belief, target=more, desired=PLACED, now_s=NOW_S, aside={}) is not first
-    assert kept(belief, target=PLACED, desired=more, now_s=NOW_S, aside={}).problem.current[0].replicas == 3
-    assert not kept(belief, target=PLACED, desired=PLACED, now_s=NOW_S, aside={"chat": "it fails"}).problem.models
+    assert kept(belief, target=more, desired=PLACED, now_s=NOW_S, aside={}, given_up={}) is not first
+    assert (
+        kept(belief, target=PLACED, desired=more, now_s=NOW_S, aside={}, given_up={}).problem.current[0].replicas == 3
+    )
+    assert not kept(
+        belief, target=PLACED, desired=PLACED, now_s=NOW_S, aside={"chat": "it fails"}, given_up={}
+    ).problem.models
 
 
 def test_what_a_millisecond_is_worth_comes_from_policy() -> None:

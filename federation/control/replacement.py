@@ -1,0 +1,108 @@
+"""When the replicas of a silent cluster are replaced, before policy's toleration ends. Pure.
+
+Nobody knows when it returns. To wait costs what users lose meanwhile, to replace costs starting what ran there. Whoever
+replaces once the loss has come to that price never pays more than twice what he would who knew the return. Where nobody
+loses anything the loss comes to nothing, and the toleration is all that ends the wait.
+
+An agent that restarts is back within some reports' time, so nothing is replaced before; one that was lost before is
+given twice as long, and what comes and goes again and again is another matter (`problem.FLAPS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+
+from federation.control.decide import HOUR_S, cost_usd_per_hour
+from federation.control.problem import Formulated
+from federation.state.phases import Phase
+from federation.state.world import ClusterState, World
+from placement import model as engine
+from placement.filters import Index
+
+NOTHING_USD_PER_HOUR = 0.01
+
+GivenUp = Mapping[tuple[str, str], float]
+"""(model, cluster) -> since when it has been silent; what returns and falls silent again is another silence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What a model's users lose while some clusters are silent, and what starting what ran there costs.
+
+    `due_s`: silent cluster -> the instant of the controller's clock when replacing its replicas is worth it.
+    """
+
+    model: str
+    usd_per_hour: float
+    start_usd: float
+    due_s: Mapping[str, float]
+
+    def says(self, cluster: str, now_s: float, since_s: float) -> str:
+        """Why what ran in this cluster is replaced."""
+        return (
+            f"{self.model}: {cluster} is silent for {now_s - since_s:.0f} s, and without it users lose "
+            f"{self.usd_per_hour:.2f} USD/h; starting elsewhere what ran there costs {self.start_usd:.2f} USD"
+        )
+
+
+def silent(world: World, formulated: Formulated) -> dict[str, tuple[str, ...]]:
+    """Model -> the silent clusters whose replicas of it are counted on."""
+    found: dict[str, set[str]] = {}
+    for one in formulated.present:
+        cluster = formulated.keys[one.pool][0]
+        if world.clusters[cluster].phase is Phase.UNREACHABLE:
+            found.setdefault(one.model, set()).add(cluster)
+    return {model: tuple(sorted(clusters)) for model, clusters in sorted(found.items())}
+
+
+def losses(
+    world: World, formulated: Formulated, kept: engine.Routing, without: engine.Routing, now_s: float
+) -> list[Loss]:
+    """What each model's users lose. Args: kept, without: routing over the present placement with and without what is
+    silent."""
+    index = Index(formulated.problem)
+    made = []
+    for name, clusters in silent(world, formulated).items():
+        model = index.models[name]
+        replicas = {one.pool: one.replicas for one in formulated.present if one.model == name}
+        usd, other = (
+            cost_usd_per_hour(index, model, replicas, routing.flows, routing.unserved, {})
+            for routing in (without, kept)
+        )
+        start_usd = sum(
+            count * _start_usd(index, model, pool)
+            for pool, count in replicas.items()
+            if formulated.keys[pool][0] in clusters
+        )
+        lost = usd - other
+        since_s = min(world.clusters[one].since_s for one in clusters)
+        worth_s = since_s + HOUR_S * start_usd / lost if lost > NOTHING_USD_PER_HOUR else inf
+        due_s = {one: max(worth_s, _patient_until_s(world, world.clusters[one])) for one in clusters}
+        made.append(Loss(model=name, usd_per_hour=lost, start_usd=start_usd, due_s=due_s))
+    return made
+
+
+def _start_usd(index: Index, model: engine.Model, pool_name: str) -> float:
+    pool = index.pools[pool_name]
+    shape = model.shape_for(pool)
+    devices = shape.devices if shape is not None else 1
+    return model.warmup_s / HOUR_S * devices * pool.usd_per_device_hour + model.move_usd
+
+
+def _patient_until_s(world: World, state: ClusterState) -> float:
+    """Until then it may be an agent that restarts; twice as long after each loss of the last hour."""
+    heard_s = state.heard_s if state.heard_s is not None else state.since_s
+    return heard_s + world.timing.steady_after_s(max(1, len(state.losses_s)))
+
+
+def still(world: World, given_up: GivenUp) -> dict[tuple[str, str], float]:
+    """Of what was given up, what has not been heard since."""
+    return {
+        (model, cluster): since_s
+        for (model, cluster), since_s in given_up.items()
+        if (state := world.clusters.get(cluster)) is not None
+        and state.phase is Phase.UNREACHABLE
+        and state.since_s == since_s
+    }
