@@ -32,6 +32,14 @@ Repository = Annotated[
     ),
 ]
 TaintKey = Annotated[str, Meta(min_length=1, max_length=317, description="a taint's key")]
+SpotLabel = Annotated[
+    str,
+    Meta(
+        max_length=381,
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?(=[A-Za-z0-9._-]*)?$",
+        description="a node label, as example.com/spot or example.com/lifecycle=spot",
+    ),
+]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
@@ -64,6 +72,8 @@ class Limits(_Base, frozen=True, kw_only=True):
     model_store: Annotated[tuple[Store, ...], Meta(max_length=32)] = ()
     tolerated_taints: Annotated[tuple[TaintKey, ...], Meta(max_length=32)] = ()
     """Of nodes that models may run on besides those of accelerators."""
+    spot_labels: Annotated[tuple[SpotLabel, ...], Meta(max_length=32)] = ()
+    """Of nodes that may be taken back, where the provider's own labels are none that the agent knows."""
 
     def destinations(self) -> tuple[Destination, ...]:
         """`modelStore`, as manifests need it."""

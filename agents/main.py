@@ -34,7 +34,7 @@ from federation.aiokit.clock import Clock
 from federation.wire import messages
 
 MARKETS: dict[str, messages.Market] = {"on-demand": "on-demand", "spot": "spot", "reserved": "reserved"}
-POOL = rf"([A-Za-z0-9.-]+)(?::([A-Za-z0-9.+]+))?(?:/({'|'.join(MARKETS)}))?=([0-9]{{1,5}})"
+POOL = rf"([A-Za-z0-9.-]+)(?::([A-Za-z0-9.+_-]+))?(?:/({'|'.join(MARKETS)}))?=([0-9]{{1,5}})"
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _LINK_OPTIONS = (
@@ -228,7 +228,9 @@ def _pool(text: str, vram_gib: float) -> messages.PoolReport:
     if match is None:
         raise click.UsageError(f"--pool {text!r}: expected PRODUCT[:MIG-PROFILE][/MARKET]=DEVICES, as NVIDIA-L4/spot=8")
     product, mig_profile, market, count = match.groups()
-    key = messages.PoolKey(product=product, mig_profile=mig_profile or "", market=MARKETS[market or "on-demand"])
+    key = messages.PoolKey(
+        product=product, mig_profile=messages.partition_name(mig_profile or ""), market=MARKETS[market or "on-demand"]
+    )
     return messages.PoolReport(key=key, vram_gib=vram_gib, allocatable=int(count), free=int(count))
 
 

@@ -1,7 +1,8 @@
 """On what terms a node is had, whether it takes pods, and whether it is about to go: from labels, taints, conditions.
 
 Sources, by the title of their documentation: Karpenter "Well-known labels" and "Disruption"; EKS "Managed node groups"
-(capacityType); GKE "Spot VMs" and "Graceful node shutdown"; AKS "Add a spot node pool" and "Node problem detector";
+(capacityType); GKE "Spot VMs", "Flex-start" and "Graceful node shutdown"; AKS "Add a spot node pool" and "Node problem
+detector"; OKE "Preemptible capacity"; CAST AI "Node labels and taints"; Spot "Ocean labels"; kops "Instance groups";
 AWS Node Termination Handler (taints); Kubernetes "Well-Known Labels, Annotations and Taints"; NVIDIA "DRA driver for
 GPUs" (health taints).
 """
@@ -19,8 +20,19 @@ CAPACITY_LABELS: dict[str, dict[str, messages.Market]] = {
     "cloud.google.com/gke-spot": {"true": "spot"},
     "cloud.google.com/gke-preemptible": {"true": "spot"},
     "kubernetes.azure.com/scalesetpriority": {"spot": "spot"},
+    "cloud.google.com/gke-flex-start": {"true": "spot"},
+    "cloud.google.com/gke-provisioning": {"spot": "spot", "preemptible": "spot", "flex-start": "spot"},
+    "oci.oraclecloud.com/oke-is-preemptible": {"true": "spot"},
+    "scheduling.cast.ai/spot": {"true": "spot"},
+    "spotinst.io/node-lifecycle": {"spot": "spot"},
+    "node-role.kubernetes.io/spot-worker": {"": "spot", "true": "spot"},
+    "node.kubernetes.io/lifecycle": {"spot": "spot"},
+    "lifecycle": {"Ec2Spot": "spot", "spot": "spot"},
+    "node.alibabacloud.com/spot-strategy": {"SpotWithPriceLimit": "spot", "SpotAsPriceGo": "spot"},
+    "yandex.cloud/preemptible": {"true": "spot"},
 }
-"""Node label -> value -> market; anything else is on-demand."""
+"""Node label -> value -> market; anything else is on-demand. What is given for a time and then taken (flex-start) is
+spot too: it cannot be counted on."""
 VENDOR_TAINTS = (
     "nvidia.com/gpu",
     "amd.com/gpu",
@@ -30,7 +42,15 @@ VENDOR_TAINTS = (
     "google.com/tpu",
 )
 """Keys by which clusters keep other pods off their accelerators; ours tolerate them."""
-SPOT_TAINTS = ("cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority", "karpenter.sh/capacity-type")
+SPOT_TAINTS = (
+    "cloud.google.com/gke-spot",
+    "cloud.google.com/gke-preemptible",
+    "cloud.google.com/gke-flex-start",
+    "kubernetes.azure.com/scalesetpriority",
+    "karpenter.sh/capacity-type",
+    "oci.oraclecloud.com/oke-is-preemptible",
+    "scheduling.cast.ai/spot",
+)
 """Keys by which clusters keep pods off spot nodes; replicas that were placed on spot tolerate them."""
 NOTICES = {
     "aws-node-termination-handler/spot-itn": "a notice of interruption",
@@ -53,10 +73,14 @@ NOTICES = {
 BARRING = ("NoSchedule", "NoExecute")
 
 
-def of(labels: Mapping[str, str]) -> messages.Market:
-    """On what terms a node is had."""
+def of(labels: Mapping[str, str], spot: Collection[str] = ()) -> messages.Market:
+    """On what terms a node is had. Args: spot: further labels of spot nodes, as `key` or `key=value`."""
+    for one in spot:
+        key, has_value, value = one.partition("=")
+        if key in labels and (not has_value or labels[key] == value):
+            return "spot"
     for label, values in CAPACITY_LABELS.items():
-        found = values.get(labels.get(label, ""))
+        found = values.get(labels[label]) if label in labels else None
         if found is not None:
             return found
     return "on-demand"
@@ -73,7 +97,7 @@ def notice(node: Node) -> str:
     return ""
 
 
-def why_unusable(node: Node, tolerated: Collection[str] = ()) -> str:
+def why_unusable(node: Node, terms: messages.Market, tolerated: Collection[str] = ()) -> str:
     """Why a node takes none of our pods, or nothing. Args: tolerated: further taint keys that our pods tolerate."""
     if node.spec.unschedulable:
         return "cordoned"
@@ -83,9 +107,8 @@ def why_unusable(node: Node, tolerated: Collection[str] = ()) -> str:
     announced = notice(node)
     if announced:
         return announced
-    spot = of(node.metadata.labels or {}) == "spot"
     for taint in node.spec.taints or ():
-        if taint.effect in BARRING and not tolerates(taint, spot=spot, tolerated=tolerated):
+        if taint.effect in BARRING and not tolerates(taint, spot=terms == "spot", tolerated=tolerated):
             return f"taint {taint.key}:{taint.effect} is not tolerated"
     return ""
 

@@ -8,12 +8,12 @@ Kubernetes" and its Node Feature Discovery rules; Habana "Device Plugin for Kube
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from agents.inventory import market
 from agents.inventory.objects import Node
 from federation.wire import messages, quantity
 
@@ -26,9 +26,16 @@ GKE_GPU = "cloud.google.com/gke-accelerator"
 TPU_TYPE = "cloud.google.com/gke-tpu-accelerator"
 TPU_TOPOLOGY = "cloud.google.com/gke-tpu-topology"
 AMD_PRODUCTS = ("amd.com/gpu.product-name", "beta.amd.com/gpu.product-name")
+AMD_PARTITIONS = ("amd.com/gpu.compute-memory-partition", "amd.com/compute-memory-partition")
+"""As the node labeller writes it, and as its documentation has it."""
+AMD_PARTITIONED = tuple(f"{compute}_nps{memory}" for compute in ("dpx", "tpx", "qpx", "cpx") for memory in (1, 2, 4, 8))
+_AMD_WHOLE_GIB = {"MI300A": 128.0, "MI300X": 192.0, "MI325": 256.0, "MI350": 288.0, "MI355": 288.0}
+"""Of cards that can be partitioned, by AMD's data sheets: a partition has less, whatever its label says."""
 
-_MIG_SUFFIX = re.compile(r"-MIG-([1-7]g\.[0-9]{1,4}gb(?:[.+]me(?:\.all)?)?)$")
-_MIG_PROFILE = re.compile(r"([1-7])g\.([0-9]{1,4})gb(?:[.+]me(?:\.all)?)?")
+_PROFILE = r"([1-7])g\.([0-9]{1,4})gb(?:[.+-][a-z]{2,8}){0,3}"
+_MIG_SUFFIX = re.compile(rf"-MIG-({_PROFILE})$")
+MIG_PROFILE = re.compile(_PROFILE)
+"""Slices, gigabytes, and what else a profile has: media engines (+me, +me.all, or without, -me), graphics (+gfx)."""
 _AMD_VRAM = re.compile(r"([0-9]{1,5})G")
 _AMD_VRAM_KEY = re.compile(r"beta\.amd\.com/gpu\.vram\.([0-9]{1,5})G")
 _AMD_PARTITION = re.compile(r"amd\.com/([a-z]{3}_nps[0-9])")
@@ -36,6 +43,46 @@ _PCI = re.compile(r"feature\.node\.kubernetes\.io/pci-(?:([0-9a-f]{4})_)?([0-9a-
 _PCI_VENDORS = {"10de": "nvidia", "1002": "amd", "8086": "intel", "1da3": "habana", "1ae0": "google"}
 _PCI_ACCELERATORS = ("0300", "0302", "0380", "1200", "0b40")
 """PCI classes: VGA and 3D controllers, other display, processing accelerators, co-processors."""
+INSTANCE_TYPE = "node.kubernetes.io/instance-type"
+AWS_GPU = ("eks.amazonaws.com/instance-gpu", "karpenter.k8s.aws/instance-gpu")
+"""EKS Auto Mode, and Karpenter on AWS: with -name, -manufacturer, -count and -memory in MiB of one device."""
+_AWS_GPUS = (
+    ("t4", 0.0, "Tesla-T4"),
+    ("t4g", 0.0, "NVIDIA-T4G"),
+    ("v100", 0.0, "Tesla-V100-SXM2-16GB"),
+    ("v100", 30.0, "Tesla-V100-SXM2-32GB"),
+    ("a10g", 0.0, "NVIDIA-A10G"),
+    ("l4", 0.0, "NVIDIA-L4"),
+    ("l40s", 0.0, "NVIDIA-L40S"),
+    ("a100", 0.0, "NVIDIA-A100-SXM4-40GB"),
+    ("a100", 70.0, "NVIDIA-A100-SXM4-80GB"),
+    ("h100", 0.0, "NVIDIA-H100-80GB-HBM3"),
+    ("h200", 0.0, "NVIDIA-H200"),
+    ("b200", 0.0, "NVIDIA-B200"),
+    ("b300", 0.0, "NVIDIA-B300-SXM6-AC"),
+    ("rtx-pro-server-6000", 0.0, "NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition"),
+)
+"""Name in lower case, from so many GiB -> as GPU feature discovery names it. Source: Karpenter, "Instance types"."""
+_AZURE_GPUS = tuple(
+    (re.compile(pattern), product, gib)
+    for pattern, product, gib in (
+        (r"Standard_NC[0-9]+as_T4_v3", "Tesla-T4", 15.0),
+        (r"Standard_NC[0-9]+r?s_v3", "Tesla-V100-PCIE-16GB", 16.0),
+        (r"Standard_NC[0-9]+ads_A100_v4", "NVIDIA-A100-80GB-PCIe", 80.0),
+        (r"Standard_ND96a(?:sr|s)_(?:A100_)?v4", "NVIDIA-A100-SXM4-40GB", 40.0),
+        (r"Standard_ND96am(?:sr|s)_A100_v4", "NVIDIA-A100-SXM4-80GB", 80.0),
+        (r"Standard_NC[0-9]+ads_H100_v5", "NVIDIA-H100-NVL", 94.0),
+        (r"Standard_NC80adis_H100_v5", "NVIDIA-H100-NVL", 94.0),
+        (r"Standard_ND96is(?:r|rf)?_H100_v5", "NVIDIA-H100-80GB-HBM3", 80.0),
+        (r"Standard_ND96isr?_H200_v5", "NVIDIA-H200", 141.0),
+        (r"Standard_NV(?:36|72)adm?s_A10_v5", "NVIDIA-A10", 24.0),
+        (r"Standard_NV6ads_A10_v5", "NVIDIA-A10-4Q", 4.0),
+        (r"Standard_NV12ads_A10_v5", "NVIDIA-A10-8Q", 8.0),
+        (r"Standard_NV18ads_A10_v5", "NVIDIA-A10-12Q", 12.0),
+    )
+)
+"""Sizes of virtual machines with NVIDIA's GPUs -> product and GiB of one device; a part of a card is a product of its
+own. AKS labels no more than the size. Source: Azure, "GPU accelerated virtual machine sizes"."""
 _INTEL_GIB = {"Max_1550": 128.0, "Max_1100": 48.0, "Flex_170": 16.0, "Flex_140": 6.0}
 """VRAM that Intel's data sheets give for one GPU (a Flex 140 card has two): its labels carry none."""
 _TPU_GIB = {
@@ -102,8 +149,11 @@ class _Bad(Exception):
     """A label or a quantity that cannot be true."""
 
 
-def of_node(node: Node) -> NodeOffers:
-    """The devices that a node's labels and allocatable resources describe. Doubt gives a condition and no device."""
+def of_node(node: Node, terms: messages.Market) -> NodeOffers:
+    """The devices that a node's labels and allocatable resources describe. Doubt gives a condition and no device.
+
+    Args: terms: on which the node is had.
+    """
     labels = node.metadata.labels or {}
     allocatable = node.status.allocatable or {}
     found: list[Offer] = []
@@ -118,10 +168,15 @@ def of_node(node: Node) -> NodeOffers:
         if count == 0:
             continue
         try:
-            offer = _offer(resource, count, labels)
+            offer = _offer(resource, count, labels, terms)
+            most = _described(resource, labels)
         except _Bad as bad:
             conditions.append(_condition("BadLabel", node, f"{bad}; its {count} {resource} are not counted"))
             continue
+        if most is not None and count > most:
+            text = f"{count} {resource} are offered and labels describe {most}: those are counted"
+            conditions.append(_condition("CountDoubted", node, text))
+            offer = replace(offer, devices=most)
         if not offer.verified:
             text = f"no label of the vendor says what its {count} {resource} are: VRAM is unknown"
             conditions.append(_condition("Unverified", node, text))
@@ -150,8 +205,7 @@ def condition(kind: str, subject: str, message: str) -> messages.Condition:
     return messages.Condition(type=kind, object=subject[:300], message=clean[:300])
 
 
-def _offer(resource: str, count: int, labels: Mapping[str, str]) -> Offer:
-    terms = market.of(labels)
+def _offer(resource: str, count: int, labels: Mapping[str, str], terms: messages.Market) -> Offer:
     if resource.startswith("nvidia.com/"):
         return _nvidia(resource, count, labels, terms)
     if resource.startswith("amd.com/"):
@@ -177,7 +231,7 @@ def _unverified(vendor: str, resource: str, count: int, terms: messages.Market, 
 def _nvidia(resource: str, count: int, labels: Mapping[str, str], terms: messages.Market) -> Offer:
     product = labels.get(GPU_PRODUCT, "")
     if not product:
-        return _nvidia_of_gke(resource, count, labels, terms)
+        return _nvidia_of_provider(resource, count, labels, terms)
     product = _product(GPU_PRODUCT, product)
     access = Access(resource=resource, terms=(Term(key=GPU_PRODUCT, operator="In", values=(product,)),))
     kind = resource.removeprefix("nvidia.com/")
@@ -186,7 +240,7 @@ def _nvidia(resource: str, count: int, labels: Mapping[str, str], terms: message
     base, shared = product.removesuffix("-SHARED"), "-SHARED" if sharing != "none" else ""
     if kind.startswith("mig-"):
         profile = kind.removeprefix("mig-").removesuffix(".shared")
-        if not _MIG_PROFILE.fullmatch(profile):
+        if not MIG_PROFILE.fullmatch(profile):
             raise _Bad(f"{resource} names no MIG profile")
         base = _MIG_SUFFIX.sub("", base)
         vram_gib = _nvidia_vram(labels, f"nvidia.com/mig-{profile}.memory")
@@ -205,6 +259,40 @@ def _nvidia(resource: str, count: int, labels: Mapping[str, str], terms: message
     return Offer(key=key, access=access, devices=count, vram_gib=vram_gib, sharing=sharing)
 
 
+def _nvidia_of_provider(resource: str, count: int, labels: Mapping[str, str], terms: messages.Market) -> Offer:
+    """Where no GPU feature discovery runs: by what the provider or its provisioner labels, in NVIDIA's names."""
+    for prefix in AWS_GPU:
+        if labels.get(f"{prefix}-name") and labels.get(f"{prefix}-manufacturer", "nvidia") == "nvidia":
+            return _nvidia_of_aws(prefix, resource, count, labels, terms)
+    size = labels.get(INSTANCE_TYPE, "")
+    for pattern, product, gib in _AZURE_GPUS if resource == NVIDIA_GPU and size.startswith("Standard_N") else ():
+        if pattern.fullmatch(size):
+            return Offer(
+                key=messages.PoolKey(product=product, market=terms),
+                access=Access(resource=resource, terms=(Term(key=INSTANCE_TYPE, operator="In", values=(size,)),)),
+                devices=count,
+                vram_gib=gib,
+            )
+    return _nvidia_of_gke(resource, count, labels, terms)
+
+
+def _nvidia_of_aws(prefix: str, resource: str, count: int, labels: Mapping[str, str], terms: messages.Market) -> Offer:
+    keys = {f"{prefix}-name": _product(f"{prefix}-name", labels[f"{prefix}-name"])}
+    vram_gib = _nvidia_vram(labels, f"{prefix}-memory")
+    if vram_gib is not None:  # two generations of one name differ by it
+        keys[f"{prefix}-memory"] = labels[f"{prefix}-memory"]
+    name = labels[f"{prefix}-name"]
+    named = [product for one, least_gib, product in _AWS_GPUS if one == name and (vram_gib or 0.0) >= least_gib]
+    return Offer(
+        key=messages.PoolKey(product=named[-1] if named else f"nvidia-{name}", market=terms),
+        access=Access(
+            resource=resource, terms=tuple(Term(key=k, operator="In", values=(v,)) for k, v in sorted(keys.items()))
+        ),
+        devices=count,
+        vram_gib=vram_gib,
+    )
+
+
 def _nvidia_of_gke(resource: str, count: int, labels: Mapping[str, str], terms: messages.Market) -> Offer:
     """GKE's own plugin labels the product in its own words, and no memory."""
     product = labels.get(GKE_GPU, "")
@@ -212,7 +300,7 @@ def _nvidia_of_gke(resource: str, count: int, labels: Mapping[str, str], terms: 
         return _unverified("nvidia", resource, count, terms, GPU_PRODUCT)
     product = _product(GKE_GPU, product)
     profile = labels.get("cloud.google.com/gke-gpu-partition-size", "")
-    if profile and not _MIG_PROFILE.fullmatch(profile):
+    if profile and not MIG_PROFILE.fullmatch(profile):
         raise _Bad(f"cloud.google.com/gke-gpu-partition-size is {profile!r}: no MIG profile")
     strategy = labels.get("cloud.google.com/gke-gpu-sharing-strategy", "")
     sharing: messages.Sharing = "time-slicing" if strategy == "time-sharing" else "mps" if strategy == "mps" else "none"
@@ -240,6 +328,20 @@ def _sharing(labels: Mapping[str, str], product: str, kind: str, replicas: int) 
     return "time-slicing" if strategy == "time-slicing" or shared else "none"
 
 
+def _described(resource: str, labels: Mapping[str, str]) -> int | None:
+    """How many whole devices of NVIDIA the labels describe: a plugin that virtualises offers more, and so does a node
+    with cards of two models, of which labels describe one. None where they say nothing."""
+    if resource not in (NVIDIA_GPU, f"{NVIDIA_GPU}.shared") or _MIG_SUFFIX.search(labels.get(GPU_PRODUCT, "")):
+        return None
+    for label in ("nvidia.com/gpu.count", *(f"{one}-count" for one in AWS_GPU)):
+        if label in labels:
+            count = quantity.whole(labels[label], least=1, most=quantity.MAX_DEVICES)
+            if count is None:
+                raise _Bad(f"{label} is {labels[label]!r}: no number of devices")
+            return count * _replicas(labels, "gpu")
+    return None
+
+
 def _replicas(labels: Mapping[str, str], kind: str) -> int:
     """Between how many pods a device is shared; the mixed strategy says it per profile."""
     own = f"nvidia.com/{kind.removesuffix('.shared')}.replicas"
@@ -265,7 +367,7 @@ def _nvidia_vram(labels: Mapping[str, str], label: str) -> float | None:
 
 def _profile_vram(profile: str) -> float:
     """A slice's memory is in its profile's name, in GB."""
-    match = _MIG_PROFILE.fullmatch(profile)
+    match = MIG_PROFILE.fullmatch(profile)
     assert match is not None, "checked where the profile was read"
     return float(match[2])
 
@@ -280,20 +382,26 @@ def _amd(resource: str, count: int, labels: Mapping[str, str], terms: messages.M
         return _unverified("amd", resource, count, terms, AMD_PRODUCTS[0])
     value = _product(label, value)
     partition = _AMD_PARTITION.fullmatch(resource)
-    profile = partition[1] if partition else labels.get("amd.com/compute-memory-partition", "")
+    said = next((one for one in AMD_PARTITIONS if labels.get(one)), "")
+    profile = partition[1] if partition else labels.get(said, "")
     whole = profile in ("", "spx_nps1")
     if not whole and not re.fullmatch(r"[a-z]{3}_nps[0-9]", profile):
-        raise _Bad(f"amd.com/compute-memory-partition is {profile!r}")
+        raise _Bad(f"{said} is {profile!r}")
     product = value if label in AMD_PRODUCTS else f"AMD-{value}"
-    keys = {label: value} | ({} if whole or partition else {"amd.com/compute-memory-partition": profile})
+    terms_of = [Term(key=label, operator="In", values=(value,))]
+    if whole:  # nodes of one product offer whole cards and partitions by one resource
+        terms_of += [Term(key=one, operator="NotIn", values=AMD_PARTITIONED) for one in AMD_PARTITIONS]
+    elif not partition:
+        terms_of.append(Term(key=said, operator="In", values=(profile,)))
+    vram_gib = _amd_vram(labels)
+    if not whole and vram_gib is not None:
+        most = min((gib for name, gib in _AMD_WHOLE_GIB.items() if name in value.upper()), default=math.inf)
+        vram_gib = vram_gib if vram_gib < most else None  # the whole card's: a partition's share is in no label
     return Offer(
         key=messages.PoolKey(product=product, mig_profile="" if whole else profile, market=terms),
-        access=Access(
-            resource=resource, terms=tuple(Term(key=k, operator="In", values=(v,)) for k, v in sorted(keys.items()))
-        ),
+        access=Access(resource=resource, terms=tuple(sorted(terms_of, key=lambda one: one.key))),
         devices=count,
-        # A partition's share of the memory is in no label.
-        vram_gib=_amd_vram(labels) if whole else None,
+        vram_gib=vram_gib,
     )
 
 

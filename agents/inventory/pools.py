@@ -61,11 +61,18 @@ GROUP_LABELS = (
 )
 
 
-def facts(node: Node, *, tolerated: Collection[str] = (), provisioning_s: float | None = None) -> NodeFacts:
-    """What is kept of a node."""
+def facts(
+    node: Node,
+    *,
+    tolerated: Collection[str] = (),
+    spot_labels: Collection[str] = (),
+    provisioning_s: float | None = None,
+) -> NodeFacts:
+    """What is kept of a node. Args: tolerated, spot_labels: what the cluster's owner says of taints and labels."""
     labels = node.metadata.labels or {}
     allocatable = node.status.allocatable or {}
-    found = offers.of_node(node)
+    terms = market.of(labels, spot_labels)
+    found = offers.of_node(node, terms)
     cpu_millis, bad_cpu = _amount(node, "cpu", quantity.millis, messages.MAX_NODE_CPU_MILLIS)
     memory_mib, bad_memory = _amount(node, "memory", quantity.mib, messages.MAX_NODE_MEMORY_MIB)
     return NodeFacts(
@@ -75,9 +82,9 @@ def facts(node: Node, *, tolerated: Collection[str] = (), provisioning_s: float 
         cpu_millis=cpu_millis,
         memory_mib=memory_mib,
         pods=(quantity.thousandths(allocatable.get("pods", "")) or 0) // 1000,
-        unusable=market.why_unusable(node, tolerated),
+        unusable=market.why_unusable(node, terms, tolerated),
         notice=market.notice(node),
-        market=market.of(labels),
+        market=terms,
         region=labels.get("topology.kubernetes.io/region", "")[:63],
         zone=labels.get("topology.kubernetes.io/zone", ""),
         instance_type=labels.get("node.kubernetes.io/instance-type", ""),

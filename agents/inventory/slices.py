@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from agents.inventory import market
 from agents.inventory.objects import Claim, Device, Slice
-from agents.inventory.offers import Access, Offer, condition
+from agents.inventory.offers import MIG_PROFILE, Access, Offer, condition
 from federation.wire import messages, quantity
 
 DRIVERS = {
@@ -26,7 +26,6 @@ DRIVERS = {
 }
 """Drivers of accelerators. Others (network cards, CPUs) publish devices too, which are none of ours."""
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
-_PROFILE = re.compile(r"[1-7]g\.[0-9]{1,4}gb(?:[.+]me(?:\.all)?)?")
 
 DeviceId = tuple[str, str, str]
 """(driver, pool, device)."""
@@ -129,11 +128,16 @@ def _offer(
     vendor = DRIVERS[driver]
     name = _NAME.sub("-", _text(device, driver, "productName")).strip("-.")[:100]
     profile = _text(device, driver, "profile") if kind == "mig" else ""
-    if kind == "mig" and not _PROFILE.fullmatch(profile):
+    if kind == "mig" and not MIG_PROFILE.fullmatch(profile):
         text = f"device {device.name} has the profile {profile!r}: no MIG profile; it is not counted"
         conditions.append(condition("BadDevice", subject, text))
         return None
     vram_gib, doubt = _vram(device, driver)
+    if vram_gib is None and not doubt:
+        text = (
+            f"device {device.name} of {driver} says no memory: its VRAM is unknown, and models that need some stay off"
+        )
+        conditions.append(condition("MemoryUnknown", subject, text))
     usable = not doubt
     if doubt:
         conditions.append(condition("BadDevice", subject, f"{doubt}; it is not counted"))
@@ -143,7 +147,7 @@ def _offer(
         usable = usable and taint.effect not in market.BARRING
     product = name or f"{vendor}-unverified"
     return Offer(
-        key=messages.PoolKey(product=product, mig_profile=profile, market=terms),
+        key=messages.PoolKey(product=product, mig_profile=messages.partition_name(profile), market=terms),
         access=_access(driver, device, kind, profile),
         devices=1 if usable else 0,
         vram_gib=vram_gib,
@@ -180,6 +184,8 @@ def _vram(device: Device, driver: str) -> tuple[float | None, str]:
     if found is None:
         return None, ""
     amount = quantity.mib(found.value)
+    if quantity.thousandths(found.value) == 0:
+        return None, ""  # what a driver publishes that may not ask
     if amount is None or not 256 <= amount <= quantity.MAX_VRAM_MIB:
         return None, f"device {device.name} has a memory of {found.value[:40]!r}: not bytes"
     return round(amount / 1024, 1), ""

@@ -134,6 +134,7 @@ class KubeBackend:
             gateways=self.limits.gateways,
             model_store=self.limits.destinations(),
             tolerated=self.limits.tolerated_taints,
+            spot_labels=self.limits.spot_labels,
         )
         self._drifts = Drifts(self._api, namespace, self._clock)
         keeper = Keeper(self._api, names.MANAGER, LABEL, self._drifts, self._clock)
@@ -183,7 +184,13 @@ class KubeBackend:
         self.changed.set()
 
     def _keep_node(self, node: Node) -> NodeFacts:
-        made = facts(node, tolerated=self.limits.tolerated_taints, provisioning_s=growth.provisioning_s(node))
+        limits = self.limits
+        made = facts(
+            node,
+            tolerated=limits.tolerated_taints,
+            spot_labels=limits.spot_labels,
+            provisioning_s=growth.provisioning_s(node),
+        )
         if made.unusable != (self._nodes.get(made.name) or made).unusable:
             self.changed.set()  # a device that is lost, or is about to be, is worth a report at once
         return made

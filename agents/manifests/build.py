@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,7 @@ class Site:
     gateways: tuple[str, ...] = ()
     model_store: tuple[Destination, ...] = ()
     tolerated: tuple[str, ...] = ()
+    spot_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,24 +287,41 @@ def _node_terms(order: Order) -> list[Object]:
     if order.workload.min_vram_gib and whole:
         mib = max(0, int(order.workload.min_vram_gib * 1024) - 1)
         ours.append({"key": GPU_MEMORY, "operator": "Gt", "values": [str(mib)]})
-    return [{"matchExpressions": ours + one} for one in market_terms(order.workload.pool.market)]
+    return [
+        {"matchExpressions": ours + one} for one in market_terms(order.workload.pool.market, order.site.spot_labels)
+    ]
 
 
 def _term(one: Term) -> Object:
     return {"key": one.key, "operator": one.operator, **({"values": list(one.values)} if one.values else {})}
 
 
-def market_terms(wanted: messages.Market) -> list[list[Object]]:
-    """Alternatives of node selector requirements: on any label that says `wanted`; on-demand is that none says else."""
+def market_terms(wanted: messages.Market, spot_labels: Collection[str] = ()) -> list[list[Object]]:
+    """Alternatives of node selector requirements: on any label that says `wanted`; on-demand is that none says else.
+
+    Args: spot_labels: further labels of spot nodes, as `key` or `key=value`.
+    """
     labels: Mapping[str, Mapping[str, str]] = dict(sorted(market.CAPACITY_LABELS.items()))
+    owners = [one.partition("=") for one in sorted(set(spot_labels))]
     if wanted == "on-demand":
-        return [[{"key": label, "operator": "NotIn", "values": sorted(values)} for label, values in labels.items()]]
-    return [
+        known = [{"key": label, "operator": "NotIn", "values": sorted(values)} for label, values in labels.items()]
+        return [[*known, *(_has(key, value if given else None, negated=True) for key, given, value in owners)]]
+    found = [
         [{"key": label, "operator": "In", "values": [value]}]
         for label, values in labels.items()
         for value, meaning in sorted(values.items())
         if meaning == wanted
     ]
+    if wanted == "spot":
+        found += [[_has(key, value if given else None)] for key, given, value in owners]
+    return found
+
+
+def _has(key: str, value: str | None, *, negated: bool = False) -> Object:
+    """A requirement that a label is there, with this value where one is given; or that it is not."""
+    if value is None:
+        return {"key": key, "operator": "DoesNotExist" if negated else "Exists"}
+    return {"key": key, "operator": "NotIn" if negated else "In", "values": [value]}
 
 
 def claim_template(order: Order) -> Object:

@@ -32,6 +32,7 @@ from federation.policy.documents import Continent, Country, Documents, Placement
 from federation.policy.load import ParsedFile
 from federation.state.reduce import DocumentsAccepted, Note, reduce
 from federation.state.world import SpotRisk, World
+from federation.wire.messages import partition_name
 from federation.yamlkit.explain import Problem, problem_at
 from federation.yamlkit.source import START
 
@@ -96,7 +97,9 @@ def shipped_products() -> dict[str, Product]:
     """The accelerators that the product knows by itself."""
     raw = yaml.safe_load((resources.configs() / "accelerators.yaml").read_text(encoding="utf-8"))
     return {
-        one["product"]: Product(name=one["product"], mig_profiles=tuple(one.get("migProfiles", ())))
+        one["product"]: Product(
+            name=one["product"], mig_profiles=tuple(map(partition_name, one.get("migProfiles", ())))
+        )
         for one in raw["accelerators"]
     }
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from federation.wire.messages import partition_name
+
 API_VERSION = "isochrone.dev/v1alpha1"
 FORCE_ANNOTATION = "isochrone.dev/force"
 """What allows a change that the guard refused: the digest that the refusal told, and a reason."""
@@ -41,7 +43,14 @@ Product = Annotated[
     str,
     Meta(min_length=1, max_length=100, description="the value of the node label nvidia.com/gpu.product, as NVIDIA-L4"),
 ]
-MigProfile = Annotated[str, Meta(pattern=r"^[1-7]g\.[0-9]+gb(\+me|\.me)?$", description="a MIG profile, as 1g.20gb")]
+MigProfile = Annotated[
+    str,
+    Meta(
+        pattern=r"^([1-7]g\.[0-9]+gb([.+-][a-z]{2,8}){0,3}|[a-z]{3}_nps[0-9])$",
+        max_length=30,
+        description="a MIG profile, as 1g.20gb or 1g.24gb+gfx; of AMD a compute and memory partition, as cpx_nps4",
+    ),
+]
 Quantity = Annotated[
     str,
     Meta(
@@ -102,6 +111,12 @@ class Resources(Base, frozen=True, kw_only=True):
     memory: Quantity
 
 
+def _spell_profile(one: Accelerator | AcceleratorPool) -> None:
+    """A profile as agents report it, however it is written."""
+    if one.mig_profile is not None and one.mig_profile != (spelled := partition_name(one.mig_profile)):
+        msgspec.structs.force_setattr(one, "mig_profile", spelled)
+
+
 class Accelerator(Base, frozen=True, kw_only=True):
     """One way to run a replica: what it needs, and what it then serves."""
 
@@ -112,6 +127,9 @@ class Accelerator(Base, frozen=True, kw_only=True):
         default=0.0, name="minVramGiB"
     )
     requests_per_second: Annotated[Positive, Meta(description="what one replica sustains within the objective")]
+
+    def __post_init__(self) -> None:
+        _spell_profile(self)
 
 
 class Slo(Base, frozen=True, kw_only=True):
@@ -496,6 +514,9 @@ class AcceleratorPool(Base, frozen=True, kw_only=True):
         Annotated[float, Meta(gt=0, le=1)] | None,
         Meta(description="spot: that another is granted when it is asked for; left out: what is known of the provider"),
     ] = None
+
+    def __post_init__(self) -> None:
+        _spell_profile(self)
 
 
 class Gateway(Base, frozen=True, kw_only=True):

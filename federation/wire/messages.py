@@ -49,6 +49,11 @@ class WireError(ValueError):
     """A payload that is not a message of this protocol. Counted and dropped; never a reason to forget the sender."""
 
 
+def partition_name(profile: str) -> str:
+    """A profile in the one spelling that resource names allow: `1g.6gb+me` is `1g.6gb.me`."""
+    return profile.replace("+", ".")
+
+
 class PoolKey(msgspec.Struct, frozen=True, order=True, kw_only=True, gc=False):
     """Which accelerator pool of a cluster. `mig_profile` is empty for whole devices."""
 

@@ -144,7 +144,7 @@ async def test_a_lie_that_lasts_is_not_believed_by_a_controller_that_starts(tmp_
 
 
 async def test_a_lie_that_lasts_takes_no_replica_from_honest_users(tmp_path: Path) -> None:
-    """Step by step one member would have every replica that it may, as its growth lasts and nobody declared its most."""
+    """Step by step one member would have every replica that it may, as its growth lasts and no document bounds it."""
     fleet = SimFleet(6, tmp_path)
     await fleet.start_controller()
     await fleet.run(SETTLE_S)
