@@ -54,6 +54,13 @@ class Store(_Base, frozen=True, kw_only=True):
     ports: Annotated[tuple[Port, ...], Meta(min_length=1, max_length=16)] = (443,)
 
 
+class Resolver(_Base, frozen=True, kw_only=True):
+    """Where replicas may ask for names, by UDP and TCP."""
+
+    cidr: Annotated[str, Meta(max_length=50, description="an IP range in CIDR, as 10.96.0.10/32")]
+    ports: Annotated[tuple[Port, ...], Meta(min_length=1, max_length=16)] = (53,)
+
+
 class Limits(_Base, frozen=True, kw_only=True):
     """What may be done here. What is not named is not limited; but what `modelStore` does not name is shut."""
 
@@ -70,10 +77,16 @@ class Limits(_Base, frozen=True, kw_only=True):
     gateways: Annotated[tuple[Namespace, ...], Meta(max_length=16)] = ()
     """Namespaces that requests come from; without any, those with the label isochrone.dev/gateway=true."""
     model_store: Annotated[tuple[Store, ...], Meta(max_length=32)] = ()
+    dns: Annotated[tuple[Resolver, ...], Meta(max_length=16)] = ()
+    """Besides the pods of kube-dns and of OpenShift, NodeLocal DNSCache and Cloud DNS of GKE."""
     tolerated_taints: Annotated[tuple[TaintKey, ...], Meta(max_length=32)] = ()
     """Of nodes that models may run on besides those of accelerators."""
     spot_labels: Annotated[tuple[SpotLabel, ...], Meta(max_length=32)] = ()
     """Of nodes that may be taken back, where the provider's own labels are none that the agent knows."""
+
+    def resolvers(self) -> tuple[Destination, ...]:
+        """`dns`, as manifests need it."""
+        return tuple(Destination(cidr=one.cidr, ports=one.ports) for one in self.dns)
 
     def destinations(self) -> tuple[Destination, ...]:
         """`modelStore`, as manifests need it."""
@@ -107,12 +120,13 @@ def parse(name: str, payload: bytes) -> Limits | Problem:
 
 
 def _senseless(name: str, node: Node, limits: Limits) -> Iterator[Problem]:
-    for number, store in enumerate(limits.model_store):
+    given = [("modelStore", at, one.cidr) for at, one in enumerate(limits.model_store)]
+    for field, number, cidr in (*given, *(("dns", at, one.cidr) for at, one in enumerate(limits.dns))):
         try:
-            ipaddress.ip_network(store.cidr)
+            ipaddress.ip_network(cidr)
         except ValueError as error:
-            mark, _ = find(node, ("spec", "modelStore", number, "cidr"))
-            yield problem_at(name, mark, f"cidr is {store.cidr!r}: {error}", "an IP range in CIDR, as 10.0.0.0/8")
+            mark, _ = find(node, ("spec", field, number, "cidr"))
+            yield problem_at(name, mark, f"cidr is {cidr!r}: {error}", "an IP range in CIDR, as 10.0.0.0/8")
 
 
 def is_from(image: str, registries: tuple[str, ...]) -> bool:

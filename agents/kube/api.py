@@ -172,7 +172,14 @@ class Api:
         headers |= {"Authorization": f"Bearer {token}"} if token else {}
         headers |= {"Content-Type": kind} if body is not None else {}
         answer = await self._session.request(
-            method, self._access.server + url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            method,
+            self._access.server + url,
+            data=body,
+            headers=headers,
+            timeout=timeout,
+            allow_redirects=False,
+            server_hostname=self._access.server_name,
+            proxy=self._access.proxy,
         )
         if answer.status < 300:
             return answer

@@ -133,6 +133,7 @@ class KubeBackend:
             namespace=namespace,
             gateways=self.limits.gateways,
             model_store=self.limits.destinations(),
+            dns=self.limits.resolvers(),
             tolerated=self.limits.tolerated_taints,
             spot_labels=self.limits.spot_labels,
         )

@@ -31,10 +31,13 @@ class CredentialsError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """A server and how to speak to it. `tls` None is plain HTTP, which only loopback may be."""
+    """A server and how to speak to it. `tls` None is plain HTTP, which only loopback may be. `server_name` is whom its
+    certificate is of, where that is not its host; `proxy` an HTTP proxy on the way there."""
 
     server: str
     tls: ssl.SSLContext | None
+    server_name: str | None = None
+    proxy: str | None = field(default=None, repr=False)
     token: str = field(default="", repr=False)
     token_file: Path | None = None
     kubeconfig_with_program: Path | None = None
@@ -79,10 +82,23 @@ def _from_kubeconfig(path: Path) -> Access:
     return Access(
         server=server,
         tls=tls,
+        server_name=str(cluster["tls-server-name"]) if cluster.get("tls-server-name") else None,
+        proxy=_proxy(path, cluster),
         token=str(user.get("token", "")),
         token_file=path.parent / str(user["tokenFile"]) if user.get("tokenFile") else None,
         kubeconfig_with_program=path if needs_program else None,
     )
+
+
+def _proxy(path: Path, cluster: Any) -> str | None:
+    """`proxy-url` of a cluster. Raises: CredentialsError for a kind of proxy that the agent does not speak to."""
+    proxy = cluster.get("proxy-url")
+    if not proxy:
+        return None
+    scheme = urlsplit(str(proxy)).scheme
+    if scheme not in ("http", "https"):
+        raise CredentialsError(f"{path}: proxy-url of kind {scheme or 'none'!r}: only http:// and https:// are spoken")
+    return str(proxy)
 
 
 def _named(entries: Any, name: str) -> Any:

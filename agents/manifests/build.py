@@ -20,8 +20,16 @@ USER = 65532
 """Of the container's processes: nobody in particular, and not root."""
 GATEWAY_LABEL = "isochrone.dev/gateway"
 """Namespaces that bear it with the value `true` may send requests, where the site names none itself."""
-DNS_CACHE_CIDR = "169.254.20.10/32"
-"""NodeLocal DNSCache's documented address."""
+NOBODY = (("HOME", "/tmp"), ("USER", "model"), ("LOGNAME", "model"))
+"""No image has an entry for this user in its passwd, which libraries ask for a name and a home when they are loaded."""
+DNS_CIDRS = ("169.254.20.10/32", "169.254.169.254/32")
+"""Link-local resolvers: NodeLocal DNSCache, and the metadata server that Cloud DNS of GKE answers by."""
+DNS_PODS = (
+    ("kube-system", "k8s-app", "kube-dns"),
+    ("openshift-dns", "dns.operator.openshift.io/daemonset-dns", "default"),
+)
+"""(namespace, label, value) of the pods of DNS: of Kubernetes, and of OpenShift, whose port is 5353."""
+DNS_PORTS = (53, 5353)
 BUSY_PERCENT = 80
 """Of the requested CPU: what a busy cluster's HorizontalPodAutoscaler holds its replicas to."""
 LEAST_STARTUP_S = 600.0
@@ -31,7 +39,7 @@ PULL_S = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Where replicas may fetch models from: an IP range in CIDR and TCP ports."""
+    """Where replicas may ask: an IP range in CIDR and ports."""
 
     cidr: str
     ports: tuple[int, ...] = (443,)
@@ -39,11 +47,13 @@ class Destination:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """What the cluster's owner says of it. `gateways` are namespaces that requests and scrapes come from."""
+    """What the cluster's owner says of it. `gateways` are namespaces that requests and scrapes come from; `dns` are
+    resolvers besides those that are known."""
 
     namespace: str
     gateways: tuple[str, ...] = ()
     model_store: tuple[Destination, ...] = ()
+    dns: tuple[Destination, ...] = ()
     tolerated: tuple[str, ...] = ()
     spot_labels: tuple[str, ...] = ()
 
@@ -130,19 +140,28 @@ def service(order: Order) -> Object:
     }
 
 
+def _both(ports: tuple[int, ...]) -> list[Object]:
+    """Ports of DNS, which asks by UDP, and by TCP what is long."""
+    return [{"protocol": protocol, "port": port} for protocol in ("UDP", "TCP") for port in ports]
+
+
 def network_policy(order: Order) -> Object:
     """Nothing goes in or out but requests from the gateway, and questions to DNS and the model store."""
     preset, site = presets.of(order.workload), order.site
     ports = sorted({order.workload.port, preset.metrics_port or order.workload.port})
     named = [{"kubernetes.io/metadata.name": one} for one in site.gateways] or [{GATEWAY_LABEL: "true"}]
-    dns = [
+    dns: list[Object] = [
         {
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
-            "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
-        },
-        {"ipBlock": {"cidr": DNS_CACHE_CIDR}},
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "podSelector": {"matchLabels": {label: value}},
+        }
+        for namespace, label, value in DNS_PODS
     ]
-    egress: list[Object] = [{"to": dns, "ports": [{"protocol": one, "port": 53} for one in ("UDP", "TCP")]}]
+    egress: list[Object] = [
+        {"to": dns, "ports": _both(DNS_PORTS)},
+        {"to": [{"ipBlock": {"cidr": one}} for one in DNS_CIDRS], "ports": _both((53,))},
+    ]
+    egress += [{"to": [{"ipBlock": {"cidr": one.cidr}}], "ports": _both(one.ports)} for one in site.dns]
     egress += [
         {
             "to": [{"ipBlock": {"cidr": one.cidr}}],
@@ -258,7 +277,7 @@ def _container(order: Order, preset: presets.Preset) -> Object:
         "name": "model",
         "image": workload.image,
         "args": list(preset.arguments(workload)),
-        "env": [{"name": name, "value": value} for name, value in (("HOME", "/tmp"), *preset.environment)],
+        "env": [{"name": name, "value": value} for name, value in (*NOBODY, *preset.environment)],
         "ports": ports,
         "resources": resources,
         "startupProbe": {**ready, "periodSeconds": 10, "failureThreshold": math.ceil(_startup_s(workload) / 10)},

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from federation.wire.messages import Workload
 
 Arguments = Callable[[Workload], tuple[str, ...]]
@@ -48,10 +50,31 @@ def _value(workload: Workload, option: str, default: str) -> str:
     return default
 
 
+def _spelled(workload: Workload) -> Workload:
+    """With options as vLLM's parser reads them: `--tensor_parallel_size` is `--tensor-parallel-size`."""
+    args = (
+        one.partition("=")[0].replace("_", "-") + "".join(one.partition("=")[1:]) if one.startswith("--") else one
+        for one in workload.args
+    )
+    return msgspec.structs.replace(workload, args=tuple(args))
+
+
+def _parallel(workload: Workload, option: str, short: str) -> int | None:
+    """How many ways an option splits a model; 1 where it is not given, None where it says no number."""
+    value = _value(workload, option, _value(workload, short, "1"))
+    return int(value) if value.isdecimal() and int(value) > 0 else None
+
+
 def _vllm(workload: Workload) -> tuple[str, ...]:
-    more: tuple[str, ...] = () if _given(workload, "--port") else (f"--port={workload.port}",)
-    if workload.devices > 1 and not (_given(workload, "--tensor-parallel-size") or _given(workload, "-tp")):
-        more += (f"--tensor-parallel-size={workload.devices}",)
+    """The devices that no other parallelism takes are split by tensors, where the user does not say how many."""
+    given = _spelled(workload)
+    more: tuple[str, ...] = () if _given(given, "--port") else (f"--port={workload.port}",)
+    pipeline = _parallel(given, "--pipeline-parallel-size", "-pp")
+    data = _parallel(given, "--data-parallel-size", "-dp")
+    says = any(_given(given, one) for one in ("--tensor-parallel-size", "-tp", "--config"))
+    if not says and pipeline and data and workload.devices % (pipeline * data) == 0:
+        tensor = workload.devices // (pipeline * data)
+        more += (f"--tensor-parallel-size={tensor}",) if tensor > 1 else ()
     return (*workload.args, *more)
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer, TestServer
 
 from agents.kube import credentials
+from agents.kube.api import Api, ApiError
 from agents.kube.credentials import Access, CredentialsError, Tokens
+from federation.aiokit.clock import Clock
 
 
 def written(directory: Path, cluster: dict[str, Any], user: dict[str, Any]) -> Path:
@@ -98,3 +105,53 @@ async def test_a_program_for_credentials_is_left_to_the_official_client(tmp_path
 
 def test_access_says_nothing_of_its_token_by_accident() -> None:
     assert "abc" not in repr(Access(server="https://c", tls=None, token="abc"))
+
+
+async def listed(path: Path) -> list[dict[str, Any]]:
+    """What the API server of this kubeconfig has."""
+    api = Api(await credentials.load(path), clock=Clock())
+    try:
+        return await api.items("/things")
+    finally:
+        await api.close()
+
+
+async def test_a_server_behind_another_name_is_who_its_certificate_says(tmp_path: Path) -> None:
+    """Clusters behind a load balancer or a tunnel could not be joined, though kubectl reaches them."""
+    name = "kubernetes.default.svc"
+    asked = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", f"/CN={name}"]
+    asked += ["-addext", f"subjectAltName=DNS:{name}", "-keyout", "key", "-out", "crt"]
+    await asyncio.to_thread(subprocess.run, asked, cwd=tmp_path, check=True, capture_output=True)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "crt", tmp_path / "key")
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"metadata": {}, "items": [{"name": "a"}]})
+
+    app = web.Application()
+    app.router.add_get("/things", answer)
+    served = TestServer(app, scheme="https")
+    await served.start_server(ssl=tls)
+    try:
+        cluster = {"server": f"https://127.0.0.1:{served.port}", "certificate-authority": "crt"}
+        with pytest.raises(ApiError, match="certificate"):
+            await listed(written(tmp_path, cluster, {}))
+        assert await listed(written(tmp_path, {**cluster, "tls-server-name": name}, {})) == [{"name": "a"}]
+    finally:
+        await served.close()
+
+
+async def test_a_server_is_asked_through_the_proxy_that_is_named(tmp_path: Path) -> None:
+    """Agents of clusters that are reached by a proxy alone would wait for a connection that nobody lets through."""
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append(str(request.url))
+        return web.json_response({"metadata": {}, "items": []})
+
+    async with RawTestServer(answer) as proxy:
+        cluster = {**LOOPBACK, "proxy-url": str(proxy.make_url("/"))}
+        assert await listed(written(tmp_path, cluster, {})) == []
+    assert [one.partition("?")[0] for one in asked] == ["http://127.0.0.1:8001/things"]
+    with pytest.raises(CredentialsError, match="proxy-url of kind 'socks5'"):
+        await credentials.load(written(tmp_path, {**LOOPBACK, "proxy-url": "socks5://127.0.0.1:1"}, {}))

@@ -258,3 +258,13 @@ def test_no_label_or_quantity_stops_the_agent(labels: dict[str, str], allocatabl
     found = take_stock({"nodes": [{"labels": labels, "allocatable": allocatable}]})
     report = report_of(found)
     assert messages.decode(messages.encode(report)) == report, "the controller would refuse the whole report"
+
+
+def test_an_owners_word_makes_spot_of_labels_that_nobody_knows() -> None:
+    """Models that must not run on what can be taken back would run on it."""
+    given = {"allocatable": {"cpu": "8", "nvidia.com/gpu": "1"}, "labels": {"nvidia.com/gpu.product": "NVIDIA-L4"}}
+    labels = [{}, {"example.com/spot": "yes"}, {"example.com/life": "spot"}, {"example.com/life": "long"}]
+    nodes = [node(at, given | {"labels": given["labels"] | one}) for at, one in enumerate(labels)]
+    said = ("example.com/spot", "example.com/life=spot")
+    assert [facts(one, spot_labels=said).market for one in nodes] == ["on-demand", "spot", "spot", "on-demand"]
+    assert {facts(one).market for one in nodes} == {"on-demand"}

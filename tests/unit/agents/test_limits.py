@@ -29,6 +29,8 @@ def test_every_limit_is_read() -> None:
   gateways: [gateway-system]
   modelStore: [{cidr: 10.0.0.0/8, ports: [443, 9000]}, {cidr: "fd00::/8"}]
   toleratedTaints: [dedicated]
+  spotLabels: [example.com/spot, example.com/lifecycle=spot]
+  dns: [{cidr: 10.96.0.10/32}, {cidr: "fd00::a/128", ports: [5353]}]
 """,
     )
     assert isinstance(found, Limits)
@@ -37,6 +39,8 @@ def test_every_limit_is_read() -> None:
         ("10.0.0.0/8", (443, 9000)),
         ("fd00::/8", (443,)),
     ]
+    assert [(one.cidr, one.ports) for one in found.resolvers()] == [("10.96.0.10/32", (53,)), ("fd00::a/128", (5353,))]
+    assert found.spot_labels == ("example.com/spot", "example.com/lifecycle=spot")
 
 
 def test_the_file_that_is_shipped_is_valid() -> None:
@@ -57,6 +61,8 @@ def test_the_file_that_is_shipped_is_valid() -> None:
         (HEAD + b"  acceleratorShare: 1.5\n", "limits.yaml:4:21: spec.acceleratorShare is 1.5"),
         (HEAD + b"  namespaces: []\n", "limits.yaml:4:15: spec.namespaces is an empty list"),
         (HEAD + b"  modelStore: [{cidr: 10.0.0.1/8}]\n", "limits.yaml:4:23: cidr is '10.0.0.1/8'"),
+        (HEAD + b"  dns: [{cidr: 10.0.0.1/8}]\n", "limits.yaml:4:16: cidr is '10.0.0.1/8'"),
+        (HEAD + b"  spotLabels: ['a b']\n", "limits.yaml:4:16: spec.spotLabels.0 is 'a b'"),
         (HEAD.replace(b"AgentLimits", b"Limits") + b"  maxReplicas: 1\n", "limits.yaml:2:7: kind is 'Limits'"),
         (HEAD + b"  maxReplicas: &a 1\n", "limits.yaml:4:16: anchors and aliases are not allowed"),
     ],

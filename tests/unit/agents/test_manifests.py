@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,18 @@ def container(order: Order) -> dict[str, Any]:
         ("vllm", (), 4, ["--port=8000", "--tensor-parallel-size=4"]),
         ("vllm", ("--tensor-parallel-size", "2", "--port=8000"), 4, ["--tensor-parallel-size", "2", "--port=8000"]),
         ("vllm", ("-tp", "2"), 4, ["-tp", "2", "--port=8000"]),
+        ("vllm", ("--tensor_parallel_size", "2"), 4, ["--tensor_parallel_size", "2", "--port=8000"]),
+        ("vllm", ("--tensor_parallel_size=2", "--port=1"), 4, ["--tensor_parallel_size=2", "--port=1"]),
+        ("vllm", ("--pipeline-parallel-size", "4"), 4, ["--pipeline-parallel-size", "4", "--port=8000"]),
+        ("vllm", ("-pp=2",), 8, ["-pp=2", "--port=8000", "--tensor-parallel-size=4"]),
+        (
+            "vllm",
+            ("--pipeline_parallel_size=2", "--data-parallel-size", "2"),
+            8,
+            ["--pipeline_parallel_size=2", "--data-parallel-size", "2", "--port=8000", "--tensor-parallel-size=2"],
+        ),
+        ("vllm", ("-pp", "3"), 4, ["-pp", "3", "--port=8000"]),
+        ("vllm", ("--config", "/etc/vllm.yaml"), 4, ["--config", "/etc/vllm.yaml", "--port=8000"]),
         ("triton", (), 1, ["tritonserver", "--http-port=8000", "--model-repository=/var/cache/model"]),
         ("triton", ("tritonserver", "--model-store=/m"), 1, ["tritonserver", "--model-store=/m", "--http-port=8000"]),
         ("tensorflow-serving", ("--model_name=x",), 1, ["--model_name=x", "--rest_api_port=8000"]),
@@ -174,3 +187,41 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def test_an_owners_labels_keep_replicas_off_spot_or_on_it() -> None:
+    """A replica that was placed on demand would be taken back, as only the owner knows that its node can be."""
+    said = ("example.com/spot", "example.com/life=spot")
+    (steady,) = build.market_terms("on-demand", said)
+    assert {"key": "example.com/spot", "operator": "DoesNotExist"} in steady
+    assert {"key": "example.com/life", "operator": "NotIn", "values": ["spot"]} in steady
+    spot = build.market_terms("spot", said)
+    assert [{"key": "example.com/spot", "operator": "Exists"}] in spot
+    assert [{"key": "example.com/life", "operator": "In", "values": ["spot"]}] in spot
+    assert all(one not in build.market_terms("reserved", said) for one in spot)
+
+
+def test_replicas_may_ask_for_names_wherever_dns_is() -> None:
+    """A model that fetches its weights by name would never start on OpenShift, or on GKE with Cloud DNS."""
+    order = an_order("vllm")
+    site = replace(order.site, dns=(Destination(cidr="10.96.0.10/32", ports=(53,)),))
+    egress = build.network_policy(replace(order, site=site))["spec"]["egress"]
+    open_to = {
+        (
+            next(iter(to["namespaceSelector"]["matchLabels"].values()))
+            if "podSelector" in to
+            else to["ipBlock"]["cidr"],
+            port["protocol"],
+            port["port"],
+        )
+        for rule in egress
+        for to in rule["to"]
+        for port in rule["ports"]
+    }
+    for protocol in ("UDP", "TCP"):
+        assert ("kube-system", protocol, 53) in open_to
+        assert ("openshift-dns", protocol, 5353) in open_to
+        assert ("169.254.20.10/32", protocol, 53) in open_to
+        assert ("169.254.169.254/32", protocol, 53) in open_to
+        assert ("10.96.0.10/32", protocol, 53) in open_to
+    assert not any(where == "169.254.169.254/32" and port == 80 for where, _, port in open_to), "no metadata"
