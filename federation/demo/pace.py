@@ -34,6 +34,8 @@ LOOK_S = 0.005
 SHORTEST_WAIT_S = 0.001
 """Of the machine: shorter waits are added up."""
 CATCH_UP = 4.0
+UNWATCHED = 50.0
+"""Times `speed`, before a watcher was promised anything."""
 
 
 class _Due:
@@ -137,7 +139,7 @@ class SimulatedTime(selectors.DefaultSelector):
 
     def _hurry(self, now_s: float) -> float:
         if self._promised is None:
-            return 1.0
+            return UNWATCHED
         began_s, from_s = self._promised
         behind_s = (now_s - began_s) * self.speed - (self.now_s - from_s)
         return min(CATCH_UP, 1.0 + max(0.0, behind_s) / self.speed)

@@ -1,4 +1,4 @@
-"""What a day of plans was worth: the same scale for ours and for the naive ones.
+"""What a day of plans was worth: the same scale for ours and for those of other tools.
 
 Every step is scored against the true world: the true round trip and not the controller's estimate, the replicas that
 were ready, and the devices that cost money (also while they warm up).
@@ -51,7 +51,8 @@ class Summary:
     within_objective_share: float
     usd_per_hour: float
     unserved_share: float
-    moves: int
+    moves: int | None
+    """None where plans are made anew each time, so that moves say nothing."""
     worst_cell: WorstCell
     rtt_ms_mean: float
     nearest_rtt_ms_mean: float

@@ -116,7 +116,7 @@ def _without_story(physics: Physics) -> Physics:
 
 
 def test_residency_is_read_from_the_policies(physics: Physics) -> None:
-    """The naive plans would serve users where ours may not, and look better by it."""
+    """Plans of other tools would serve users where ours may not, and look better by it."""
     assert not physics.may_serve("chat-8b", "Berlin", "aws-us-east-1")
     assert physics.may_serve("chat-8b", "Berlin", "aws-eu-central-1")
     assert physics.may_serve("chat-8b", "New York", "aws-us-east-1")

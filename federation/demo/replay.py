@@ -1,0 +1,251 @@
+"""The demo's day under the plans of other tools (`rivals`): the same steps, demand, devices, prices and losses.
+
+They know the truth of demand and prices, and what grows is warm when it is needed; what a tool does late by its
+published defaults it does late here. Each is replayed a second time as if it had no delays at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from federation.demo import rivals
+from federation.demo.catalogue import Outage, SpotGone
+from federation.demo.physics import Physics, PoolNow
+from federation.demo.scoring import Observed, Pools, ReplicaKey, Score, Summary
+from federation.wire.messages import PoolKey
+from placement import model as words
+
+DAY_S = 86_400.0
+PLANS_PER_DAY = 48
+Steps = Iterable[tuple[float, float]]
+"""(moment that it began, hours that it took)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delays:
+    """Seconds until a tool follows: more demand, less demand, traffic that leaves a lost cluster, and replicas that
+    stand in for lost ones, apart from their warm-up (infinite: none do)."""
+
+    up_s: float = 0.0
+    down_s: float = 0.0
+    leaves_s: float = 0.0
+    replaces_s: float = 0.0
+
+
+AT_ONCE = Delays()
+KARMADA = Delays(up_s=15.0, down_s=300.0, leaves_s=45.0, replaces_s=math.inf)
+"""FederatedHPA: a look each 15 s, less only after 300 s. A cluster is not ready after 40 s and a look each 5 s; the
+feature gate Failover is off, and nothing is evicted."""
+SKYSERVE = Delays(up_s=320.0, down_s=1_220.0, leaves_s=20.0, replaces_s=40.0)
+"""Decisions each 20 s, more after 300 s and less after 1,200 s; replicas are probed each 20 s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """A row of the summary."""
+
+    name: str
+    plan: rivals.Planner
+    delays: Delays
+
+
+RIVALS = (
+    Rival(name="greedy-at-once", plan=rivals.greedy, delays=AT_ONCE),
+    Rival(name="karmada-overflow", plan=rivals.karmada_overflow, delays=KARMADA),
+    Rival(name="karmada-overflow-at-once", plan=rivals.karmada_overflow, delays=AT_ONCE),
+    Rival(name="karmada-dynamic", plan=rivals.karmada_dynamic, delays=KARMADA),
+    Rival(name="karmada-dynamic-at-once", plan=rivals.karmada_dynamic, delays=AT_ONCE),
+    Rival(name="skyserve-like", plan=rivals.skyserve, delays=SKYSERVE),
+    Rival(name="skyserve-like-at-once", plan=rivals.skyserve, delays=AT_ONCE),
+)
+
+
+def summaries(physics: Physics, steps: Steps) -> dict[str, Summary]:
+    """Each rival's day, in pairs of steps. Takes about half a minute of work for a day."""
+    lived = _paired(steps)
+    return {rival.name: Replay(physics, rival).summary(lived) for rival in RIVALS}
+
+
+class Replay:
+    """One rival's day."""
+
+    def __init__(self, physics: Physics, rival: Rival) -> None:
+        self._physics, self._rival = physics, rival
+        self._plans: dict[tuple[int, frozenset[tuple[str, PoolKey]]], rivals.Baseline] = {}
+
+    def summary(self, steps: Steps) -> Summary:
+        """What the day was worth."""
+        score = Score(self._physics)
+        for moment, hours in self._pieces(steps):
+            score.add(moment, hours, self.observed(moment), moves=0)
+        return replace(score.summary(), moves=None)
+
+    def observed(self, moment: float) -> Observed:
+        """What stands at this moment of the day, and who is sent where."""
+        planned = self._planned(moment)
+        pools = self._physics.world_pools(moment)
+        held: dict[ReplicaKey, int] = {}
+        for (model, pool), count in planned.replicas.items():
+            cluster, key = self._keys[pool]
+            held[model, cluster, key] = count
+        standing = {key: count for key, count in held.items() if key[1:] in pools}
+        return Observed(ready=standing, held=standing, shares=self._shares(planned, moment))
+
+    def _shares(self, planned: rivals.Baseline, moment: float) -> dict[tuple[str, str], dict[str, float]]:
+        """Of the requests of each (model, cell); a cluster that was lost is left after a while, for those beside it."""
+        asked = self._demand(round(moment * PLANS_PER_DAY) / PLANS_PER_DAY)
+        left = {
+            name
+            for name in self._physics.clusters
+            if not self._physics.is_alive(name, moment)
+            and not self._physics.is_alive(name, moment - self._rival.delays.leaves_s / DAY_S)
+        }
+        sent: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for flow in planned.flows:
+            sent[flow.model, flow.cell][flow.cluster] += flow.requests_per_second
+        shares = {}
+        for key, parts in sent.items():
+            staying = {name: rps for name, rps in parts.items() if name not in left}
+            total, whole = sum(staying.values()), sum(parts.values())
+            if total > 0:
+                served = min(1.0, whole / asked[key]) if asked[key] > 0 else 0.0
+                shares[key] = {name: rps / total * served for name, rps in staying.items()}
+        return shares
+
+    # ---- what is planned
+
+    def _planned(self, moment: float) -> rivals.Baseline:
+        at = round(moment * PLANS_PER_DAY)
+        pools = self._believed(moment)
+        key = at, frozenset(pools)
+        if key not in self._plans:
+            self._plans[key] = self._rival.plan(self._problem(self._demand(at / PLANS_PER_DAY), pools))
+        return self._plans[key]
+
+    def _demand(self, moment: float) -> dict[tuple[str, str], float]:
+        delays = self._rival.delays
+        later = self._physics.demand(moment - delays.up_s / DAY_S)
+        earlier = self._physics.demand(moment - delays.down_s / DAY_S)
+        return {key: max(rps, earlier[key]) for key, rps in later.items()}
+
+    def _believed(self, moment: float) -> Pools:
+        """Pools that the tool plans with: what is there, and what it has not replaced yet."""
+        after_s = self._rival.delays.replaces_s + self._warmup_s
+        before = self._physics.world_pools(0.0 if math.isinf(after_s) else moment - after_s / DAY_S)
+        return {**before, **self._physics.world_pools(moment)}
+
+    @cached_property
+    def _warmup_s(self) -> float:
+        return min(model.spec.warmup_seconds for model in self._physics.models.values())
+
+    @cached_property
+    def _keys(self) -> Mapping[str, tuple[str, PoolKey]]:
+        """A pool's name in a problem -> its cluster and key."""
+        physics = self._physics
+        return {
+            _pool(name, pool).name: (name, pool.key) for name in physics.clusters for pool in physics.pools(name, 0.0)
+        }
+
+    def _problem(self, demand: Mapping[tuple[str, str], float], pools: Pools) -> words.Problem:
+        return words.Problem(
+            clusters=self._clusters,
+            pools=tuple(_pool(cluster, pool) for (cluster, _), pool in pools.items()),
+            models=self._models,
+            cells=tuple(words.Cell(name=one.name, country=one.country) for one in self._physics.places.values()),
+            demands=tuple(
+                words.Demand(model=model, cell=cell, requests_per_second=rps) for (model, cell), rps in demand.items()
+            ),
+            paths=self._paths,
+        )
+
+    @cached_property
+    def _clusters(self) -> tuple[words.Cluster, ...]:
+        return tuple(
+            words.Cluster(
+                name=name, provider=one.spec.provider, region=one.spec.region, jurisdictions=one.spec.jurisdictions
+            )
+            for name, one in self._physics.clusters.items()
+        )
+
+    @cached_property
+    def _paths(self) -> words.RttMatrix:
+        cells, clusters = tuple(self._physics.places), tuple(self._physics.clusters)
+        rtt_ms = [[self._physics.user_rtt_ms(cell, name) for name in clusters] for cell in cells]
+        return words.RttMatrix(cells=cells, clusters=clusters, rtt_ms=np.array(rtt_ms, dtype=np.float32))
+
+    @cached_property
+    def _models(self) -> tuple[words.Model, ...]:
+        return tuple(self._model(name) for name in self._physics.models)
+
+    def _model(self, name: str) -> words.Model:
+        spec = self._physics.models[name].spec
+        policy = self._physics.catalogue.documents.policy_of(name)
+        return words.Model(
+            name=name,
+            shapes=tuple(
+                words.Shape(
+                    product=one.product,
+                    mig_profile=one.mig_profile or "",
+                    devices=one.count,
+                    min_vram_gib=one.min_vram_gib,
+                    requests_per_second=one.requests_per_second,
+                )
+                for one in spec.accelerators
+            ),
+            objective_ms=spec.slo.p95_latency_ms,
+            service_latency_ms=spec.service_latency_ms,
+            target_utilisation=spec.target_utilisation,
+            late_usd_per_1000=0.0,
+            unserved_usd_per_1000=0.0,
+            spot_max_fraction=policy.spec.spot.max_fraction if policy else 1.0,
+            residency=tuple(
+                words.Residency(
+                    countries=rule.users_in.countries if rule.users_in is not None else (),
+                    jurisdictions=rule.clusters_in.jurisdictions,
+                )
+                for rule in (policy.spec.residency if policy else ())
+            ),
+        )
+
+    # ---- when something changes at once
+
+    def _pieces(self, steps: Steps) -> Iterator[tuple[float, float]]:
+        """Steps, cut where a loss is noticed or made good."""
+        delays = self._rival.delays
+        cuts = sorted(
+            event.start + after_s / DAY_S
+            for event in self._physics.catalogue.day.story
+            if isinstance(event, Outage | SpotGone)
+            for after_s in (0.0, delays.leaves_s, delays.replaces_s + self._warmup_s)
+            if not math.isinf(after_s)
+        )
+        for begun, hours in steps:
+            ended = begun + hours / 24.0
+            inside = [cut + math.floor(begun) for cut in cuts if begun < cut + math.floor(begun) < ended]
+            at = begun
+            for cut in (*sorted(set(inside)), ended):
+                yield at, (cut - at) * 24.0
+                at = cut
+
+
+def _paired(steps: Steps) -> list[tuple[float, float]]:
+    made = list(steps)
+    return [(made[at][0], sum(hours for _, hours in made[at : at + 2])) for at in range(0, len(made), 2)]
+
+
+def _pool(cluster: str, pool: PoolNow) -> words.Pool:
+    return words.Pool(
+        cluster=cluster,
+        product=pool.key.product,
+        mig_profile=pool.key.mig_profile,
+        market=pool.key.market,
+        vram_gib=pool.vram_gib,
+        devices=pool.devices,
+        usd_per_device_hour=pool.usd_per_device_hour,
+    )
