@@ -73,6 +73,10 @@ def _shape(model: Model, pool: Pool) -> Shape | None:
     return max(able, key=lambda shape: (shape.requests_per_second / shape.devices, shape), default=None)
 
 
+MANY_POOLS = 500
+"""Of more, what is left when a zone's spot is taken back is taken for what plans hold for all demand."""
+
+
 class _Names:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -319,6 +323,28 @@ class _Check:
                 capacity[name, pool.cluster] += count * shape.requests_per_second * model.target_utilisation
         return capacity
 
+    def _events(self, model: Model) -> float:
+        """What is expected to go unserved as zones' spot is taken back, in USD per hour."""
+        able = 0.0
+        holds: dict[tuple[str, str], float] = defaultdict(float)
+        for pool, count in self.by_model[model.name]:
+            shape = _shape(model, pool)
+            rps = count * shape.requests_per_second if shape is not None else 0.0
+            able += rps
+            if pool.losses_per_hour > 0:
+                holds[self.names.clusters[pool.cluster].domain("zone"), pool.product] += rps
+        if len(self.problem.pools) > MANY_POOLS:
+            asked = sum(one.requests_per_second for one in self.problem.demands if one.model == model.name)
+            able = asked / model.target_utilisation
+        away_s: dict[tuple[str, str], float] = defaultdict(float)
+        for pool in self.problem.pools:
+            key = (self.names.clusters[pool.cluster].domain("zone"), pool.product)
+            until_ready_s = (self.problem.reaction_s + model.warmup_s) / pool.replacement_chance
+            away_s[key] = max(away_s[key], pool.losses_per_hour * until_ready_s)
+        worth = max(0.0, model.unserved_usd_per_1000 - model.late_usd_per_1000) / 1000
+        headroom = (1 - model.target_utilisation) * able
+        return sum(worth * away_s[key] * max(0.0, rps - headroom) for key, rps in sorted(holds.items()))
+
     def _cost(self) -> Iterator[Violation]:
         stated = self.solution.cost
         accelerators = risk = 0.0
@@ -332,6 +358,7 @@ class _Check:
             until_ready_s = (self.problem.reaction_s + model.warmup_s) / pool.replacement_chance
             late = until_ready_s * shape.requests_per_second * model.target_utilisation * model.late_usd_per_1000 / 1000
             risk += count * pool.losses_per_hour * (usd * model.warmup_s / 3600 + model.move_usd + late)
+        risk += sum(self._events(model) for model in self.problem.models)
         lost = sum(
             3600 * one.requests_per_second / 1000 * self.names.models[one.model].unserved_usd_per_1000
             for one in self.solution.unserved

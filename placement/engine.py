@@ -783,6 +783,7 @@ def _placed_cost(
             started = max(0, count - index.current.get((model.name, option.pool.name), 0))
             moves += started * formulation.start_usd_per_hour(index.problem, model, option)
             risk += count * formulation.risk_usd_per_hour(index.problem, model, option.shape, option.pool)
+        risk += formulation.events_usd_per_hour(index, model, counts)
     return replace(_cost(index, flows, unserved, accelerators=accelerators, moves=moves), risk=risk)
 
 

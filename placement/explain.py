@@ -153,8 +153,16 @@ class _Explainer:
         risks = f" and {risk:.2f} for its risk" if risk >= 0.005 else ""
         return f"serves {rps:.1f} requests per second from {names} {when}, at {usd:.2f} USD per replica and hour{risks}"
 
-    def _risk(self, option: Option) -> float:
-        return formulation.risk_usd_per_hour(self.index.problem, self.model, option.shape, option.pool)
+    def _risk(self, option: Option, more: int = 0) -> float:
+        """What the losses of one of the replicas in a pool are expected to cost, or with `more` of one replica more."""
+        if option.pool.losses_per_hour <= 0:
+            return 0.0
+        key = (self.model.name, option.pool.name)
+        now = self.counts.get(key, 0)
+        with_it, without = ({**self.counts, key: now + more - by} for by in (0, 1))
+        zones = formulation.events_usd_per_hour(self.index, self.model, with_it)
+        zones -= formulation.events_usd_per_hour(self.index, self.model, without)
+        return zones + formulation.risk_usd_per_hour(self.index.problem, self.model, option.shape, option.pool)
 
     def _why_idle(self, pool_name: str) -> str:
         pool = self.index.pools[pool_name]
@@ -224,9 +232,9 @@ class _Explainer:
             code = "MaxReplicas" if limits[0].rule.limit == "max_replicas" else "Budget"
             return self._say(cluster, 0, code, limits[0].told.says)
         option = min(
-            free, key=lambda one: (one.shape.devices * one.pool.usd_per_device_hour + self._risk(one), one.pool.name)
+            free, key=lambda one: (one.shape.devices * one.pool.usd_per_device_hour + self._risk(one, 1), one.pool.name)
         )
-        device, risk = option.shape.devices * option.pool.usd_per_device_hour, self._risk(option)
+        device, risk = option.shape.devices * option.pool.usd_per_device_hour, self._risk(option, 1)
         start = formulation.start_usd_per_hour(self.index.problem, self.model, option)
         more = dict(self.usable)
         gained = option.shape.requests_per_second * self.model.target_utilisation
@@ -234,7 +242,7 @@ class _Explainer:
         requests = self._flow_cost(more) - base
         terms = (
             Term(name="accelerators", usd_per_hour=round(device, 4)),
-            *((Term(name="risk", usd_per_hour=round(risk, 4)),) if risk > 0 else ()),
+            *((Term(name="risk", usd_per_hour=round(risk, 4)),) if risk else ()),
             Term(name="start", usd_per_hour=round(start, 4)),
             Term(name="requests", usd_per_hour=round(requests, 4)),
         )

@@ -31,6 +31,8 @@ from placement.highs import Found, Programme
 from placement.kernel import Facility
 from placement.model import Cluster, Floor, Intake, Limit, Model, Pool, Problem, Shape
 
+MANY_POOLS = 500
+"""Of more, the others that serve what a zone's spot leaves are taken for as many as plans hold for all demand."""
 USD_PER_HOUR = 3.6
 """One request per second is 3,600 an hour; prices are per 1,000."""
 SHORTFALL_USD_PER_HOUR = 1e6
@@ -106,6 +108,63 @@ def outage_h(problem: Problem, model: Model, pool: Pool) -> float:
     return (problem.reaction_s + model.warmup_s) / 3600.0 / pool.replacement_chance
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """All spot of one product in one zone is taken back: so far as the sum of `terms` times replicas, by position of
+    the option, is below `lower`, requests per second go unserved until it is replaced, at `usd` per hour of each."""
+
+    zone: str
+    product: str
+    terms: Mapping[int, float]
+    lower: float
+    usd: float
+
+    def usd_per_hour(self, replicas: Sequence[int]) -> float:
+        """What it is expected to cost with so many replicas of each option."""
+        return self.usd * max(0.0, self.lower - sum(term * replicas[at] for at, term in self.terms.items()))
+
+
+def events(index: Index, model: Model, options: Sequence[Option]) -> list[Event]:
+    """What each loss of a zone's spot may leave unserved: what plans count on there, beyond what the other replicas can
+    serve above what plans count on. What they can serve costs as much as being late (`risk_usd_per_hour`).
+
+    Where there are many pools, the others are taken for as many as plans hold for all demand, so that rows stay short.
+    """
+    worth = USD_PER_HOUR * (model.unserved_usd_per_1000 - model.late_usd_per_1000)
+    lost: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for at, option in enumerate(options):
+        if option.pool.losses_per_hour > 0.0:
+            lost[index.clusters[option.pool.cluster].domain("zone"), option.pool.product].add(at)
+    if worth <= 0.0 or not lost:
+        return []
+    away_h: dict[tuple[str, str], float] = defaultdict(float)
+    for pool in index.problem.pools:
+        key = (index.clusters[pool.cluster].domain("zone"), pool.product)
+        away_h[key] = max(away_h[key], pool.losses_per_hour * outage_h(index.problem, model, pool))
+    beyond = 1.0 - model.target_utilisation
+    others: dict[int, float] = {}
+    lower = 0.0
+    if len(index.problem.pools) > MANY_POOLS:
+        asked = sum(demand.requests_per_second for demand in index.demands[model.name])
+        lower = -beyond * asked / model.target_utilisation
+    else:
+        others = {at: beyond * option.shape.requests_per_second for at, option in enumerate(options)}
+    found = []
+    for (zone, product), mine in sorted(lost.items()):
+        terms = others | {at: others.get(at, 0.0) - options[at].shape.requests_per_second for at in sorted(mine)}
+        if lower > sum(min(0.0, term) * options[at].most for at, term in terms.items()):
+            usd = worth * away_h[zone, product]
+            found.append(Event(zone=zone, product=product, terms=terms, lower=lower, usd=usd))
+    return found
+
+
+def events_usd_per_hour(index: Index, model: Model, counts: Mapping[tuple[str, str], int]) -> float:
+    """What the losses of whole zones are expected to cost with so many replicas by (model, pool)."""
+    options = index.options(model)
+    replicas = [counts.get((model.name, option.pool.name), 0) for option in options]
+    return sum(event.usd_per_hour(replicas) for event in events(index, model, options))
+
+
 def missed_usd_per_hour(model: Model, floor: Floor) -> float:
     """What missing a floor by one costs, where it cannot be held."""
     if floor in ("survive", "survive_within"):
@@ -143,6 +202,7 @@ def formulate(
             also: set[Floor] = {"survive", "survive_within"} if model.name in exposed else set()
             also |= {"max_part"} if model.name in uneven else set()
             add_floors(made, index, model, options, missable | also)
+            add_events(made, index, model, options)
         add_spot(made, index, model, options, only_held=without_floors or bool(missable))
     for name, terms in in_pool.items():
         pool = index.pools[name]
@@ -252,6 +312,13 @@ def add_floors(
         if "min_regions" in missable:
             present[programme.column(SHORTFALL_USD_PER_HOUR)] = 1.0
         programme.row(present, lower=float(model.min_regions))
+
+
+def add_events(made: Formulation, index: Index, model: Model, options: tuple[Option, ...]) -> None:
+    """Rows of what is expected to go unserved when a zone's spot is taken back."""
+    for event in events(index, model, options):
+        terms = {made.replicas[model.name, options[at].pool.name]: term for at, term in event.terms.items()}
+        made.programme.row({**terms, made.programme.column(event.usd): 1.0}, lower=event.lower)
 
 
 def add_spot(made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, only_held: bool) -> None:

@@ -136,8 +136,8 @@ def _missed(standing: Standing) -> Bools:
     world = standing.numbered.world
     terms = world.rule_term * standing.replicas[world.rule_option]
     kept = np.bincount(world.rule_of, weights=terms, minlength=len(world.rule_lower))
-    made: Bools = kept < world.rule_lower - WHOLE * np.maximum(1.0, np.abs(world.rule_lower))
-    return made
+    missed: Bools = kept < world.rule_lower - WHOLE * np.maximum(1.0, np.abs(world.rule_lower))
+    return missed & ~world.rule_is_priced
 
 
 def proved_usd(standing: Standing, pricing: Prices) -> float:

@@ -145,6 +145,7 @@ def number(index: Index) -> Numbered:
         rule_lower=_floats(one.lower for one in made),
         rule_usd=_floats(one.usd for one in made),
         rule_yields=np.array([one.yields for one in made], dtype=bool),
+        rule_is_priced=np.array([one.is_priced for one in made], dtype=bool),
     )
     return Numbered(
         world=world,
@@ -230,13 +231,14 @@ def _different(rows: Bools) -> tuple[Bools, Ints]:
 class _Row:
     """The sum of option -> term times replicas is at least `lower`, or `usd` per hour are paid for each that is missed.
 
-    `yields`: it is missed rather than that users go unserved for it.
+    `yields`: it is missed rather than that users go unserved for it. `is_priced`: it is no rule but a price.
     """
 
     terms: dict[int, float]
     lower: float
     usd: float
     yields: bool = False
+    is_priced: bool = False
 
 
 def _rules(index: Index, models: tuple[Model, ...]) -> list[_Row]:
@@ -250,6 +252,9 @@ def _rules(index: Index, models: tuple[Model, ...]) -> list[_Row]:
             yields = rule.floor == "max_part"
             usd = formulation.missed_usd_per_hour(model, "survive" if yields else rule.floor)
             made.append(_Row(terms=terms, lower=rule.lower, usd=usd, yields=yields))
+        for event in formulation.events(index, model, options):
+            terms = {first + at: term for at, term in event.terms.items()}
+            made.append(_Row(terms=terms, lower=event.lower, usd=event.usd, is_priced=True))
         if model.spot_max_fraction < 1.0:
             terms = {
                 first + at: model.spot_max_fraction - (1.0 if option.pool.market == "spot" else 0.0)

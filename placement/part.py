@@ -177,7 +177,8 @@ class _Question:
         fixed = np.bincount(of_rule, weights=term * self._fixed[mine], minlength=len(rules))
         is_limit = world.is_limit[rules]
         lower = world.rule_lower[rules] - fixed
-        may_miss = (self._misses | (self._yields & world.rule_yields[rules])) & ~is_limit
+        is_priced = world.rule_is_priced[rules]
+        may_miss = (self._misses | is_priced | (self._yields & world.rule_yields[rules])) & ~is_limit
         spot = int((~is_limit).sum()) - 1
         if spot >= 0 and self._model.spot_max_fraction < 1.0:  # the last but limits; it holds whatever is missed
             may_miss[spot] = False

@@ -96,6 +96,8 @@ class World:
     """[R]: what missing it by one costs; infinite of limits"""
     rule_yields: Bools
     """[R]: whether it is missed rather than that users go unserved for it"""
+    rule_is_priced: Bools
+    """[R]: whether it is no rule of policy: missing it costs what it is worth"""
 
     @property
     def model_node(self) -> Ints:

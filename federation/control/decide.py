@@ -17,7 +17,7 @@ from placement import model as engine
 from placement import rules, survival
 from placement.engine import assess, overload_rps
 from placement.filters import Index
-from placement.formulation import egress_usd_per_rps, risk_usd_per_hour
+from placement.formulation import egress_usd_per_rps, events_usd_per_hour, risk_usd_per_hour
 
 HOUR_S = 3600.0
 LIMIT_TOLERANCE = 1e-6
@@ -288,6 +288,7 @@ def cost_usd_per_hour(
         if started_from:
             starts = max(0, count - started_from.get(name, 0))
             total += starts * (model.warmup_s / HOUR_S * usd + model.move_usd) / index.problem.move_horizon_h
+    total += events_usd_per_hour(index, model, _keyed(model, replicas))
     mine = [flow for flow in flows if flow.model == model.name]
     for flow in mine:
         total += flow.requests_per_second * egress_usd_per_rps(model, index.clusters[flow.cluster])

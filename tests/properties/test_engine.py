@@ -128,6 +128,7 @@ def brute_force(problem: Problem) -> float | None:
             cost += n * risk_usd(problem, model, pool, shape)
             cost += n * usd + started * (model.warmup_s / 3600 * usd + model.move_usd) / problem.move_horizon_h
         for model in problem.models:
+            cost += zones_usd(problem, model, clusters, [(pool, s, n) for one, pool, s, n in placed if one is model])
             capacity: dict[str, float] = defaultdict(float)
             for owner, pool, shape, n in placed:
                 if owner is model and n:
@@ -146,6 +147,25 @@ def risk_usd(problem: Problem, model: Model, pool: Pool, shape: Shape) -> float:
     late = away_s * shape.requests_per_second * model.target_utilisation
     start = model.warmup_s / 3600 * shape.devices * pool.usd_per_device_hour + model.move_usd
     return pool.losses_per_hour * (start + late / 1000 * model.late_usd_per_1000)
+
+
+def zones_usd(
+    problem: Problem, model: Model, clusters: dict[str, Cluster], mine: list[tuple[Pool, Shape, int]]
+) -> float:
+    """What is expected to go unserved as a zone loses its spot of a product: its load beyond the others' headroom."""
+    usd = 0.0
+    u = model.target_utilisation
+    for zone, product in {(clusters[pool.cluster].domain("zone"), pool.product) for pool, _, _ in mine}:
+        there = [one for one in problem.pools if (clusters[one.cluster].domain("zone"), one.product) == (zone, product)]
+        away_s = max(p.losses_per_hour * (problem.reaction_s + model.warmup_s) / p.replacement_chance for p in there)
+        left, load = 0.0, 0.0
+        for pool, shape, n in mine:
+            if pool in there and pool.losses_per_hour > 0:
+                load += n * shape.requests_per_second * u
+            else:
+                left += n * shape.requests_per_second * (1 - u)
+        usd += away_s * max(0.0, load - left) / 1000 * max(0.0, model.unserved_usd_per_1000 - model.late_usd_per_1000)
+    return usd
 
 
 def within_rules(problem: Problem, clusters: dict[str, Cluster], placed: list[tuple[Model, Pool, Shape, int]]) -> bool:
