@@ -1,15 +1,15 @@
 """On what terms a node is had, whether it takes pods, and whether it is about to go: from labels, taints, conditions.
 
-Sources, by the title of their documentation: Karpenter "Well-known labels" and "Disruption"; EKS "Managed node groups"
-(capacityType); GKE "Spot VMs", "Flex-start" and "Graceful node shutdown"; AKS "Add a spot node pool" and "Node problem
-detector"; OKE "Preemptible capacity"; CAST AI "Node labels and taints"; Spot "Ocean labels"; kops "Instance groups";
-AWS Node Termination Handler (taints); Kubernetes "Well-Known Labels, Annotations and Taints"; NVIDIA "DRA driver for
-GPUs" (health taints).
+Sources, by the title of their documentation: Karpenter "Well-known labels" and "Disruption"; EKS "Managed node
+groups" (capacityType); GKE "Spot VMs", "Flex-start" and "Graceful node shutdown"; AKS "Add a spot node pool", "Node
+problem detector" and "Use node auto-drain"; OKE "Preemptible capacity"; CAST AI "Node labels and taints"; Spot "Ocean
+labels"; kops "Instance groups"; AWS Node Termination Handler (taints); Kubernetes "Well-Known Labels, Annotations and
+Taints"; NVIDIA "DRA driver for GPUs" (health taints).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from agents.inventory.objects import Node, Taint
 from federation.wire import messages
@@ -59,6 +59,7 @@ NOTICES = {
     "aws-node-termination-handler/scheduled-maintenance": "a maintenance",
     "karpenter.sh/disrupted": "its replacement by Karpenter",
     "karpenter.sh/disruption": "its replacement by Karpenter",
+    "remediator.kubernetes.azure.com/unschedulable": "its redeployment or preemption",
     "cloud.google.com/impending-node-termination": "its termination",
     "node.cloudprovider.kubernetes.io/shutdown": "its shutdown",
     "ToBeDeletedByClusterAutoscaler": "its removal by the cluster autoscaler",
@@ -70,6 +71,8 @@ NOTICES = {
     "VMEventScheduled": "an event of its virtual machine",
 }
 """Taint keys and condition types that say a node or a device is about to go."""
+GPU_FAULTS = ("gpu.nvidia.com/xid", "gpu.nvidia.com/gpu-lost", "gpu.nvidia.com/unmonitored")
+"""Of these, those that come and go while the node stays."""
 BARRING = ("NoSchedule", "NoExecute")
 
 
@@ -88,13 +91,20 @@ def of(labels: Mapping[str, str], spot: Collection[str] = ()) -> messages.Market
 
 def notice(node: Node) -> str:
     """What is said to be about to happen to a node or its devices, or nothing."""
-    for taint in node.spec.taints or ():
-        if taint.key in NOTICES:
-            return f"taint {taint.key} announces {NOTICES[taint.key]}"
+    return next((f"{what} {key} announces {NOTICES[key]}" for what, key in _notices(node)), "")
+
+
+def leaves(node: Node) -> bool:
+    """Whether the node itself is announced to go: what runs there is to be replaced before."""
+    return any(key not in GPU_FAULTS for _, key in _notices(node))
+
+
+def _notices(node: Node) -> Iterator[tuple[str, str]]:
+    """(what says it, its key)."""
+    yield from (("taint", taint.key) for taint in node.spec.taints or () if taint.key in NOTICES)
     for one in node.status.conditions or ():
         if one.type in NOTICES and one.status == "True":
-            return f"condition {one.type} announces {NOTICES[one.type]}"
-    return ""
+            yield "condition", one.type
 
 
 def why_unusable(node: Node, terms: messages.Market, tolerated: Collection[str] = ()) -> str:

@@ -32,6 +32,7 @@ class NodeFacts:
     pods: int
     unusable: str
     notice: str
+    leaves: bool
     market: messages.Market
     region: str
     zone: str
@@ -84,6 +85,7 @@ def facts(
         pods=(quantity.thousandths(allocatable.get("pods", "")) or 0) // 1000,
         unusable=market.why_unusable(node, terms, tolerated),
         notice=market.notice(node),
+        leaves=market.leaves(node),
         market=terms,
         region=labels.get("topology.kubernetes.io/region", "")[:63],
         zone=labels.get("topology.kubernetes.io/zone", ""),
@@ -217,6 +219,7 @@ def _pool(key: messages.PoolKey, parts: list[_Part], used: Mapping[str, usage.Us
         sharing=parts[0].offer.sharing,
         allocatable=sum(part.offer.devices for part in usable),
         free=sum(part.free for part in usable),
+        leaving=sum(part.offer.devices for part in parts if part.node.leaves),
         room=_room(usable, used, rows),
         region=_common({part.node.region for part in parts}),
         zones=_some({part.node.zone for part in parts}),

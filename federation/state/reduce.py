@@ -331,13 +331,18 @@ def _inventory(report: messages.Report | None) -> object:
 
 
 def _lent(world: World, state: ClusterState, report: messages.Report, now_s: float) -> dict[messages.PoolKey, Lent]:
-    """Pools that offer fewer devices than replicas that are ready there hold, as they were before."""
+    """Pools that offer fewer devices than replicas that are ready there hold, as they were before.
+
+    What is announced to go is not lent: its replicas are to be replaced before it goes.
+    """
     offered = {pool.key: pool.allocatable for pool in report.pools}
+    leaving = {pool.key: pool.leaving for pool in report.pools}
     before = {pool.key: pool for pool in state.report.pools} if state.report is not None else {}
     found = {}
     for key, held in _devices_held(world, report).items():
         known = state.lent.get(key)
         pool = known.pool if known is not None else before.get(key)
+        held -= leaving.get(key, 0)
         if pool is None or held <= offered.get(key, 0):
             continue
         found[key] = Lent(

@@ -87,6 +87,9 @@ class PoolReport(msgspec.Struct, frozen=True, kw_only=True):
     """Devices that ready, schedulable nodes offer."""
     free: Count
     """Of those, how many no pod requests."""
+    leaving: Count = 0
+    """Devices of nodes that are announced to go, as by a notice of interruption: not in `allocatable`, though what runs
+    there still serves."""
     usd_per_device_hour: NonNegative | None = None
     vram_known: bool = True
     verified: bool = True

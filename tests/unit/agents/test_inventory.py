@@ -83,6 +83,7 @@ def test_a_clusters_devices_are_what_its_vendor_documents(path: Path) -> None:
         assert (pool.vram_gib if pool.vram_known else None) == wanted["vram_gib"]
         assert (pool.allocatable, pool.free) == (wanted["allocatable"], wanted["free"])
         assert pool.verified == wanted.get("verified", True)
+        assert pool.leaving == wanted.get("leaving", 0)
         assert pool.sharing == wanted.get("sharing", "none")
         access = found.access[pool.key]
         assert (access.resource, access.device_class) == (wanted.get("resource", ""), wanted.get("device_class", ""))
