@@ -14,7 +14,7 @@ import numpy as np
 
 from placement.compiled import compiled
 from placement.prices import Prices
-from placement.world import Floats, Ints, Singles, World, best, request_usd, way_usd
+from placement.world import Floats, Ints, Singles, World, best, request_usd
 
 TINY_RPS = 1e-30
 ROUNDING = 1e-9
@@ -212,19 +212,25 @@ def _by_cluster(
     late."""
     count, clusters = len(first) - 1, rtt_ms.shape[1]
     on, in_time, late = np.zeros((count, clusters)), np.zeros((count, clusters)), np.zeros((count, clusters))
+    usd = np.empty(clusters)
     for one in range(count):
         kind = model[one]
-        near = near_usd[kind]
+        near, late_by, objective, service = near_usd[kind], late_usd[kind], objective_ms[kind], service_ms[kind]
+        part_on, part_in_time, part_late = on[one], in_time[one], late[one]
         for at in range(first[one], first[one + 1]):
             group = order[at]
-            rps, cell = group_rps[group], group_cell[group]
+            rps, row = group_rps[group], rtt_ms[group_cell[group]]
+            # Loops without branches, which take a fifth of the time.
             for cluster in range(clusters):
-                usd = way_usd(rtt_ms[cell, cluster], near)
-                if rtt_ms[cell, cluster] + service_ms[kind] <= objective_ms[kind]:
-                    on[one, cluster] += rps
-                    in_time[one, cluster] += rps * usd
-                else:
-                    late[one, cluster] += rps * (usd + late_usd[kind])
+                usd[cluster] = near[0] * row[cluster]
+            for bend in range(1, len(near), 2):
+                for cluster in range(clusters):
+                    usd[cluster] += near[bend + 1] * max(0.0, row[cluster] - near[bend])
+            for cluster in range(clusters):
+                is_on = row[cluster] + service <= objective
+                part_on[cluster] += rps if is_on else 0.0
+                part_in_time[cluster] += rps * usd[cluster] if is_on else 0.0
+                part_late[cluster] += 0.0 if is_on else rps * (usd[cluster] + late_by)
     return on, in_time, late
 
 

@@ -202,14 +202,21 @@ def _permitted(
     known, known_of = _different(~np.isnan(rtt_ms))
     by_rule: dict[tuple[object, ...], int] = {}
     allowed: list[list[bool]] = []
-    kind = np.empty((len(groups), 3), np.int64)
-    for at, (model_name, cell_name) in enumerate(groups):
-        model, cell = index.models[model_name], index.cells[cell_name]
-        key = (model.residency, cell.country, cell.continent if model.keeps_home else None)
-        if key not in by_rule:
-            by_rule[key] = len(allowed)
-            allowed.append([index.problem.allows(model, cell, cluster) for cluster in index.problem.clusters])
-        kind[at] = by_rule[key], known_of[cell_at[cell_name]], cap_at.get((model.name, cell.continent), -1) + 1
+    alike = {(cell.country, cell.continent): cell for cell in index.problem.cells}
+    alike_at = {key: at for at, key in enumerate(alike)}
+    alike_of = _ints(alike_at[cell.country, cell.continent] for cell in index.problem.cells)
+    kinds = []
+    for model in index.problem.models:
+        rule_of, cap_of = np.zeros((2, len(alike)), np.int64)
+        for at, cell in enumerate(alike.values()):
+            key = (model.residency, cell.country, cell.continent if model.keeps_home else None)
+            if key not in by_rule:
+                by_rule[key] = len(allowed)
+                allowed.append([index.problem.allows(model, cell, cluster) for cluster in index.problem.clusters])
+            rule_of[at], cap_of[at] = by_rule[key], cap_at.get((model.name, cell.continent), -1) + 1
+        cells = _ints(cell_at[demand.cell] for demand in index.demands[model.name])
+        kinds.append(np.column_stack([rule_of[alike_of[cells]], known_of[cells], cap_of[alike_of[cells]]]))
+    kind = np.concatenate(kinds)
     code = (kind[:, 0] * len(known) + kind[:, 1]) * (len(cap_at) + 1) + kind[:, 2]
     _, one, kind_of = np.unique(code, return_index=True, return_inverse=True)
     rule, paths, cap = kind[one].T

@@ -179,49 +179,45 @@ def _best(
     group_cell: Ints,
     group_permit: Ints,
     rtt_ms: Singles,
-    permitted: Bools,
     service_ms: Floats,
     objective_ms: Floats,
     late_usd: Floats,
     near_usd: Floats,
-    model_node: Ints,
-    ranked: Ints,
-    node_cluster: Ints,
     price: Floats,
     toll: Floats,
     most: int,
 ) -> tuple[Ints, Floats]:
-    """[G, most] the nodes that serve each group best at these prices, or -1, and what each then pays.
+    """[G, most] the clusters that serve each group best at these prices, or -1, and what each then pays.
 
-    Nodes are taken by rising price (`ranked`), so the search ends as soon as the price alone is too much.
+    Args: price: [M, clusters]. toll: [K, clusters], infinite where those with this set may not go.
     """
-    groups = len(group_model)
+    groups, clusters = len(group_model), rtt_ms.shape[1]
     top = np.full((groups, most), -1, np.int64)
     top_usd = np.full((groups, most), np.inf)
+    usd = np.empty(clusters)
     for group in range(groups):
-        model, cell, permit = group_model[group], group_cell[group], group_permit[group]
-        near = near_usd[model]
-        for at in range(model_node[model], model_node[model + 1]):
-            node = ranked[at]
-            if price[node] >= top_usd[group, most - 1]:
-                break
-            cluster = node_cluster[node]
-            if not permitted[permit, cluster]:
-                continue
-            usd = (
-                price[node]
-                + toll[permit, cluster]
-                + request_usd(rtt_ms[cell, cluster], service_ms[model], objective_ms[model], late_usd[model], near)
-            )
-            if usd >= top_usd[group, most - 1]:
-                continue
-            place = most - 1
-            while place > 0 and top_usd[group, place - 1] > usd:
-                top_usd[group, place] = top_usd[group, place - 1]
-                top[group, place] = top[group, place - 1]
-                place -= 1
-            top_usd[group, place] = usd
-            top[group, place] = node
+        model, row, extra = group_model[group], rtt_ms[group_cell[group]], toll[group_permit[group]]
+        mine, near = price[model], near_usd[model]
+        late, objective, service = late_usd[model], objective_ms[model], service_ms[model]
+        best, best_usd = top[group], top_usd[group]
+        # Loops without branches, which take a fifth of the time.
+        for cluster in range(clusters):
+            usd[cluster] = near[0] * row[cluster] + mine[cluster] + extra[cluster]
+        for bend in range(1, len(near), 2):
+            for cluster in range(clusters):
+                usd[cluster] += near[bend + 1] * max(0.0, row[cluster] - near[bend])
+        for cluster in range(clusters):
+            usd[cluster] += late if row[cluster] + service > objective else 0.0
+        for cluster in range(clusters):
+            paid = usd[cluster]
+            if paid < best_usd[most - 1]:
+                place = most - 1
+                while place > 0 and best_usd[place - 1] > paid:
+                    best_usd[place] = best_usd[place - 1]
+                    best[place] = best[place - 1]
+                    place -= 1
+                best_usd[place] = paid
+                best[place] = cluster
     return top, top_usd
 
 
@@ -230,25 +226,23 @@ def best(
 ) -> tuple[Ints, Floats]:
     """[G, most] the nodes that serve each of these groups best at these prices of capacity [N] and of caps [C], or -1,
     and what each pays."""
-    price = capacity + world.node_usd
-    ranked = np.lexsort((np.arange(len(price)), price, world.node_model)).astype(np.int64)
-    return _best(
+    price = np.full((len(world.service_ms), world.rtt_ms.shape[1]), np.inf)
+    price[world.node_model, world.node_cluster] = capacity + world.node_usd
+    cluster, usd = _best(
         world.group_model[groups],
         world.group_cell[groups],
         world.group_permit[groups],
         world.rtt_ms,
-        world.permitted,
         world.service_ms,
         world.objective_ms,
         world.late_usd,
         world.near_usd,
-        world.model_node,
-        ranked,
-        world.node_cluster,
         price,
-        world.toll(away),
+        np.where(world.permitted, world.toll(away), np.inf),
         most,
     )
+    nodes: Ints = world.node_at[world.group_model[groups][:, None], cluster]
+    return np.where(cluster >= 0, nodes, -1), usd
 
 
 def served_usd(world: World, capacity: Floats, away: Floats) -> float:
