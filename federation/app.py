@@ -185,7 +185,7 @@ class Controller:
         listen = self.settings.listen
         web_dir = WEB_DIR if WEB_DIR.is_dir() else None
         services = ControllerServices(
-            hub=self.hub, store=self._store, solver=self._solver, desk=self.desk, link=self.link
+            hub=self.hub, store=self._store, solver=self._solver, desk=self.desk, link=self.link, tasks=self._tasks
         )
         app = server.application(services, token=self.token, web_dir=web_dir, version=version())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

@@ -12,11 +12,13 @@ import msgspec
 from federation.adapters.link import Link
 from federation.adapters.solver import Solver, SolverError
 from federation.adapters.store import Store, StoreError, StoreFull, Superseded
+from federation.aiokit.tasks import Tasks
 from federation.api import render, views
 from federation.api.server import Refused, not_found
 from federation.control import nearness, setbacks
 from federation.control.desired import version
 from federation.control.plan import Change, Near
+from federation.loops.frontier import Frontiers
 from federation.loops.hub import Hub, Thought
 from federation.loops.policies import Desk, Kept, NeedsForce, Rejected
 from federation.loops.steer import changes_between
@@ -27,12 +29,13 @@ from federation.traffic.snapshot import Index
 from placement import explain as reasons
 from placement import model as words
 from placement.cell import CellExplanation
+from placement.frontier import Point
 
 
 class ControllerServices:
     """The controller as its API sees it."""
 
-    def __init__(self, *, hub: Hub, store: Store, solver: Solver, desk: Desk, link: Link) -> None:
+    def __init__(self, *, hub: Hub, store: Store, solver: Solver, desk: Desk, link: Link, tasks: Tasks) -> None:
         self.hub = hub
         self.metrics = hub.metrics
         self.clock = hub.clock
@@ -40,6 +43,7 @@ class ControllerServices:
         self.link = link
         self._store = store
         self._solver = solver
+        self._frontiers = Frontiers(hub, solver, tasks)
 
     def scene(self) -> render.Scene:
         """This instant."""
@@ -122,11 +126,37 @@ class ControllerServices:
             raise Refused(503, "SolverFailed", str(error), "try again") from error
         return msgspec.convert(self._of_plan(found), views.CellExplanationView)
 
-    def _thought(self, model: str) -> Thought:
-        """What the newest plan was made of. Raises: Refused where there is none, or the model is not in it."""
+    async def frontier(self, model: str) -> views.FrontierView:
+        """What near costs, as far as it is known by now. Raises: Refused."""
+        thought = self._thought(model) if model else self._any_thought()
+        curve = await self._frontiers.ask(thought, model)
+        if curve.failed:
+            raise Refused(503, "SolverFailed", curve.failed, "try again")
+        standing = curve.standing
+        return views.FrontierView(
+            model=model,
+            epoch=curve.epoch,
+            generation=curve.generation,
+            is_done=curve.ended_s is not None,
+            wanted=curve.wanted,
+            points=tuple(_point_view(one) for one in curve.points),
+            in_parts=standing.in_parts,
+            on_curve=None if standing.on_curve is None else _point_view(standing.on_curve),
+            planned=None if standing.planned is None else _point_view(standing.planned),
+            says=curve.says,
+            seconds=round(curve.seconds, 2),
+        )
+
+    def _any_thought(self) -> Thought:
+        """The same of any model."""
         thought = self.hub.thought
         if thought is None:
             raise Refused(409, "NotPlanned", "no plan has been made since this controller started", "try again soon")
+        return thought
+
+    def _thought(self, model: str) -> Thought:
+        """What the newest plan was made of. Raises: Refused where there is none, or the model is not in it."""
+        thought = self._any_thought()
         names = {one.name for one in thought.formulated.problem.models}
         if model not in names:
             leaving = [one for one in self.hub.plan.forced if model in {gone.metadata.name for gone in one.withdrawn}]
@@ -347,6 +377,10 @@ def _no_difference(scene: views.OverviewView) -> views.DiffView:
         unserved_rps_before=scene.unserved_rps,
         unserved_rps_after=scene.unserved_rps,
     )
+
+
+def _point_view(point: Point) -> views.FrontierPointView:
+    return msgspec.convert(point, views.FrontierPointView, from_attributes=True)
 
 
 def _move_view(change: Change) -> views.MoveView:

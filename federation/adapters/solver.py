@@ -1,7 +1,8 @@
 """The placement engine in worker processes, so that a long solve never stops the event loop.
 
-Two processes: one for placement, one for routing, because losing a cluster must reroute at once even while a plan is
-being solved. Every answer is checked by the engine's independent verifier before it leaves this module.
+One for placement and one for routing, because losing a cluster must reroute at once even while a plan is being solved;
+a third for as long as a frontier is worked out. Every answer is checked by the engine's independent verifier before it
+leaves this module, and of a frontier no answer is acted on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 
 from federation.adapters import parcel
 from placement import cell as ways
-from placement import check, engine, explain
+from placement import check, engine, explain, frontier
 from placement import model as words
 from placement.planner import Planner
 
@@ -51,6 +52,7 @@ class Solver:
     def __init__(self, plans: Executor | None = None) -> None:
         self._plans = _Worker() if plans is None else _Lent(plans)
         self._routes = _Worker()
+        self._studies = _Worker()
 
     async def warm(self) -> None:
         """Start both and load the solver, so that the first plan is not late."""
@@ -81,9 +83,24 @@ class Solver:
         told: ways.CellExplanation = await self._routes.ask(ways.explain, problem, solution, model, cell)
         return told
 
+    async def frontier(
+        self, problem: words.Problem, solution: words.Solution, model: str | None
+    ) -> AsyncIterator[tuple[frontier.Standing, tuple[frontier.Point, ...]]]:
+        """Where policies stand and the curve so far, point by point; one caller at a time. Raises: SolverError."""
+        try:
+            standing = await self._studies.ask(_begin_frontier, problem, solution, model)
+            has_more, points = True, ()
+            while has_more:
+                yield standing, points
+                has_more, points = await self._studies.ask(_step_frontier)
+            yield standing, points
+        finally:
+            self._studies.stop()
+
     async def close(self) -> None:
         """End the processes, whatever they are at, for good."""
         self._plans.close()
+        self._studies.close()
         self._routes.close()
 
 
@@ -180,6 +197,8 @@ _planner = Planner()
 """In a process of our own: what it planned last, to be mended."""
 _last: words.Routing | None = None
 """In a process of our own: the prices of its last routing, from which the next one begins."""
+_sweeps: list[frontier.Sweep] = []
+"""In a process of our own: the frontier that is worked out there."""
 _received: list[bytes] = []
 """In a process of our own: the pieces of the question."""
 _answered: list[bytes] = []
@@ -248,6 +267,17 @@ def _route_onward(problem: words.Problem, ready: words.Ready) -> words.Routing:
     routing = route_and_check(problem, ready, _last)
     _last = replace(routing, flows=(), unserved=())
     return routing
+
+
+def _begin_frontier(problem: words.Problem, solution: words.Solution, model: str | None) -> frontier.Standing:
+    _sweeps[:] = [frontier.Sweep(problem, solution, model)]
+    return _sweeps[0].standing()
+
+
+def _step_frontier() -> tuple[bool, tuple[frontier.Point, ...]]:
+    """Whether there was one more point, and all so far."""
+    has_more = _sweeps[0].step()
+    return has_more, _sweeps[0].points()
 
 
 def route_and_check(problem: words.Problem, ready: words.Ready, last: words.Routing | None = None) -> words.Routing:

@@ -95,6 +95,13 @@ OPERATIONS = (
         answer=views.CellExplanationView,
     ),
     Operation(
+        method="get",
+        path="/v1/frontier",
+        summary="What near costs: the fewest dollars for each mean round trip; of one model alone with model",
+        answer=views.FrontierView,
+        query=("model",),
+    ),
+    Operation(
         method="post",
         path="/v1/diff",
         summary="What would move",

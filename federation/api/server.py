@@ -63,6 +63,7 @@ class Services(Protocol):
     def policies(self) -> Sequence[views.PolicyFileView]: ...
     async def explain(self, model: str, cluster: str | None) -> views.ExplanationView: ...
     async def explain_cell(self, model: str, cell: str) -> views.CellExplanationView: ...
+    async def frontier(self, model: str) -> views.FrontierView: ...
     async def diff(self, name: str, payload: bytes) -> views.DiffView: ...
     async def apply(self, name: str, payload: bytes, actor: str, force: str = "") -> views.AppliedView: ...
     async def roll_back(self, name: str, revision: int | None, actor: str, force: str = "") -> views.AppliedView: ...
@@ -148,6 +149,7 @@ class _Api:
             web.delete("/v1/policies/{name:.+}", self._withdraw),
             web.get("/v1/explain/placement/{model}", self._explain),
             web.get("/v1/explain/cell/{model}/{cell}", self._explain_cell),
+            web.get("/v1/frontier", self._frontier),
             web.post("/v1/diff", self._diff),
             web.post("/v1/clusters/{name}/{action:cordon|drain|uncordon}", self._cordon),
             web.post("/v1/clusters/{name}/confirm", self._confirm),
@@ -296,6 +298,9 @@ class _Api:
 
     async def _explain_cell(self, request: web.Request) -> web.Response:
         return answer(await self._services.explain_cell(request.match_info["model"], request.match_info["cell"]))
+
+    async def _frontier(self, request: web.Request) -> web.Response:
+        return answer(await self._services.frontier(request.query.get("model", "")))
 
     # ---- changing
 

@@ -382,6 +382,44 @@ class CellExplanationView(View, frozen=True, kw_only=True):
     unserved: tuple[str, ...]
 
 
+class FrontierPointView(View, frozen=True, kw_only=True):
+    """A plan on the curve: `usd_per_hour` is all that it costs but priced milliseconds and moves.
+
+    `usd_per_1000_per_ms`: the price of a millisecond of 1,000 requests that gives it, as latencyUsdPer1000PerMs. `gap`
+    is how far it is from its own bound at most.
+    """
+
+    usd_per_1000_per_ms: float
+    usd_per_hour: float
+    rtt_ms_mean: float
+    excess_ms_mean: float
+    unserved_rps: float
+    gap: float
+
+
+class FrontierView(View, frozen=True, kw_only=True):
+    """`GET /v1/frontier`: the fewest dollars for each mean round trip, of the fleet or of one `model` (else empty).
+
+    Ask again until `is_done`: there are `points` so far, of at most `wanted`, the cheapest first. `in_parts`: the plans
+    of the curve are in parts of replicas. `on_curve` is where the policies in force stand by the same means, `planned`
+    the newest plan in whole replicas; both are null until they are known, and where nobody is served.
+    """
+
+    model: str
+    epoch: int
+    generation: int
+    is_done: bool
+    wanted: int
+    points: tuple[FrontierPointView, ...]
+    in_parts: bool
+    on_curve: FrontierPointView | None
+    planned: FrontierPointView | None
+    says: str
+    """Where policies stand and what a step to either side costs, in a sentence; empty until it is done."""
+    seconds: float
+    """What it has taken so far."""
+
+
 class LatencyChangeView(View, frozen=True, kw_only=True):
     """Mean latency of one cell's served users, before and after."""
 

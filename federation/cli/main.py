@@ -22,6 +22,7 @@ LAZY = {
     ),
     "describe": ("federation.cli.reading:describe", "Everything about one cluster, model, cell or plan."),
     "explain": ("federation.cli.reading:explain", "Why here, why not there."),
+    "frontier": ("federation.cli.frontier:frontier", "What nearer service would cost, and farther save."),
     "routes": ("federation.cli.reading:routes", "Which cluster serves whom."),
     "diff": ("federation.cli.changing:diff", "What a policy file would move, and for what money."),
     "apply": ("federation.cli.changing:apply", "Hand in policy files."),

@@ -282,3 +282,18 @@ def test_milliseconds_stand_beside_dollars(fleet: Fleet) -> None:
     figures = fleet.request("GET", "/metrics")[2].decode()
     assert 'isochrone_plan_round_trip_seconds{figure="excess",model="chat-8b"}' in figures
     assert 'isochrone_plan_cost_usd_per_hour{cause="accelerators"}' in figures
+
+
+def test_the_frontier_is_told_point_by_point_and_then_where_policy_stands(fleet: Fleet) -> None:
+    """Who asks what nearer would cost would wait without a word, or for ever."""
+
+    def done() -> Any:
+        view = fleet.get("/v1/frontier")
+        return view if view["is_done"] else None
+
+    view = fleet.until(done, "the curve")
+    assert view["says"] and view["points"] and view["model"] == ""
+    assert view["on_curve"]["usd_per_hour"] > 0
+    assert fleet.get("/v1/frontier?model=chat-8b")["model"] == "chat-8b"
+    status, _, body = fleet.request("GET", "/v1/frontier?model=chat-9b")
+    assert (status, json.loads(body)["code"]) == (404, "NotFound")

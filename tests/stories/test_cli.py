@@ -384,3 +384,13 @@ def test_options_for_gateways_that_would_be_without_effect_are_refused(
     done = run(*command, cwd=tmp_path, env=environment(tmp_path))
     assert done.returncode == 2
     assert says in done.stderr
+
+
+def test_the_frontier_says_where_policy_stands(isochrone: Run) -> None:
+    """What nearer service costs would be a matter of guessing."""
+    done = isochrone("frontier")
+    assert done.returncode == 0, done.stderr
+    assert "policy stands" in done.stdout
+    assert table(done.stdout)[0][:3] == ["USD/H", "RTT", "EXCESS"]
+    assert json.loads(isochrone("frontier", "chat-8b", "-o", "json").stdout)["is_done"]
+    assert isochrone("frontier", "chat-9b").returncode == 5

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from federation.aiokit.clock import Clock
+from federation.aiokit.tasks import Tasks
 from federation.control.plan import Plan, Routes
 from federation.loops.hub import Hub
 from federation.metrics import Metrics
@@ -23,7 +24,7 @@ def test_a_controller_that_remembers_routes_and_does_not_tell_them_yet_is_not_re
         hub = Hub(
             world=a_world("fra", now_s=now_s), plan=Plan(), routes=routes, epoch=1, clock=clock, metrics=Metrics()
         )
-        services = ControllerServices(hub=hub, store=nothing, solver=nothing, desk=nothing, link=link)
+        services = ControllerServices(hub=hub, store=nothing, solver=nothing, desk=nothing, link=link, tasks=Tasks())
         assert (services.is_ready() == "") == ready
         hub.world = heard(hub.world, a_report("fra"), now_s=now_s)
         assert services.is_ready() == ""
