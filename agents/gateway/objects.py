@@ -1,7 +1,11 @@
 """From shares to the objects of Gateway API, multi-cluster Services, the inference extension and ExternalDNS. Pure.
 
 What a cluster has installed decides: a kind that is missing gives no object, and a sentence. Names: each cluster's
-replicas of a model are one Service `MODEL-CLUSTER`, exported under that name, so that weights can tell clusters apart.
+replicas of a model are one Service or InferencePool `MODEL-CLUSTER-DIGEST`, exported under that name, so that weights
+can tell clusters apart.
+
+Sources: Gateway API "HTTPRoute" (at most 16 references in a rule; `timeouts`, where 0s is no limit); the inference
+extension's InferencePool and InferencePoolImport; ExternalDNS "AWS" (a record for `*` answers who is in no other's).
 """
 
 from __future__ import annotations
@@ -10,8 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from agents.manifests.names import MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, TRAFFIC_LABEL
-from agents.manifests.names import service_name as name_of_model
+from agents.manifests.names import MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, TRAFFIC_LABEL, unique
 from federation.wire import messages
 
 GATEWAY = "isochrone"
@@ -19,6 +22,12 @@ GATEWAY = "isochrone"
 FROM_HEADER = "x-isochrone-from"
 EXPORT_ANNOTATION = "inference.networking.x-k8s.io/export"
 PORT = 80
+MOST_REFS = 16
+"""References that one rule of an HTTPRoute may have."""
+NO_LIMIT = "0s"
+"""Of a request's time: long answers are streamed, and a gateway would cut them after its own default."""
+ANYWHERE = "*"
+"""Route 53's country of whoever is in none that is named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +77,7 @@ def wanted(traffic: messages.Traffic, namespace: str, installed: Iterable[Kind])
 
 def service_name(model: str, cluster: str) -> str:
     """Of a model's replicas in one cluster, the same in every cluster."""
-    return f"{name_of_model(model)}-{cluster}"[:63].rstrip("-.")
+    return unique(f"{'' if model[:1].isalpha() else 'm-'}{model}-{cluster}", model, cluster)
 
 
 class _Walk:
@@ -104,7 +113,7 @@ class _Walk:
         if model.remote == "ServiceImport" and not pools and self.has(EXPORT, "other clusters cannot name this one"):
             self.add(EXPORT, mine, name)
         refs = [ref for share in model.backends if (ref := self._backend(model, share, pools=pools)) is not None]
-        refs = _merged(refs)
+        refs = self._fewest(name, _merged(refs))
         if refs and self.has(HTTP_ROUTE, "requests are not routed by Gateway API"):
             self._route(model, refs, pools=pools)
         if model.dns is not None and self.has(DNS, f"names in {model.dns.zone} are not published"):
@@ -115,15 +124,10 @@ class _Walk:
         name = service_name(model.model, share.cluster)
         if share.cluster == self.traffic.cluster:
             if pools:
-                return {"group": POOL.group, "kind": POOL.kind, "name": model.model, "weight": share.weight}
+                return {"group": POOL.group, "kind": POOL.kind, "name": name, "weight": share.weight}
             return {"group": "", "kind": "Service", "name": name, "port": PORT, "weight": share.weight}
         if pools:
-            return {
-                "group": POOL_IMPORT.group,
-                "kind": POOL_IMPORT.kind,
-                "name": model.model,
-                "weight": share.weight,
-            }
+            return {"group": POOL_IMPORT.group, "kind": POOL_IMPORT.kind, "name": name, "weight": share.weight}
         if model.remote == "ServiceImport":
             if not self.has(IMPORT, f"{model.model} in {share.cluster} cannot be named; its policy may say Service"):
                 return None
@@ -160,18 +164,20 @@ class _Walk:
         local: dict[str, Any] = {"group": "", "kind": "Service", "port": PORT, "weight": 1}
         local["name"] = service_name(model.model, self.traffic.cluster)
         if pools:
-            local = {"group": POOL.group, "kind": POOL.kind, "name": model.model, "weight": 1}
+            local = {"group": POOL.group, "kind": POOL.kind, "name": local["name"], "weight": 1}
         prefix = {"path": {"type": "PathPrefix", "value": "/"}}
         sent_on = [{"type": "RegularExpression", "name": FROM_HEADER, "value": ".+"}]
         mark = {"name": FROM_HEADER, "value": self.traffic.cluster}
+        limits = {"timeouts": {"request": NO_LIMIT}}
         spec: dict[str, Any] = {
             "parentRefs": [{"group": HTTP_ROUTE.group, "kind": "Gateway", "name": GATEWAY}],
             "rules": [
-                {"matches": [{**prefix, "headers": sent_on}], "backendRefs": [local]},
+                {"matches": [{**prefix, "headers": sent_on}], "backendRefs": [local], **limits},
                 {
                     "matches": [prefix],
                     "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [mark]}}],
                     "backendRefs": refs,
+                    **limits,
                 },
             ],
         }
@@ -179,25 +185,38 @@ class _Walk:
             spec["hostnames"] = [f"{model.model}.{model.dns.zone}"]
         self.add(HTTP_ROUTE, model.model, model.model, spec=spec)
 
+    def _fewest(self, model: str, refs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """As many as one rule may have: those of least weight go, and the others take their requests in proportion."""
+        if len(refs) <= MOST_REFS:
+            return refs
+        ranked = sorted(refs, key=lambda one: (-one["weight"], one["name"]))
+        kept = {one["name"] for one in ranked[:MOST_REFS]}
+        lost = sum(one["weight"] for one in ranked[MOST_REFS:])
+        text = (
+            f"an HTTPRoute names {MOST_REFS} clusters, {model} has {len(refs)} here: those of least weight are left out"
+        )
+        self.missing.append(f"{text} ({lost} thousandths of its requests go to the others)")
+        return [one for one in refs if one["name"] in kept]
+
     def _pools(self, model: messages.ModelTraffic) -> None:
-        """The pool of replicas here, exported; and the import of others': of those that the plan names."""
-        name = model.model
+        """The pool of replicas here, exported; and an import of each other's, so that weights tell them apart."""
+        name, here = model.model, self.traffic.cluster
         self.add(
             POOL,
-            name,
+            service_name(name, here),
             name,
             metadata={"annotations": {EXPORT_ANNOTATION: "ClusterSet"}},
-            spec={"selector": {"matchLabels": {MODEL_LABEL: name}}, "targetPorts": [{"number": 8000}]},
+            spec={"selector": {"matchLabels": {MODEL_LABEL: name}}, "targetPorts": [{"number": model.port}]},
         )
-        others = [share.cluster for share in model.backends if share.cluster != self.traffic.cluster and share.weight]
-        if others:
-            clusters = [{"name": cluster} for cluster in sorted(others)]
-            self.add(
-                POOL_IMPORT,
-                name,
-                name,
-                status={"controllers": [{"name": "isochrone.dev/controller", "exportingClusters": clusters}]},
-            )
+        for share in model.backends:
+            if share.cluster != here and share.weight:
+                clusters = [{"name": share.cluster}]
+                self.add(
+                    POOL_IMPORT,
+                    service_name(name, share.cluster),
+                    name,
+                    status={"controllers": [{"name": "isochrone.dev/controller", "exportingClusters": clusters}]},
+                )
 
     def _dns(self, model: str, share: messages.DnsShare) -> None:
         """This cluster's records; every cluster publishes its own, under its own identifier."""
@@ -227,7 +246,15 @@ class _Walk:
                 with_policy(f"{here.cluster}-{country}", "aws/geolocation-country-code", country)
                 for country in share.countries
             ]
+            if share.is_default:  # else who is in no country that is named would get no answer
+                records.append(with_policy(f"{here.cluster}-default", "aws/geolocation-country-code", ANYWHERE))
         self.add(DNS, model, model, spec={"endpoints": records})
+
+
+def without_timeouts(route: dict[str, Any]) -> dict[str, Any]:
+    """The same HTTPRoute for a definition that knows none."""
+    rules = [{key: value for key, value in rule.items() if key != "timeouts"} for rule in route["spec"]["rules"]]
+    return {**route, "spec": {**route["spec"], "rules": rules}}
 
 
 def _merged(refs: list[dict[str, Any]]) -> list[dict[str, Any]]:

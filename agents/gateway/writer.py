@@ -25,8 +25,15 @@ MANAGER = "isochrone-agent-traffic"
 """Field manager: another than that of workloads, so that a name that both would use is a conflict and is told."""
 
 
+TRY_AGAIN_S = 600.0
 ASK_AGAIN_S = 60.0
 """How often it is asked which kinds are installed, though nothing new is ordered."""
+POOLS = (objects.POOL, objects.POOL_IMPORT)
+PICKER, TIMEOUTS = "endpointPickerRef", "timeouts"
+UNFIT = {
+    PICKER: "InferencePool needs an endpoint picker here (its definition is older than 1.6), so Services are used",
+    TIMEOUTS: "HTTPRoute has no timeouts here (Gateway API is older than 1.2): long answers may be cut",
+}
 LABEL = f"{names.TRAFFIC_LABEL}=true"
 
 
@@ -53,6 +60,9 @@ class Writer:
         self._deleted = 0
         self._clock = clock
         self._installed: list[objects.Kind] = []
+        self._unfit: dict[str, str] = {}
+        """What definitions here do not take -> how they said so; forgotten after a while, as they may be upgraded."""
+        self._unfit_s = float("-inf")
         self._asked: messages.Traffic | None = None
         self._asked_s = 0.0
         self.missing: tuple[str, ...] = ()
@@ -80,7 +90,9 @@ class Writer:
             log.warning("traffic objects are left as they are: the cluster cannot be asked", cause=str(error))
             self.failed = {"traffic": f"the cluster cannot be asked: {error}"}
             return
-        wanted = objects.wanted(traffic, self._namespace, self._installed)
+        if self._clock.monotonic_s() - self._unfit_s >= TRY_AGAIN_S:
+            self._unfit, self._unfit_s = {}, self._clock.monotonic_s()
+        wanted = self._fitting(traffic)
         for text in sorted(set(wanted.missing) - set(self.missing)):
             log.warning("traffic: something is missing", cause=text)
         self.missing = wanted.missing
@@ -93,12 +105,37 @@ class Writer:
             return
         ordered = {(self._path(kind), name) for kind, name in kept}
         self._keeper.forget(lambda path, body: (path, body["metadata"]["name"]) not in ordered)
+        unfit = len(self._unfit)
         for kind, body in wanted.objects:
             heal = body["metadata"]["labels"][names.MODEL_LABEL] not in left
             await self._guarded(self._settle(kind, body, live, heal=heal), (kind, body["metadata"]["name"]))
+            if len(self._unfit) > unfit:
+                await self._steer(traffic, left)  # before anything is written that stands on what was refused
+                return
         for key in sorted(self._held - kept, key=lambda one: (one[0].kind, one[1])):
             if any(one.model for one in traffic.models):  # nothing named is no order to remove anything
                 await self._guarded(self._delete(*key, live), key)
+
+    def _fitting(self, traffic: messages.Traffic) -> objects.Wanted:
+        """What the definitions that are installed here take."""
+        fit = [kind for kind in self._installed if kind not in POOLS or PICKER not in self._unfit]
+        wanted = objects.wanted(traffic, self._namespace, fit)
+        made = [
+            (kind, objects.without_timeouts(body) if kind == objects.HTTP_ROUTE and TIMEOUTS in self._unfit else body)
+            for kind, body in wanted.objects
+        ]
+        told = tuple(f"{UNFIT[what]}: {said}" for what, said in sorted(self._unfit.items()))
+        return objects.Wanted(objects=tuple(made), missing=(*wanted.missing, *told))
+
+    def _is_unfit(self, kind: objects.Kind, error: ApiError) -> bool:
+        """Whether a definition that is older than what we write refused it; it is written otherwise from then on."""
+        what = PICKER if kind in POOLS and error.status in (400, 422) and PICKER in error.message else ""
+        if kind == objects.HTTP_ROUTE and TIMEOUTS in error.message and "not declared in schema" in error.message:
+            what = TIMEOUTS
+        if not what or what in self._unfit:
+            return False
+        self._unfit[what] = error.message[:200]
+        return True
 
     async def _look(self, kinds: Collection[objects.Kind]) -> Live:
         found: Live = {}
@@ -130,6 +167,8 @@ class Writer:
             await doing
         except (ApiError, msgspec.MsgspecError) as error:
             name = f"{key[0].kind}/{key[1]}"
+            if isinstance(error, ApiError) and self._is_unfit(key[0], error):
+                return
             log.warning("not written", object=name, cause=str(error))
             self.failed[name] = str(error)
 

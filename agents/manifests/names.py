@@ -37,8 +37,16 @@ def instance_name(model: str, pool: messages.PoolKey) -> str:
 
 
 def service_name(model: str) -> str:
-    """The Service of a model over all its pools here. A Service's name begins with a letter."""
-    return model if model[:1].isalpha() else f"m-{model}"[:63].rstrip("-")
+    """The Service of a model over all its pools here: its own name, or one that begins with a letter, as a Service's
+    does."""
+    return model if model[:1].isalpha() else unique(f"m-{model}", model)
+
+
+def unique(readable: str, *parts: str) -> str:
+    """A DNS label that begins as `readable` does, of at most 63 characters: no other parts give the same."""
+    digest = hashlib.sha256("|".join(parts).encode()).hexdigest()[:8]
+    slug = re.sub(r"[^a-z0-9]+", "-", readable.lower()).strip("-")
+    return f"{slug[:54].rstrip('-')}-{digest}"
 
 
 def pool_of(annotations: Mapping[str, str] | None) -> messages.PoolKey | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from federation.control.desired import PORTS
 from federation.policy.documents import Traffic
 from federation.state.world import World, countries
 from federation.traffic.table import GatewayTable, ModelTable, Tables
@@ -39,8 +40,10 @@ def _model(model: ModelTable, table: GatewayTable, tables: Tables, world: World)
                 port=door.port if door is not None else 0,
             )
         )
+    runtime = next((one.spec.runtime for one in world.documents.models if one.metadata.name == model.model), None)
     return messages.ModelTraffic(
         model=model.model,
+        port=(runtime.port or PORTS[runtime.preset]) if runtime is not None else PORTS["custom"],
         backends=tuple(backends),
         remote=model.traffic.remote_backends,
         dns=_dns(model.model, model.traffic, table.cluster, tables, world),
@@ -64,11 +67,13 @@ def _dns(model: str, traffic: Traffic, cluster: str, tables: Tables, world: Worl
                     for country in countries(world.cells[group.cell].country):
                         by_country[country][name] += part * demand.requests_per_second
     total = sum(whole.values())
+    largest = max(whole, key=lambda name: (whole[name], name), default="")
     return messages.DnsShare(
         zone=traffic.dns.zone,
         provider=traffic.dns.provider,
         routing=traffic.dns.routing,
         ttl_s=traffic.dns_ttl_seconds,
+        is_default=cluster == largest,
         weight=round(ROUTE_53 * whole[cluster] / total) if total else 0,
         countries=tuple(
             sorted(c for c, parts in by_country.items() if max(parts, key=lambda n: (parts[n], n)) == cluster)

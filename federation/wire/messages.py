@@ -368,7 +368,8 @@ class BackendShare(msgspec.Struct, frozen=True, kw_only=True):
 class DnsShare(msgspec.Struct, frozen=True, kw_only=True):
     """What names of a model should say of this cluster. `weight` is its part of all requests, of Route 53's 255.
 
-    `countries` (ISO 3166-1 alpha-2) are those most of whose users it serves.
+    `countries` (ISO 3166-1 alpha-2) are those most of whose users it serves. `is_default`: users of countries that no
+    cluster is named for come in here.
     """
 
     zone: str
@@ -377,12 +378,14 @@ class DnsShare(msgspec.Struct, frozen=True, kw_only=True):
     ttl_s: Annotated[int, Meta(ge=1)]
     weight: Annotated[int, Meta(ge=0, le=255)]
     countries: tuple[str, ...] = ()
+    is_default: bool = False
 
 
 class ModelTraffic(msgspec.Struct, frozen=True, kw_only=True):
-    """One model at this cluster's gateway."""
+    """One model at this cluster's gateway. `port` is the one that replicas listen on."""
 
     model: Name
+    port: Annotated[int, Meta(ge=1, le=65535)] = 8000
     backends: tuple[BackendShare, ...]
     remote: Literal["ServiceImport", "Service"] = "ServiceImport"
     dns: DnsShare | None = None

@@ -18,6 +18,7 @@ import pytest
 from agents import session
 from agents.backend import BackendError, Observation
 from agents.demand import DemandFile
+from agents.gateway import objects
 from agents.kube.backend import KubeBackend, KubeSettings
 from agents.manifests import names, presets
 from agents.probe import Probe
@@ -28,6 +29,7 @@ from tests.testbed import shapes
 from tests.testbed.cluster import MODELS_NAMESPACE, ApiError, ControlPlane
 from tests.testbed.fixtures import require_kubernetes
 
+BLOCKED = objects.service_name("blocked", "fra")
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(240)]
 A100 = messages.PoolKey(product="NVIDIA-A100-SXM4-80GB")
 H100 = messages.PoolKey(product="NVIDIA-H100-80GB-HBM3")
@@ -328,26 +330,26 @@ async def test_replicas_are_told_by_address_and_what_sends_requests_outlives_the
         assert await running.apply(desired(2, workload("told", L4, 0))) == ""
         await until(running, lambda one: not one.endpoints, "end of the endpoints")
         left = plane.request("GET", f"{services}?labelSelector={names.MODEL_LABEL}=told")["items"]
-        assert [one["metadata"]["name"] for one in left] == ["told-fra"]
+        assert [one["metadata"]["name"] for one in left] == [objects.service_name("told", "fra")]
 
 
 async def test_traffic_that_cannot_be_written_is_told_and_tried_again(
     plane: ControlPlane,
 ) -> None:
     """Users' requests would not follow the plan, nobody would read why, and whoever mended it would see no change."""
-    service = f"/api/v1/namespaces/{MODELS_NAMESPACE}/services/blocked-fra"
+    service = f"/api/v1/namespaces/{MODELS_NAMESPACE}/services/{BLOCKED}"
     plane.apply(
         {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"name": "blocked-fra", "namespace": MODELS_NAMESPACE},
+            "metadata": {"name": BLOCKED, "namespace": MODELS_NAMESPACE},
             "spec": {"selector": {"app": "theirs"}, "ports": [{"name": "http", "port": 80, "targetPort": 9}]},
         }
     )
     async with backend(plane.agent_kubeconfig()) as running:
         await running.steer(traffic_of("blocked"))
         told = {(one.type, one.object): one.message for one in (await running.observe()).conditions}
-        assert "conflict" in told["TrafficNotWritten", "Service/blocked-fra"]
+        assert "conflict" in told["TrafficNotWritten", f"Service/{BLOCKED}"]
         assert "no HTTPRoute" in told["TrafficKindMissing", "cluster"]
         plane.request("DELETE", service)
         await running.keep(None)

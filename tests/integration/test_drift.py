@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from agents.gateway import objects
 from agents.kube.backend import KubeBackend
 from agents.manifests import names
 from federation.wire import messages
@@ -32,7 +33,8 @@ SERVICE = f"/api/v1/{IN}/services/chat"
 ACCOUNT = f"/api/v1/{IN}/serviceaccounts/chat"
 BUDGET = f"/apis/policy/v1/{IN}/poddisruptionbudgets/{CHAT}"
 SCALER = f"/apis/autoscaling/v2/{IN}/horizontalpodautoscalers/{BUSY}"
-ROUTED = f"/api/v1/{IN}/services/chat-fra"
+ROUTED_SERVICE = objects.service_name("chat", "fra")
+ROUTED = f"/api/v1/{IN}/services/{ROUTED_SERVICE}"
 EVENTS = f"/apis/events.k8s.io/v1/{IN}/events"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -180,7 +182,11 @@ def test_where_the_policy_says_so_drift_is_told_and_left(here: Here) -> None:
     )
     here.plane.request("DELETE", POLICY)
     here.plane.request("PATCH", f"{ROUTED}?fieldManager=kubectl-edit", CASES["traffic-edited"][3], content_type=MERGE)
-    told = (("Deployment/", "kubectl"), ("NetworkPolicy/chat", "deleted"), ("Service/chat-fra", "kubectl-edit"))
+    told = (
+        ("Deployment/", "kubectl"),
+        ("NetworkPolicy/chat", "deleted"),
+        (f"Service/{ROUTED_SERVICE}", "kubectl-edit"),
+    )
     for words in told:
         wait(partial(here.told, "Drifted", *words, "selfHeal is off"), f"{words} left", timeout_s=2 * INTERVAL_S)
     here.order(self_heal=False)  # a new plan that orders the same

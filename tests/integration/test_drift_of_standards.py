@@ -45,9 +45,10 @@ def instance(group: str, plural: str, model: str, pool: messages.PoolKey) -> str
 
 
 ROUTE = path(objects.HTTP_ROUTE, "chat")
-IMPORT, EXPORT = path(objects.IMPORT, "chat-mad"), path(objects.EXPORT, "chat-fra")
+FRA, MAD = objects.service_name("chat", "fra"), objects.service_name("chat", "mad")
+IMPORT, EXPORT = path(objects.IMPORT, MAD), path(objects.EXPORT, FRA)
 RECORDS = path(objects.DNS, "chat")
-SLICE = path(objects.SLICE, "plain-mad")
+SLICE = path(objects.SLICE, objects.service_name("plain", "mad"))
 VERTICAL = instance("autoscaling.k8s.io/v1", "verticalpodautoscalers", "tall", L4)
 CLAIMS = f"/apis/resource.k8s.io/v1/namespaces/{MODELS_NAMESPACE}/resourceclaimtemplates"
 """The only one there is: its name holds its content."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.testbed.cluster import ControlPlane
 
-L4 = {"nvidia.com/gpu.product": "NVIDIA-L4", "nvidia.com/gpu.memory": "23034", "nvidia.com/gpu.count": "4"}
+L4 = {"nvidia.com/gpu.product": "NVIDIA-L4", "nvidia.com/gpu.memory": "23034"}
 A100 = {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB", "nvidia.com/gpu.memory": "81920"}
 H100_MIXED = {
     "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3",
@@ -36,6 +36,9 @@ def add_node(
 ) -> None:
     """Register a node with these labels and extended resources."""
     amounts = {"cpu": cpu, "memory": memory, "pods": "110"} | {key: str(count) for key, count in devices.items()}
+    if "nvidia.com/gpu.product" in labels and "nvidia.com/gpu" in devices:
+        shared_by = int(labels.get("nvidia.com/gpu.replicas", "1"))
+        labels = {"nvidia.com/gpu.count": str(devices["nvidia.com/gpu"] // shared_by), **labels}
     metadata = {
         "name": name,
         "labels": {"kubernetes.io/hostname": name, "topology.kubernetes.io/region": "r1", **labels},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import msgspec
 import pytest
 
+from agents.gateway import objects
 from agents.inventory import usage
 from agents.inventory.objects import Deployment, Pod
 from agents.kube import replicas
@@ -45,9 +47,26 @@ def test_names_are_dns_labels_and_differ_by_pool() -> None:
     assert all(len(name) <= 63 and name.strip("-") == name for name in found)
 
 
-@pytest.mark.parametrize(("model", "service"), [("chat-8b", "chat-8b"), ("8b", "m-8b"), ("9" * 63, "m-" + "9" * 61)])
-def test_a_service_has_a_name_that_kubernetes_takes(model: str, service: str) -> None:
-    assert names.service_name(model) == service
+def some_names(count: int) -> list[str]:
+    """Names of models and clusters as people give them, many of which read the same once they are joined."""
+    rng = random.Random(1)
+    parts = ["m", "8b", "chat", "llama", "eu", "west", "1", "a" * 20]
+    made = {"-".join(rng.choices(parts, k=rng.randint(1, 5)))[:63].strip("-") for _ in range(20 * count)}
+    return [*sorted(made)[:count], "9" * 63, "a" * 63, "m-8b-chat", "8b-chat"]
+
+
+def test_names_of_models_and_clusters_never_meet() -> None:
+    """Requests would go to another model, and two agents would overwrite each other's Service at every step."""
+    models = some_names(300)
+    services = [names.service_name(one) for one in models]
+    assert len(set(services)) == len(models)
+    assert all(len(one) <= 63 and names.is_name(one) and one[0].isalpha() for one in services)
+    assert names.service_name("chat-8b") == "chat-8b", "the name that people look for"
+    clusters = some_names(60)
+    pairs = [(model, cluster) for model in models for cluster in clusters]
+    joined = [objects.service_name(*pair) for pair in pairs]
+    assert len(set(joined) | set(services)) == len(pairs) + len(models)
+    assert all(len(one) <= 63 and names.is_name(one) and one[0].isalpha() for one in joined)
 
 
 @pytest.mark.parametrize("text", ["", "3", "3.", ".4", "a.b", "3.-1", "3.4.5x", "٣.٤", f"{10**16}.1", "3." + "9" * 30])

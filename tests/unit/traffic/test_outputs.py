@@ -18,3 +18,13 @@ def test_names_speak_of_countries_that_there_are() -> None:
         for name in ("fra", "iad", "par")
     }
     assert told == {"fra": [("DE",)], "iad": [("US",)], "par": [("CH",)]}
+
+
+def test_one_cluster_answers_users_of_no_country_that_is_named() -> None:
+    """Users of every country without demand would get no answer from geolocation records."""
+    world = undecided(traffic=Traffic(dns=DnsRecords(zone="models.example", routing="geolocation")))
+    routes = routed(Berlin={"fra": 1.0}, Zurich={"par": 1.0}, New_York={"iad": 1.0})
+    made = tables(world, routes, remembered_endpoints(world, {}))
+    told = [one for name in ("fra", "iad", "par") for one in message(made.by_cluster[name], made, world).models]
+    assert sorted(one.dns.is_default for one in told if one.dns is not None) == [False, False, True]
+    assert {one.port for one in told} == {8000}, "what replicas of the model listen on"
