@@ -78,7 +78,7 @@ def test_routes_in_every_cluster_bear_the_plans_weights(federation: Federation) 
 
         def follows(name: str = name, cell: str = cell) -> bool:
             rule = federation.planes[name].request("GET", path)["spec"]["rules"][-1]
-            weights = {one["name"].removeprefix("chat-8b-").rpartition("-")[0]: one["weight"] for one in rule["backendRefs"]}
+            weights = {one["name"][len("chat-8b-") :].rpartition("-")[0]: one["weight"] for one in rule["backendRefs"]}
             found = {cluster: weight / sum(weights.values()) for cluster, weight in weights.items() if weight}
             return found == pytest.approx(federation.shares(cell), abs=0.001)
 
