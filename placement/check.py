@@ -173,6 +173,7 @@ class _Check:
                 yield Violation(rule=rule, subject=model.name, detail=f"{placed} of {wanted}")
         yield from self._survival(model, {subject for rule, subject in declared if rule == "survive"})
         yield from self._survival_in_time(model, {subject for rule, subject in declared if rule == "survive_within"})
+        yield from self._availability(model, {subject for rule, subject in declared if rule == "availability"})
         yield from self._parts(model, {subject for rule, subject in declared if rule == "max_part"})
 
     def _survival_in_time(self, model: Model, missed: set[str]) -> Iterator[Violation]:
@@ -306,7 +307,7 @@ class _Check:
 
     def _starts(self, model: Model) -> Iterator[Violation]:
         """What is started beyond the budget, which nothing but a floor is worth."""
-        floors = (model.min_replicas, model.min_on_demand, model.min_regions, model.pins, model.survive, model.max_part)
+        floors = (model.min_replicas, model.min_on_demand, model.min_regions, model.pins, model.survive, model.yields)
         if model.max_starts is None or any(floors):
             return
         mine = [key for key in self.counts if key[0] == model.name]
@@ -324,7 +325,15 @@ class _Check:
         return capacity
 
     def _events(self, model: Model) -> float:
-        """What is expected to go unserved as zones' spot is taken back, in USD per hour."""
+        """What is expected to go unserved as zones' spot is taken back, in USD per hour; nothing where a rule bounds it."""
+        if model.target_fraction > 0:
+            return 0.0
+        worth = max(0.0, model.unserved_usd_per_1000 - model.late_usd_per_1000) / 1000
+        return sum(worth * away_s * max(0.0, rps) for rps, away_s in self._lost(model).values())
+
+    def _lost(self, model: Model) -> dict[tuple[str, str], tuple[float, float]]:
+        """(zone, product) -> (requests per second beyond the others' headroom when its spot is lost, seconds of an hour
+        that this lasts)."""
         able = 0.0
         holds: dict[tuple[str, str], float] = defaultdict(float)
         for pool, count in self.by_model[model.name]:
@@ -341,9 +350,24 @@ class _Check:
             key = (self.names.clusters[pool.cluster].domain("zone"), pool.product)
             until_ready_s = (self.problem.reaction_s + model.warmup_s) / pool.replacement_chance
             away_s[key] = max(away_s[key], pool.losses_per_hour * until_ready_s)
-        worth = max(0.0, model.unserved_usd_per_1000 - model.late_usd_per_1000) / 1000
         headroom = (1 - model.target_utilisation) * able
-        return sum(worth * away_s[key] * max(0.0, rps - headroom) for key, rps in sorted(holds.items()))
+        return {key: (rps - headroom, away_s[key]) for key, rps in sorted(holds.items())}
+
+    def _availability(self, model: Model, missed: set[str]) -> Iterator[Violation]:
+        """Whether the loss of each zone's spot leaves no more unserved than its part of what policy allows."""
+        if model.target_fraction <= 0:
+            return
+        zones = {
+            (self.names.clusters[pool.cluster].domain("zone"), pool.product)
+            for pool in self.problem.pools
+            if pool.losses_per_hour > 0 and _shape(model, pool) is not None
+        }
+        asked = sum(one.requests_per_second for one in self.problem.demands if one.model == model.name)
+        for (zone, product), (beyond_rps, away_s) in self._lost(model).items():
+            allowed = (1 - model.target_fraction) * asked / len(zones) * 3600 / away_s if away_s > 0 else math.inf
+            if beyond_rps > allowed + TOLERANCE_RPS * max(1.0, asked) and f"{zone}/{product}" not in missed:
+                detail = f"{beyond_rps} requests per second of {zone}/{product} at once, policy allows {allowed}"
+                yield Violation(rule="availability", subject=model.name, detail=detail)
 
     def _cost(self) -> Iterator[Violation]:
         stated = self.solution.cost

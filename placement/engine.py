@@ -125,7 +125,7 @@ def _solve_small(index: Index, work: int | None) -> Solution:
 def _capped_and_short(index: Index, solution: Solution) -> frozenset[str]:
     """Models that leave users unserved, and of which no domain may hold more than a part: that may be why."""
     short = {one.model for one in solution.unserved}
-    return frozenset(one.name for one in index.problem.models if one.max_part is not None and one.name in short)
+    return frozenset(one.name for one in index.problem.models if one.yields and one.name in short)
 
 
 def _unserved_rps(solution: Solution, models: frozenset[str]) -> float:
@@ -1081,6 +1081,11 @@ def _why_missed(model: Model, rule: rules.Rule, placed: float, full: str) -> str
         return (
             f"{model.name}: without {rule.subject} only {placed:.1f} of {rule.lower:.1f} requests per second that "
             f"policy protects could be served; {full or 'nowhere else are there devices for the rest'}"
+        )
+    if rule.floor == "availability":
+        return (
+            f"{model.name}: while spot in {rule.subject} is lost, {rule.lower - placed:.1f} requests per second more "
+            f"go unserved than availability.target allows; {full or 'nowhere else are there devices for its users'}"
         )
     whose = {"pin": f"pinned to {rule.subject}", "min_on_demand": "that policy asks off spot"}
     asked = whose.get(rule.floor, "that policy asks")

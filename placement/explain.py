@@ -177,6 +177,7 @@ class _Explainer:
                 ("minRegions", self.model.min_regions),
                 ("survive", self.model.survive),
                 ("surviveWithinObjectivePercent", f"{100.0 * self.model.survive_within_fraction:g}".lstrip("0")),
+                ("availability.target", self.model.target_fraction and f"{100.0 * self.model.target_fraction:g} %"),
                 ("maxPartPerDomain", self.model.max_part and f"{100.0 * self.model.max_part.fraction:g} %"),
             )
             if wanted

@@ -31,10 +31,10 @@ from placement.highs import Found, Programme
 from placement.kernel import Facility
 from placement.model import Cluster, Floor, Intake, Limit, Model, Pool, Problem, Shape
 
-MANY_POOLS = 500
-"""Of more, the others that serve what a zone's spot leaves are taken for as many as plans hold for all demand."""
 USD_PER_HOUR = 3.6
 """One request per second is 3,600 an hour; prices are per 1,000."""
+YIELDING: frozenset[Floor] = frozenset({"max_part", "availability"})
+"""Floors that are missed rather than that users go unserved for them."""
 SHORTFALL_USD_PER_HOUR = 1e6
 """Only where the floors cannot be held: missing one costs more than anything else."""
 OVER_BUDGET_USD_PER_HOUR = 1e3
@@ -99,77 +99,31 @@ def risk_usd_per_hour(problem: Problem, model: Model, shape: Shape, pool: Pool) 
         return 0.0
     start = model.warmup_s / 3600.0 * shape.devices * pool.usd_per_device_hour + model.move_usd
     rps = shape.requests_per_second * model.target_utilisation
-    late = rps * USD_PER_HOUR * model.late_usd_per_1000 * outage_h(problem, model, pool)
+    late = rps * USD_PER_HOUR * model.late_usd_per_1000 * rules.outage_h(problem, model, pool)
     return pool.losses_per_hour * (start + late)
 
 
-def outage_h(problem: Problem, model: Model, pool: Pool) -> float:
-    """Hours from a loss until a replacement is ready, on average: each that is asked for may be refused."""
-    return (problem.reaction_s + model.warmup_s) / 3600.0 / pool.replacement_chance
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """All spot of one product in one zone is taken back: so far as the sum of `terms` times replicas, by position of
-    the option, is below `lower`, requests per second go unserved until it is replaced, at `usd` per hour of each."""
-
-    zone: str
-    product: str
-    terms: Mapping[int, float]
-    lower: float
-    usd: float
-
-    def usd_per_hour(self, replicas: Sequence[int]) -> float:
-        """What it is expected to cost with so many replicas of each option."""
-        return self.usd * max(0.0, self.lower - sum(term * replicas[at] for at, term in self.terms.items()))
-
-
-def events(index: Index, model: Model, options: Sequence[Option]) -> list[Event]:
-    """What each loss of a zone's spot may leave unserved: what plans count on there, beyond what the other replicas can
-    serve above what plans count on. What they can serve costs as much as being late (`risk_usd_per_hour`).
-
-    Where there are many pools, the others are taken for as many as plans hold for all demand, so that rows stay short.
-    """
-    worth = USD_PER_HOUR * (model.unserved_usd_per_1000 - model.late_usd_per_1000)
-    lost: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for at, option in enumerate(options):
-        if option.pool.losses_per_hour > 0.0:
-            lost[index.clusters[option.pool.cluster].domain("zone"), option.pool.product].add(at)
-    if worth <= 0.0 or not lost:
-        return []
-    away_h: dict[tuple[str, str], float] = defaultdict(float)
-    for pool in index.problem.pools:
-        key = (index.clusters[pool.cluster].domain("zone"), pool.product)
-        away_h[key] = max(away_h[key], pool.losses_per_hour * outage_h(index.problem, model, pool))
-    beyond = 1.0 - model.target_utilisation
-    others: dict[int, float] = {}
-    lower = 0.0
-    if len(index.problem.pools) > MANY_POOLS:
-        asked = sum(demand.requests_per_second for demand in index.demands[model.name])
-        lower = -beyond * asked / model.target_utilisation
-    else:
-        others = {at: beyond * option.shape.requests_per_second for at, option in enumerate(options)}
-    found = []
-    for (zone, product), mine in sorted(lost.items()):
-        terms = others | {at: others.get(at, 0.0) - options[at].shape.requests_per_second for at in sorted(mine)}
-        if lower > sum(min(0.0, term) * options[at].most for at, term in terms.items()):
-            usd = worth * away_h[zone, product]
-            found.append(Event(zone=zone, product=product, terms=terms, lower=lower, usd=usd))
-    return found
+def event_usd_per_rps(model: Model, event: rules.Event) -> float:
+    """What each request per second that an event leaves unserved is expected to cost, in USD per hour; nothing where
+    policy has a rule in its place."""
+    if model.target_fraction > 0.0:
+        return 0.0
+    return event.part * USD_PER_HOUR * max(0.0, model.unserved_usd_per_1000 - model.late_usd_per_1000)
 
 
 def events_usd_per_hour(index: Index, model: Model, counts: Mapping[tuple[str, str], int]) -> float:
     """What the losses of whole zones are expected to cost with so many replicas by (model, pool)."""
     options = index.options(model)
     replicas = [counts.get((model.name, option.pool.name), 0) for option in options]
-    return sum(event.usd_per_hour(replicas) for event in events(index, model, options))
+    found = rules.events(index, model, options)
+    return sum(event_usd_per_rps(model, event) * event.unserved_rps(replicas) for event in found)
 
 
 def missed_usd_per_hour(model: Model, floor: Floor) -> float:
     """What missing a floor by one costs, where it cannot be held."""
     if floor in ("survive", "survive_within"):
         return UNPROTECTED_PART * USD_PER_HOUR * model.unserved_usd_per_1000
-    if floor == "max_part":
+    if floor in YIELDING:
         return UNEVEN_PART * USD_PER_HOUR * model.unserved_usd_per_1000
     return SHORTFALL_USD_PER_HOUR
 
@@ -186,10 +140,10 @@ def formulate(
 ) -> Formulation:
     """The placement programme.
 
-    Args: missable: these floors, and with any of them budgets, may be missed, at a price above everything. exposed:
-        models that may miss `survive` and `survive_within`, at a price below leaving users unserved now. uneven: the
-        same of `max_part`. without_floors: leave floors and budgets out. tiers: what models of some priorities may
-        leave unserved. least: models of lower priority are worth nothing.
+    Args: missable: these floors, and with any of them budgets, may be missed, at a price above everything.
+        exposed: models that may miss `survive` and `survive_within`, at a price below leaving users unserved now.
+        uneven: the same of what `YIELDING` names. without_floors: leave floors and budgets out. tiers: what
+        models of some priorities may leave unserved. least: models of lower priority are worth nothing.
     """
     made = Formulation()
     in_pool: dict[str, dict[int, float]] = defaultdict(dict)
@@ -200,7 +154,7 @@ def formulate(
         _routing(made, index, model, options, is_wanted=model.priority >= least)
         if not without_floors:
             also: set[Floor] = {"survive", "survive_within"} if model.name in exposed else set()
-            also |= {"max_part"} if model.name in uneven else set()
+            also |= YIELDING if model.name in uneven else set()
             add_floors(made, index, model, options, missable | also)
             add_events(made, index, model, options)
         add_spot(made, index, model, options, only_held=without_floors or bool(missable))
@@ -316,9 +270,11 @@ def add_floors(
 
 def add_events(made: Formulation, index: Index, model: Model, options: tuple[Option, ...]) -> None:
     """Rows of what is expected to go unserved when a zone's spot is taken back."""
-    for event in events(index, model, options):
-        terms = {made.replicas[model.name, options[at].pool.name]: term for at, term in event.terms.items()}
-        made.programme.row({**terms, made.programme.column(event.usd): 1.0}, lower=event.lower)
+    for event in rules.events(index, model, options):
+        usd = event_usd_per_rps(model, event)
+        if usd > 0.0:
+            terms = {made.replicas[model.name, options[at].pool.name]: term for at, term in event.terms.items()}
+            made.programme.row({**terms, made.programme.column(usd): 1.0}, lower=event.lower)
 
 
 def add_spot(made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, only_held: bool) -> None:

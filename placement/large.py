@@ -271,6 +271,6 @@ def _of_model(
         part = part or searched(index, plan, at, ways, least, most, work, beside=beside, misses=misses, yields=misses)
     if part is None:
         raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
-    if part.short.any() and not part.misses and index.problem.models[at].max_part is not None:
+    if part.short.any() and not part.misses and index.problem.models[at].yields:
         part = searched(index, plan, at, ways, least, most, work, beside=beside, yields=True) or part
     return part

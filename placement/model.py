@@ -218,6 +218,9 @@ class Model:
     """Of the requests that could be served within the objective at all, the part that can be whatever domain of kind
     `survive` is lost."""
     max_part: MaxPart | None = None
+    target_fraction: float = 0.0
+    """Of its requests, what is served over time though spot is taken back, as far as it can be; 0 for a price in its
+    place."""
     """Bounds what the loss of a domain takes. Where it would leave users unserved it is missed, and told."""
     spot_max_fraction: float = 1.0
     other_continents_max_fraction: float = 1.0
@@ -240,6 +243,11 @@ class Model:
             if latency_ms > bend.latency_ms:
                 usd += bend.more_usd_per_1000_per_ms * (latency_ms - bend.latency_ms)
         return usd
+
+    @property
+    def yields(self) -> bool:
+        """Whether it has a rule that is missed rather than that users go unserved for it."""
+        return self.max_part is not None or self.target_fraction > 0.0
 
     @property
     def keeps_home(self) -> bool:
@@ -511,7 +519,9 @@ class Unserved(Record, frozen=True, kw_only=True, order=True):
     reason: str
 
 
-Floor = Literal["min_replicas", "min_on_demand", "min_regions", "pin", "survive", "survive_within", "max_part"]
+Floor = Literal[
+    "min_replicas", "min_on_demand", "min_regions", "pin", "survive", "survive_within", "max_part", "availability"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -519,8 +529,9 @@ class Shortfall:
     """A floor that no placement within the other hard rules can meet.
 
     `subject` is the cluster of a pin, the domain whose loss would leave too little for `survive` and
-    `survive_within`, and the one that holds too much for `max_part`. Counts of replicas or regions; for survival
-    requests per second; for `max_part` `placed` percent where at most those `wanted` may be.
+    `survive_within`, the one that holds too much for `max_part`, and the zone and product of spot for `availability`.
+    Counts of replicas or regions; for survival and availability requests per second; for `max_part` `placed` percent
+    where at most those `wanted` may be.
     """
 
     model: str

@@ -256,12 +256,14 @@ def _rules(index: Index, models: tuple[Model, ...]) -> list[_Row]:
         options = index.options(model)
         for rule in rules.floors(index, model, options):
             terms = {first + at: term for at, term in rule.terms.items()}
-            yields = rule.floor == "max_part"
+            yields = rule.floor in formulation.YIELDING
             usd = formulation.missed_usd_per_hour(model, "survive" if yields else rule.floor)
             made.append(_Row(terms=terms, lower=rule.lower, usd=usd, yields=yields))
-        for event in formulation.events(index, model, options):
-            terms = {first + at: term for at, term in event.terms.items()}
-            made.append(_Row(terms=terms, lower=event.lower, usd=event.usd, is_priced=True))
+        for event in rules.events(index, model, options):
+            usd = formulation.event_usd_per_rps(model, event)
+            if usd > 0.0:
+                terms = {first + at: term for at, term in event.terms.items()}
+                made.append(_Row(terms=terms, lower=event.lower, usd=usd, is_priced=True))
         if model.spot_max_fraction < 1.0:
             terms = {
                 first + at: model.spot_max_fraction - (1.0 if option.pool.market == "spot" else 0.0)

@@ -73,7 +73,7 @@ def searched(
     question.add_flows(held)
     if not (question.add_rules(beside) and question.add_regions()):
         return None
-    is_spread = index.problem.models[at].max_part is not None
+    is_spread = index.problem.models[at].yields
     work = SPREAD_WORK * work if is_spread else work
     found = highs.solve(question.table, gap=gap, left=usd, node_limit=work, plain=not is_spread)
     if found is None:

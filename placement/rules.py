@@ -16,8 +16,10 @@ from dataclasses import dataclass
 
 from placement import survival as within
 from placement.filters import Index, Option
-from placement.model import Floor, Limit, Model
+from placement.model import Floor, Limit, Model, Pool, Problem
 
+MANY_POOLS = 500
+"""Of more, the others that serve what a zone's spot leaves are taken for as many as plans hold for all demand."""
 UNIONS = 64
 """Permitted sets that are put together, at most; more than a few come from gaps in what latency is known alone."""
 
@@ -82,9 +84,91 @@ def floors(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:
     for pin in model.pins:
         terms = {at: 1.0 for at, option in enumerate(options) if option.pool.cluster == pin.cluster}
         found.append(Rule(floor="pin", subject=pin.cluster, terms=terms, lower=float(pin.replicas)))
-    found += spread(index, model, options) + survival(index, model, options)
+    found += spread(index, model, options) + survival(index, model, options) + availability(index, model, options)
     cuts = within.rows(index, model, options, index.cuts.get(model.name, ()))
     return found + [Rule(floor="survive_within", subject=lost, terms=terms, lower=rps) for lost, terms, rps in cuts]
+
+
+def outage_h(problem: Problem, model: Model, pool: Pool) -> float:
+    """Hours from a loss until a replacement is ready, on average: each that is asked for may be refused."""
+    return (problem.reaction_s + model.warmup_s) / 3600.0 / pool.replacement_chance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """All spot of one product in one zone is taken back: so far as the sum of `terms` times replicas, by position of
+    the option, is below `lower`, requests per second go unserved until it is replaced: `part` of the time."""
+
+    zone: str
+    product: str
+    terms: Mapping[int, float]
+    lower: float
+    part: float
+
+    def unserved_rps(self, replicas: Sequence[int]) -> float:
+        """While it lasts, with so many replicas of each option."""
+        return max(0.0, self.lower - sum(term * replicas[at] for at, term in self.terms.items()))
+
+
+def events(index: Index, model: Model, options: Sequence[Option]) -> list[Event]:
+    """What each loss of a zone's spot leaves unserved: what plans count on there, beyond what the other replicas can
+    serve above what plans count on. What they can serve costs as much as being late (`risk_usd_per_hour`).
+
+    Where there are many pools, the others are taken for as many as plans hold for all demand, so that rows stay short.
+    """
+    lost: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for at, option in enumerate(options):
+        if option.pool.losses_per_hour > 0.0:
+            lost[index.clusters[option.pool.cluster].domain("zone"), option.pool.product].append(at)
+    if not lost:
+        return []
+    part: dict[tuple[str, str], float] = defaultdict(float)
+    for pool in index.problem.pools:
+        if pool.losses_per_hour > 0.0:
+            key = (index.clusters[pool.cluster].domain("zone"), pool.product)
+            part[key] = max(part[key], pool.losses_per_hour * outage_h(index.problem, model, pool))
+    beyond = 1.0 - model.target_utilisation
+    others: dict[int, float] = {}
+    lower = 0.0
+    if len(index.problem.pools) > MANY_POOLS:
+        lower = -beyond * _asked(index, model) / model.target_utilisation
+    else:
+        others = {at: beyond * option.shape.requests_per_second for at, option in enumerate(options)}
+    found = []
+    for (zone, product), mine in sorted(lost.items()):
+        terms = others | {at: others.get(at, 0.0) - options[at].shape.requests_per_second for at in mine}
+        found.append(Event(zone=zone, product=product, terms=terms, lower=lower, part=part[zone, product]))
+    return found
+
+
+def _binds(options: Sequence[Option], terms: Mapping[int, float], lower: float) -> bool:
+    """Whether any placement is below."""
+    return lower > sum(min(0.0, term) * options[at].most for at, term in terms.items())
+
+
+def availability(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:
+    """What each loss of a zone's spot may leave unserved, so that all of them together leave no more unserved, over
+    time, than policy allows: each an equal part of it."""
+    if model.target_fraction <= 0.0:
+        return []
+    found = [event for event in events(index, model, options) if event.part > 0.0]
+    zones = {
+        (index.clusters[pool.cluster].domain("zone"), pool.product)
+        for pool in index.problem.pools
+        if pool.losses_per_hour > 0.0 and model.shape_for(pool) is not None
+    }
+    rps = (1.0 - model.target_fraction) * _asked(index, model) / max(1, len(zones))
+    made = [
+        Rule(
+            floor="availability", subject=f"{one.zone}/{one.product}", terms=one.terms, lower=one.lower - rps / one.part
+        )
+        for one in found
+    ]
+    return [rule for rule in made if _binds(options, rule.terms, rule.lower)]
+
+
+def _asked(index: Index, model: Model) -> float:
+    return sum(demand.requests_per_second for demand in index.demands[model.name])
 
 
 def spread(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:

@@ -264,6 +264,7 @@ _WHY: dict[engine.Floor, str] = {
     "pin": "{now:.0f} replicas in {subject}, policy pins {wanted:.0f} there",
     "survive": "without {subject} only {now:.1f} of {wanted:.1f} requests per second could be served",
     "survive_within": "without {subject} only {now:.1f} of {wanted:.1f} requests per second would be in time",
+    "availability": "the loss of spot in {subject} would leave more unserved than availability.target allows",
     "max_part": "{subject} holds more of what its replicas can serve than policy allows",
 }
 

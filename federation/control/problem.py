@@ -338,6 +338,7 @@ def _model(
         survive=policy.availability.survive,
         survive_fraction=policy.availability.survive_fraction,
         survive_within_fraction=policy.availability.survive_within_objective_percent / 100.0,
+        target_fraction=(policy.availability.target or 0.0) / 100.0,
         max_part=_max_part(policy.availability.max_part_per_domain),
         spot_max_fraction=policy.spot.max_fraction,
         other_continents_max_fraction=policy.failover.max_other_continents_percent / 100.0,

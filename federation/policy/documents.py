@@ -327,6 +327,13 @@ class Availability(Base, frozen=True, kw_only=True):
         ),
     ] = 0.0
     max_part_per_domain: MaxPartPerDomain | None = None
+    target: Annotated[
+        Annotated[float, Meta(gt=0, lt=100)] | None,
+        Meta(
+            description="percent of requests that are served over time though spot is taken back, as far as devices "
+            "let it; null: what goes unserved is paid at its price"
+        ),
+    ] = None
     pinned: Annotated[tuple[Pinned, ...], Meta(max_length=1000)] = ()
 
 

@@ -153,9 +153,32 @@ def zones_usd(
     problem: Problem, model: Model, clusters: dict[str, Cluster], mine: list[tuple[Pool, Shape, int]]
 ) -> float:
     """What is expected to go unserved as a zone loses its spot of a product: its load beyond the others' headroom."""
-    usd = 0.0
+    if model.target_fraction > 0:
+        return 0.0
+    worth = max(0.0, model.unserved_usd_per_1000 - model.late_usd_per_1000)
+    return sum(away_s * rps / 1000 * worth for away_s, rps in zones_lost(problem, model, clusters, mine))
+
+
+def is_available(problem: Problem, model: Model, clusters: dict[str, Cluster], counts: list[tuple[Pool, int]]) -> bool:
+    """Whether each zone's loss leaves no more unserved than an equal part of what policy allows over time."""
+    mine = [(pool, shape, n) for pool, n in counts if (shape := model.shape_for(pool)) is not None]
+    zones = {
+        (clusters[pool.cluster].domain("zone"), pool.product)
+        for pool in problem.pools
+        if pool.losses_per_hour > 0 and model.shape_for(pool) is not None
+    }
+    asked = sum(one.requests_per_second for one in problem.demands if one.model == model.name)
+    allowed = (1 - model.target_fraction) * asked / max(1, len(zones))
+    return all(away_s / 3600 * rps <= allowed + 1e-6 for away_s, rps in zones_lost(problem, model, clusters, mine))
+
+
+def zones_lost(
+    problem: Problem, model: Model, clusters: dict[str, Cluster], mine: list[tuple[Pool, Shape, int]]
+) -> list[tuple[float, float]]:
+    """Seconds of an hour that a zone's spot is away, and what then goes unserved, for each zone and product."""
+    found = []
     u = model.target_utilisation
-    for zone, product in {(clusters[pool.cluster].domain("zone"), pool.product) for pool, _, _ in mine}:
+    for zone, product in sorted({(clusters[pool.cluster].domain("zone"), pool.product) for pool, _, _ in mine}):
         there = [one for one in problem.pools if (clusters[one.cluster].domain("zone"), one.product) == (zone, product)]
         away_s = max(p.losses_per_hour * (problem.reaction_s + model.warmup_s) / p.replacement_chance for p in there)
         left, load = 0.0, 0.0
@@ -164,8 +187,8 @@ def zones_usd(
                 load += n * shape.requests_per_second * u
             else:
                 left += n * shape.requests_per_second * (1 - u)
-        usd += away_s * max(0.0, load - left) / 1000 * max(0.0, model.unserved_usd_per_1000 - model.late_usd_per_1000)
-    return usd
+        found.append((away_s, max(0.0, load - left)))
+    return found
 
 
 def within_rules(problem: Problem, clusters: dict[str, Cluster], placed: list[tuple[Model, Pool, Shape, int]]) -> bool:
@@ -189,6 +212,8 @@ def within_rules(problem: Problem, clusters: dict[str, Cluster], placed: list[tu
             return False
         starts = sum(max(0, n - current.get((model.name, pool.name), 0)) for pool, n in mine)
         if model.max_starts is not None and starts > model.max_starts:
+            return False
+        if model.target_fraction > 0 and not is_available(problem, model, clusters, mine):
             return False
         if not survives(problem, model, clusters, mine) or not is_even(model, clusters, mine):
             return False

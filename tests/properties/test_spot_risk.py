@@ -13,7 +13,7 @@ from placement.model import Cell, Cluster, Demand, Model, Path, Pool, Problem, S
 from tests.bench.worlds import a_large_world
 from tests.properties.test_engine import brute_force
 from tests.properties.test_scale import solved_as_large
-from tests.properties.worlds import a_world
+from tests.properties.worlds import a_world, without_floors
 
 WORLDS = range(40)
 
@@ -54,6 +54,25 @@ def test_no_placement_costs_less_at_its_risk(monkeypatch: pytest.MonkeyPatch) ->
             assert exact.cost.total == pytest.approx(best, rel=1e-6, abs=1e-6), f"seed {seed}"
     assert compared >= 5
     assert risky >= 10
+
+
+def test_what_goes_unserved_as_spot_is_lost_stays_within_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy that promises 99 % would be accepted and kept by chance."""
+    compared = bound = 0
+    for seed in WORLDS:
+        free = at_risk(without_floors(a_world(seed)), seed)
+        models = tuple(replace(one, target_fraction=(0.9, 0.99, 0.999)[seed % 3]) for one in free.models)
+        problem = replace(free, models=models)
+        exact, large = engine.solve(problem), solved_as_large(problem, monkeypatch)
+        for made in (exact, large):
+            assert check(problem, made) == (), f"seed {seed}"
+        bound += "availability" in {one.rule for one in check(problem, engine.solve(free))}
+        best = brute_force(problem)
+        if best is not None and not exact.shortfalls:
+            compared += 1
+            assert exact.cost.total == pytest.approx(best, rel=1e-6, abs=1e-6), f"seed {seed}"
+    assert compared >= 5
+    assert bound >= 5
 
 
 def test_a_stated_risk_that_is_not_so_is_caught() -> None:

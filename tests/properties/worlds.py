@@ -188,6 +188,7 @@ def without_floors(problem: Problem) -> Problem:
         "survive": None,
         "survive_within_fraction": 0.0,
         "max_part": None,
+        "target_fraction": 0.0,
         "pins": (),
         "max_starts": None,
     }

@@ -205,6 +205,14 @@ def test_the_risk_of_spot_reaches_the_engine() -> None:
     assert ask(belief).problem.reaction_s > 0
 
 
+def test_a_promised_availability_reaches_the_engine() -> None:
+    """Policy would promise it and nobody would keep it."""
+    policy = a_policy("chat", availability=documents.Availability(target=99.5))
+    belief = heard(a_world("fra", models=(CHAT,), policies=(policy,)), a_report("fra"), now_s=NOW_S)
+    assert ask(belief).problem.models[0].target_fraction == pytest.approx(0.995)
+    assert ask(world("fra")).problem.models[0].target_fraction == 0.0, "a price unless it is asked for"
+
+
 def test_continents_and_their_cap_reach_the_engine() -> None:
     """Policy would be accepted and do nothing."""
     policy = a_policy("chat", failover=documents.Failover(max_other_continents_percent=25.0))
