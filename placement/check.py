@@ -325,7 +325,7 @@ class _Check:
         return capacity
 
     def _events(self, model: Model) -> float:
-        """What is expected to go unserved as zones' spot is taken back, in USD per hour; nothing where a rule bounds it."""
+        """What is expected to go unserved as zones' spot is lost, in USD per hour; nothing where a rule bounds it."""
         if model.target_fraction > 0:
             return 0.0
         worth = max(0.0, model.unserved_usd_per_1000 - model.late_usd_per_1000) / 1000

@@ -19,8 +19,8 @@ from placement.compiled import compiled
 from placement.world import Floats, Ints
 
 EXPONENT = 1.2
-"""The hazard of a zone is EXPONENT / (YOUNG_S + its age): 3.6 losses an hour at first, 0.1 after half a day."""
-YOUNG_S = 1_200.0
+"""The hazard of a zone is EXPONENT / (YOUNG_S + its age): 7.2 losses an hour at first, 0.1 after half a day."""
+YOUNG_S = 600.0
 FRESH_S = 15_000.0
 """The age of a zone of which nothing is known."""
 LAUNCHES = 0.6
@@ -34,9 +34,12 @@ REFUSED_S = 600.0
 TOGETHER = 0.2
 """Of the losses of a zone, the part that takes its whole region."""
 ON_DEMAND_PRICE = 3.0
-SHORT_PRICE = 2.4
-DARK_PRICE = 72.0
-"""With these, a step short costs 1.8 times three replicas on demand, and one with nothing serving 8 times."""
+SHORT_PART = 7.2
+"""Falling short for a step costs the price of the whole target on demand for that step, and SHORT_PART over the square
+of the target as much again: a large fleet insures little, as its last replicas are few of many."""
+DARK_PRICE, MOST_DARK_PRICE = 6.5, 90.0
+"""What a step with nothing serving costs besides, in prices of a spot replica: so much times the square of the target,
+at most."""
 LAUNCH_PRICE = 0.2
 """What a launch costs, in prices of a spot replica and step: so that nothing is moved for nothing."""
 
@@ -106,15 +109,13 @@ class Terms:
 
     @classmethod
     def of(cls, target: int, warmup_s: float, step_s: float) -> Terms:
-        """One rule for every fleet. A step short costs more than the whole fleet on demand for that step, the more so
-        the smaller the fleet: the last replicas of a large one are few of many."""
-        fleet = ON_DEMAND_PRICE * target
+        """One rule for every fleet and warm-up."""
         return cls(
             target=target,
             warmup_s=warmup_s,
             step_s=step_s,
-            short=fleet * (1.0 + SHORT_PRICE / target),
-            dark=DARK_PRICE,
+            short=ON_DEMAND_PRICE * target * (1.0 + SHORT_PART / target**2),
+            dark=min(MOST_DARK_PRICE, DARK_PRICE * target**2),
         )
 
 
