@@ -159,3 +159,19 @@ async def test_what_a_gateway_refused_is_on_the_map(browser: Browser, fleet: Fle
         await page.wait_for(f"{STATES}.iad === 'degraded'")
     finally:
         fleet.do(lambda: fleet.controller.traffic.hear(replace(refused, refused={})))
+
+
+async def test_what_nearer_would_cost_is_drawn_for_the_fleet_and_for_a_model(
+    browser: Browser, fleet: Fleet, tmp_path: Path
+) -> None:
+    """Who weighs milliseconds against dollars would have to leave the map."""
+    page = await opened(browser, fleet)
+    for place, model in (("", ""), ("model/chat-8b", "chat-8b")):
+        await page.evaluate(f"location.hash = {place!r}")
+        if model:
+            await page.wait_for(f"document.querySelector('.sheet h2')?.textContent === {model!r}")
+        await page.click(".sheet section details summary")
+        await page.wait_for("document.querySelector('.frontier')?.textContent.includes('policy stands')")
+        assert await page.evaluate("document.querySelectorAll('.frontier .curve').length") <= 1
+    await page.screenshot(tmp_path / "frontier.png")
+    assert_clean(page, fleet)

@@ -6,6 +6,7 @@ import { Figure, Link, StateBadge, useShown } from "./context.tsx";
 import { inflows } from "./flows.ts";
 import { age, count, milliseconds, percent, plural, rps, usd } from "./format.ts";
 import { grown, shownState } from "./freshness.ts";
+import { Frontier } from "./frontier.tsx";
 import { withinShare } from "./tables.tsx";
 import type { CellView, ClusterView, ModelView, ReplicasView } from "./views.ts";
 import { Why } from "./why.tsx";
@@ -382,6 +383,9 @@ function ModelPanel({ model }: { model: ModelView }) {
         <Fact name="Runtime">{model.runtime}</Fact>
         <Fact name="Policy">{model.policy || <span class="late">none selects it</span>}</Fact>
       </dl>
+      <Section title="Nearer or cheaper" aside="all others where they are">
+        <Frontier model={model.name} />
+      </Section>
       <Section title="Why there" aside="the planner's explanation">
         <Why model={model.name} cluster="" />
       </Section>
@@ -468,6 +472,9 @@ function Attention() {
           </ul>
         </Section>
       )}
+      <Section title="Nearer or cheaper" aside="the fleet">
+        <Frontier model="" />
+      </Section>
     </div>
   );
 }

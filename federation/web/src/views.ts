@@ -79,6 +79,30 @@ export interface NearView {
   excess_ms_mean: number;
 }
 
+/** A plan on the curve; the price is of a millisecond of 1,000 requests. */
+export interface FrontierPointView {
+  usd_per_1000_per_ms: number;
+  usd_per_hour: number;
+  rtt_ms_mean: number;
+  excess_ms_mean: number;
+  unserved_rps: number;
+  gap: number;
+}
+
+export interface FrontierView {
+  model: string;
+  epoch: number;
+  generation: number;
+  is_done: boolean;
+  wanted: number;
+  points: FrontierPointView[];
+  in_parts: boolean;
+  on_curve: FrontierPointView | null;
+  planned: FrontierPointView | null;
+  says: string;
+  seconds: number;
+}
+
 export interface ModelView {
   name: string;
   runtime: string;
