@@ -13,8 +13,7 @@ the engine's gap.
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,14 +21,13 @@ import numpy as np
 from placement import engine, formulation, highs
 from placement.filters import Index
 from placement.formulation import USD_PER_HOUR
-from placement.model import NEARER_USD_PER_1000_PER_MS, Budget, Model, Problem, Solution
+from placement.model import NEARER_USD_PER_1000_PER_MS, Budget, Problem, Solution
 from placement.near import nearest_ms
 
 POINTS = 12
-DEAREST_USD_PER_1000_PER_MS = 0.2
-"""A few milliseconds are worth any accelerators."""
-WORTH = 2.0
-"""What turning away costs at least more than being late, in times of the farthest way: else far users would be."""
+DEAREST_PART = 0.5
+"""The dearest millisecond makes of the farthest way so much of what serving a late request is worth: beyond, far users
+would rather be turned away."""
 CLOSE = 1e-6
 """Two plans are the same when they differ in no more than this part."""
 STEPS_MS = (10.0, 5.0, 2.0, 1.0, 0.5)
@@ -77,6 +75,7 @@ class Sweep:
         )
         self._problem, self._is_large = asked, engine.is_large(asked)
         self._index = Index(asked)
+        self._dearest = _dearest(asked)
         self._best = {one.name: nearest_ms(self._index, one) for one in asked.models}
         self._solution, self._model = solution, model
         self._found: dict[float, _Plan] = {}
@@ -90,16 +89,7 @@ class Sweep:
             if self._model in (None, one.model)
         }
         counts = {(one.model, one.pool): one.replicas for one in self._solution.replicas}
-        usd = 0.0
-        for model in self._problem.models:
-            for option in self._index.options(model):
-                devices = counts.get((model.name, option.pool.name), 0) * option.shape.devices
-                usd += devices * option.pool.usd_per_device_hour
-        unserved: dict[str, float] = defaultdict(float)
-        for one in self._solution.unserved:
-            unserved[one.model] += one.requests_per_second
-        mine = {one.name: unserved.get(one.name, 0.0) for one in self._problem.models}
-        planned = self._plan(flows, usd, mine, self._solution.gap)
+        planned = self._plan(flows, self._usd(counts, flows), self._solution.gap)
         own = self._solved(self._problem)
         price = max((one.latency_usd_per_1000_per_ms for one in self._problem.models), default=0.0)
         return Standing(planned=_told(planned, price), on_curve=_told(own, price), in_parts=not self._is_large)
@@ -136,7 +126,7 @@ class Sweep:
 
     def _next_price(self) -> float | None:
         """The slope between the two neighbours with most between them; the extremes first."""
-        for price in (NEARER_USD_PER_1000_PER_MS, DEAREST_USD_PER_1000_PER_MS):
+        for price in (NEARER_USD_PER_1000_PER_MS, self._dearest):
             if price not in self._tried:
                 return price
         plans = sorted(self._found.values(), key=lambda one: one.rps_ms)
@@ -156,11 +146,8 @@ class Sweep:
     def _solved(self, problem: Problem) -> _Plan:
         if self._is_large:
             made = engine.solve(problem)
-            flows = {(one.model, one.cell, one.cluster): one.requests_per_second for one in made.flows}
-            unserved: dict[str, float] = defaultdict(float)
-            for one in made.unserved:
-                unserved[one.model] += one.requests_per_second
-            return self._plan(flows, made.cost.accelerators, unserved, made.gap)
+            rates = {(one.model, one.cell, one.cluster): one.requests_per_second for one in made.flows}
+            return self._plan(rates, made.cost.total - made.cost.proximity, made.gap)
         index = Index(problem)
         programme = formulation.formulate(index)
         found = highs.solve(programme.programme, relaxed=True)
@@ -168,32 +155,42 @@ class Sweep:
             programme = formulation.formulate(index, without_floors=True)
             found = highs.solve(programme.programme, relaxed=True)
         assert found is not None, "leaving everything unserved is an answer"
-        unserved = defaultdict(float)
-        for (name, _), column in programme.unserved.items():
-            unserved[name] += float(found.values[column])
-        usd = 0.0
-        for model in problem.models:
-            for option in index.options(model):
-                count = float(found.values[programme.replicas[model.name, option.pool.name]])
-                usd += count * option.shape.devices * option.pool.usd_per_device_hour
         rates = {key: rps for key, column in programme.flows.items() if (rps := float(found.values[column])) > 0}
-        return self._plan(rates, usd, unserved, 0.0)
+        far = 0.0
+        for (name, cell, cluster), rps in rates.items():
+            model = index.models[name]
+            far += rps * USD_PER_HOUR * model.way_usd_per_1000(index.latency_ms(model, cell, cluster))
+        return self._plan(rates, found.objective - far, 0.0)
 
-    def _plan(
-        self, flows: dict[tuple[str, str, str], float], usd: float, unserved: dict[str, float], gap: float
-    ) -> _Plan:
-        """Priced anew, by the policies' own prices of all but nearness. Args: usd: of accelerators."""
+    def _usd(self, counts: Mapping[tuple[str, str], int], rates: Mapping[tuple[str, str, str], float]) -> float:
+        """What so many replicas and what they serve cost, but for nearness and moves."""
+        index, usd = self._index, 0.0
+        left = {(one.model, one.cell): one.requests_per_second for one in self._problem.demands}
+        for (name, cell, cluster), rps in rates.items():
+            model, latency_ms = index.models[name], index.latency_ms(index.models[name], cell, cluster)
+            served = formulation.served_usd_per_rps(model, index.clusters[cluster], latency_ms)
+            usd += rps * (served - USD_PER_HOUR * model.way_usd_per_1000(latency_ms))
+            left[name, cell] -= rps
+        for (name, _), rps in left.items():
+            usd += max(0.0, rps) * USD_PER_HOUR * index.models[name].unserved_usd_per_1000
+        for model in self._problem.models:
+            usd += formulation.events_usd_per_hour(index, model, counts)
+            for option in index.options(model):
+                risk = formulation.risk_usd_per_hour(self._problem, model, option.shape, option.pool)
+                one = option.shape.devices * option.pool.usd_per_device_hour + risk
+                usd += counts.get((model.name, option.pool.name), 0) * one
+        return usd
+
+    def _plan(self, rates: Mapping[tuple[str, str, str], float], usd: float, gap: float) -> _Plan:
+        """Args: usd: all but nearness and moves."""
         index, served, rps_ms, rps_excess = self._index, 0.0, 0.0, 0.0
-        for (name, cell, cluster), rps in flows.items():
-            model, rtt_ms = index.models[name], index.rtt_ms[cell, cluster]
+        for (name, cell, cluster), rps in rates.items():
+            rtt_ms = index.rtt_ms[cell, cluster]
             served, rps_ms = served + rps, rps_ms + rps * rtt_ms
             rps_excess += rps * max(0.0, rtt_ms - self._best[name].get(cell, rtt_ms))
-            late = model.late_usd_per_1000 if rtt_ms + model.service_latency_ms > model.objective_ms else 0.0
-            usd += rps * (USD_PER_HOUR * late + formulation.egress_usd_per_rps(model, index.clusters[cluster]))
-        usd += sum(USD_PER_HOUR * index.models[name].unserved_usd_per_1000 * rps for name, rps in unserved.items())
-        return _Plan(
-            usd=usd, rps_ms=rps_ms, rps_excess=rps_excess, served=served, unserved=sum(unserved.values()), gap=gap
-        )
+        asked = sum(one.requests_per_second for one in self._problem.demands)
+        unserved = asked - served if asked - served > CLOSE * asked else 0.0
+        return _Plan(usd=usd, rps_ms=rps_ms, rps_excess=rps_excess, served=served, unserved=unserved, gap=gap)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,16 +226,18 @@ def _told(plan: _Plan, price: float) -> Point | None:
     )
 
 
+def _dearest(problem: Problem) -> float:
+    """The most that a millisecond of 1,000 requests is tried at."""
+    farthest_ms = max(1.0, problem.rtt_matrix().farthest_ms)
+    asked = {one.model for one in problem.demands if one.requests_per_second > 0}
+    worth = [one.unserved_usd_per_1000 - one.late_usd_per_1000 for one in problem.models if one.name in asked]
+    return max(2 * NEARER_USD_PER_1000_PER_MS, DEAREST_PART * min(worth, default=0.0) / farthest_ms)
+
+
 def _priced(problem: Problem, price: float) -> Problem:
     """The same where each millisecond of a way is worth so much, whatever policies say of it."""
-    farthest_ms = problem.rtt_matrix().farthest_ms if problem.cells else 0.0
-
-    def of(model: Model) -> Model:
-        least = model.late_usd_per_1000 + WORTH * price * farthest_ms
-        unserved = max(model.unserved_usd_per_1000, least)
-        return replace(model, latency_usd_per_1000_per_ms=price, bends=(), unserved_usd_per_1000=unserved)
-
-    return replace(problem, models=tuple(of(one) for one in problem.models))
+    models = (replace(one, latency_usd_per_1000_per_ms=price, bends=()) for one in problem.models)
+    return replace(problem, models=tuple(models))
 
 
 def _alone(problem: Problem, solution: Solution, name: str) -> Problem:

@@ -119,13 +119,13 @@ function Chart({ frontier }: { frontier: FrontierView }) {
       ))}
       {here && <circle class="here" cx={x(here)} cy={y(here)} r="5.5" />}
       {here && (
-        <text class="mark" x={x(here) + 9} y={y(here) - 6}>
+        <text class="mark" x={x(here) - 9} y={y(here) + 12} text-anchor="end">
           policy
         </text>
       )}
       {planned && <path class="planned" d={`M${x(planned) - 4} ${y(planned) - 4}h8v8h-8z`} />}
       {planned && (
-        <text class="mark" x={x(planned) + 9} y={y(planned) + (here && Math.abs(y(here) - y(planned)) < 14 ? -18 : 4)}>
+        <text class="mark" x={x(planned) + 9} y={y(planned) - 4}>
           plan, whole replicas
         </text>
       )}
