@@ -8,7 +8,7 @@ little less than can be had and so is no plan, but prices almost exactly, from f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,6 +48,8 @@ class Classes:
     rps: Floats
     usd: Floats
     most: Floats
+    paid: Floats | None = None
+    """[K, ways] `usd` without egress, wherever the members may not go too; None after a `split`."""
 
 
 def whole(world: World, start: Prices, grain: Grain | None) -> Classes:
@@ -100,13 +102,33 @@ def hold(world: World, before: Classes) -> bool:
     return bool((permit == np.repeat(_of_members(before, permit), np.diff(before.first))).all())
 
 
-def again(world: World, before: Classes) -> Classes:
-    """The same classes of the same groups with the numbers of another world, where they `hold`."""
+def are_same(world: World, other: World) -> bool:
+    """Whether ways cost the same in two worlds of the same groups, egress aside, and as many ask for them."""
+    pairs = (
+        (world.group_cell, other.group_cell),
+        (world.group_rps, other.group_rps),
+        (world.service_ms, other.service_ms),
+        (world.objective_ms, other.objective_ms),
+        (world.late_usd, other.late_usd),
+        (world.near_usd, other.near_usd),
+        (world.rtt_ms.view(np.int32), other.rtt_ms.view(np.int32)),  # where it is not known too
+    )
+    return all(one is another or np.array_equal(one, another) for one, another in pairs)
+
+
+def again(world: World, before: Classes, *, are_same: bool = False) -> Classes:
+    """The same classes of the same groups with the numbers of another world, where they `hold`.
+
+    Args: are_same: whether the worlds are, as the function of that name says; it saves the most of the time.
+    """
     order, first, count = before.order, before.first, len(before.rps)
+    permit = _of_members(before, world.group_permit[order])
+    if are_same and before.paid is not None:
+        return replace(before, permit=permit, usd=_reachable(world, before.paid, before.model, permit))
     kind = np.repeat(np.arange(count), np.diff(first))
     rps = np.bincount(kind, weights=world.group_rps[order], minlength=count).astype(np.float64)
     make = _whole if before.usd.shape[1] == world.rtt_ms.shape[1] else _halves
-    return make(world, order, first, before.model, _of_members(before, world.group_permit[order]), rps)
+    return make(world, order, first, before.model, permit, rps)
 
 
 def _of_members(classes: Classes, values: Ints) -> Ints:
@@ -119,10 +141,10 @@ def _of_members(classes: Classes, values: Ints) -> Ints:
 
 def _whole(world: World, order: Ints, first: Ints, model: Ints, permit: Ints, rps: Floats) -> Classes:
     _, near_usd, late_usd = _sums(world, order, first, model)
-    usd = (near_usd + late_usd) / np.maximum(rps, TINY_RPS)[:, None]
-    usd = _reachable(world, usd, model, permit)
+    paid = (near_usd + late_usd) / np.maximum(rps, TINY_RPS)[:, None]
+    usd = _reachable(world, paid, model, permit)
     most = np.broadcast_to(np.inf, usd.shape)
-    return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most)
+    return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most, paid=paid)
 
 
 def _halves(world: World, order: Ints, first: Ints, model: Ints, permit: Ints, rps: Floats) -> Classes:
@@ -131,9 +153,9 @@ def _halves(world: World, order: Ints, first: Ints, model: Ints, permit: Ints, r
     with np.errstate(divide="ignore", invalid="ignore"):
         in_time = np.where(on > 0, near_usd / on, np.inf)
         late = np.where(off > 1e-12, late_usd / off, np.inf)
-    usd = np.concatenate([_reachable(world, in_time, model, permit), _reachable(world, late, model, permit)], axis=1)
-    most = np.concatenate([on, off], axis=1)
-    return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most)
+    paid, most = np.concatenate([in_time, late], axis=1), np.concatenate([on, off], axis=1)
+    usd = _reachable(world, paid, model, permit)
+    return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most, paid=paid)
 
 
 def _each(world: World) -> tuple[Ints, Ints, Ints, Ints, Floats]:
@@ -174,9 +196,13 @@ def _numbered(*columns: Ints) -> Ints:
 
 def _reachable(world: World, usd: Floats, model: Ints, permit: Ints) -> Floats:
     """Costs with what egress adds, infinite where the model cannot be or these users not be served."""
-    node_usd = np.full((len(world.service_ms), usd.shape[1]), np.inf)
+    clusters = world.rtt_ms.shape[1]
+    node_usd = np.full((len(world.service_ms), clusters), np.inf)
     node_usd[world.node_model, world.node_cluster] = world.node_usd
-    made: Floats = np.where(world.permitted[permit], usd + node_usd[model], np.inf)
+    made = np.empty(usd.shape)
+    for first in range(0, usd.shape[1], clusters):
+        part = slice(first, first + clusters)
+        made[:, part] = np.where(world.permitted[permit], usd[:, part] + node_usd[model], np.inf)
     return made
 
 

@@ -749,12 +749,13 @@ def _told(index: Index, model: Model, rates: Mapping[tuple[str, str], float]) ->
     """Flows from (cell, cluster) -> requests per second, and what they leave of each cell."""
     flows = []
     left = {demand.cell: demand.requests_per_second for demand in index.demands[model.name]}
-    for (cell, cluster), rps in sorted(rates.items()):
-        rps = min(round(rps, DECIMALS), left[cell])
+    pairs = sorted(rates)
+    for (cell, cluster), rtt_ms in zip(pairs, index.rtts_ms(pairs), strict=True):
+        rps = min(round(rates[cell, cluster], DECIMALS), left[cell])
         if rps <= DUST_RPS:
             continue
         left[cell] = max(0.0, left[cell] - rps)
-        latency_ms = index.latency_ms(model, cell, cluster)
+        latency_ms = rtt_ms + model.service_latency_ms
         flows.append(
             Flow(
                 model=model.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from enum import Enum
@@ -119,8 +119,12 @@ class Index:
 
     def _options_of(self, model: Model) -> tuple[Option, ...]:
         found = []
+        shapes: dict[tuple[str, str, float], Shape | None] = {}
         for pool in self.problem.pools:
-            shape = model.shape_for(pool)
+            kind = pool.product, pool.mig_profile, pool.vram_gib
+            if kind not in shapes:
+                shapes[kind] = model.shape_for(pool)
+            shape = shapes[kind]
             if shape is None:
                 continue
             least, most = self._bounds(model, pool, shape)
@@ -194,6 +198,15 @@ class Index:
         """Those of `clusters` that may serve `cell` by residency and to which a latency is known."""
         allowed = self.allowed(model, cell)
         return [name for name in sorted(clusters) if name in allowed and (cell.name, name) in self.rtt_ms]
+
+    def rtts_ms(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """The round trips of these (cell, cluster), which are known."""
+        if isinstance(self.rtt_ms, RttMatrix):
+            rows = self.rtt_ms.rows([cell for cell, _ in pairs])
+            columns = self.rtt_ms.columns([cluster for _, cluster in pairs])
+            made: list[float] = self.rtt_ms.rtt_ms[rows, columns].astype(np.float64).tolist()
+            return made
+        return [self.rtt_ms[pair] for pair in pairs]
 
     def latency_ms(self, model: Model, cell: str, cluster: str) -> float:
         """What a user waits: round trip and service."""

@@ -131,20 +131,20 @@ class Mending:
             return False
         if not all(classes.hold(numbered.world, one.classes) for one in (self._coarse, self._rough)):
             return False
-        self._rough = self._rough.again(numbered.world, classes.again(numbered.world, self._rough.classes), changed)
+        world = self._coarse.world
+        are_same = classes.are_same(world, numbered.world)
+        kinds = classes.again(numbered.world, self._rough.classes, are_same=are_same)
+        self._rough = self._rough.again(numbered.world, kinds, changed)
         self._rough.resettle(more=large.MORE_WAYS, rounds=ROUNDS)
         self._prices = prices.raised(numbered.world, self._rough.prices)
-        world = self._coarse.world
-        is_other = not np.array_equal(world.group_rps, numbered.world.group_rps)
-        is_other |= not np.array_equal(world.rtt_ms, numbered.world.rtt_ms, equal_nan=True)
         self._part_with(np.setdiff1d(np.arange(len(world.node_model)), changed.nodes))
-        kinds = classes.again(numbered.world, self._coarse.classes)
+        kinds = classes.again(numbered.world, self._coarse.classes, are_same=are_same)
         self._index, self._coarse = index, self._coarse.again(numbered.world, kinds, changed)
         self._seen()
         before = self._before(earlier(self.standing.replicas, changed.options))
-        self._solve(everywhere=is_other)
+        self._solve(everywhere=not are_same)
         self.standing = self.standing.again(index, numbered, self._prices, changed)
-        self._approach(before, everywhere=is_other, work=work)
+        self._approach(before, everywhere=not are_same, work=work)
         return True
 
     @property

@@ -159,9 +159,11 @@ def number(index: Index) -> Numbered:
 
 
 def _rtt_ms(index: Index, cell_at: dict[str, int], cluster_at: dict[str, int]) -> Singles:
-    """[cells, clusters], NaN where it is not known."""
-    rtt_ms = np.full((len(cell_at), len(cluster_at)), np.nan, dtype=np.float32)
+    """[cells, clusters], NaN where it is not known. Nobody writes into it."""
     paths = index.problem.paths
+    if isinstance(paths, RttMatrix) and (paths.cells, paths.clusters) == (tuple(cell_at), tuple(cluster_at)):
+        return np.require(paths.rtt_ms, dtype=np.float32, requirements=("C", "W"))
+    rtt_ms = np.full((len(cell_at), len(cluster_at)), np.nan, dtype=np.float32)
     if isinstance(paths, RttMatrix):
         rows, columns = [cell_at[name] for name in paths.cells], [cluster_at[name] for name in paths.clusters]
         rtt_ms[np.ix_(rows, columns)] = paths.rtt_ms

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from placement import classes, large, nearby, prices
-from placement.classes import Grain
+from placement.classes import Classes, Grain
 from placement.coarse import DUST_RPS, WHOLE, Coarse
 from placement.filters import Index
 from placement.number import Since
-from placement.world import Bools, Floats, Ints
+from placement.prices import Prices
+from placement.world import Bools, Floats, Ints, World
 from tests.bench.worlds import a_large_world
 
 pytestmark = pytest.mark.timeout(400)  # the first call compiles, for most of a minute
@@ -174,3 +178,19 @@ def test_a_programme_that_was_split_is_the_same_when_made_again(solved: Coarse) 
     made.run()
     assert usd_per_hour(made) == pytest.approx(usd_per_hour(apart), rel=1e-6)
     assert made.solver.getInfo().simplex_iteration_count < 20
+
+
+@pytest.mark.parametrize("make", [classes.whole, classes.halves])
+def test_classes_at_other_prices_are_those_made_anew(
+    solved: Coarse, make: Callable[[World, Prices, Grain], Classes]
+) -> None:
+    """After a price event plans would be made with the costs of before, or for those who may not be served there."""
+    world, chance = solved.world, np.random.default_rng(1)
+    kinds = make(world, prices.none(world), GRAIN)
+    other = replace(world, node_usd=chance.uniform(0.0, 1.0, len(world.node_usd)), option_usd=2 * world.option_usd)
+    assert classes.are_same(world, other)
+    kept, anew = classes.again(other, kinds, are_same=True), classes.again(other, kinds)
+    for name in ("order", "first", "model", "permit", "rps", "usd", "most"):
+        assert np.array_equal(getattr(kept, name), getattr(anew, name)), name
+    assert not classes.are_same(world, replace(world, group_rps=1.01 * world.group_rps))
+    assert not classes.are_same(world, replace(world, rtt_ms=world.rtt_ms + np.float32(1.0)))
