@@ -82,5 +82,8 @@ class Frontiers:
                     curve.seconds = self._machine.monotonic_s() - began_s
         except SolverError as error:
             curve.failed = str(error)
+        except Exception as error:  # a fault of ours: who asks is told, and the stack is in the log
+            curve.failed = f"working it out failed with {type(error).__name__}: {error}"
+            raise
         finally:
             curve.ended_s = self._machine.monotonic_s()
