@@ -1,4 +1,4 @@
-"""What is silent is replaced when that is worth it: at once where users go without, not where nobody misses it."""
+"""What is silent is replaced when that is worth it: soon where users go without, not where nobody misses it."""
 
 from __future__ import annotations
 
