@@ -62,6 +62,9 @@ CAP_NEAR = 1e-4
 ROUND = 1e-6
 SPARED_RPS = 1e-4
 """More than what rounding makes of the flows of a cluster."""
+AS_FORESEEN = 0.0005
+"""So much more of a model's requests may be late than the plan foresees, rather than that clusters are beyond what it
+counts on."""
 DECIMALS = 6
 
 COUNTS: frozenset[Floor] = frozenset(get_args(Floor)) - {"survive", "survive_within"}
@@ -406,14 +409,17 @@ def assess(
     )
 
 
-def route(problem: Problem, ready: Ready, last: Routing | None = None) -> Routing:
+def route(
+    problem: Problem, ready: Ready, last: Routing | None = None, foreseen: Mapping[str, float] | None = None
+) -> Routing:
     """The best routing over `ready` replicas in reachable clusters.
 
     Serving comes before price: what the replicas can carry is carried, beyond the target utilisation too, which is
-    priced as if it were late. No cluster of a model is beyond it when as many can be served, and as many within the
-    objective, without; `over` tells which are and why. Where replicas cannot carry all, the cell that is served least
-    is served as much as can be.
-    Args: last: an earlier routing, from whose prices a large world's is found sooner. It is as good without.
+    priced as if it were late. But clusters are beyond it only for who would go unserved else, when no more of a model's
+    requests are late by that than the plan foresees; `over` tells which are and why. Where replicas cannot carry all,
+    the cell that is served least is served as much as can be.
+    Args: last: an earlier routing, from whose prices a large world's is found sooner. It is as good without. foreseen:
+        model -> part of its requests that the plan serves late (`late_parts`); nothing where it is not known.
     """
     index = Index(problem)
     counts = {
@@ -421,8 +427,9 @@ def route(problem: Problem, ready: Ready, last: Routing | None = None) -> Routin
         for key, count in sorted(ready.items())
         if count > 0 and key[1] in index.pools and index.clusters[index.pools[key[1]].cluster].reachable
     }
+    foreseen = foreseen or {}
     if is_large(problem):
-        return _route_many(index, counts, last)
+        return _route_many(index, counts, last, foreseen)
     flows: list[Flow] = []
     unserved: list[Unserved] = []
     over: list[Over] = []
@@ -431,13 +438,11 @@ def route(problem: Problem, ready: Ready, last: Routing | None = None) -> Routin
         usable, beyond = capacity_of(index, model, counts)
         price = _RoutingPrices.of(index, model, farthest_ms)
         parts, missing = _known_first(_fair_flows, index, model, usable, beyond, price)
-        if beyond and _overloads(usable, parts):
-            spared = _known_first(_fair_flows, index, model, usable, {}, price)
-            more = _more_without(model, (parts, missing), spared)
-            if more is None:
-                parts, missing = spared
-            else:
-                over += _over(model, usable, parts, more)
+        if _overloads(usable, parts):
+            spared = _known_first(_fair_flows, index, model, usable, beyond, price.sparing)
+            is_enough, why = _weighed(model, usable, (parts, missing), spared, foreseen.get(model.name))
+            parts, missing = spared if is_enough else (parts, missing)
+            over += _over(model, usable, parts, why)
         flows += parts
         unserved += _not_routed(index, model, usable, beyond, parts, missing)
     cost = _cost(index, flows, unserved, accelerators=0.0, moves=0.0)
@@ -453,23 +458,37 @@ def _overloads(usable: Capacity, flows: Iterable[Flow]) -> dict[str, float]:
     return {cluster: rps for cluster, rps in over.items() if rps > SPARED_RPS}
 
 
-def _more_without(
-    model: Model, routed: tuple[Sequence[Flow], Mapping[str, float]], spared: tuple[Sequence[Flow], Mapping[str, float]]
-) -> str | None:
-    """Why clusters are beyond the target utilisation, when the same replicas would give `spared` within it; None where
-    nobody is worse off by that."""
+def late_parts(solution: Solution) -> dict[str, float]:
+    """Model -> part of the requests it serves that are late."""
+    served: dict[str, float] = defaultdict(float)
+    late: dict[str, float] = defaultdict(float)
+    for flow in solution.flows:
+        served[flow.model] += flow.requests_per_second
+        late[flow.model] += 0.0 if flow.within_objective else flow.requests_per_second
+    return {name: late[name] / rps for name, rps in served.items()}
 
-    def lost_and_late(flows: Sequence[Flow], missing: Mapping[str, float]) -> tuple[float, float]:
-        late = sum(flow.requests_per_second for flow in flows if not flow.within_objective)
-        return sum(missing.values()), late
 
-    (lost, late), (more_lost, more_late) = lost_and_late(*routed), lost_and_late(*spared)
-    least = SPARED_RPS + ROUND * sum(flow.requests_per_second for flow in routed[0])
-    if more_lost > lost + least:
-        return f"else {more_lost - lost:.6g} requests per second of {model.name} would go unserved"
-    if more_late > late + least:
-        return f"else {more_late - late:.6g} requests per second of {model.name} would be late"
-    return None
+def _weighed(
+    model: Model,
+    usable: Capacity,
+    routed: tuple[Sequence[Flow], Mapping[str, float]],
+    spared: tuple[Sequence[Flow], Mapping[str, float]],
+    foreseen: float | None,
+) -> tuple[bool, str]:
+    """Whether a routing in which clusters are beyond the target utilisation only for who would go unserved is good
+    enough, and why clusters are beyond it in the one that is taken."""
+    served = sum(flow.requests_per_second for flow in routed[0])
+    late, more_late = (
+        sum(flow.requests_per_second for flow in flows if not flow.within_objective) for flows in (routed[0], spared[0])
+    )
+    least = SPARED_RPS + ROUND * served
+    most_late = late + least if foreseen is None else max(late + least, (foreseen + AS_FORESEEN) * served)
+    needed = sum(_overloads(usable, spared[0]).values())
+    lost = f"{needed:.6g} requests per second of {model.name} would go unserved"
+    if more_late <= most_late and sum(spared[1].values()) <= sum(routed[1].values()) + least:
+        return True, f"else {lost}"
+    why = f"else {more_late - late:.6g} requests per second of {model.name} would be late"
+    return False, f"{why}, and {lost}" if needed else why
 
 
 def _over(model: Model, usable: Capacity, flows: Iterable[Flow], reason: str) -> list[Over]:
@@ -493,7 +512,7 @@ def _not_routed(
     return _growth_told(index, model, why)
 
 
-def _route_many(index: Index, counts: Ready, last: Routing | None) -> Routing:
+def _route_many(index: Index, counts: Ready, last: Routing | None, foreseen: Mapping[str, float]) -> Routing:
     """The same where there are too many pairs for a programme over all of them. All parts are sorted by name."""
     from placement import transport  # numba takes a second to load, which small worlds need not pay
 
@@ -514,13 +533,13 @@ def _route_many(index: Index, counts: Ready, last: Routing | None) -> Routing:
         found = transport.solve(question, begin)
         parts, missing, cost = _told_at_once(index, model, asking, clusters, found)
         if _overloads(usable, parts):
-            spared = transport.solve(replace(question, over=np.zeros(len(clusters))), found.prices)
+            sparing = asking.question(model, usable, beyond, price.sparing.unserved, price.sparing.overload)
+            spared = transport.solve(sparing, found.prices)
             told = _told_at_once(index, model, asking, clusters, spared)
-            more = _more_without(model, (parts, missing), told[:2])
-            if more is None:
+            is_enough, why = _weighed(model, usable, (parts, missing), told[:2], foreseen.get(model.name))
+            if is_enough:
                 found, (parts, missing, cost) = spared, told
-            else:
-                over += _over(model, usable, parts, more)
+            over += _over(model, usable, parts, why)
         if missing and index.by_growth(model) is not None:
             flows_of = partial(_flows_of_many, rtt_ms=rtt_ms)
             parts, missing = _known_first(flows_of, index, model, usable, beyond, price)
@@ -547,10 +566,16 @@ def _route_many(index: Index, counts: Ready, last: Routing | None) -> Routing:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _RoutingPrices:
     """USD per hour of one request per second beyond what plans count on, and of an unserved one, above all that serving
-    it may cost."""
+    it may cost. `dearest` is above what any way and being late may cost."""
 
     overload: float
     unserved: float
+    dearest: float = 0.0
+
+    @property
+    def sparing(self) -> _RoutingPrices:
+        """The same where a request is rather late than beyond what plans count on, but not rather unserved."""
+        return replace(self, overload=self.dearest, unserved=self.unserved + self.dearest)
 
     @staticmethod
     def of(index: Index, model: Model, farthest_ms: float) -> _RoutingPrices:
@@ -560,6 +585,7 @@ class _RoutingPrices:
         return _RoutingPrices(
             overload=formulation.USD_PER_HOUR * model.late_usd_per_1000,
             unserved=formulation.USD_PER_HOUR * worst + egress,
+            dearest=formulation.USD_PER_HOUR * (model.late_usd_per_1000 + far + 1.0) + egress,
         )
 
 

@@ -14,10 +14,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from federation.adapters import parcel
@@ -35,11 +35,15 @@ class SolverError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A checked solution, the routing that keeping the present placement would give, and why each count is there."""
+    """A checked solution, the routing that keeping the present placement would give, and why each count is there.
+
+    `late` is the part of each model's requests that the solution serves late.
+    """
 
     solution: words.Solution
     kept: words.Routing
     reasons: dict[tuple[str, str], str]
+    late: Mapping[str, float] = field(default_factory=dict)
 
 
 class Solver:
@@ -53,6 +57,8 @@ class Solver:
         self._plans = _Worker() if plans is None else _Lent(plans)
         self._routes = _Worker()
         self._studies = _Worker()
+        self._foreseen: Mapping[str, float] = {}
+        """Model -> part of its requests that the newest solution serves late."""
 
     async def warm(self) -> None:
         """Start both and load the solver, so that the first plan is not late."""
@@ -64,11 +70,12 @@ class Solver:
         Raises: SolverError with the first violated rule, or when the process died.
         """
         answer: Answer = await self._plans.ask(self._plans.solve, problem, present, is_ended=True)
+        self._foreseen = answer.late
         return answer
 
     async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:
-        """The best routing over the replicas that are ready. Raises: SolverError."""
-        routing: words.Routing = await self._routes.ask(_route_onward, problem, dict(ready))
+        """The best routing over the replicas that are ready, as the newest solution foresees. Raises: SolverError."""
+        routing: words.Routing = await self._routes.ask(_route_onward, problem, dict(ready), dict(self._foreseen))
         return routing
 
     async def explain(self, problem: words.Problem, solution: words.Solution, model: str) -> explain.Explanation:
@@ -259,12 +266,13 @@ def solve_and_check(
         solution=solution,
         kept=engine.route(trusting, kept),
         reasons=explain.reasons(problem, solution),
+        late=engine.late_parts(solution),
     )
 
 
-def _route_onward(problem: words.Problem, ready: words.Ready) -> words.Routing:
+def _route_onward(problem: words.Problem, ready: words.Ready, foreseen: Mapping[str, float]) -> words.Routing:
     global _last
-    routing = route_and_check(problem, ready, _last)
+    routing = route_and_check(problem, ready, _last, foreseen)
     _last = replace(routing, flows=(), unserved=())
     return routing
 
@@ -280,9 +288,14 @@ def _step_frontier() -> tuple[bool, tuple[frontier.Point, ...]]:
     return has_more, _sweeps[0].points()
 
 
-def route_and_check(problem: words.Problem, ready: words.Ready, last: words.Routing | None = None) -> words.Routing:
-    """Route and check. Args: last: the routing before, which makes it faster."""
-    routing = engine.route(problem, ready, last)
+def route_and_check(
+    problem: words.Problem,
+    ready: words.Ready,
+    last: words.Routing | None = None,
+    foreseen: Mapping[str, float] | None = None,
+) -> words.Routing:
+    """Route and check. Args: last: the routing before, which makes it faster. foreseen: as `engine.route` says."""
+    routing = engine.route(problem, ready, last, foreseen)
     _refuse(check.check_routing(problem, ready, routing))
     return routing
 

@@ -1,5 +1,5 @@
-"""Routing beside the plan whose replicas it uses, and beside a greedy rule: who is served within the objective, for how
-much, and how full clusters are. Cold, and after demand has changed a little."""
+"""Routing beside the plan whose replicas it uses, beside the programme over every pair, and beside a greedy rule: who
+is served within the objective, for how much, and how full clusters are. Cold, and after demand changed a little."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from unittest import mock
 
 import numpy as np
 from msgspec import structs
 
 from placement import engine, formulation
 from placement.filters import Index
-from placement.model import Flow, Problem
+from placement.model import Flow, Problem, Routing
 from tests.bench.demo_size import result
 from tests.bench.worlds import a_large_world
 
 SIZES = ((60, 500, 8), (100, 500, 8), (200, 2_000, 8), (1_000, 2_000, 8), (1_000, 10_000, 20))
 SEEDS = (1, 2, 3)
 NOISE = 0.03
+EXACT_PAIRS = 4_000_000
+"""Of demands and clusters: so many at most are a programme over every pair."""
 
 Ready = Mapping[tuple[str, str], int]
 
@@ -34,38 +37,67 @@ class Figures:
 
 
 def routing() -> Iterator[dict[str, object]]:
-    """Each size and seed: what is routed beside what was planned, and a greedy rule on the same replicas."""
+    """Each size and seed: what is routed beside the plan (and, on the same replicas after noise, a greedy rule) and the
+    programme over every pair."""
+    engine.route(a_large_world(0, clusters=60, cells=500, models=8), {})  # compiles, which is not measured
     for clusters, cells, models in SIZES:
         for seed in SEEDS:
-            problem = a_large_world(seed, clusters=clusters, cells=cells, models=models)
-            solution = engine.solve(problem)
-            ready = {(one.model, one.pool): one.replicas for one in solution.replicas}
-            chance = np.random.default_rng(seed)
-            noisy = replace(
-                problem,
-                demands=tuple(
-                    structs.replace(one, requests_per_second=one.requests_per_second * factor)
-                    for one, factor in zip(
-                        problem.demands, chance.uniform(1 - NOISE, 1 + NOISE, len(problem.demands)), strict=True
-                    )
-                ),
+            yield from of_size(clusters, cells, models, seed)
+
+
+def of_size(clusters: int, cells: int, models: int, seed: int) -> Iterator[dict[str, object]]:
+    """One size and seed."""
+    problem = a_large_world(seed, clusters=clusters, cells=cells, models=models)
+    solution = engine.solve(problem)
+    ready = {(one.model, one.pool): one.replicas for one in solution.replicas}
+    chance = np.random.default_rng(seed)
+    noisy = replace(
+        problem,
+        demands=tuple(
+            structs.replace(one, requests_per_second=one.requests_per_second * factor)
+            for one, factor in zip(
+                problem.demands, chance.uniform(1 - NOISE, 1 + NOISE, len(problem.demands)), strict=True
             )
-            size = f"{clusters}x{cells}x{models}"
-            yield from _compared(size, problem, ready, solution.flows, "plan", seed)
-            yield from _compared(f"{size} after noise", noisy, ready, greedy(noisy, ready), "greedy", seed)
+        ),
+    )
+    size, late = f"{clusters}x{cells}x{models}", engine.late_parts(solution)
+    cold, cold_s = _timed(problem, ready, None, late)
+    warm, warm_s = _timed(noisy, ready, cold, late)
+    yield from _compared(f"{size} cold", problem, ready, cold, cold_s, late, {"plan": solution.flows}, seed)
+    others = {"greedy": greedy(noisy, ready)}
+    yield from _compared(f"{size} warm after noise", noisy, ready, warm, warm_s, late, others, seed)
+
+
+def _timed(problem: Problem, ready: Ready, last: Routing | None, late: Mapping[str, float]) -> tuple[Routing, float]:
+    """With the seconds of processor time that it took."""
+    begun_s = time.process_time()
+    routed = engine.route(problem, ready, last, late)
+    return routed, time.process_time() - begun_s
 
 
 def _compared(
-    size: str, problem: Problem, ready: Ready, others: Iterable[Flow], name: str, seed: int
+    size: str,
+    problem: Problem,
+    ready: Ready,
+    routed: Routing,
+    taken_s: float,
+    late: Mapping[str, float],
+    others: Mapping[str, Iterable[Flow]],
+    seed: int,
 ) -> Iterator[dict[str, object]]:
-    begun_s = time.perf_counter()
-    routed = engine.route(problem, ready)
-    taken_s = time.perf_counter() - begun_s
-    ours, theirs = figures(problem, ready, routed.flows), figures(problem, ready, others)
-    yield result(f"{size} within the objective", 100 * ours.within, "%", name, 100 * theirs.within, seed)
-    yield result(f"{size} cost without devices", ours.usd_per_hour, "USD/h", name, theirs.usd_per_hour, seed)
-    yield result(f"{size} fullest cluster", 100 * ours.utilisation, "%", name, 100 * theirs.utilisation, seed)
-    yield result(f"{size} route", taken_s, "s", "", None, seed)
+    exact_s = None
+    if len(problem.demands) * len(problem.clusters) <= EXACT_PAIRS:
+        with mock.patch.object(engine, "LARGE_PAIRS", EXACT_PAIRS):
+            exact, exact_s = _timed(problem, ready, None, late)
+        others = {**others, "exact": exact.flows}
+    ours = figures(problem, ready, routed.flows)
+    for name, flows in others.items():
+        theirs = figures(problem, ready, flows)
+        yield result(f"{size} within the objective", 100 * ours.within, "%", name, 100 * theirs.within, seed)
+        yield result(f"{size} cost without devices", ours.usd_per_hour, "USD/h", name, theirs.usd_per_hour, seed)
+        yield result(f"{size} fullest cluster", 100 * ours.utilisation, "%", name, 100 * theirs.utilisation, seed)
+    yield result(f"{size} proven gap", 100 * routed.gap, "%", "", None, seed)
+    yield result(f"{size} route", taken_s, "s of processor time", "exact" if exact_s else "", exact_s, seed)
 
 
 def figures(problem: Problem, ready: Ready, flows: Iterable[Flow]) -> Figures:

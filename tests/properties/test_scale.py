@@ -161,6 +161,9 @@ def test_headroom_is_used_before_requests_are_late(pairs: int, monkeypatch: pyte
     told = engine.route(problem, {one: 1, two: 1}).over
     assert [one.cluster for one in told] == ["near"]
     assert "would be late" in told[0].reason
+    as_planned = engine.route(problem, {one: 1, two: 1}, foreseen={"chat": 0.2})
+    assert {flow.cluster: flow.requests_per_second for flow in as_planned.flows} == {"near": 8.0, "far": 2.0}
+    assert as_planned.over == (), "the plan serves them late too, and counts on the headroom for a loss"
 
 
 @pytest.mark.parametrize("pairs", [-1, engine.LARGE_PAIRS])
