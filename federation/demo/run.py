@@ -26,7 +26,7 @@ from federation.wire import messages
 
 DAY_S = 86_400.0
 REPORTS_PER_DAY = 120
-PLANS_PER_DAY = 32
+PLANS_PER_DAY = 48
 STEPS_PER_DAY = 240
 SETTLING_S, STARTING_S = 5_400.0, 14_400.0
 """Before the day begins: the first plan is made before round trips are measured, the second knows them and is carried

@@ -37,10 +37,11 @@ class Planner:
         self._steer = steer
 
     async def run(self, period_s: float, spacing_s: float) -> None:
-        """Plan for ever: every `period_s` of the clock, or at a mark, no closer together than `spacing_s`."""
+        """Plan for ever: at every whole `period_s` of the clock and at marks, no closer together than `spacing_s`."""
         hub = self._hub
         while True:
-            why = await hub.replan.wait(period_s) or "the planning period"
+            left_s = period_s - hub.clock.monotonic_s() % period_s
+            why = await hub.replan.wait(left_s) or "the planning period"
             with hub.clock.working():
                 hub.message = await self.once(why)
             hub.wake()
