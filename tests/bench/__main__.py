@@ -18,6 +18,7 @@ from tests.bench import (
     routes,
     routing,
     spot,
+    told,
     traffic,
 )
 
@@ -38,6 +39,7 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "rivals": rivals.rivals,
     "traffic": traffic.traffic,
     "reports": reports.reports,
+    "told": told.told,
     "spot": spot.spot,
     "agent": agent_footprint.agent,
 }

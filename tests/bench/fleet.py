@@ -139,12 +139,12 @@ def _measured(places: Floats, at: int, rng: np.random.Generator) -> list[tuple[i
 def a_fleet(seed: int, *, clusters: int, cells: int, models: int) -> tuple[World, list[messages.Report]]:
     """The controller's world before any report, and the first reports of all."""
     problem, users, places = a_world_with_places(seed, clusters=clusters, cells=cells, models=models)
-    given = documents_of(problem, _degrees(places))
+    given = documents_of(problem, degrees(places))
     world = reduce(World(timing=Timing()), DocumentsAccepted(documents=given, now_s=0.0)).world
-    return reduce(world, BrokerFound(now_s=0.0)).world, reports_of(problem, _degrees(users), places, seed)
+    return reduce(world, BrokerFound(now_s=0.0)).world, reports_of(problem, degrees(users), places, seed)
 
 
-def _degrees(at: Floats) -> Floats:
+def degrees(at: Floats) -> Floats:
     """On the map: what was drawn beyond the date line comes in from the other side."""
     lat, lon = np.degrees(at).T
     return np.column_stack([np.clip(lat, -90.0, 90.0), (lon + 180.0) % 360.0 - 180.0])
