@@ -21,6 +21,7 @@ import numpy as np
 from placement import engine, formulation, highs
 from placement.filters import Index
 from placement.formulation import USD_PER_HOUR
+from placement.highs import Found, Programme
 from placement.model import NEARER_USD_PER_1000_PER_MS, Budget, Problem, Solution
 from placement.near import nearest_ms
 
@@ -28,6 +29,7 @@ POINTS = 12
 DEAREST_PART = 0.5
 """The dearest millisecond makes of the farthest way so much of what serving a late request is worth: beyond, far users
 would rather be turned away."""
+ROUND = 1e-12
 CLOSE = 1e-6
 """Two plans are the same when they differ in no more than this part."""
 STEPS_MS = (10.0, 5.0, 2.0, 1.0, 0.5)
@@ -101,7 +103,7 @@ class Sweep:
             if price is None:
                 return False
             self._tried.add(price)
-            plan = self._solved(_priced(self._problem, price))
+            plan = self._solved(priced(self._problem, price))
             is_new = not any(plan.is_like(other) for other in self._found.values())
             if is_new or len(self._found) < 2:
                 self._found[price] = plan
@@ -160,7 +162,8 @@ class Sweep:
         for (name, cell, cluster), rps in rates.items():
             model = index.models[name]
             far += rps * USD_PER_HOUR * model.way_usd_per_1000(index.latency_ms(model, cell, cluster))
-        return self._plan(rates, found.objective - far, 0.0)
+        gap = 1.0 - _proved_usd(programme.programme, found) / found.objective if found.objective > 0 else 0.0
+        return self._plan(rates, found.objective - far, max(0.0, gap))
 
     def _usd(self, counts: Mapping[tuple[str, str], int], rates: Mapping[tuple[str, str, str], float]) -> float:
         """What so many replicas and what they serve cost, but for nearness and moves."""
@@ -191,6 +194,18 @@ class Sweep:
         asked = sum(one.requests_per_second for one in self._problem.demands)
         unserved = asked - served if asked - served > CLOSE * asked else 0.0
         return _Plan(usd=usd, rps_ms=rps_ms, rps_excess=rps_excess, served=served, unserved=unserved, gap=gap)
+
+
+def _proved_usd(programme: Programme, found: Found) -> float:
+    """What the prices of rows and bounds prove that no answer in fractions costs less than."""
+    usd = 0.0
+    for prices, lower, upper in (
+        (found.duals, programme.row_lower, programme.row_upper),
+        (found.reduced, programme.lower, programme.upper),
+    ):
+        at = np.where(prices > 0, np.array(lower, float), np.array(upper, float))
+        usd += float(np.where(np.abs(prices) > ROUND, prices * np.where(np.isfinite(at), at, 0.0), 0.0).sum())
+    return usd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +249,7 @@ def _dearest(problem: Problem) -> float:
     return max(2 * NEARER_USD_PER_1000_PER_MS, DEAREST_PART * min(worth, default=0.0) / farthest_ms)
 
 
-def _priced(problem: Problem, price: float) -> Problem:
+def priced(problem: Problem, price: float) -> Problem:
     """The same where each millisecond of a way is worth so much, whatever policies say of it."""
     models = (replace(one, latency_usd_per_1000_per_ms=price, bends=()) for one in problem.models)
     return replace(problem, models=tuple(models))

@@ -37,16 +37,16 @@ def quiet_solver() -> Iterator[TextIO]:
         os.close(nowhere)
 
 
-def a_problem(physics: Physics, moment: float) -> Problem:
-    """What the controller would ask at this moment, with everything reported."""
+def a_problem(physics: Physics, moment: float, *, measured: bool = False) -> Problem:
+    """What the controller would ask at this moment, with everything reported; round trips too, where `measured`."""
     world = reduce(World(timing=Timing()), DocumentsAccepted(documents=physics.catalogue.documents, now_s=0.0)).world
     world = reduce(world, BrokerFound(now_s=0.0)).world
     for cluster in sorted(physics.clusters):
-        world = reduce(world, Heard(message=a_report(physics, cluster, moment), now_s=1.0)).world
+        world = reduce(world, Heard(message=a_report(physics, cluster, moment, measured=measured), now_s=1.0)).world
     return formulate(world, target={}, desired={}, now_s=1.0).problem
 
 
-def a_report(physics: Physics, cluster: str, moment: float) -> messages.Report:
+def a_report(physics: Physics, cluster: str, moment: float, *, measured: bool = False) -> messages.Report:
     """What the agent of a cluster would say."""
     return messages.Report(
         cluster=cluster,
@@ -54,6 +54,12 @@ def a_report(physics: Physics, cluster: str, moment: float) -> messages.Report:
         seq=1,
         interval_s=10.0,
         pools=physics.pool_reports(cluster, moment),
+        peers=tuple(
+            messages.PeerRtt(cluster=other, rtt_ms_p50=rtt_ms, rtt_ms_p95=rtt_ms, samples=10)
+            for other in sorted(physics.clusters if measured else ())
+            if other != cluster
+            for rtt_ms in [physics.site_rtt_ms(cluster, other)]
+        ),
         demand=tuple(
             messages.DemandSample(model=model, cell=physics.user_cell(cell), requests_per_second=rps)
             for (model, cell), rps in sorted(physics.demand(moment).items())

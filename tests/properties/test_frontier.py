@@ -11,7 +11,7 @@ from federation.demo import catalogue
 from federation.demo.physics import Physics
 from placement import engine, formulation, highs, large
 from placement.filters import Index
-from placement.frontier import NO_MOVES_H, POINTS, Point, Sweep, _priced, says
+from placement.frontier import NO_MOVES_H, POINTS, Point, Sweep, priced, says
 from placement.model import Problem, Solution
 from placement.number import number
 from tests.bench.demo_size import a_problem
@@ -70,8 +70,8 @@ def test_the_demo_has_a_curve_of_twelve_points_that_other_prices_prove(demo: Pro
         assert point.gap <= 0.005
         assert not point.unserved_rps
         # The large engine's prices, found by other means, prove that hardly anything is cheaper.
-        priced = replace(_priced(demo, point.usd_per_1000_per_ms), move_horizon_h=NO_MOVES_H)
-        _, bound = large.priced(number(Index(priced)))
+        at = replace(priced(demo, point.usd_per_1000_per_ms), move_horizon_h=NO_MOVES_H)
+        _, bound = large.priced(number(Index(at)))
         assert bound <= total_usd(demo, point) * (1 + 1e-6)
         assert bound >= total_usd(demo, point) * 0.99
 
@@ -84,8 +84,8 @@ def test_every_point_is_the_best_at_its_price(demo: Problem, plan: Solution) -> 
         if any(point.unserved_rps for point in points) or any(one.max_starts is not None for one in problem.models):
             continue
         for point in points:
-            priced = replace(_priced(problem, point.usd_per_1000_per_ms), move_horizon_h=NO_MOVES_H)
-            found = highs.solve(formulation.formulate(Index(priced)).programme, relaxed=True)
+            at = replace(priced(problem, point.usd_per_1000_per_ms), move_horizon_h=NO_MOVES_H)
+            found = highs.solve(formulation.formulate(Index(at)).programme, relaxed=True)
             if found is not None:
                 assert total_usd(problem, point) <= found.objective * 1.005 + 1e-6
 
