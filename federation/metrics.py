@@ -42,7 +42,8 @@ class Metrics:
         self.brake_active = Gauge("isochrone_brake_active", "1 while moves are frozen", registry=registry)
         self.plan_cost_usd_per_hour = Gauge(
             "isochrone_plan_cost_usd_per_hour",
-            "Cost of the plan in force by cause; proximity is what policy says that latency costs, paid to nobody",
+            "Cost of the plan in force by cause; proximity is what policy says that latency costs, paid to nobody; "
+            "risk is what the losses of spot are expected to cost",
             ["cause"],
             registry=registry,
         )

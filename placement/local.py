@@ -71,6 +71,8 @@ class Facts(NamedTuple):
     rule: Ints
     rule_term: Floats
     rule_lower: Floats
+    rule_price: Floats
+    """of missing a rule that is a price by one; 0 of those that hold"""
     max_starts: Floats
     keeps_last: Bools
     """[M]: a pool that has the model keeps one, as the number of its regions is bounded below."""
@@ -159,6 +161,7 @@ def facts(world: World, prices: Prices, keeps_last: Bools) -> Facts:
         rule=world.rule_of[rule_order].astype(np.int64),
         rule_term=world.rule_term[rule_order],
         rule_lower=world.rule_lower,
+        rule_price=np.where(world.rule_is_priced, world.rule_usd, 0.0),
         max_starts=world.max_starts,
         keeps_last=keeps_last,
     )
@@ -462,6 +465,18 @@ def _two(f: Facts, s: State, group: int) -> tuple[int, float, float]:
 
 
 @bare
+def _more_missed_usd(f: Facts, s: State, option: int, by: int) -> float:
+    """What more is missed of rules that are prices when a count changes, in USD per hour."""
+    usd = 0.0
+    for at in range(f.rule_first[option], f.rule_first[option + 1]):
+        rule = f.rule[at]
+        if f.rule_price[rule] > 0.0:
+            missed = f.rule_lower[rule] - s.kept[rule]
+            usd += f.rule_price[rule] * (max(0.0, missed - by * f.rule_term[at]) - max(0.0, missed))
+    return usd
+
+
+@bare
 def _holds(f: Facts, s: State, option: int, by: int) -> bool:
     """Whether rules and bounds let a count change; a rule that is missed may not be missed by more."""
     count = s.replicas[option] + by
@@ -477,6 +492,8 @@ def _holds(f: Facts, s: State, option: int, by: int) -> bool:
             return False
     for at in range(f.rule_first[option], f.rule_first[option + 1]):
         change = by * f.rule_term[at]
+        if f.rule_price[f.rule[at]] > 0.0:
+            continue
         if change < 0.0 and s.kept[f.rule[at]] + change < f.rule_lower[f.rule[at]] - ROUNDING:
             return False
     return True
@@ -532,7 +549,7 @@ def _drop(f: Facts, s: State, option: int) -> float:
     if not _holds(f, s, option, -1) or _is_full(s):
         return 0.0
     mark = s.ends[2]
-    saves = f.option_usd[option]
+    saves = f.option_usd[option] - _more_missed_usd(f, s, option, -1)
     if s.replicas[option] > f.option_current[option]:
         saves += f.option_start_usd[option]
     _change(f, s, option, -1)
@@ -550,7 +567,7 @@ def _add(f: Facts, s: State, option: int) -> float:
     if not _holds(f, s, option, 1) or _is_full(s):
         return 0.0
     mark, node = s.ends[2], f.option_node[option]
-    saves = -f.option_usd[option]
+    saves = -f.option_usd[option] - _more_missed_usd(f, s, option, 1)
     if s.replicas[option] >= f.option_current[option]:
         saves -= f.option_start_usd[option]
     room = s.capacity[node] + f.option_rps[option] - s.load[node]
@@ -821,4 +838,5 @@ def usd_per_hour(facts: Facts, state: State) -> float:
     started = np.maximum(0, state.replicas - facts.option_current)
     lost = state.left * facts.unserved_usd[facts.group_model]
     run = state.replicas * facts.option_usd + started * facts.option_start_usd
-    return float(run.sum() + served.sum() + lost.sum())
+    missed = facts.rule_price * np.maximum(0.0, facts.rule_lower - state.kept)
+    return float(run.sum() + served.sum() + lost.sum() + missed.sum())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from placement import engine
+from placement import engine, large
 from placement.check import check
+from placement.filters import Index
 from placement.model import Cell, Cluster, Demand, Model, Path, Pool, Problem, Shape, Solution
 from tests.bench.worlds import a_large_world
 from tests.properties.test_engine import brute_force
@@ -92,43 +94,60 @@ def test_the_more_is_lost_the_less_is_on_spot() -> None:
         assert counts[0] >= counts[1] > counts[2], f"seed {seed}: {counts}"
 
 
-def test_what_one_event_takes_is_little_where_it_would_leave_users_unserved() -> None:
+ZONES = ("a", "b", "c", "d", "e")
+
+
+def zoned(zones: Sequence[str], losses_per_hour: float) -> Problem:
+    """Spot in each of these zones, a little dearer in each, for users who need eight replicas."""
+    return Problem(
+        clusters=tuple(Cluster(name=one, provider="p", region="r", zone=one) for one in zones),
+        pools=tuple(
+            Pool(
+                cluster=one,
+                product="X",
+                market="spot",
+                vram_gib=24.0,
+                devices=10,
+                usd_per_device_hour=0.40 + 0.001 * at,
+                losses_per_hour=losses_per_hour,
+            )
+            for at, one in enumerate(zones)
+        ),
+        models=(
+            Model(
+                name="m",
+                shapes=(Shape(product="X", devices=1, requests_per_second=10.0),),
+                objective_ms=100.0,
+                late_usd_per_1000=0.5,
+                unserved_usd_per_1000=20.0,
+                warmup_s=180.0,
+            ),
+        ),
+        cells=(Cell(name="u", country="DE"),),
+        demands=(Demand(model="m", cell="u", requests_per_second=80.0),),
+        paths=tuple(Path(cell="u", cluster=one, rtt_ms=10.0) for one in zones),
+        reaction_s=60.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses_per_hour", "wanted"), [(0.0, {"a": 10}), (0.2, dict.fromkeys(ZONES, 2))], ids=["never-lost", "lost"]
+)
+def test_what_one_event_takes_is_little_where_it_would_leave_users_unserved(
+    losses_per_hour: float, wanted: dict[str, int]
+) -> None:
     """All users of a model would wait for replicas to start whenever one zone's spot is taken back."""
-    zones = ("a", "b", "c", "d", "e")
+    problem = zoned(ZONES, losses_per_hour)
+    solution = engine.solve(problem)
+    assert check(problem, solution) == ()
+    assert {one.pool[0]: one.replicas for one in solution.replicas} == wanted
 
-    def placed(losses_per_hour: float) -> dict[str, int]:
-        problem = Problem(
-            clusters=tuple(Cluster(name=one, provider="p", region="r", zone=one) for one in zones),
-            pools=tuple(
-                Pool(
-                    cluster=one,
-                    product="X",
-                    market="spot",
-                    vram_gib=24.0,
-                    devices=10,
-                    usd_per_device_hour=0.40 + 0.001 * at,
-                    losses_per_hour=losses_per_hour,
-                )
-                for at, one in enumerate(zones)
-            ),
-            models=(
-                Model(
-                    name="m",
-                    shapes=(Shape(product="X", devices=1, requests_per_second=10.0),),
-                    objective_ms=100.0,
-                    late_usd_per_1000=0.5,
-                    unserved_usd_per_1000=20.0,
-                    warmup_s=180.0,
-                ),
-            ),
-            cells=(Cell(name="u", country="DE"),),
-            demands=(Demand(model="m", cell="u", requests_per_second=80.0),),
-            paths=tuple(Path(cell="u", cluster=one, rtt_ms=10.0) for one in zones),
-            reaction_s=60.0,
-        )
-        solution = engine.solve(problem)
-        assert check(problem, solution) == ()
-        return {one.pool[0]: one.replicas for one in solution.replicas}
 
-    assert placed(0.0) == {"a": 10}
-    assert placed(0.2) == dict.fromkeys(zones, 2)
+def test_what_is_mended_costs_what_is_told() -> None:
+    """A plan of a large fleet would be mended towards what one event takes at once, as if that cost nothing."""
+    problem = zoned(("a",), 0.2)
+    index = Index(problem)
+    planned = large.plan(index)
+    told = engine.solution_of(index, large.solve(index)).cost
+    assert told.risk > 0
+    assert planned.standing.usd_per_hour == pytest.approx(told.total, rel=1e-6)
