@@ -8,9 +8,11 @@ little less than can be had and so is no plan, but prices almost exactly, from f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from placement.compiled import compiled
 from placement.prices import Prices
@@ -48,8 +50,6 @@ class Classes:
     rps: Floats
     usd: Floats
     most: Floats
-    paid: Floats | None = None
-    """[K, ways] `usd` without egress, wherever the members may not go too; None after a `split`."""
 
 
 def whole(world: World, start: Prices, grain: Grain | None) -> Classes:
@@ -102,9 +102,9 @@ def hold(world: World, before: Classes) -> bool:
     return bool((permit == np.repeat(_of_members(before, permit), np.diff(before.first))).all())
 
 
-def are_same(world: World, other: World) -> bool:
-    """Whether ways cost the same in two worlds of the same groups, egress aside, and as many ask for them."""
-    pairs = (
+def ask_alike(world: World, other: World) -> bool:
+    """Whether as many ask for each group in two worlds of the same groups, and ways cost the same, egress aside."""
+    return _are_equal(
         (world.group_cell, other.group_cell),
         (world.group_rps, other.group_rps),
         (world.service_ms, other.service_ms),
@@ -113,18 +113,32 @@ def are_same(world: World, other: World) -> bool:
         (world.near_usd, other.near_usd),
         (world.rtt_ms.view(np.int32), other.rtt_ms.view(np.int32)),  # where it is not known too
     )
+
+
+def go_alike(world: World, other: World) -> bool:
+    """Whether each group may go to the same nodes in two worlds of the same groups, at the same cost of egress."""
+    return _are_equal(
+        (world.node_model, other.node_model),
+        (world.node_cluster, other.node_cluster),
+        (world.node_usd, other.node_usd),
+        (world.group_permit, other.group_permit),
+        (world.permitted, other.permitted),
+    )
+
+
+def _are_equal(*pairs: tuple[NDArray[Any], NDArray[Any]]) -> bool:
     return all(one is another or np.array_equal(one, another) for one, another in pairs)
 
 
 def again(world: World, before: Classes, *, are_same: bool = False) -> Classes:
     """The same classes of the same groups with the numbers of another world, where they `hold`.
 
-    Args: are_same: whether the worlds are, as the function of that name says; it saves the most of the time.
+    Args: are_same: groups ask and go alike in both worlds, which saves most of the time.
     """
+    if are_same:
+        return before
     order, first, count = before.order, before.first, len(before.rps)
     permit = _of_members(before, world.group_permit[order])
-    if are_same and before.paid is not None:
-        return replace(before, permit=permit, usd=_reachable(world, before.paid, before.model, permit))
     kind = np.repeat(np.arange(count), np.diff(first))
     rps = np.bincount(kind, weights=world.group_rps[order], minlength=count).astype(np.float64)
     make = _whole if before.usd.shape[1] == world.rtt_ms.shape[1] else _halves
@@ -141,10 +155,10 @@ def _of_members(classes: Classes, values: Ints) -> Ints:
 
 def _whole(world: World, order: Ints, first: Ints, model: Ints, permit: Ints, rps: Floats) -> Classes:
     _, near_usd, late_usd = _sums(world, order, first, model)
-    paid = (near_usd + late_usd) / np.maximum(rps, TINY_RPS)[:, None]
-    usd = _reachable(world, paid, model, permit)
+    usd = (near_usd + late_usd) / np.maximum(rps, TINY_RPS)[:, None]
+    usd = _reachable(world, usd, model, permit)
     most = np.broadcast_to(np.inf, usd.shape)
-    return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most, paid=paid)
+    return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most)
 
 
 def _halves(world: World, order: Ints, first: Ints, model: Ints, permit: Ints, rps: Floats) -> Classes:
@@ -153,9 +167,9 @@ def _halves(world: World, order: Ints, first: Ints, model: Ints, permit: Ints, r
     with np.errstate(divide="ignore", invalid="ignore"):
         in_time = np.where(on > 0, near_usd / on, np.inf)
         late = np.where(off > 1e-12, late_usd / off, np.inf)
-    paid, most = np.concatenate([in_time, late], axis=1), np.concatenate([on, off], axis=1)
-    usd = _reachable(world, paid, model, permit)
-    return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most, paid=paid)
+    usd = np.concatenate([_reachable(world, in_time, model, permit), _reachable(world, late, model, permit)], axis=1)
+    most = np.concatenate([on, off], axis=1)
+    return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most)
 
 
 def _each(world: World) -> tuple[Ints, Ints, Ints, Ints, Floats]:
@@ -196,13 +210,9 @@ def _numbered(*columns: Ints) -> Ints:
 
 def _reachable(world: World, usd: Floats, model: Ints, permit: Ints) -> Floats:
     """Costs with what egress adds, infinite where the model cannot be or these users not be served."""
-    clusters = world.rtt_ms.shape[1]
-    node_usd = np.full((len(world.service_ms), clusters), np.inf)
+    node_usd = np.full((len(world.service_ms), usd.shape[1]), np.inf)
     node_usd[world.node_model, world.node_cluster] = world.node_usd
-    made = np.empty(usd.shape)
-    for first in range(0, usd.shape[1], clusters):
-        part = slice(first, first + clusters)
-        made[:, part] = np.where(world.permitted[permit], usd[:, part] + node_usd[model], np.inf)
+    made: Floats = np.where(world.permitted[permit], usd + node_usd[model], np.inf)
     return made
 
 

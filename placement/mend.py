@@ -132,7 +132,8 @@ class Mending:
         if not all(classes.hold(numbered.world, one.classes) for one in (self._coarse, self._rough)):
             return False
         world = self._coarse.world
-        are_same = classes.are_same(world, numbered.world)
+        ask_alike = classes.ask_alike(world, numbered.world)
+        are_same = ask_alike and classes.go_alike(world, numbered.world)
         kinds = classes.again(numbered.world, self._rough.classes, are_same=are_same)
         self._rough = self._rough.again(numbered.world, kinds, changed)
         self._rough.resettle(more=large.MORE_WAYS, rounds=ROUNDS)
@@ -142,9 +143,9 @@ class Mending:
         self._index, self._coarse = index, self._coarse.again(numbered.world, kinds, changed)
         self._seen()
         before = self._before(earlier(self.standing.replicas, changed.options))
-        self._solve(everywhere=not are_same)
+        self._solve(everywhere=not ask_alike)
         self.standing = self.standing.again(index, numbered, self._prices, changed)
-        self._approach(before, everywhere=not are_same, work=work)
+        self._approach(before, everywhere=not ask_alike, work=work)
         return True
 
     @property

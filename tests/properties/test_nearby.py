@@ -185,12 +185,14 @@ def test_classes_at_other_prices_are_those_made_anew(
     solved: Coarse, make: Callable[[World, Prices, Grain], Classes]
 ) -> None:
     """After a price event plans would be made with the costs of before, or for those who may not be served there."""
-    world, chance = solved.world, np.random.default_rng(1)
+    world = solved.world
     kinds = make(world, prices.none(world), GRAIN)
-    other = replace(world, node_usd=chance.uniform(0.0, 1.0, len(world.node_usd)), option_usd=2 * world.option_usd)
-    assert classes.are_same(world, other)
-    kept, anew = classes.again(other, kinds, are_same=True), classes.again(other, kinds)
+    dearer = replace(world, option_usd=2 * world.option_usd)
+    assert classes.ask_alike(world, dearer) and classes.go_alike(world, dearer)
+    kept, anew = classes.again(dearer, kinds, are_same=True), classes.again(dearer, kinds)
     for name in ("order", "first", "model", "permit", "rps", "usd", "most"):
         assert np.array_equal(getattr(kept, name), getattr(anew, name)), name
-    assert not classes.are_same(world, replace(world, group_rps=1.01 * world.group_rps))
-    assert not classes.are_same(world, replace(world, rtt_ms=world.rtt_ms + np.float32(1.0)))
+    assert not classes.ask_alike(world, replace(world, group_rps=1.01 * world.group_rps))
+    assert not classes.ask_alike(world, replace(world, rtt_ms=world.rtt_ms + np.float32(1.0)))
+    assert not classes.go_alike(world, replace(world, node_usd=world.node_usd + 1.0))
+    assert not classes.go_alike(world, replace(world, permitted=~world.permitted))
