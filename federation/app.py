@@ -6,6 +6,7 @@ the loops that decide, then the links, last the store.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
 from importlib import metadata
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from federation.adapters import executors
 from federation.adapters.embedded_broker import EmbeddedBroker
 from federation.adapters.link import Link
 from federation.adapters.solver import Solver
@@ -47,7 +49,8 @@ class Controller:
     """One controller: `start`, then it runs until `stop`.
 
     Args: token: what opens the API; None makes one. clock: the demo's is simulated.
-    Raises: on `start`, BrokerDown, StoreError, InsecureAddress, InsecureListen, OSError, each with what to do.
+    Raises: on `start`, BrokerDown, StoreError, InsecureAddress, InsecureListen, OSError, ValueError, each with what to
+        do.
     """
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None, token: str | None = None) -> None:
@@ -59,6 +62,7 @@ class Controller:
         self._rng = random.Random(settings.seed)
         self._tasks = Tasks()
         self._solver = Solver()
+        self._lent: executors.Lent | None = None
         self._store = Store(settings.data_dir / "isochrone.sqlite" if settings.data_dir else None)
         self._embedded: EmbeddedBroker | None = None
         self._runner: web.AppRunner | None = None
@@ -69,6 +73,9 @@ class Controller:
         listen = self.settings.listen
         tls = server.tls_context(listen.host, listen.cert_file, listen.key_file)
         self.broker = await self._broker_address()
+        if self.settings.solver_url is not None:
+            self._lent = await asyncio.to_thread(executors.connect, self.settings.solver_url)
+            self._solver = Solver(self._lent.executor)
         early: list[Note] = []
         self._store.tell = early.append
         remembered = await self._store.open()
@@ -117,6 +124,8 @@ class Controller:
         if self._embedded is not None:
             await self._embedded.stop()
         await self._solver.close()
+        if self._lent is not None:
+            await asyncio.to_thread(self._lent.close)
         await self._store.close()
 
     async def _broker_address(self) -> BrokerAddress:

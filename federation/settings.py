@@ -33,6 +33,8 @@ class Settings:
     listen: Listen = field(default_factory=Listen)
     xds: XdsListen | None = None
     """Where gateways dial in; None serves none."""
+    solver_url: str | None = None
+    """dask://HOST:PORT, whose workers make the plans; None makes them in a process of the controller's."""
     broker_url: str | None = None
     """None starts the embedded broker."""
     broker_port: int = 0

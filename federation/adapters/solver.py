@@ -195,6 +195,15 @@ class _Lent:
             return await asyncio.wrap_future(self._executor.submit(work, *args))
         except (BrokenExecutor, OSError) as error:
             raise SolverError(f"the executor that solves placements failed: {error}") from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise SolverError("the executor that solves placements gave this one up") from error
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] == "distributed":  # as when its workers die
+                raise SolverError(f"the executor that solves placements failed: {error}") from error
+            raise
 
     def close(self) -> None:
         """Nothing: it is not ours."""

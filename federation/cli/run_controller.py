@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from federation.adapters import executors
 from federation.adapters.embedded_broker import BrokerDown
 from federation.adapters.store import StoreError
 from federation.adapters.xds import XdsListen
@@ -31,6 +32,7 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 Examples:
   isochrone controller --policies ./policies
   isochrone controller --policies ./policies --data /var/lib/isochrone --broker mqtt://127.0.0.1:1883
+  isochrone controller --policies ./policies --solver dask://127.0.0.1:8786
   isochrone controller --policies ./policies --listen 0.0.0.0:8480 --tls-cert tls.crt --tls-key tls.key \\
       --broker mqtts://broker.example:8883 --broker-ca ca.crt --broker-cert me.crt --broker-key me.key
 """
@@ -87,6 +89,12 @@ Examples:
 @click.option("--broker-cert", type=FILE, envvar="ISOCHRONE_BROKER_CERT", help="Our certificate for the broker, PEM.")
 @click.option("--broker-key", type=FILE, envvar="ISOCHRONE_BROKER_KEY", help="Its private key, PEM.")
 @click.option(
+    "--solver",
+    envvar="ISOCHRONE_SOLVER",
+    help="dask://HOST:PORT of a Dask scheduler whose workers, with this version installed, make the plans. Who reaches "
+    "it can run code there, so keep it private. Without it a process of the controller's makes them.",
+)
+@click.option(
     "--plan-period",
     type=click.FloatRange(1, 86_400),
     default=60.0,
@@ -118,6 +126,7 @@ def controller(
     broker_ca: Path | None,
     broker_cert: Path | None,
     broker_key: Path | None,
+    solver: str | None,
     plan_period: float,
     report_interval: float,
     take_over: bool,
@@ -136,6 +145,11 @@ def controller(
             f"--xds-{given[0]} goes with --xds-listen and all of --xds-cert, --xds-key, --xds-ca: gateways would be "
             "served in the clear, or not at all"
         )
+    if solver is not None:
+        try:
+            executors.check(solver)
+        except ValueError as error:
+            raise click.UsageError(f"--solver: {error}") from error
     if not policies.is_dir():
         raise click.UsageError(
             f"--policies {str(policies)!r}: no such directory; make it, or start from configs/policies"
@@ -146,6 +160,7 @@ def controller(
         take_over=take_over,
         listen=Listen(host=host, port=port, cert_file=tls_cert, key_file=tls_key),
         xds=xds,
+        solver_url=solver,
         broker_url=broker,
         broker_port=broker_port,
         broker_ca_file=broker_ca,

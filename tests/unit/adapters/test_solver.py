@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from msgspec import structs
 
+from federation.adapters import executors
 from federation.adapters.solver import Answer, Solver, SolverError
 from placement import engine
 from placement.check import check
@@ -62,6 +65,47 @@ async def test_dask_gives_the_same_answer(dask: Executor) -> None:
     answer = await solver.solve(problem, problem.current)
     await solver.close()
     assert answer.solution == engine.solve(problem)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+async def test_the_scheduler_that_settings_name_makes_the_plans() -> None:
+    """`--solver` would be taken, and plans still be made here."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, worker_dashboard_address=None
+    ) as cluster:
+        lent = await asyncio.to_thread(executors.connect, cluster.scheduler_address.replace("tcp://", "dask://"))
+        assert await asyncio.wrap_future(lent.executor.submit(os.getpid)) != os.getpid()
+        solver, problem = Solver(lent.executor), a_world(7)
+        answer = await solver.solve(problem, problem.current)
+        await solver.close()
+        await asyncio.to_thread(lent.close)
+    assert answer.solution == engine.solve(problem)
+
+
+@pytest.mark.parametrize("url", ["tcp://127.0.0.1:8786", "dask://127.0.0.1", "dask://:8786", "dask://host:port"])
+def test_an_address_that_is_none_is_refused_with_what_one_looks_like(url: str) -> None:
+    """A controller would hang at its start, or fail with a sentence of some library's."""
+    with pytest.raises(ValueError, match=r"dask://127\.0\.0\.1:8786"):
+        executors.check(url)
+    assert executors.check("dask://[::1]:8786") == "tcp://[::1]:8786"
+
+
+async def test_an_executor_that_gives_up_fails_the_solve_and_not_the_loop_that_waits_for_it() -> None:
+    """No plan would ever be made again after a scheduler was restarted."""
+
+    class GivesUp(ThreadPoolExecutor):
+        def submit(self, *_: object, **__: object) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.cancel()
+            return future
+
+    problem = a_world(7)
+    solver = Solver(GivesUp(1))
+    with pytest.raises(SolverError, match="gave this one up"):
+        await solver.solve(problem, problem.current)
+    await solver.close()
 
 
 @pytest.mark.slow
