@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+
 from federation.control.plan import Near
 from placement import model as engine
 from placement.filters import Index
@@ -25,20 +27,16 @@ def nearest(problem: engine.Problem) -> Nearest:
 
 def near(served: Iterable[Served]) -> Near | None:
     """What these requests see; None where there are none."""
-    rows = sorted(((rtt_ms, rps, rtt_ms if best is None else best) for rps, rtt_ms, best in served if rps > 0))
-    total = sum(rps for _, rps, _ in rows)
-    if not rows or total <= 0:
+    rows = np.array([(rps, rtt_ms, rtt_ms if best is None else best) for rps, rtt_ms, best in served if rps > 0])
+    if not rows.size:
         return None
-    so_far, p95 = 0.0, rows[-1][0]
-    for rtt_ms, rps, _ in rows:
-        so_far += rps
-        if so_far >= P95 * total * (1 - 1e-12):
-            p95 = rtt_ms
-            break
+    rps, rtt_ms, best_ms = rows[np.argsort(rows[:, 1], kind="stable")].T
+    total = float(rps.sum())
+    enough = int(np.searchsorted(np.cumsum(rps), P95 * total * (1 - 1e-12)))
     return Near(
-        rtt_ms_mean=sum(rtt_ms * rps for rtt_ms, rps, _ in rows) / total,
-        rtt_ms_p95=p95,
-        excess_ms_mean=sum(max(0.0, rtt_ms - best) * rps for rtt_ms, rps, best in rows) / total,
+        rtt_ms_mean=float((rtt_ms * rps).sum()) / total,
+        rtt_ms_p95=float(rtt_ms[min(enough, len(rtt_ms) - 1)]),
+        excess_ms_mean=float((np.maximum(0.0, rtt_ms - best_ms) * rps).sum()) / total,
     )
 
 
