@@ -42,7 +42,7 @@ class Duration(click.ParamType[float]):
 @click.command(
     epilog="""\b
 Examples:
-  isochrone demo                     a day in ten minutes, again and again, with the map in the browser
+  isochrone demo                     a day in ten minutes or as long as its plans take, again and again, with the map
   isochrone demo --for 60s           the whole day as fast as its plans are made, then a summary
   isochrone demo --for 60s --json    the same, with the summary as one JSON line
 
