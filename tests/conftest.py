@@ -1,4 +1,4 @@
-"""What every test gets: no stray event loop, so that warnings can be errors."""
+"""What every test gets: no stray event loop, so that warnings can be errors; and time, however busy the machine is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import asyncio
 import faulthandler
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("untimed", parent=settings.default, deadline=None)
+settings.load_profile("untimed")
 END_WITHIN_S = 120.0
 
 
