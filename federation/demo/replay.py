@@ -41,7 +41,8 @@ class Delays:
 AT_ONCE = Delays()
 KARMADA = Delays(up_s=15.0, down_s=300.0, leaves_s=45.0, replaces_s=math.inf)
 """FederatedHPA: a look each 15 s, less only after 300 s. A cluster is not ready after 40 s and a look each 5 s; the
-feature gate Failover is off, and nothing is evicted."""
+feature gate Failover is off, and nothing is evicted; the descheduler, which moves what finds no devices, is not there
+by itself."""
 SKYSERVE = Delays(up_s=320.0, down_s=1_220.0, leaves_s=20.0, replaces_s=40.0)
 """Decisions each 20 s, more after 300 s and less after 1,200 s; replicas are probed each 20 s."""
 
