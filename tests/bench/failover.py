@@ -154,8 +154,8 @@ def policies(problem: Problem) -> dict[str, Problem]:
         "ours, survive 95 % within, part 10 %": _with(
             problem, survive=region, survive_within_fraction=0.95, max_part=MaxPart(domain="region", fraction=0.10)
         ),
-        "ours, survive 100 % within, part 5 %": _with(
-            problem, survive=region, survive_within_fraction=1.0, max_part=MaxPart(domain="region", fraction=0.05)
+        "ours, survive 98 % within, part 7 %": _with(
+            problem, survive=region, survive_within_fraction=0.98, max_part=MaxPart(domain="region", fraction=0.07)
         ),
     }
 
