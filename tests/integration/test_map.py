@@ -171,7 +171,8 @@ async def test_what_nearer_would_cost_is_drawn_for_the_fleet_and_for_a_model(
         if model:
             await page.wait_for(f"document.querySelector('.sheet h2')?.textContent === {model!r}")
         await page.click(".sheet section details summary")
-        await page.wait_for("document.querySelector('.frontier')?.textContent.includes('policy stands')")
+        stands = "document.querySelector('.frontier')?.textContent.includes('policy stands')"
+        await page.wait_for(stands, timeout_s=90.0)  # the first curve starts a process
         assert await page.evaluate("document.querySelectorAll('.frontier .curve').length") <= 1
     await page.screenshot(tmp_path / "frontier.png")
     assert_clean(page, fleet)
