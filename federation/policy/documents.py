@@ -207,7 +207,7 @@ class Objective(Base, frozen=True, kw_only=True):
     late_request_usd_per_1000: NonNegative = msgspec.field(default=0.5, name="lateRequestUsdPer1000")
     unserved_request_usd_per_1000: NonNegative = msgspec.field(default=20.0, name="unservedRequestUsdPer1000")
     latency_usd_per_1000_per_ms: Annotated[
-        Annotated[float, Meta(ge=0, le=1.0)] | None,
+        Annotated[float, Meta(ge=0, le=1)] | None,
         Meta(
             description="what each millisecond of round trip of 1,000 requests is worth, within the latency objective "
             "too; 0: of two placements that cost the same the nearer is preferred, and nothing is paid for it. "
