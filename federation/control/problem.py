@@ -294,6 +294,20 @@ def _users_of(rule: documents.ResidencyRule, undecided: Sequence[str]) -> tuple[
     return (*named, *(one for one in undecided if not set(named).isdisjoint(countries(one))))
 
 
+def shapes(spec: documents.ModelSpec) -> tuple[engine.Shape, ...]:
+    """Each way to run a replica, in the engine's words."""
+    return tuple(
+        engine.Shape(
+            product=one.product,
+            mig_profile=one.mig_profile or "",
+            devices=one.count,
+            min_vram_gib=one.min_vram_gib,
+            requests_per_second=one.requests_per_second,
+        )
+        for one in spec.accelerators
+    )
+
+
 def _model(
     document: documents.Model,
     policy: documents.PlacementPolicySpec,
@@ -310,16 +324,7 @@ def _model(
     slope, bends = _way(policy.objective, spec.service_latency_ms)
     return engine.Model(
         name=document.metadata.name,
-        shapes=tuple(
-            engine.Shape(
-                product=one.product,
-                mig_profile=one.mig_profile or "",
-                devices=one.count,
-                min_vram_gib=one.min_vram_gib,
-                requests_per_second=one.requests_per_second,
-            )
-            for one in spec.accelerators
-        ),
+        shapes=shapes(spec),
         objective_ms=spec.slo.p95_latency_ms,
         service_latency_ms=spec.service_latency_ms,
         target_utilisation=spec.target_utilisation,

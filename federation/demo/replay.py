@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from federation.control.problem import shapes
 from federation.demo import rivals
 from federation.demo.catalogue import Outage, SpotGone
 from federation.demo.physics import Physics, PoolNow
@@ -189,16 +190,7 @@ class Replay:
         policy = self._physics.catalogue.documents.policy_of(name)
         return words.Model(
             name=name,
-            shapes=tuple(
-                words.Shape(
-                    product=one.product,
-                    mig_profile=one.mig_profile or "",
-                    devices=one.count,
-                    min_vram_gib=one.min_vram_gib,
-                    requests_per_second=one.requests_per_second,
-                )
-                for one in spec.accelerators
-            ),
+            shapes=shapes(spec),
             objective_ms=spec.slo.p95_latency_ms,
             service_latency_ms=spec.service_latency_ms,
             target_utilisation=spec.target_utilisation,
