@@ -11,7 +11,7 @@ import msgspec
 
 from federation.adapters.link import Link
 from federation.adapters.solver import Solver, SolverError
-from federation.adapters.store import Store, StoreError, StoreFull, Superseded
+from federation.adapters.store import NEWEST, Store, StoreError, StoreFull, Superseded
 from federation.aiokit.tasks import Tasks
 from federation.api import render, views
 from federation.api.server import Refused, not_found
@@ -30,6 +30,8 @@ from placement import explain as reasons
 from placement import model as words
 from placement.cell import CellExplanation
 from placement.frontier import Point
+
+PLANS_AT_A_TIME = 20
 
 
 class ControllerServices:
@@ -89,8 +91,21 @@ class ControllerServices:
         return self.hub.index
 
     async def plans(self, limit: int) -> Sequence[views.PlanView]:
-        """The newest plans, newest first."""
-        return [render.plan_view(plan) for plan in await self._store.plans(limit)]
+        """The newest plans, newest first. Few are in memory as a whole at a time: of a large fleet one has megabytes."""
+        views_made: list[views.PlanView] = []
+        before = NEWEST
+        while len(views_made) < limit:
+            page = await self._store.plans(min(PLANS_AT_A_TIME, limit - len(views_made)), before=before)
+            if not page:
+                break
+            views_made += [render.plan_view(plan) for plan in page]
+            before = page[-1].generation
+        return views_made
+
+    async def plan(self, generation: int) -> views.PlanView | None:
+        """One plan, or None where it is not kept."""
+        plan = await self._store.plan(generation)
+        return None if plan is None else render.plan_view(plan)
 
     def policies(self) -> Sequence[views.PolicyFileView]:
         """The policy files in force."""

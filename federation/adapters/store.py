@@ -59,6 +59,9 @@ from federation.state.world import Cordon
 
 T = TypeVar("T")
 PLANS_KEPT = 1000
+PLAN_COLUMNS = "generation, epoch, at_s, body, checksum"
+NEWEST = 2**62
+"""A generation beyond all."""
 LEAST_SPACE_BYTES = 256 * 1024
 """Less than this is a full disk: SQLite reports some writes that found no space as failed ones."""
 NO_DAMAGE = frozenset(
@@ -324,21 +327,41 @@ class Store:
 
         await self._run(lambda: self._transact(write))
 
-    async def plans(self, limit: int) -> tuple[Plan, ...]:
-        """The newest plans, newest first; those that are not what was written are left out, and told once."""
+    async def plans(self, limit: int, *, before: int = NEWEST) -> tuple[Plan, ...]:
+        """The newest plans of a generation lower than `before`, newest first; those that are not what was written are
+        left out, and told once."""
 
         def read() -> tuple[Plan, ...]:
-            found = [self._pending.plan] if self._pending.plan is not None else []
+            pending = self._pending.plan
+            found = [pending] if pending is not None and pending.generation < before else []
             if self._connection is None and self._path is not None:
                 return tuple(found)
-            query = "SELECT generation, epoch, at_s, body, checksum FROM plans ORDER BY generation DESC LIMIT ?"
-            for row in self._db.execute(query, (limit,)).fetchall():
-                plan = _plan(row)
+            query = f"SELECT {PLAN_COLUMNS} FROM plans WHERE generation < ? ORDER BY generation DESC LIMIT ?"
+            for row in self._db.execute(query, (before, limit)):
+                plan = self._good_plan(row)
                 if plan is not None:
                     found.append(plan)
-                else:
-                    self._say("StoreDamaged", f"plan {row[0]} in {self._path} is damaged; a restart will mend the file")
             return tuple(found[:limit])
+
+        return await self._run(read)
+
+    def _good_plan(self, row: records.Row) -> Plan | None:
+        plan = _plan(row)
+        if plan is None:
+            self._say("StoreDamaged", f"plan {row[0]} in {self._path} is damaged; a restart will mend the file")
+        return plan
+
+    async def plan(self, generation: int) -> Plan | None:
+        """One plan. None where it is not kept, or is not what was written."""
+
+        def read() -> Plan | None:
+            pending = self._pending.plan
+            if pending is not None and pending.generation == generation:
+                return pending
+            if self._connection is None and self._path is not None:
+                return None
+            row = self._db.execute(f"SELECT {PLAN_COLUMNS} FROM plans WHERE generation = ?", (generation,)).fetchone()
+            return None if row is None else self._good_plan(row)
 
         return await self._run(read)
 

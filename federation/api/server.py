@@ -60,6 +60,7 @@ class Services(Protocol):
     async def change(self, timeout_s: float) -> None: ...
     def index(self) -> Index: ...
     async def plans(self, limit: int) -> Sequence[views.PlanView]: ...
+    async def plan(self, generation: int) -> views.PlanView | None: ...
     def policies(self) -> Sequence[views.PolicyFileView]: ...
     async def explain(self, model: str, cluster: str | None) -> views.ExplanationView: ...
     async def explain_cell(self, model: str, cell: str) -> views.CellExplanationView: ...
@@ -201,10 +202,11 @@ class _Api:
 
     async def _plan(self, request: web.Request) -> web.Response:
         wanted = request.match_info["name"].rpartition(".")[2]
-        for plan in await self._services.plans(1000):
-            if str(plan.generation) == wanted:
-                return answer(plan)
-        raise not_found(f"plan {request.match_info['name']} not found", "plans")
+        is_number = wanted.isascii() and wanted.isdigit() and len(wanted) < 16
+        plan = await self._services.plan(int(wanted)) if is_number else None
+        if plan is None:
+            raise not_found(f"plan {request.match_info['name']} not found", "plans")
+        return answer(plan)
 
     async def _events(self, request: web.Request) -> web.Response:
         return answer_list(self._services.events_after(0))

@@ -30,11 +30,13 @@ async def run(hub: Hub) -> None:
 
 
 def measure(hub: Hub) -> None:
-    """Set every gauge from the newest belief."""
+    """Set every gauge from the newest belief. Labels are names of the catalogue and of the plan, never what an agent
+    makes up, and go when their cluster or model goes."""
     world, metrics, now_s = hub.world, hub.metrics, hub.clock.monotonic_s()
     phases = Counter(state.phase for state in world.clusters.values())
     for phase in Phase:
         metrics.clusters.labels(state=phase.value).set(phases[phase])
+    metrics.report_age_seconds.clear()
     for name, state in world.clusters.items():
         if state.heard_s is not None:
             metrics.report_age_seconds.labels(cluster=name).set(now_s - state.heard_s)
@@ -43,7 +45,8 @@ def measure(hub: Hub) -> None:
         desired[model] += count
     for (model, _, _), count in world.ready_replicas().items():
         ready[model] += count
-    for model in sorted(desired | ready):
+    metrics.model_replicas.clear()
+    for model in sorted(desired.keys() | {one.metadata.name for one in hub.documents_in_force().models}):
         metrics.model_replicas.labels(model=model, state="desired").set(desired[model])
         metrics.model_replicas.labels(model=model, state="ready").set(ready[model])
     for cause, usd in asdict(hub.plan.costs).items():

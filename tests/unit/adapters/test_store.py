@@ -13,6 +13,7 @@ import pytest
 
 from federation.adapters.store import Remembered, Stale, Store, StoreError, Superseded
 from federation.control.plan import History, Plan, Replicas, Routes
+from federation.state.reduce import Note
 from federation.state.world import Cordon
 from tests.builders import L4
 
@@ -92,6 +93,38 @@ async def test_a_plan_commits_only_after_the_one_it_follows(tmp_path: Path, epoc
     with pytest.raises(Stale):
         await store.commit(a_plan(epoch, generation), Routes())
     assert [plan.generation for plan in await store.plans(10)] == [1]
+    await store.close()
+
+
+async def test_one_plan_is_read_without_the_others(tmp_path: Path) -> None:
+    """A plan of a large fleet has megabytes and a thousand are kept: looking at one would take the memory of all."""
+    path = tmp_path / "isochrone.sqlite"
+    store = Store(path)
+    await store.open()
+    for generation in range(1, 6):
+        await store.commit(a_plan(1, generation), Routes())
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE plans SET body = 'no plan' WHERE generation <> 3")
+    db.close()
+    told: list[Note] = []
+    store.tell = told.append
+    assert await store.plan(3) == a_plan(1, 3)
+    assert await store.plan(9) is None
+    assert not told, "others were decoded"
+    assert await store.plan(4) is None
+    assert [one.reason for one in told] == ["StoreDamaged"]
+    await store.close()
+
+
+async def test_plans_can_be_listed_by_the_page(tmp_path: Path) -> None:
+    """A list of a thousand plans would have all of them in memory at once."""
+    store = Store(tmp_path / "isochrone.sqlite")
+    await store.open()
+    for generation in range(1, 6):
+        await store.commit(a_plan(1, generation), Routes())
+    assert [plan.generation for plan in await store.plans(2)] == [5, 4]
+    assert [plan.generation for plan in await store.plans(9, before=4)] == [3, 2, 1]
+    assert await store.plans(9, before=1) == ()
     await store.close()
 
 

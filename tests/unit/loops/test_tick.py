@@ -13,7 +13,7 @@ from federation.control.plan import Plan, Routes
 from federation.loops import tick
 from federation.loops.hub import Hub
 from federation.metrics import Metrics
-from tests.builders import a_report, a_world, heard
+from tests.builders import a_model, a_report, a_world, heard, replicas
 
 CLUSTERS = ("fra-1", "fra-2", "fra-3", "iad-1", "iad-2", "nrt-1")
 
@@ -62,3 +62,27 @@ async def test_silence_after_it_slept_still_counts() -> None:
     hub = await ticked(60.0, *[5.0] * 9)
     assert phases(hub) == {"unreachable"}
     assert hub.world.braked, "all of them at once: it is the controller that is cut off"
+
+
+def series(hub: Hub) -> dict[str, set[str]]:
+    """Label values of what is measured, by the metric's name."""
+    found: dict[str, set[str]] = {}
+    for metric in hub.metrics.registry.collect():
+        for sample in metric.samples:
+            found.setdefault(metric.name, set()).update(sample.labels.values())
+    return found
+
+
+async def test_labels_are_of_the_catalogue_and_go_with_it() -> None:
+    """One agent that makes up models would fill the memory of the controller and of Prometheus."""
+    world = a_world("fra", "iad", models=(a_model("chat"),))
+    made_up = tuple(replicas(f"made-up-{number}", 1, 1) for number in range(400))
+    world = heard(world, a_report("fra", replicas=(*made_up, replicas("chat", 1, 1))), a_report("iad"))
+    hub = Hub(world=world, plan=Plan(), routes=Routes(), epoch=1, clock=Clock(), metrics=Metrics())
+    tick.measure(hub)
+    assert series(hub)["isochrone_model_replicas"] == {"chat", "desired", "ready"}
+    assert series(hub)["isochrone_cluster_report_age_seconds"] == {"fra", "iad"}
+    hub.world = heard(a_world("iad", models=(a_model("other"),)), a_report("iad"))
+    tick.measure(hub)
+    assert series(hub)["isochrone_model_replicas"] == {"other", "desired", "ready"}
+    assert series(hub)["isochrone_cluster_report_age_seconds"] == {"iad"}
