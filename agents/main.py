@@ -28,6 +28,7 @@ from agents.kube.backend import KubeBackend, KubeSettings
 from agents.limits import Limits
 from agents.probe import Probe
 from agents.simulated import SimulatedBackend
+from federation.aiokit import confidential
 from federation.aiokit.address import host_port
 from federation.aiokit.broker import BrokerAddress
 from federation.aiokit.clock import Clock
@@ -39,7 +40,19 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _LINK_OPTIONS = (
     click.option("--cluster", required=True, envvar="ISOCHRONE_CLUSTER", help="Name of the cluster in the catalogue."),
-    click.option("--broker", required=True, envvar="ISOCHRONE_BROKER", help="mqtt:// or mqtts:// URL."),
+    click.option(
+        "--broker",
+        required=True,
+        envvar="ISOCHRONE_BROKER",
+        callback=confidential.no_password,
+        help="mqtt://HOST:PORT or mqtts://USER@HOST:PORT.",
+    ),
+    click.option(
+        "--broker-password-file",
+        type=FILE,
+        envvar="ISOCHRONE_BROKER_PASSWORD_FILE",
+        help="File with the password of the broker's USER.",
+    ),
     click.option(
         "--broker-ca", type=FILE, envvar="ISOCHRONE_BROKER_CA", help="Authorities that the broker is verified by, PEM."
     ),
@@ -66,6 +79,7 @@ class LinkOptions:
 
     cluster: str
     broker: str
+    broker_password_file: Path | None
     broker_ca: Path | None
     broker_cert: Path | None
     broker_key: Path | None
@@ -86,9 +100,13 @@ class LinkOptions:
         )
         try:
             address = BrokerAddress.parse(
-                self.broker, ca_file=self.broker_ca, cert_file=self.broker_cert, key_file=self.broker_key
+                self.broker,
+                ca_file=self.broker_ca,
+                cert_file=self.broker_cert,
+                key_file=self.broker_key,
+                password_file=self.broker_password_file,
             )
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise click.ClickException(str(error)) from error
         settings = AgentSettings(
             cluster=self.cluster,

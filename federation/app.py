@@ -136,6 +136,7 @@ class Controller:
                 ca_file=settings.broker_ca_file,
                 cert_file=settings.broker_cert_file,
                 key_file=settings.broker_key_file,
+                password_file=settings.broker_password_file,
             )
         self._embedded = EmbeddedBroker(port=settings.broker_port)
         await self._embedded.start()

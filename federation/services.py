@@ -91,7 +91,7 @@ class ControllerServices:
         return self.hub.index
 
     async def plans(self, limit: int) -> Sequence[views.PlanView]:
-        """The newest plans, newest first. Few are in memory as a whole at a time: of a large fleet one has megabytes."""
+        """The newest plans, newest first. Few are in memory at a time: of a large fleet one has megabytes."""
         views_made: list[views.PlanView] = []
         before = NEWEST
         while len(views_made) < limit:

@@ -37,6 +37,7 @@ class Settings:
     """dask://HOST:PORT, whose workers make the plans; None makes them in a process of the controller's."""
     broker_url: str | None = None
     """None starts the embedded broker."""
+    broker_password_file: Path | None = None
     broker_port: int = 0
     broker_ca_file: Path | None = None
     broker_cert_file: Path | None = None

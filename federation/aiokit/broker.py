@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import aiomqtt
 
 from federation.aiokit.address import is_loopback
+from federation.aiokit.confidential import shown
 
 
 class InsecureAddress(ValueError):
@@ -32,29 +33,48 @@ class BrokerAddress:
     port: int
     tls: bool = False
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
 
     @classmethod
     def parse(
-        cls, url: str, *, ca_file: Path | None = None, cert_file: Path | None = None, key_file: Path | None = None
+        cls,
+        url: str,
+        *,
+        ca_file: Path | None = None,
+        cert_file: Path | None = None,
+        key_file: Path | None = None,
+        password_file: Path | None = None,
     ) -> BrokerAddress:
-        """`mqtt://host[:1883]` or `mqtts://user:password@host[:8883]`.
+        """`mqtt://host[:1883]` or `mqtts://user:password@host[:8883]`; the password may be in a file instead.
 
-        Raises: ValueError when it is no such URL; InsecureAddress when it is not loopback and lacks TLS or identity.
+        Raises: ValueError when it is no such URL, without the password; InsecureAddress when it is not loopback and
+            lacks TLS or identity; OSError when the password cannot be read.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise ValueError(f"broker URL {url!r}: expected mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
+        says = f"broker URL {shown(url)!r}: expected mqtt://HOST[:PORT] or mqtts://[USER@]HOST[:PORT]"
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise ValueError(says) from None  # the cause quotes what may be the password
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.path.strip("/"):
+            raise ValueError(says)
+        if parts.query or parts.fragment:
+            raise ValueError(f"{says}; in a password, / ? # @ are written as %2F %3F %23 %40")
+        password = unquote(parts.password) if parts.password else None
+        if password_file is not None:
+            if not parts.username:
+                raise ValueError(f"broker URL {shown(url)!r} names no user for the password: mqtts://USER@HOST[:PORT]")
+            password = password_file.read_text(encoding="utf-8").strip()
         tls = parts.scheme == "mqtts"
         address = cls(
             host=parts.hostname,
-            port=parts.port or (8883 if tls else 1883),
+            port=port or (8883 if tls else 1883),
             tls=tls,
             username=unquote(parts.username) if parts.username else None,
-            password=unquote(parts.password) if parts.password else None,
+            password=password,
             ca_file=ca_file,
             cert_file=cert_file,
             key_file=key_file,
@@ -63,7 +83,7 @@ class BrokerAddress:
         if not is_loopback(address.host) and not (tls and identified):
             raise InsecureAddress(
                 f"broker {address.host} is not this machine: use mqtts:// and an identity "
-                "(--broker-cert and --broker-key, or mqtts://USER:PASSWORD@HOST)"
+                "(--broker-cert and --broker-key, or mqtts://USER@HOST and --broker-password-file)"
             )
         return address
 

@@ -44,4 +44,4 @@ def read() -> Context | None:
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:
-        raise ValueError(f"{file}: {error}; remove it and give --server and --token") from error
+        raise ValueError(f"{file}: {error}; remove it and give --server and --token-file") from error

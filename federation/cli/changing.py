@@ -12,6 +12,7 @@ import msgspec
 from federation.api import views
 from federation.cli import tables
 from federation.cli.client import CliError, connect
+from federation.cli.terminal import echo
 from federation.yamlkit.explain import Problem
 
 YAML = "application/yaml"
@@ -67,7 +68,7 @@ def diff(ctx: click.Context, file: str, output: str) -> None:
         view = connect(ctx).post("/v1/diff", payload, YAML, views.DiffView, name=name)
     except CliError as error:
         raise CliError(error.message, error.hint, exit_code=max(2, error.status)) from error
-    click.echo(tables.document(view, output) if output != "table" else _diff_text(view))
+    echo(tables.document(view, output) if output != "table" else _diff_text(view))
     ctx.exit(1 if view.changed or view.refused else 0)
 
 
@@ -125,9 +126,9 @@ def apply(ctx: click.Context, files: tuple[str, ...], force: bool, reason: str) 
     for name, payload in _read(files):
         view = client.post("/v1/policies", payload, YAML, views.AppliedView, name=name, **forced)
         for one in view.documents:
-            click.echo(f"{one.lower()} {'configured' if view.changed else 'unchanged'}")
+            echo(f"{one.lower()} {'configured' if view.changed else 'unchanged'}")
         for doubt in view.warnings:
-            click.echo(f"warning: {msgspec.convert(doubt, Problem, from_attributes=True).text()}", err=True)
+            echo(f"warning: {msgspec.convert(doubt, Problem, from_attributes=True).text()}", err=True)
 
 
 @click.command(
@@ -149,7 +150,7 @@ def delete(ctx: click.Context, what: str, name: str, force: bool, reason: str) -
     """
     view = connect(ctx).delete(f"/v1/policies/{name}", views.WithdrawnView, **_forced(force, reason))
     for one in view.documents:
-        click.echo(f"{one.lower()} deleted")
+        echo(f"{one.lower()} deleted")
 
 
 @click.command(
@@ -170,7 +171,7 @@ def rollback(ctx: click.Context, what: str, name: str, revision: int | None, for
     asked = {"revision": None if revision is None else str(revision), **_forced(force, reason)}
     view = connect(ctx).post(f"/v1/policies/{name}/rollback", b"", YAML, views.AppliedView, **asked)
     for one in view.documents:
-        click.echo(f"{one.lower()} {'rolled back' if view.changed else 'unchanged'}")
+        echo(f"{one.lower()} {'rolled back' if view.changed else 'unchanged'}")
 
 
 @click.command(epilog="\b\nExamples:\n  isochrone lint policies.yaml\n  isochrone lint -o json configs/policies\n")
@@ -192,21 +193,21 @@ def lint(ctx: click.Context, files: tuple[str, ...], output: str) -> None:
     if output == "json":
         told = [msgspec.to_builtins(one) | {"severity": "error"} for one in problems]
         told += [msgspec.to_builtins(one) | {"severity": "warning"} for one in warnings]
-        click.echo(json.dumps(told, indent=2))
+        echo(json.dumps(told, indent=2))
     else:
         for one in problems:
-            click.echo(one.text())
+            echo(one.text())
         for one in warnings:
-            click.echo(f"warning: {one.text()}")
+            echo(f"warning: {one.text()}")
         if not problems:
-            click.echo("1 file is good" if len(given) == 1 else f"{len(given)} files are good")
+            echo("1 file is good" if len(given) == 1 else f"{len(given)} files are good")
     ctx.exit(1 if problems else 0)
 
 
 def _order(ctx: click.Context, cluster: str, action: str, reason: str, **query: str | None) -> None:
     body = json.dumps({"reason": reason}).encode()
     connect(ctx).post(f"/v1/clusters/{cluster}/{action}", body, "application/json", views.ClusterView, **query)
-    click.echo(f"cluster/{cluster} {action}ed")
+    echo(f"cluster/{cluster} {action}ed")
 
 
 def _said(ctx: click.Context, parameter: click.Parameter, value: str) -> str:

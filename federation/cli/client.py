@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -14,7 +16,10 @@ import msgspec
 
 from federation.aiokit import context
 from federation.aiokit.address import host_port, is_loopback
+from federation.aiokit.confidential import shown
+from federation.aiokit.printable import one_line
 from federation.api import views
+from federation.cli.terminal import echo
 from federation.yamlkit.explain import Problem
 
 T = TypeVar("T")
@@ -31,9 +36,9 @@ class CliError(click.ClickException):
         self.status = exit_code
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"error: {self.message}", err=True)
+        echo(f"error: {self.message}", err=True)
         if self.hint:
-            click.echo(f"hint: {self.hint}", err=True)
+            echo(f"hint: {self.hint}", err=True)
 
 
 class Client:
@@ -43,9 +48,9 @@ class Client:
         self.server, self.token, self._ca_file = server.rstrip("/"), token, ca_file
         parts = urlsplit(self.server)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise CliError(f"--server {server!r} is no URL", "as http://127.0.0.1:8480", exit_code=2)
+            raise CliError(f"--server {shown(server)!r} is no URL", "as http://127.0.0.1:8480", exit_code=2)
         if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise CliError(f"{server} would carry the token in the clear", "use https://", exit_code=2)
+            raise CliError(f"{shown(server)} would carry the token in the clear", "use https://", exit_code=2)
         self._host, self._port, self._tls = parts.hostname, parts.port, parts.scheme == "https"
 
     def get(self, path: str, kind: type[T], **query: str | None) -> T:
@@ -133,7 +138,7 @@ def _refusal(status: int, body: bytes) -> CliError:
         return CliError(f"the controller answered {status}", "", exit_code=1)
     exit_code = {401: UNAUTHORISED, 404: NOT_FOUND}.get(status, 1)
     for one in error.problems:
-        click.echo(msgspec.convert(one, Problem, from_attributes=True).text(), err=True)
+        echo(one_line(msgspec.convert(one, Problem, from_attributes=True).text()), err=True)
     message = f"{len(error.problems)} problems, as above" if error.problems else error.message
     return CliError(f"{message} ({error.code})", error.hint, exit_code=exit_code)
 
@@ -146,16 +151,34 @@ def connect(ctx: click.Context) -> Client:
     except ValueError as error:
         raise CliError(str(error)) from error
     server = given.get("server") or (known.server if known else None)
-    token = given.get("token") or (known.token if known and server == known.server else None)
+    token = (
+        _token_in(given.get("token_file"))
+        or given.get("token")
+        or (known.token if known and server == known.server else None)
+    )
     if server is None:
         raise CliError(
             "no controller is known",
-            "start one with `isochrone demo` or `isochrone controller`, or give --server and --token",
+            "start one with `isochrone demo` or `isochrone controller`, or give --server and --token-file",
             exit_code=UNREACHABLE,
         )
     if token is None:
-        raise CliError(f"no token for {server}", "give --token or set ISOCHRONE_TOKEN", exit_code=UNAUTHORISED)
+        raise CliError(f"no token for {server}", "give --token-file or set ISOCHRONE_TOKEN", exit_code=UNAUTHORISED)
     return Client(server, token, given.get("ca_file") or (known.ca_file if known else None))
+
+
+def _token_in(file: str | None) -> str:
+    if file is None:
+        return ""
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CliError(f"--token-file {file}: {error}", exit_code=UNAUTHORISED) from error
+
+
+def link_to(url: str, sign_in_url: str) -> str:
+    """What to say of the map: the link that signs in is for a person at a terminal, and goes into no log."""
+    return sign_in_url if sys.stderr.isatty() else f"{url} (`isochrone map` prints the link that signs in)"
 
 
 def listen_at(option: str, text: str, example: str) -> tuple[str, int]:

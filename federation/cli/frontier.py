@@ -9,6 +9,7 @@ import click
 from federation.api import views
 from federation.cli import tables
 from federation.cli.client import connect
+from federation.cli.terminal import echo
 
 BAR = 28
 """Characters of the longest bar."""
@@ -41,7 +42,7 @@ def frontier(ctx: click.Context, model: str | None, output: str) -> None:
             break
     if sys.stderr.isatty():
         click.echo("\r\033[K", err=True, nl=False)
-    click.echo(tables.document(view, output) if output != "table" else text(view))
+    echo(tables.document(view, output) if output != "table" else text(view))
 
 
 def text(view: views.FrontierView) -> str:

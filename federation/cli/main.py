@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from federation.aiokit import confidential
 from federation.cli.client import CliError
 
 LAZY = {
@@ -82,7 +83,13 @@ Examples:
 @click.option(
     "--server", envvar="ISOCHRONE_SERVER", help="URL of the controller (default: the one that was started last here)."
 )
-@click.option("--token", envvar="ISOCHRONE_TOKEN", help="Bearer token.")
+@click.option("--token", envvar="ISOCHRONE_TOKEN", callback=confidential.no_token, hidden=True)
+@click.option(
+    "--token-file",
+    envvar="ISOCHRONE_TOKEN_FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="File with the bearer token (or the token itself in ISOCHRONE_TOKEN).",
+)
 @click.option(
     "--ca-file",
     envvar="ISOCHRONE_CA_FILE",
@@ -90,9 +97,9 @@ Examples:
     help="Authorities of the controller's certificate, PEM.",
 )
 @click.pass_context
-def cli(ctx: click.Context, server: str | None, token: str | None, ca_file: str | None) -> None:
+def cli(ctx: click.Context, server: str | None, token: str | None, token_file: str | None, ca_file: str | None) -> None:
     """Placement and traffic of AI models over many Kubernetes clusters, by measured latency and price."""
-    ctx.obj = {"server": server, "token": token, "ca_file": ca_file}
+    ctx.obj = {"server": server, "token": token, "token_file": token_file, "ca_file": ca_file}
 
 
 def main() -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import click
 import msgspec
 
+from federation.aiokit.printable import one_line
 from federation.api import views
 from federation.cli import tables
 from federation.cli.client import NOT_FOUND, Client, CliError, connect
+from federation.cli.terminal import echo
 
 OUTPUT = click.option(
     "-o", "--output", type=click.Choice(["table", "wide", "json", "yaml", "name"]), default="table", show_default=True
@@ -75,11 +77,11 @@ def _one(client: Client, plural: str, kind: tables.Kind, name: str) -> list[Any]
 def _print(kind: tables.Kind, items: list[Any], output: str, *, headers: bool = True, single: bool = False) -> None:
     if output == "name":
         for one in items:
-            click.echo(f"{kind.singular}/{_name_of(one)}")
+            echo(one_line(f"{kind.singular}/{_name_of(one)}"))
     elif output in ("json", "yaml"):
-        click.echo(tables.document(items[0] if single and len(items) == 1 else items, output))
+        echo(tables.document(items[0] if single and len(items) == 1 else items, output))
     else:
-        click.echo(tables.table(kind, items, wide=output == "wide", headers=headers))
+        echo(tables.table(kind, items, wide=output == "wide", headers=headers))
 
 
 def _watch(client: Client, plural: str, kind: tables.Kind, name: str | None, items: list[Any], output: str) -> None:
@@ -120,14 +122,14 @@ def describe(ctx: click.Context, what: str, name: str) -> None:
         found: Any = client.get(f"/v1/plans/{name}", views.PlanView)
     else:
         found = _one(client, plural, kind, name)[0]
-    click.echo(tables.document(found, "yaml", digits=3))
+    echo(tables.document(found, "yaml", digits=3))
     subject = f"{kind.singular}/{_name_of(found)}"
     events = [one for one in client.items("/v1/events", views.EventView) if one.object == subject]
-    click.echo("events:")
+    echo("events:")
     for one in events[-10:]:
-        click.echo(f"  {tables.moment(one.at_s)}  {one.type}  {one.reason}  {one.message}")
+        echo(one_line(f"  {tables.moment(one.at_s)}  {one.type}  {one.reason}  {one.message}"))
     if not events:
-        click.echo("  <none>")
+        echo("  <none>")
 
 
 @click.group(
@@ -156,21 +158,23 @@ def placement(ctx: click.Context, model: str, cluster: str | None, output: str) 
     """Why a model is where it is, and why it is not elsewhere."""
     view = connect(ctx).get(f"/v1/explain/placement/{model}", views.ExplanationView, cluster=cluster)
     if output in ("json", "yaml"):
-        click.echo(tables.document(view, output))
+        echo(tables.document(view, output))
         return
-    click.echo(f"{view.model}: {view.summary} (plan {view.epoch}.{view.generation})\n")
+    echo(one_line(f"{view.model}: {view.summary} (plan {view.epoch}.{view.generation})") + "\n")
     for one in view.filters:
         removed = ", ".join(one.removed[:4]) + (f" and {len(one.removed) - 4} more" if len(one.removed) > 4 else "")
-        click.echo(f"  {one.name:<12} {one.survivors:>4} clusters left" + (f"; removed {removed}" if removed else ""))
-    click.echo("")
+        echo(
+            one_line(f"  {one.name:<12} {one.survivors:>4} clusters left" + (f"; removed {removed}" if removed else ""))
+        )
+    echo("")
     for verdict in view.clusters:
-        click.echo(f"  {verdict.cluster:<26} {verdict.replicas:>4}  {verdict.code:<14} {verdict.reason}")
+        echo(one_line(f"  {verdict.cluster:<26} {verdict.replicas:>4}  {verdict.code:<14} {verdict.reason}"))
         for term in verdict.terms:
             if abs(term.usd_per_hour) < 0.005:
                 continue
-            click.echo(f"  {'':<26}       {term.name:<14} {term.usd_per_hour:+.2f} USD/h")
+            echo(f"  {'':<26}       {term.name:<14} {term.usd_per_hour:+.2f} USD/h")
     for reason in view.unserved:
-        click.echo(f"  unserved: {reason}")
+        echo(one_line(f"  unserved: {reason}"))
 
 
 @explain.command(
@@ -188,16 +192,16 @@ def cell(ctx: click.Context, model: str, cell: str, output: str) -> None:
     """Why a cell's requests go where they go, and what one more would cost in each cluster."""
     view = connect(ctx).get(f"/v1/explain/cell/{model}/{cell}", views.CellExplanationView)
     if output in ("json", "yaml"):
-        click.echo(tables.document(view, output))
+        echo(tables.document(view, output))
         return
-    click.echo(f"{view.model} for {view.cell}: {view.summary} (plan {view.epoch}.{view.generation})\n")
+    echo(one_line(f"{view.model} for {view.cell}: {view.summary} (plan {view.epoch}.{view.generation})") + "\n")
     for way in view.ways:
-        click.echo(f"  {way.cluster:<26} {way.requests_per_second:>8.2f}/s  {way.code:<12} {way.reason}")
+        echo(one_line(f"  {way.cluster:<26} {way.requests_per_second:>8.2f}/s  {way.code:<12} {way.reason}"))
         for term in way.terms:
             if term.usd_per_hour:
-                click.echo(f"  {'':<26}   {term.name:<10} {term.usd_per_hour:+.2g} USD/h")
+                echo(f"  {'':<26}   {term.name:<10} {term.usd_per_hour:+.2g} USD/h")
     for reason in view.unserved:
-        click.echo(f"  unserved: {reason}")
+        echo(one_line(f"  unserved: {reason}"))
 
 
 @click.command(
@@ -220,19 +224,19 @@ def routes(ctx: click.Context, model: str | None, lat: float | None, lon: float 
     if lat is not None:
         nearest = client.get("/v1/routes", views.NearestRoute, model=model, lat=str(lat), lon=str(lon))
         if output in ("json", "yaml"):
-            click.echo(tables.document(nearest, output))
+            echo(tables.document(nearest, output))
             return
-        click.echo(f"decided for {nearest.cell}, {nearest.cell_distance_km:g} km away")
+        echo(one_line(f"decided for {nearest.cell}, {nearest.cell_distance_km:g} km away"))
         for one in nearest.routes:
-            click.echo(f"  {100 * one.share:5.1f} %  {one.cluster:<26} {one.latency_ms:.0f} ms ({one.latency_source})")
+            echo(f"  {100 * one.share:5.1f} %  {one.cluster:<26} {one.latency_ms:.0f} ms ({one.latency_source})")
         return
     table = client.get("/v1/routes", views.RouteTable, model=model)
     if output in ("json", "yaml"):
-        click.echo(tables.document(table, output))
+        echo(tables.document(table, output))
         return
     for row in table.items:
         parts = ", ".join(f"{one.cluster} {100 * one.share:.0f} %" for one in row.routes) or "nobody"
-        click.echo(f"{row.model:<18} {row.cell:<20} {row.rps:>9.2f}/s  {parts}")
+        echo(one_line(f"{row.model:<18} {row.cell:<20} {row.rps:>9.2f}/s  {parts}"))
 
 
 @click.command("map", epilog="\b\nExamples:\n  isochrone map\n")
@@ -240,4 +244,4 @@ def routes(ctx: click.Context, model: str | None, lat: float | None, lon: float 
 def map_link(ctx: click.Context) -> None:
     """Print the link that opens the latency map already signed in."""
     client = connect(ctx)
-    click.echo(f"{client.server}/signin?token={client.token}")
+    echo(f"{client.server}/signin?token={client.token}")

@@ -14,11 +14,12 @@ from federation.adapters import executors
 from federation.adapters.embedded_broker import BrokerDown
 from federation.adapters.store import StoreError
 from federation.adapters.xds import XdsListen
-from federation.aiokit import context, runtime
+from federation.aiokit import confidential, context, runtime
 from federation.aiokit.broker import InsecureAddress
 from federation.api.server import InsecureListen
 from federation.app import Controller
-from federation.cli.client import listen_at
+from federation.cli.client import link_to, listen_at
+from federation.cli.terminal import echo
 from federation.logs import configure
 from federation.settings import Listen, Settings
 from federation.state.world import Timing
@@ -78,7 +79,14 @@ Examples:
 @click.option(
     "--broker",
     envvar="ISOCHRONE_BROKER",
-    help="mqtt://HOST:PORT or mqtts://USER:PASSWORD@HOST:PORT. Without it a broker runs inside, on loopback.",
+    callback=confidential.no_password,
+    help="mqtt://HOST:PORT or mqtts://USER@HOST:PORT. Without it a broker runs inside, on loopback.",
+)
+@click.option(
+    "--broker-password-file",
+    type=FILE,
+    envvar="ISOCHRONE_BROKER_PASSWORD_FILE",
+    help="File with the password of the broker's USER.",
 )
 @click.option(
     "--broker-port", type=click.IntRange(0, 65535), default=1883, show_default=True, help="Port of the broker inside."
@@ -122,6 +130,7 @@ def controller(
     xds_key: Path | None,
     xds_ca: Path | None,
     broker: str | None,
+    broker_password_file: Path | None,
     broker_port: int,
     broker_ca: Path | None,
     broker_cert: Path | None,
@@ -162,6 +171,7 @@ def controller(
         xds=xds,
         solver_url=solver,
         broker_url=broker,
+        broker_password_file=broker_password_file,
         broker_port=broker_port,
         broker_ca_file=broker_ca,
         broker_cert_file=broker_cert,
@@ -183,16 +193,16 @@ async def _run(settings: Settings, token: str | None) -> int:
     try:
         await controller.start()
     except (InsecureAddress, InsecureListen, BrokerDown, StoreError, OSError, ValueError) as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         await controller.stop()
         return 1
     runtime.prefer_the_loop()
     try:
         context.write(context.Context(server=controller.url, token=controller.token))
     except (OSError, RuntimeError) as error:
-        hint = "commands here need --server and a token, or ISOCHRONE_CONFIG names a file that can be written"
-        click.echo(f"warning: how to reach this controller cannot be kept: {error}; {hint}", err=True)
-    click.echo(f"map: {controller.sign_in_url}", err=True)
+        hint = "give --token-file here and to commands, or ISOCHRONE_CONFIG, a file that can be written"
+        echo(f"warning: how to reach this controller cannot be kept: {error}; {hint}", err=True)
+    echo(f"map: {link_to(controller.url, controller.sign_in_url)}", err=True)
     await stopping.wait()
     await controller.stop()
     return 0

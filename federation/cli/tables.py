@@ -12,6 +12,7 @@ import msgspec
 import yaml
 from tabulate import tabulate
 
+from federation.aiokit.printable import one_line
 from federation.api import views
 
 UNKNOWN = "<unknown>"
@@ -252,7 +253,10 @@ def find(word: str) -> tuple[str, Kind] | None:
 def table(kind: Kind, items: Sequence[Any], *, wide: bool, headers: bool = True) -> str:
     """Rows under headers."""
     plural = next(name for name, one in KINDS.items() if one is kind)
-    rows = [{**kind.row(one), **(kind.wide(one) if wide else {})} for one in items]
+    rows = [
+        {name: one_line(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+        for row in ({**kind.row(one), **(kind.wide(one) if wide else {})} for one in items)
+    ]
     if not rows:
         return f"no {plural}"
     return str(tabulate(rows, headers="keys" if headers else (), tablefmt="plain", disable_numparse=True))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import logging
 import re
 import signal
 import socket
 import sys
+import tempfile
 import time
 import webbrowser
+from pathlib import Path
 
 import click
 import msgspec
@@ -104,9 +107,10 @@ async def _run(
         await demo.start()
         runtime.prefer_the_loop()
         context.write(context.Context(server=demo.controller.url, token=demo.controller.token))
-        click.echo(f"map: {demo.controller.sign_in_url}", err=True)
+        link = demo.controller.sign_in_url if sys.stderr.isatty() else demo.controller.url
+        click.echo(f"map: {link}", err=True)
         if open_browser:
-            await asyncio.to_thread(webbrowser.open, demo.controller.sign_in_url)
+            await asyncio.to_thread(_open, demo.controller.sign_in_url)
         teller = _Teller()
         living = asyncio.ensure_future(demo.run(1.0 if duration_s else None, teller.tell))  # noqa: TID251 awaited below
         waiting = asyncio.ensure_future(stopping.wait())  # noqa: TID251 awaited below
@@ -134,6 +138,13 @@ def _port(wanted: int) -> int:
         except OSError:
             return 0
     return wanted
+
+
+def _open(link: str) -> None:
+    """In the browser, whose arguments others can read: it is told of a file that leads on, and that we alone read."""
+    with tempfile.NamedTemporaryFile("w", suffix=".html", prefix="isochrone-", delete=False) as page:
+        page.write(f'<meta http-equiv="refresh" content="0; url={html.escape(link)}">')
+    webbrowser.open(Path(page.name).as_uri())
 
 
 class _Teller:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from federation.state.reduce import Note
 from federation.traffic.status import GatewayStatus
 from tests.testbed.fleet import Fleet
 from tests.testbed.small_world import MODEL, POLICY, TOKEN
@@ -275,7 +277,11 @@ def test_watch_prints_what_changes(fleet: Fleet, isochrone: Run, tmp_path: Path)
         (("describe", "plan", "9999"), 5, "plan 9999 not found"),
         (("apply", "-f", "nowhere.yaml"), 2, "nowhere.yaml: no such file"),
         (("apply", "-f", "/dev/zero"), 2, "not a regular file"),
-        (("--token", "wrong", "get", "clusters"), 4, "no valid token"),
+        (("--token-file", "wrong-token", "get", "clusters"), 4, "no valid token"),
+        (("--token", "anything", "get", "clusters"), 2, "give --token-file"),
+        (("--server", "ftp://me:hunter2@host", "get", "clusters"), 2, "is no URL"),
+        (("controller", "--policies", ".", "--broker", "mqtts://me:hunter2@host"), 2, "--broker-password-file"),
+        (("agent", "simulated", "--cluster", "x", "--broker", "mqtts:/me:hunter2@host"), 2, "--broker-password-file"),
         (("--server", "http://127.0.0.1:1", "get", "clusters"), 3, "cannot reach the controller"),
         (("--server", "http://controller.example", "get", "clusters"), 2, "in the clear"),
         (("--server", "controller", "get", "clusters"), 2, "is no URL"),
@@ -292,12 +298,44 @@ def test_watch_prints_what_changes(fleet: Fleet, isochrone: Run, tmp_path: Path)
     ],
 )
 def test_errors_say_the_cause_and_the_next_step(
-    isochrone: Run, arguments: tuple[str, ...], status: int, says: str
+    isochrone: Run, tmp_path: Path, arguments: tuple[str, ...], status: int, says: str
 ) -> None:
+    (tmp_path / "wrong-token").write_text("wrong\n")
     done = isochrone(*arguments)
     assert done.returncode == status, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr, "a password is told"
+
+
+HOSTILE = "\x1b[2J\x1b]52;c;cm0gLXJmIC8=\x07\x9b31m\u202ereversed\r\nfra  Ready"
+"""Clears the screen, writes the clipboard, colours, turns the writing round, forges a row."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("get", "events"),
+        ("get", "events", "-o", "wide"),
+        ("get", "events", "-o", "json"),
+        ("get", "events", "-o", "yaml"),
+        ("describe", "cluster", "fra"),
+        ("get", "clusters", "-o", "wide"),
+    ],
+    ids=" ".join,
+)
+def test_what_clusters_say_does_not_steer_the_terminal(
+    fleet: Fleet, isochrone: Run, arguments: tuple[str, ...]
+) -> None:
+    """Who may name a cell or an error could write the operator's clipboard, or show a healthy table."""
+    note = Note(type="Warning", reason="Told", object="cluster/fra", message=HOSTILE)
+    fleet.do(lambda: fleet.controller.hub.tell(note))
+    done = isochrone(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", done.stdout)
+    assert not re.search("^fra  Ready$", done.stdout, re.MULTILINE)
+    if arguments[-1] == "json":
+        assert json.loads(done.stdout)["items"][-1]["message"] == HOSTILE, "scripts get what was said"
 
 
 def test_without_a_controller_the_way_to_one_is_said(tmp_path: Path) -> None:
