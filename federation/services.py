@@ -270,6 +270,8 @@ class ControllerServices:
         problems = tuple(msgspec.convert(one, views.ProblemView, from_attributes=True) for one in error.problems)
         if isinstance(error, NeedsForce):
             return Refused(409, "NeedsForce", str(error), error.problems[0].hint, problems)
+        if not any(one.unread for one in error.problems):
+            return Refused(409, "Contradiction", str(error), hint, problems)
         return Refused(422, "Invalid", str(error), hint, problems)
 
     async def cordon(self, cluster: str, reason: str, *, drain: bool, force: bool = False) -> None:

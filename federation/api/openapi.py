@@ -2,26 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from federation.api import views
+from federation.policy import documents
 from federation.traffic.snapshot import Answer, RouteSnapshot
+
+LONGEST_WAIT_S = 60
+MOST_PLANS = 1000
+MOST_REVISION_DIGITS = 15
+FILE_NAME = r"^[^/\x00-\x1f\x7f]+\.ya?ml\Z"
+"""Of a policy file; no path."""
+COUNTRY = r"^[A-Za-z]{2}\Z"
+H3 = r"^[0-9a-fA-F]{15,16}\Z"
+DECIMAL = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z"
+SAYS_SOMETHING = r"\S"
+
+
+def _ecma(pattern: str) -> str:
+    """A pattern as JSON Schema writes it."""
+    return pattern.replace(r"\Z", "$")
+
+
+_TEXT = {"type": "string"}
+_NAME = {"type": "string", "minLength": 1}
+_FLAG = {"type": "boolean"}
+_REASON = {"type": "string", "description": "why; needed with force=true"}
+_MODEL = {"name": "model", "schema": _TEXT}
+_FORCE = {"name": "force", "schema": _FLAG}
+_WHY = {"name": "reason", "schema": _REASON}
+_LAT = {"name": "lat", "schema": {"type": "number", "minimum": -90, "maximum": 90, "description": "degrees, WGS 84"}}
+_LON = {"name": "lon", "schema": {"type": "number", "minimum": -180, "maximum": 180, "description": "degrees, WGS 84"}}
+_WAIT = {
+    "name": "wait",
+    "schema": {"type": "number", "minimum": 0, "maximum": LONGEST_WAIT_S, "description": "seconds, with If-None-Match"},
+}
+_REVISION = {
+    "name": "revision",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 10**MOST_REVISION_DIGITS - 1},
+}
+_FILE = {"name": "name", "schema": {"type": "string", "pattern": _ecma(FILE_NAME), "default": "api.yaml"}}
+JSON, YAML = "application/json", "application/yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One thing the API does. `answer` is a view; `listed` wraps it as {"items": [...]}."""
+    """One thing the API does. `answer` is a view, or one of several; `listed` wraps it as {"items": [...]}.
+
+    `query`: parameters as OpenAPI has them, without their `in`. `body`: its media type. `polled`: it has an ETag, and
+    answers 304 to who has it.
+    """
 
     method: str
     path: str
     summary: str
     answer: type
+    or_answer: type | None = None
     listed: bool = False
-    query: tuple[str, ...] = ()
+    query: tuple[dict[str, Any], ...] = ()
     body: str = ""
+    polled: bool = False
 
 
 OPERATIONS = (
@@ -41,7 +85,7 @@ OPERATIONS = (
         summary="Plans, newest first",
         answer=views.PlanView,
         listed=True,
-        query=("limit",),
+        query=({"name": "limit", "schema": {"type": "integer", "minimum": 1, "maximum": MOST_PLANS}},),
     ),
     Operation(
         method="get",
@@ -58,21 +102,37 @@ OPERATIONS = (
         path="/v1/routes",
         summary="Shares in force; with model, lat and lon: which cluster serves a user there",
         answer=views.RouteTable,
-        query=("model", "lat", "lon"),
+        or_answer=views.NearestRoute,
+        query=(_MODEL, _LAT, _LON),
     ),
     Operation(
         method="get",
         path="/v1/route",
-        summary="Who serves a user: by lat and lon, by h3, or by cell; ETag, and a long poll by If-None-Match and wait",
+        summary="Who serves a user: by lat and lon, by h3, or by cell; without any, a user of an unknown place. ETag, "
+        "and a long poll by If-None-Match and wait",
         answer=Answer,
-        query=("model", "lat", "lon", "h3", "cell", "country", "key", "wait"),
+        query=(
+            {"name": "model", "required": True, "schema": _NAME},
+            _LAT,
+            _LON,
+            {"name": "h3", "schema": {"type": "string", "pattern": _ecma(H3)}},
+            {"name": "cell", "schema": _TEXT},
+            {
+                "name": "country",
+                "schema": {"type": "string", "pattern": _ecma(COUNTRY), "description": "ISO 3166-1 alpha-2"},
+            },
+            {"name": "key", "schema": _TEXT},
+            _WAIT,
+        ),
+        polled=True,
     ),
     Operation(
         method="get",
         path="/v1/route/snapshot",
         summary="All routes in one document; ETag, and a long poll by If-None-Match and wait (seconds, at most 60)",
         answer=RouteSnapshot,
-        query=("wait",),
+        query=(_WAIT,),
+        polled=True,
     ),
     Operation(
         method="get",
@@ -86,7 +146,7 @@ OPERATIONS = (
         path="/v1/explain/placement/{model}",
         summary="Why a model is where it is, and why not elsewhere",
         answer=views.ExplanationView,
-        query=("cluster",),
+        query=({"name": "cluster", "schema": _TEXT},),
     ),
     Operation(
         method="get",
@@ -99,83 +159,91 @@ OPERATIONS = (
         path="/v1/frontier",
         summary="What near costs: the fewest dollars for each mean round trip; of one model alone with model",
         answer=views.FrontierView,
-        query=("model",),
+        query=(_MODEL,),
     ),
     Operation(
         method="post",
         path="/v1/diff",
         summary="What would move",
         answer=views.DiffView,
-        query=("name",),
-        body="application/yaml",
+        query=(_FILE,),
+        body=YAML,
     ),
     Operation(
         method="post",
         path="/v1/policies",
-        summary="Accept documents; durable when answered. What would do harm needs force=true and a reason",
+        summary="Accept documents, of which one file may have several; durable when answered. 422: not of the schema; "
+        "409: they contradict each other or what is in force. What would do harm needs force=true and a reason",
         answer=views.AppliedView,
-        query=("name", "force", "reason"),
-        body="application/yaml",
+        query=(_FILE, _FORCE, _WHY),
+        body=YAML,
     ),
     Operation(
         method="post",
         path="/v1/policies/{name}/rollback",
         summary="Put an earlier revision of a policy file in force again: the one asked for, or the last that differs",
         answer=views.AppliedView,
-        query=("revision", "force", "reason"),
+        query=(_REVISION, _FORCE, _WHY),
     ),
     Operation(
         method="delete",
         path="/v1/policies/{name}",
         summary="Take a policy file out of force. What would do harm needs force=true and a reason",
         answer=views.WithdrawnView,
-        query=("force", "reason"),
+        query=(_FORCE, _WHY),
     ),
     Operation(
         method="post",
         path="/v1/clusters/{name}/cordon",
         summary="Give it no new load",
         answer=views.ClusterView,
-        body="application/json",
+        body=JSON,
     ),
     Operation(
         method="post",
         path="/v1/clusters/{name}/drain",
         summary="Move its load away. Where no other cluster can serve its users it needs force=true",
         answer=views.ClusterView,
-        query=("force",),
-        body="application/json",
+        query=(_FORCE,),
+        body=JSON,
     ),
     Operation(
         method="post",
         path="/v1/clusters/{name}/uncordon",
         summary="Take that back",
         answer=views.ClusterView,
-        body="application/json",
     ),
     Operation(
         method="post",
         path="/v1/clusters/{name}/confirm",
         summary="Believe what it claims and what waits: of one model's users, or all",
         answer=views.ClusterView,
-        query=("model",),
-        body="application/json",
+        query=(_MODEL,),
+        body=JSON,
     ),
 )
 
 
 def document(version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
-    answers = sorted({operation.answer for operation in OPERATIONS} | {views.ErrorView}, key=lambda one: one.__name__)
-    refs, schemas = msgspec.json.schema_components(answers, ref_template="#/components/schemas/{name}")
-    by_type = dict(zip(answers, refs, strict=True))
+    answers = {one for operation in OPERATIONS for one in (operation.answer, operation.or_answer) if one is not None}
+    kinds = sorted(answers | {views.ErrorView, views.ReasonBody}, key=lambda one: one.__name__)
+    refs, schemas = msgspec.json.schema_components(
+        [*kinds, documents.Document], ref_template="#/components/schemas/{name}"
+    )
+    by_type = dict(zip(kinds, refs, strict=False))
+    bodies = {JSON: by_type[views.ReasonBody], YAML: refs[-1]}
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, by_type)
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, by_type, bodies)
     paths["/v1/stream"] = {
         "get": {
             "summary": "Server-sent events: `world` (OverviewView) and `event` (EventView, resumed by Last-Event-ID)",
-            "responses": {"200": {"description": "a stream", "content": {"text/event-stream": {}}}},
+            "parameters": [{"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}}],
+            "responses": {
+                "200": {"description": "a stream", "content": {"text/event-stream": {}}},
+                "default": _refusal(by_type),
+            },
         }
     }
     return {
@@ -190,24 +258,29 @@ def document(version: str) -> dict[str, Any]:
     }
 
 
-def _operation(operation: Operation, by_type: dict[type, Any]) -> dict[str, Any]:
+def _refusal(by_type: Mapping[type, Any]) -> dict[str, Any]:
+    return {"description": "refused", "content": {JSON: {"schema": by_type[views.ErrorView]}}}
+
+
+def _operation(operation: Operation, by_type: Mapping[type, Any], bodies: Mapping[str, Any]) -> dict[str, Any]:
     schema = by_type[operation.answer]
+    if operation.or_answer is not None:
+        schema = {"anyOf": [schema, by_type[operation.or_answer]]}
     if operation.listed:
         schema = {"type": "object", "properties": {"items": {"type": "array", "items": schema}}, "required": ["items"]}
     names = [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
-    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
-    parameters += [{"name": name, "in": "query", "schema": {"type": "string"}} for name in operation.query]
-    refusal = {"description": "refused", "content": {"application/json": {"schema": by_type[views.ErrorView]}}}
-    made: dict[str, Any] = {
-        "summary": operation.summary,
-        "parameters": parameters,
-        "responses": {
-            "200": {"description": "done", "content": {"application/json": {"schema": schema}}},
-            "default": refusal,
-        },
+    parameters = [{"name": name, "in": "path", "required": True, "schema": _NAME} for name in names]
+    parameters += [{"in": "query", **parameter} for parameter in operation.query]
+    responses = {
+        "200": {"description": "done", "content": {JSON: {"schema": schema}}},
+        "default": _refusal(by_type),
     }
+    if operation.polled:
+        parameters.append({"name": "If-None-Match", "in": "header", "schema": _TEXT})
+        etag = {"ETag": {"required": True, "schema": _TEXT}}
+        responses["200"]["headers"] = etag
+        responses["304"] = {"description": "as it was", "headers": etag}
+    made: dict[str, Any] = {"summary": operation.summary, "parameters": parameters, "responses": responses}
     if operation.body:
-        kind = {"type": "object", "properties": {"reason": {"type": "string"}}}
-        schema_of_body = kind if operation.body == "application/json" else {"type": "string"}
-        made["requestBody"] = {"required": True, "content": {operation.body: {"schema": schema_of_body}}}
+        made["requestBody"] = {"required": True, "content": {operation.body: {"schema": bodies[operation.body]}}}
     return made

@@ -20,11 +20,11 @@ from federation import metrics
 from federation.aiokit.address import is_loopback
 from federation.api import access, openapi, render, views
 from federation.api.answers import answer, answer_list, refuse
+from federation.api.openapi import COUNTRY, DECIMAL, FILE_NAME, H3, LONGEST_WAIT_S, MOST_PLANS, MOST_REVISION_DIGITS
 from federation.traffic.snapshot import Entry, Index
 
 T = TypeVar("T", bound=views.View)
 MAX_BODY_BYTES = 1024 * 1024 + 1
-LONGEST_WAIT_S = 60.0
 STREAM_SPACING_S = 1.0
 """The world is sent no more often than this: a map is looked at, not computed with."""
 
@@ -110,9 +110,10 @@ async def _errors(request: web.Request, handler: access.Handler) -> web.StreamRe
     except web.HTTPNotFound:
         return refuse(404, "NotFound", f"no such path: {request.path}", "GET /openapi.json lists what there is")
     except web.HTTPMethodNotAllowed as error:
-        return refuse(
-            405, "MethodNotAllowed", f"{request.method} is not for {request.path}", str(sorted(error.allowed_methods))
-        )
+        allowed = ", ".join(sorted(error.allowed_methods))
+        refusal = refuse(405, "MethodNotAllowed", f"{request.method} is not for {request.path}", f"it takes {allowed}")
+        refusal.headers["Allow"] = allowed
+        return refusal
 
 
 class _Api:
@@ -146,15 +147,15 @@ class _Api:
             web.get("/v1/gateways", self._gateways),
             web.get("/v1/policies", self._policies),
             web.post("/v1/policies", self._apply),
-            web.post("/v1/policies/{name:.+}/rollback", self._roll_back),
-            web.delete("/v1/policies/{name:.+}", self._withdraw),
+            web.post("/v1/policies/{name:.+\\.ya?ml}/rollback", self._roll_back),
+            web.delete("/v1/policies/{name:.+\\.ya?ml}", self._withdraw),
             web.get("/v1/explain/placement/{model}", self._explain),
             web.get("/v1/explain/cell/{model}/{cell}", self._explain_cell),
             web.get("/v1/frontier", self._frontier),
             web.post("/v1/diff", self._diff),
             web.post("/v1/clusters/{name}/{action:cordon|drain|uncordon}", self._cordon),
             web.post("/v1/clusters/{name}/confirm", self._confirm),
-            web.get("/v1/stream", self._stream),
+            web.get("/v1/stream", self._stream, allow_head=False),
             web.get("/", self._page),
             web.get("/{file:index.html|app.js|app.css|favicon.svg}", self._page),
         ]
@@ -197,8 +198,10 @@ class _Api:
         return answer_list(render.placements(self._services.scene()))
 
     async def _plans(self, request: web.Request) -> web.Response:
-        limit = _number(request, "limit", default=50.0)
-        return answer_list(await self._services.plans(max(1, min(1000, int(limit)))))
+        limit = _number(request, "limit", default=50.0, low=1.0, high=MOST_PLANS)
+        if not limit.is_integer():
+            raise Refused(400, "BadRequest", f"limit={limit:g} is no whole number", "")
+        return answer_list(await self._services.plans(int(limit)))
 
     async def _plan(self, request: web.Request) -> web.Response:
         wanted = request.match_info["name"].rpartition(".")[2]
@@ -226,8 +229,8 @@ class _Api:
                 table = msgspec.structs.replace(table, items=tuple(row for row in table.items if row.model == model))
             return answer(table)
         if model is None:
-            raise Refused(400, "BadRequest", "lat and lon need a model", "add &model=NAME")
-        lat, lon = _number(request, "lat", low=-90.0, high=90.0), _number(request, "lon", low=-180.0, high=180.0)
+            raise Refused(404, "NotFound", "lat and lon need a model", "add &model=NAME")
+        lat, lon = _place(request)
         nearest = render.nearest_route(scene, model, lat, lon)
         if nearest is None:
             raise not_found(f"no routes for model {model}", "models")
@@ -259,19 +262,17 @@ class _Api:
 
     def _entry(self, request: web.Request) -> Entry:
         query = request.rel_url.query
-        index, model, country = self._services.index(), query.get("model", ""), _country(query.get("country", ""))
+        index, model, country = self._services.index(), query.get("model", ""), _country(query.get("country"))
         if not model:
             raise Refused(400, "BadRequest", "no model is named", "add model=NAME")
         if "cell" in query:
             entry = index.cell(model, query["cell"], country)
         elif "h3" in query:
-            lat, lon = _h3(query["h3"])
-            entry = index.at(model, lat, lon, country)
-        elif not query.keys() & {"lat", "lon"}:
-            raise Refused(400, "BadRequest", "no place is named", "add lat=DEGREES&lon=DEGREES, h3=INDEX or cell=NAME")
+            entry = index.at(model, *_h3(query["h3"]), country)
+        elif query.keys() & {"lat", "lon"}:
+            entry = index.at(model, *_place(request), country)
         else:
-            lat, lon = _number(request, "lat", low=-90.0, high=90.0), _number(request, "lon", low=-180.0, high=180.0)
-            entry = index.at(model, lat, lon, country)
+            entry = index.anywhere(model)
         if entry is None:
             if not index.snapshot.version:
                 raise not_planned()
@@ -313,10 +314,10 @@ class _Api:
         return answer(await self._services.apply(_file_name(request), await request.read(), "api", _force(request)))
 
     async def _roll_back(self, request: web.Request) -> web.Response:
-        name, text = request.match_info["name"], request.query.get("revision", "")
-        if text and not (text.isascii() and text.isdigit() and len(text) < 16):
+        name, text = request.match_info["name"], request.query.get("revision")
+        if text is not None and not (text.isascii() and text.isdigit() and len(text) <= MOST_REVISION_DIGITS):
             raise Refused(400, "BadRequest", f"revision={text!r} is no revision", "a whole number")
-        revision = int(text) if text else None
+        revision = int(text) if text is not None else None
         return answer(await self._services.roll_back(name, revision, "api", _force(request)))
 
     async def _withdraw(self, request: web.Request) -> web.Response:
@@ -380,9 +381,11 @@ def _named(kind: str, name: str, items: Sequence[T]) -> T:
 
 
 def _file_name(request: web.Request) -> str:
-    name = Path(request.query.get("name", "api.yaml")).name
-    if not name.endswith((".yaml", ".yml")):
-        raise Refused(400, "BadRequest", f"{name!r} is no policy file name", "it ends in .yaml")
+    name = request.query.get("name", "api.yaml")
+    if not re.match(FILE_NAME, name):
+        raise Refused(
+            400, "BadRequest", f"{name!r} is no policy file name", "without directories, and it ends in .yaml"
+        )
     return name
 
 
@@ -390,7 +393,7 @@ def _force(request: web.Request) -> str:
     """Why a change is to be made whatever harm it does; nothing when that is not asked."""
     forced, reason = _is_forced(request), request.query.get("reason", "").strip()
     if forced and not reason:
-        raise Refused(400, "BadRequest", "a reason is needed", "add reason=TEXT: the next engineer will ask")
+        raise Refused(409, "NeedsReason", "a reason is needed", "add reason=TEXT: the next engineer will ask")
     return reason[:500] if forced else ""
 
 
@@ -402,13 +405,13 @@ def _is_forced(request: web.Request) -> bool:
 
 
 async def _reason(request: web.Request) -> str:
+    hint = 'send {"reason": "…"}: the next engineer will ask'
     try:
-        reason = msgspec.json.decode(await request.read(), type=dict[str, str]).get("reason", "").strip()
-    except msgspec.DecodeError as error:
-        raise Refused(400, "BadRequest", f"the body is not JSON: {error}", 'send {"reason": "…"}') from error
-    if not reason:
-        raise Refused(400, "BadRequest", "a reason is needed", 'send {"reason": "…"}: the next engineer will ask')
-    return reason[:500]
+        return msgspec.json.decode(await request.read(), type=views.ReasonBody).reason.strip()[:500]
+    except msgspec.ValidationError as error:
+        raise Refused(400, "BadRequest", f"a reason is needed: {error}", hint) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refused(400, "BadRequest", f"the body is not JSON: {error}", hint) from error
 
 
 def _is_known(etag: str, given: str) -> bool:
@@ -416,18 +419,30 @@ def _is_known(etag: str, given: str) -> bool:
     return any(one.strip().removeprefix("W/") in (etag, "*") for one in given.split(","))
 
 
-def _country(text: str) -> str:
-    if text and not re.fullmatch(r"[A-Za-z]{2}", text):
+def _country(text: str | None) -> str:
+    if text is not None and not re.match(COUNTRY, text):
         raise Refused(400, "BadRequest", f"country={text!r} is no country", "ISO 3166-1 alpha-2, as DE")
-    return text.upper()
+    return (text or "").upper()
+
+
+def _place(request: web.Request) -> tuple[float, float]:
+    """Latitude and longitude in degrees."""
+    given = {
+        name: _number(request, name, low=-high, high=high)
+        for name, high in (("lat", 90.0), ("lon", 180.0))
+        if name in request.query
+    }
+    if len(given) < 2:
+        raise Refused(404, "NotFound", "half a place is none", "add lat=DEGREES&lon=DEGREES")
+    return given["lat"], given["lon"]
 
 
 def _h3(text: str) -> tuple[float, float]:
     """The middle of an H3 cell: latitude and longitude in degrees."""
-    if not re.fullmatch(r"[0-9a-fA-F]{15,16}", text) or not h3.is_valid_cell(text):
-        raise Refused(
-            400, "BadRequest", f"h3={text!r} is no H3 cell", "a cell's index in hexadecimal, as 841f91dffffffff"
-        )
+    if not re.match(H3, text):
+        raise Refused(400, "BadRequest", f"h3={text!r} is no H3 index", "in hexadecimal, as 841f91dffffffff")
+    if not h3.is_valid_cell(text):
+        raise Refused(404, "NotFound", f"h3={text!r} is no H3 cell", "a cell's index, as 841f91dffffffff")
     lat, lon = h3.cell_to_latlng(text)
     return float(lat), float(lon)
 
@@ -438,10 +453,7 @@ def _number(
     text = request.query.get(name)
     if text is None and default is not None:
         return default
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = float("nan")
+    value = float(text) if text is not None and re.match(DECIMAL, text) else float("nan")
     if not low <= value <= high:
         raise Refused(400, "BadRequest", f"{name}={text!r}: expected a number from {low:g} to {high:g}", "")
     return value

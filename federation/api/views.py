@@ -6,7 +6,7 @@ controller's clock at `at_s`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -506,6 +506,12 @@ class ErrorView(View, frozen=True, kw_only=True):
     message: str
     hint: str
     problems: tuple[ProblemView, ...] = ()
+
+
+class ReasonBody(View, frozen=True, kw_only=True):
+    """Why something is ordered, for the next engineer."""
+
+    reason: Annotated[str, msgspec.Meta(min_length=1, pattern=r"\S")]
 
 
 class Items(View, frozen=True, kw_only=True):

@@ -567,7 +567,7 @@ class ClusterSpec(Base, frozen=True, kw_only=True):
     ] = None
     cells: Annotated[
         tuple[CellPlace, ...],
-        Meta(max_length=10_000, description="where users who come in here are; of others most front doors decide"),
+        Meta(max_length=3500, description="where users who come in here are; of others most front doors decide"),
     ] = ()
     gateway: Annotated[
         Gateway | None, Meta(description="its front door; without one other clusters' gateways send nothing there")

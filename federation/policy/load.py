@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -62,18 +62,18 @@ def parse(name: str, payload: bytes) -> ParsedFile:
         nodes = read(payload)
     except YamlProblem as error:
         found = problem_at(name, error.mark, error.message, error.expected, error.hint)
-        return ParsedFile(name=name, problems=(found,))
+        return ParsedFile(name=name, problems=(replace(found, unread=True),))
     nodes = tuple(one for one in nodes if one.value is not None or one.items is not None or one.elements is not None)
     if not nodes:
         empty = problem_at(
             name, START, "the file has no document", "a Model, PlacementPolicy or Cluster", "see configs/policies"
         )
-        return ParsedFile(name=name, problems=(empty,))
+        return ParsedFile(name=name, problems=(replace(empty, unread=True),))
     placed: list[Placed] = []
     problems: list[Problem] = []
     for node in nodes:
         one = _document(name, node)
-        wrong = _semantics(name, one) if isinstance(one, Placed) else one
+        wrong = _semantics(name, one) if isinstance(one, Placed) else [replace(bad, unread=True) for bad in one]
         problems += wrong
         if isinstance(one, Placed) and not wrong:
             placed.append(one)

@@ -20,7 +20,10 @@ _UNITS = {"s": 1, "sec": 1, "second": 1, "seconds": 1, "m": 60, "min": 60, "minu
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Problem:
-    """Something wrong in a file. Lines and columns count from 1."""
+    """Something wrong in a file. Lines and columns count from 1.
+
+    `unread`: the file is not of the schema; else what it says cannot hold, by itself or beside what is in force.
+    """
 
     file: str
     line: int
@@ -28,6 +31,7 @@ class Problem:
     message: str
     expected: str = ""
     hint: str = ""
+    unread: bool = False
 
     def text(self) -> str:
         """One line, as compilers write it."""

@@ -39,7 +39,7 @@ _CONSTANTS = {
     "False": False,
     "FALSE": False,
 }
-MAX_DIGITS = 30
+MAX_DIGITS = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

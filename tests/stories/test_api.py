@@ -100,12 +100,19 @@ def test_the_openapi_document_says_what_is_answered(fleet: Fleet, operation: Any
         ("GET", "/v1/plans?limit=many", None, 400, "limit='many': expected a number"),
         ("GET", "/v1/routes?model=nope", None, 200, ""),
         ("GET", "/v1/routes?model=nope&lat=1&lon=1", None, 404, "no routes for model nope"),
-        ("GET", "/v1/routes?lat=1&lon=1", None, 400, "lat and lon need a model"),
+        ("GET", "/v1/routes?lat=1&lon=1", None, 404, "lat and lon need a model"),
+        ("GET", "/v1/plans?limit=", None, 400, "limit='': expected a number"),
+        ("GET", "/v1/plans?limit=0", None, 400, "expected a number from 1 to 1000"),
+        ("GET", "/v1/plans?limit=1.5", None, 400, "no whole number"),
+        ("GET", "/v1/plans?limit=1_0", None, 400, "expected a number"),
+        ("GET", "/v1/route?lat=1&lon=1", None, 400, "no model is named"),
+        ("GET", "/v1/route?model=chat-8b&country=", None, 400, "is no country"),
+        ("GET", "/v1/route?model=chat-8b&h3=8fffffffffffffff", None, 404, "is no H3 cell"),
         ("GET", "/v1/routes?model=chat-8b&lat=91&lon=0", None, 400, "expected a number from -90 to 90"),
         ("GET", "/v1/routes?model=chat-8b&lat=nan&lon=0", None, 400, "expected a number"),
         ("GET", "/v1/route?model=nope&lat=1&lon=1", None, 404, "no routes for model nope"),
-        ("GET", "/v1/route?model=chat-8b&lat=1", None, 400, "expected a number"),
-        ("GET", "/v1/route?model=chat-8b&h3=zz", None, 400, "is no H3 cell"),
+        ("GET", "/v1/route?model=chat-8b&lat=1", None, 404, "half a place"),
+        ("GET", "/v1/route?model=chat-8b&h3=zz", None, 400, "is no H3 index"),
         ("GET", "/v1/route?model=chat-8b&cell=Atlantis", None, 404, "nobody serves model chat-8b there"),
         ("GET", "/v1/explain/placement/nope", None, 404, "model nope is not placed"),
         ("GET", "/v1/explain/placement/chat-8b?cluster=nope", None, 404, "cluster nope not found"),
@@ -116,7 +123,7 @@ def test_the_openapi_document_says_what_is_answered(fleet: Fleet, operation: Any
         ("POST", "/v1/diff?name=x.yaml", b"\xff\xfe", 422, "x.yaml:1:1"),
         ("POST", "/v1/clusters/fra/cordon", b"", 400, "the body is not JSON"),
         ("POST", "/v1/clusters/fra/cordon", b'{"reason": " "}', 400, "a reason is needed"),
-        ("POST", "/v1/clusters/fra/cordon", b"[1]", 400, "the body is not JSON"),
+        ("POST", "/v1/clusters/fra/cordon", b"[1]", 400, "a reason is needed"),
         ("POST", "/v1/clusters/nope/cordon", b'{"reason": "x"}', 404, "cluster nope not found"),
         ("POST", "/v1/clusters/fra/confirm", b"{}", 400, "a reason is needed"),
         ("POST", "/v1/clusters/fra/confirm", b'{"reason": "x"}', 409, "nothing of fra waits for confirmation"),
@@ -129,11 +136,14 @@ def test_the_openapi_document_says_what_is_answered(fleet: Fleet, operation: Any
         ),
         ("POST", "/v1/clusters/nope/confirm", b'{"reason": "x"}', 404, "cluster nope not found"),
         ("DELETE", "/v1/policies/nope.yaml", None, 404, "policy nope.yaml not found"),
-        ("DELETE", "/v1/policies/nope.yaml?force=true", None, 400, "a reason is needed"),
+        ("DELETE", "/v1/policies/nope.yaml?force=true", None, 409, "a reason is needed"),
         ("DELETE", "/v1/policies/nope.yaml?force=yes", None, 400, "neither true nor false"),
+        ("DELETE", "/v1/policies/nope.yaml?force=", None, 400, "neither true nor false"),
+        ("POST", "/v1/policies?name=", b"", 400, "is no policy file name"),
+        ("POST", "/v1/policies?name=../x.yaml", b"", 400, "is no policy file name"),
         ("POST", "/v1/policies/nope.yaml/rollback", b"", 404, "no earlier revision of policy nope.yaml is kept"),
         ("POST", "/v1/policies/nope.yaml/rollback?revision=x", b"", 400, "is no revision"),
-        ("DELETE", "/v1/policies/../../etc/passwd", None, 404, "not found"),
+        ("DELETE", "/v1/policies/../../etc/passwd", None, 404, "no such path"),
     ],
 )
 def test_a_refusal_says_the_cause(
@@ -145,6 +155,29 @@ def test_a_refusal_says_the_cause(
         error = json.loads(answer)
         assert says in error["message"]
         assert error["code"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("TRACE", "/v1/cells", "GET, HEAD"),
+        ("DELETE", "/v1/policies/chat.yaml/rollback", "POST"),
+        ("PUT", "/v1/clusters/fra/drain", "POST"),
+    ],
+)
+def test_a_method_that_is_not_there_is_answered_with_those_that_are(
+    fleet: Fleet, method: str, path: str, allowed: str
+) -> None:
+    """A client could not tell a wrong method from a wrong path (RFC 9110, section 15.5.6)."""
+    status, headers, _ = fleet.request(method, path)
+    assert (status, headers["Allow"]) == (405, allowed)
+
+
+def test_a_user_of_an_unknown_place_is_told_who_serves_everyone(fleet: Fleet) -> None:
+    """An edge function that cannot place a user would have nowhere to send the request."""
+    answer = fleet.get("/v1/route?model=chat-8b")
+    assert answer["cell"] == ""
+    assert sum(one["share"] for one in answer["clusters"]) == pytest.approx(1.0)
 
 
 def test_a_user_anywhere_is_told_the_shares_of_the_nearest_cell(fleet: Fleet) -> None:

@@ -88,24 +88,24 @@ HARMFUL = [
 BROKEN = [
     pytest.param(policy("spec.models.matchNames", []), 422, "is an empty list", id="empty-selector"),
     pytest.param(
-        clusters(fra=None), 422, "cluster fra would leave the catalogue with 7 replicas", id="deleted-cluster"
+        clusters(fra=None), 409, "cluster fra would leave the catalogue with 7 replicas", id="deleted-cluster"
     ),
-    pytest.param(model("spec.slo.p95LatencyMs", 1), 422, "leaves nothing of p95LatencyMs 1", id="objective-of-1-ms"),
+    pytest.param(model("spec.slo.p95LatencyMs", 1), 409, "leaves nothing of p95LatencyMs 1", id="objective-of-1-ms"),
     pytest.param(
         policy("spec.residency.0.clustersIn.jurisdictions", ["EUU"]),
-        422,
+        409,
         "no cluster declares EUU",
         id="jurisdiction-typo",
     ),
     pytest.param(
         policy("spec.availability.pinned", [{"cluster": "frb", "replicas": 1}]),
-        422,
+        409,
         "no Cluster document names frb",
         id="pinned-to-nowhere",
     ),
     pytest.param(model("spec.runtime.image", ""), 422, "image is ''", id="no-image"),
     pytest.param(
-        ("POST", "more.yaml", [SECOND, with_(POLICY, "metadata.name", "more")]), 422, "already obeys", id="two-policies"
+        ("POST", "more.yaml", [SECOND, with_(POLICY, "metadata.name", "more")]), 409, "already obeys", id="two-policies"
     ),
 ]
 

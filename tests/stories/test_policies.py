@@ -124,7 +124,7 @@ def test_a_withdrawn_model_is_stopped_everywhere(quiet: Fleet) -> None:
 
 def test_a_policy_that_another_file_needs_defined_once_is_refused_twice(quiet: Fleet) -> None:
     status, answer = quiet.apply("double.yaml", MODEL)
-    assert status == 422
+    assert (status, answer["code"]) == (409, "Contradiction")
     assert "Model chat-8b is already defined at chat.yaml:" in answer["message"]
 
 
