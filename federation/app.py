@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import ssl
 from importlib import metadata
 from pathlib import Path
 
-from aiohttp import web
+import structlog
 
 from federation.adapters import executors
 from federation.adapters.embedded_broker import EmbeddedBroker
@@ -20,8 +21,11 @@ from federation.adapters.link import Link
 from federation.adapters.solver import Solver
 from federation.adapters.store import Store
 from federation.adapters.xds import XdsServer
+from federation.aiokit import descriptors
 from federation.aiokit.broker import BrokerAddress
 from federation.aiokit.clock import Clock
+from federation.aiokit.door import Room
+from federation.aiokit.http import Site
 from federation.aiokit.tasks import Tasks
 from federation.api import server
 from federation.loops import keep, tick
@@ -37,6 +41,9 @@ from federation.settings import Settings
 from federation.state.reduce import BrokerFound, BrokerLost, CordonsSet, Heard, Note
 from federation.state.world import World
 
+log = structlog.get_logger("controller")
+HELD_BACK = 4
+"""One connection of so many is kept from streams and long polls."""
 WEB_DIR = Path(__file__).parent / "web" / "dist"
 
 
@@ -65,11 +72,22 @@ class Controller:
         self._lent: executors.Lent | None = None
         self._store = Store(settings.data_dir / "isochrone.sqlite" if settings.data_dir else None)
         self._embedded: EmbeddedBroker | None = None
-        self._runner: web.AppRunner | None = None
+        self._site: Site | None = None
         self.xds: XdsServer | None = None
 
     async def start(self) -> None:
         """Serve, listen, decide."""
+        self._shares = descriptors.shares(
+            descriptors.raised(),
+            serves_agents=self.settings.broker_url is None,
+            serves_gateways=self.settings.xds is not None,
+        )
+        log.info(
+            "connections are bounded by file descriptors",
+            descriptors=self._shares.descriptors,
+            api=self._shares.api,
+            agents=self._shares.agents,
+        )
         listen = self.settings.listen
         tls = server.tls_context(listen.host, listen.cert_file, listen.key_file)
         self.broker = await self._broker_address()
@@ -119,8 +137,8 @@ class Controller:
         await self._tasks.stop()
         if self.xds is not None:
             await self.xds.stop()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._site is not None:
+            await self._site.stop()
         if self._embedded is not None:
             await self._embedded.stop()
         await self._solver.close()
@@ -191,18 +209,18 @@ class Controller:
         self.hub.apply(BrokerFound(now_s=self.clock.monotonic_s()))
         await self.publisher.everything()
 
-    async def _serve(self, tls: object) -> None:
+    async def _serve(self, tls: ssl.SSLContext | None) -> None:
         listen = self.settings.listen
         web_dir = WEB_DIR if WEB_DIR.is_dir() else None
         services = ControllerServices(
             hub=self.hub, store=self._store, solver=self._solver, desk=self.desk, link=self.link, tasks=self._tasks
         )
-        app = server.application(services, token=self.token, web_dir=web_dir, version=version())
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, listen.host, listen.port, ssl_context=tls)  # type: ignore[arg-type]
-        await site.start()
-        port = self._runner.addresses[0][1]
+        most = self._shares.api
+        app = server.application(
+            services, token=self.token, web_dir=web_dir, version=version(), held=most - most // HELD_BACK
+        )
+        self._site = Site(app, room=Room(all=most, per_peer=most // 2), tls=tls)
+        port = await self._site.start(listen.host, listen.port)
         self.url = f"{'https' if tls else 'http'}://{listen.host}:{port}"
 
     @property

@@ -7,12 +7,23 @@ from collections.abc import Sequence
 import msgspec
 from aiohttp import web
 
+from federation.aiokit.http import CHUNK_BYTES, Shared
 from federation.api import views
+
+RETRY_AFTER_S = 5
+"""When to ask again what is refused because it cannot be answered just then."""
 
 
 def answer(view: views.View, *, status: int = 200) -> web.Response:
     """The view as JSON."""
-    return web.Response(body=msgspec.json.encode(view), status=status, content_type="application/json")
+    return answer_bytes(msgspec.json.encode(view), status=status)
+
+
+def answer_bytes(body: bytes, *, status: int = 200) -> web.Response:
+    """JSON as it is."""
+    if len(body) > CHUNK_BYTES:
+        return web.Response(body=Shared(body, "application/json"), status=status)
+    return web.Response(body=body, status=status, content_type="application/json")
 
 
 def answer_list(items: Sequence[views.View]) -> web.Response:
@@ -24,4 +35,7 @@ def refuse(
     status: int, code: str, message: str, hint: str, problems: tuple[views.ProblemView, ...] = ()
 ) -> web.Response:
     """A refusal."""
-    return answer(views.ErrorView(code=code, message=message, hint=hint, problems=problems), status=status)
+    response = answer(views.ErrorView(code=code, message=message, hint=hint, problems=problems), status=status)
+    if status in (429, 503):
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response

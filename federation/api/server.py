@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,13 +12,14 @@ from typing import Protocol, TypeVar
 import h3
 import msgspec
 from aiohttp import web
-from aiohttp_sse import sse_response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from federation import metrics
+from federation.aiokit import http
 from federation.aiokit.address import is_loopback
 from federation.api import access, openapi, render, views
-from federation.api.answers import answer, answer_list, refuse
+from federation.api.answers import answer, answer_bytes, answer_list, refuse
+from federation.api.board import Board
 from federation.api.openapi import COUNTRY, DECIMAL, FILE_NAME, H3, LONGEST_WAIT_S, MOST_PLANS, MOST_REVISION_DIGITS
 from federation.traffic.snapshot import Entry, Index
 
@@ -27,6 +27,10 @@ T = TypeVar("T", bound=views.View)
 MAX_BODY_BYTES = 1024 * 1024 + 1
 STREAM_SPACING_S = 1.0
 """The world is sent no more often than this: a map is looked at, not computed with."""
+STREAM_SEND_S = 30.0
+"""Who takes longer to read one world is too slow for a stream: its worlds would stay in memory, one after another."""
+STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+HEALTH = frozenset({"/healthz", "/readyz"})
 
 
 class Refused(Exception):
@@ -91,12 +95,29 @@ def tls_context(host: str, cert_file: Path | None, key_file: Path | None) -> ssl
     return context
 
 
-def application(services: Services, *, token: str, web_dir: Path | None, version: str) -> web.Application:
-    """The aiohttp application. `web_dir` holds the built map; None serves a page that says how to build it."""
-    app = web.Application(middlewares=[access.guard(token), _errors], client_max_size=MAX_BODY_BYTES)
-    api = _Api(services, token, web_dir, version)
+def application(
+    services: Services, *, token: str, web_dir: Path | None, version: str, held: int = 256
+) -> web.Application:
+    """The aiohttp application.
+
+    Args: web_dir: holds the built map; None serves a page that says how to build it. held: how many streams and long
+        polls there may be.
+    """
+    middlewares = [http.bounded(_full), access.guard(token), _errors]
+    app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY_BYTES)
+    api = _Api(services, token, web_dir, version, held)
     app.add_routes(api.routes())
     return app
+
+
+def _full(request: web.Request, is_own: bool) -> web.StreamResponse | None:
+    """What is answered when all places are taken by requests at work. Health is told all the same."""
+    if request.path in HEALTH:
+        return None
+    if is_own:
+        hint = "close some, as maps and long polls, or try again as Retry-After says"
+        return refuse(429, "TooManyConnections", "this address has as many connections as one may have", hint)
+    return refuse(503, "Full", "as many connections are at work as there may be", "try again as Retry-After says")
 
 
 @web.middleware
@@ -116,9 +137,28 @@ async def _errors(request: web.Request, handler: access.Handler) -> web.StreamRe
         return refusal
 
 
+class _Held:
+    """Requests that stay open, as streams and long polls do: so many that room is left for those that do not."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+
+    def __enter__(self) -> None:
+        if self._count >= self._most:
+            text = f"{self._most} streams and long polls are open, and no more may be"
+            raise Refused(503, "Full", text, "close maps that nobody looks at, or try again as Retry-After says")
+        self._count += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._count -= 1
+
+
 class _Api:
-    def __init__(self, services: Services, token: str, web_dir: Path | None, version: str) -> None:
+    def __init__(self, services: Services, token: str, web_dir: Path | None, version: str, held: int) -> None:
         self._services = services
+        self._board = Board(services.scene)
+        self._held = _Held(held)
         self._token = token
         self._web_dir = web_dir
         self._openapi = msgspec.json.encode(openapi.document(version))
@@ -177,20 +217,20 @@ class _Api:
         return web.Response(body=self._openapi, content_type="application/json")
 
     async def _overview(self, request: web.Request) -> web.Response:
-        return answer(self._drawn())
+        return answer_bytes((await self._board.drawn()).body)
 
-    def _drawn(self) -> views.OverviewView:
-        return render.overview(self._services.scene())
+    async def _drawn(self) -> views.OverviewView:
+        return (await self._board.drawn()).view
 
     def _list(self, pick: Callable[[views.OverviewView], Sequence[views.View]]) -> access.Handler:
         async def handler(request: web.Request) -> web.Response:
-            return answer_list(pick(self._drawn()))
+            return answer_list(pick(await self._drawn()))
 
         return handler
 
     def _one(self, kind: str, pick: Callable[[views.OverviewView], Sequence[T]]) -> access.Handler:
         async def handler(request: web.Request) -> web.Response:
-            return answer(_named(kind, request.match_info["name"], pick(self._drawn())))
+            return answer(_named(kind, request.match_info["name"], pick(await self._drawn())))
 
         return handler
 
@@ -257,7 +297,8 @@ class _Api:
         until_s = loop.time() + _number(request, "wait", default=0.0, high=LONGEST_WAIT_S)
         yield
         while (left_s := until_s - loop.time()) > 0:
-            await self._services.change(left_s)
+            with self._held:
+                await self._services.change(left_s)
             yield
 
     def _entry(self, request: web.Request) -> Entry:
@@ -308,36 +349,44 @@ class _Api:
     # ---- changing
 
     async def _diff(self, request: web.Request) -> web.Response:
-        return answer(await self._services.diff(_file_name(request), await request.read()))
+        return answer(await self._services.diff(_file_name(request), await _body(request)))
 
     async def _apply(self, request: web.Request) -> web.Response:
-        return answer(await self._services.apply(_file_name(request), await request.read(), "api", _force(request)))
+        changed = await self._services.apply(_file_name(request), await _body(request), "api", _force(request))
+        self._board.outdate()
+        return answer(changed)
 
     async def _roll_back(self, request: web.Request) -> web.Response:
         name, text = request.match_info["name"], request.query.get("revision")
         if text is not None and not (text.isascii() and text.isdigit() and len(text) <= MOST_REVISION_DIGITS):
             raise Refused(400, "BadRequest", f"revision={text!r} is no revision", "a whole number")
         revision = int(text) if text is not None else None
-        return answer(await self._services.roll_back(name, revision, "api", _force(request)))
+        changed = await self._services.roll_back(name, revision, "api", _force(request))
+        self._board.outdate()
+        return answer(changed)
 
     async def _withdraw(self, request: web.Request) -> web.Response:
-        return answer(await self._services.withdraw(request.match_info["name"], "api", _force(request)))
+        changed = await self._services.withdraw(request.match_info["name"], "api", _force(request))
+        self._board.outdate()
+        return answer(changed)
 
     async def _cordon(self, request: web.Request) -> web.Response:
         name, action = request.match_info["name"], request.match_info["action"]
-        _named("cluster", name, self._drawn().clusters)
+        _named("cluster", name, (await self._drawn()).clusters)
         if action == "uncordon":
             await self._services.uncordon(name)
         else:
             reason, force = await _reason(request), action == "drain" and _is_forced(request)
             await self._services.cordon(name, reason, drain=action == "drain", force=force)
-        return answer(_named("cluster", name, self._drawn().clusters))
+        self._board.outdate()
+        return answer(_named("cluster", name, (await self._drawn()).clusters))
 
     async def _confirm(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        _named("cluster", name, self._drawn().clusters)
+        _named("cluster", name, (await self._drawn()).clusters)
         await self._services.confirm(name, request.query.get("model", ""), await _reason(request))
-        return answer(_named("cluster", name, self._drawn().clusters))
+        self._board.outdate()
+        return answer(_named("cluster", name, (await self._drawn()).clusters))
 
     # ---- the browser
 
@@ -360,16 +409,26 @@ class _Api:
         """Events in order and the newest world; a slow reader gets fewer worlds, never a backlog of them."""
         last = request.headers.get("Last-Event-ID", "")
         seen = int(last) if last.isascii() and last.isdigit() else 0
-        async with sse_response(request) as stream:
-            # Who closes a map while it is being written to has done nothing wrong.
-            with contextlib.suppress(ConnectionResetError):
-                while stream.is_connected():
-                    for event in self._services.events_after(seen):
-                        await stream.send(msgspec.json.encode(event).decode(), id=str(event.id), event="event")
-                        seen = event.id
-                    await stream.send(msgspec.json.encode(self._drawn()).decode(), event="world")
+        stream = web.StreamResponse(headers=STREAM_HEADERS)
+        with self._held:
+            await stream.prepare(request)
+            try:
+                while True:
+                    async with asyncio.timeout(STREAM_SEND_S):
+                        for event in self._services.events_after(seen):
+                            await stream.write(b"id: %d\r\nevent: event\r\ndata: " % event.id)
+                            await stream.write(msgspec.json.encode(event) + b"\r\n\r\n")
+                            seen = event.id
+                        await stream.write(b"event: world\r\ndata: ")
+                        await http.write(stream, (await self._board.drawn(STREAM_SPACING_S)).body)
+                        await stream.write(b"\r\n\r\n")
                     await asyncio.sleep(STREAM_SPACING_S)
                     await self._services.change(timeout_s=5.0)
+            except ConnectionResetError:
+                pass  # who closes a map while it is being written to has done nothing wrong
+            except TimeoutError:
+                if request.transport is not None:
+                    request.transport.abort()
         return stream
 
 
@@ -404,10 +463,20 @@ def _is_forced(request: web.Request) -> bool:
     return given == "true"
 
 
+async def _body(request: web.Request) -> bytes:
+    """The body, if it comes in time. Raises: Refused."""
+    try:
+        async with asyncio.timeout(http.BODY_S):
+            return await request.read()
+    except TimeoutError:
+        text = f"the body did not arrive within {http.BODY_S:g} s"
+        raise Refused(408, "RequestTimeout", text, "send it faster, or in several files") from None
+
+
 async def _reason(request: web.Request) -> str:
     hint = 'send {"reason": "…"}: the next engineer will ask'
     try:
-        return msgspec.json.decode(await request.read(), type=views.ReasonBody).reason.strip()[:500]
+        return msgspec.json.decode(await _body(request), type=views.ReasonBody).reason.strip()[:500]
     except msgspec.ValidationError as error:
         raise Refused(400, "BadRequest", f"a reason is needed: {error}", hint) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,0 +1,58 @@
+"""The overview, drawn once for everyone who looks: a change costs one drawing, however many maps are open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from federation.api import render, views
+
+LONG_S = 0.02
+"""What takes longer is drawn in a thread, beside the loop."""
+REST = 2.0
+"""A drawing serves for this many times as long as it took, so that readers never take more than a third of a core."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """The world at one instant of the loop's clock, and as JSON."""
+
+    at_s: float
+    view: views.OverviewView
+    body: bytes
+
+
+class Board:
+    """Draws when the newest drawing is too old for who asks."""
+
+    def __init__(self, scene: Callable[[], render.Scene]) -> None:
+        self._scene = scene
+        self._newest: Drawn | None = None
+        self._not_before_s = float("-inf")
+        self._took_s = 0.0
+        self._drawing = asyncio.Lock()
+
+    def outdate(self) -> None:
+        """Somebody changed something through the API, and will want to see it."""
+        self._not_before_s = asyncio.get_running_loop().time()
+
+    async def drawn(self, max_age_s: float = 0.0) -> Drawn:
+        """The world as it was that long ago at most, or as long as a drawing takes anyhow."""
+        async with self._drawing:
+            loop = asyncio.get_running_loop()
+            newest, now_s = self._newest, loop.time()
+            is_fresh = newest is not None and now_s - newest.at_s <= max(max_age_s, REST * self._took_s)
+            if newest is None or not is_fresh or newest.at_s < self._not_before_s:
+                scene = self._scene()
+                view, body = await asyncio.to_thread(_draw, scene) if self._took_s > LONG_S else _draw(scene)
+                self._took_s = loop.time() - now_s
+                self._newest = newest = Drawn(at_s=now_s, view=view, body=body)
+            return newest
+
+
+def _draw(scene: render.Scene) -> tuple[views.OverviewView, bytes]:
+    view = render.overview(scene)
+    return view, msgspec.json.encode(view)

@@ -1,0 +1,51 @@
+"""Who looks at the world, and what that costs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from federation.api import board, render
+from federation.api.board import Board
+from tests.builders import a_world
+
+
+class Drawings:
+    """Counts the drawings of an empty world."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+
+        def draw(scene: render.Scene) -> object:
+            self.count += 1
+            return (object(), b"{}")
+
+        monkeypatch.setattr(board, "_draw", draw)
+        self.board = Board(lambda: a_world())  # type: ignore[arg-type, return-value]
+
+
+async def test_a_hundred_readers_of_one_world_cost_one_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten open maps of a large fleet held up the controller for eight seconds."""
+    drawings = Drawings(monkeypatch)
+    drawn = await asyncio.gather(*(drawings.board.drawn(1.0) for _ in range(100)))
+    assert drawings.count == 1
+    assert len({id(one.body) for one in drawn}) == 1
+
+
+async def test_who_changed_something_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`drain` would answer that nothing is drained."""
+    drawings = Drawings(monkeypatch)
+    before = await drawings.board.drawn(60.0)
+    await asyncio.sleep(0.001)
+    drawings.board.outdate()
+    assert (await drawings.board.drawn(60.0)).at_s > before.at_s
+    assert drawings.count == 2
+
+
+async def test_who_asks_without_an_age_gets_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawings = Drawings(monkeypatch)
+    await drawings.board.drawn()
+    await asyncio.sleep(0.01)
+    await drawings.board.drawn()
+    assert drawings.count == 2
