@@ -56,6 +56,8 @@ FROM_HEADER = "x-isochrone-from"
 WHOLE = 1_000_000
 """Weights of one priority sum to about this: shares to one in a million, far below Envoy's limit of 2^32 - 1."""
 CHECK_S, CHECK_TIMEOUT_S = 1.0, 1.0
+LONGEST_SILENCE_S = 3600.0
+"""Of an answer that is under way, on either side: who asks for all of it at once hears nothing until it is written."""
 UNHEALTHY_AFTER, HEALTHY_AFTER = 2, 2
 EJECT_AFTER = 3
 EJECTION_S, LONGEST_EJECTION_S = 5.0, 60.0
@@ -381,6 +383,7 @@ def _route(
     action = route_components_pb2.RouteAction(
         cluster=cluster,
         timeout=_seconds(0.0),
+        idle_timeout=_seconds(LONGEST_SILENCE_S),
         priority=base_pb2.HIGH if high else base_pb2.DEFAULT,
         retry_policy=_retry_policy(),
     )

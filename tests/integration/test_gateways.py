@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import ssl
 import subprocess
 import time
@@ -31,6 +32,8 @@ from tests.testbed.replicas import Replicas
 
 pytestmark = pytest.mark.real
 REQUESTS = 1000
+SILENT_S, STREAM_S = 17, int(os.environ.get("ISOCHRONE_STREAM_SECONDS", "30"))
+"""A model that thinks, then talks; with the variable for as long as one likes."""
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +261,42 @@ async def test_gateways_go_on_without_a_controller_and_take_nothing_anew_when_it
         await asyncio.sleep(0.3)
         assert second.sent == []
         await second.server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 + 2 * STREAM_S)
+async def test_a_long_answer_is_not_cut(told: Told, servers: Replicas) -> None:
+    """Long answers would end in the middle, or before their first word, at whichever of two gateways loses patience:
+    Envoy gives a route 15 s and a silent stream five minutes (here one second) where it is not told otherwise."""
+    (port,) = free_ports(1)
+    (model,) = table(servers, 0.0).models
+    users = replace(model, groups=(Group(cell="", shares={"iad": 1.0}, overflow={}),))
+    there = replace(model, groups=(), local=tuple(("127.0.0.1", one) for one in servers.ports["iad"]))
+    gateways = {"iad": Gateway(address="127.0.0.1", port=port)}
+
+    def offer(users: ModelTable) -> None:
+        for name, its in (("fra", users), ("iad", there)):
+            whole = GatewayTable(cluster=name, region=name, zone="", models=(its,), gateways=gateways)
+            told.server.offer(name, xds.snapshot(whole))
+
+    offer(users)
+    with (
+        Envoy("iad", xds_port=told.server.port, port=port, idle_s=1.0),
+        Envoy("fra", xds_port=told.server.port, idle_s=1.0) as gateway,
+    ):
+        await opened(gateway)
+        timeout = aiohttp.ClientTimeout(total=None)
+        url = f"http://127.0.0.1:{gateway.port}/stream/{SILENT_S}/{STREAM_S}"
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as client,
+            client.get(url, headers={"host": "chat-8b.example"}) as answer,
+        ):
+            assert answer.status == 200
+            first = await answer.content.readline()
+            moved = replace(users, groups=(Group(cell="", shares={"fra": 1.0}, overflow={}),))
+            offer(moved)  # what began goes on where it is
+            whole = first + await answer.content.read()
+    assert whole.count(b"data: ") == STREAM_S
 
 
 # ---- who may ask

@@ -35,12 +35,20 @@ class Envoy:
     """One gateway of `cluster`. `port` is where users reach it, `admin_port` its admin API.
 
     Args: xds_port: the controller's. tls: a directory with ca.crt, tls.crt and tls.key, to speak mutual TLS with the
-        controller and with users; without one everything is in the clear, on loopback.
+        controller and with users; without one everything is in the clear, on loopback. idle_s: the silence after which
+        it ends an answer for which no route says another; the bootstrap's without.
     Raises: Missing where there is none.
     """
 
     def __init__(
-        self, cluster: str, *, xds_port: int, port: int | None = None, delta: bool = True, tls: Path | None = None
+        self,
+        cluster: str,
+        *,
+        xds_port: int,
+        port: int | None = None,
+        delta: bool = True,
+        tls: Path | None = None,
+        idle_s: float | None = None,
     ) -> None:
         program = find_envoy()
         self.cluster = cluster
@@ -48,14 +56,16 @@ class Envoy:
         (self.admin_port,) = free_ports(1)
         self.directory = Path(tempfile.mkdtemp(prefix=f"isochrone-envoy-{cluster}-"))
         config = self.directory / "bootstrap.yaml"
-        config.write_text(yaml.safe_dump(self._bootstrap(xds_port, delta=delta, tls=tls)), encoding="utf-8")
+        config.write_text(
+            yaml.safe_dump(self._bootstrap(xds_port, delta=delta, tls=tls, idle_s=idle_s)), encoding="utf-8"
+        )
         command = [str(program), "-c", str(config), "--service-cluster", cluster, "--service-zone", cluster]
         command += ["--service-node", f"{cluster}-gw"]
         # One worker, and nothing shared with other gateways on this machine.
         command += ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
         self._process = Process(f"envoy-{cluster}", command, log_file=self.directory / "envoy.log")
 
-    def _bootstrap(self, xds_port: int, *, delta: bool, tls: Path | None) -> dict[str, Any]:
+    def _bootstrap(self, xds_port: int, *, delta: bool, tls: Path | None, idle_s: float | None) -> dict[str, Any]:
         text = BOOTSTRAP.read_text(encoding="utf-8")
         if tls is not None:
             text = text.replace("/etc/isochrone", str(tls))
@@ -67,6 +77,9 @@ class Envoy:
         endpoint["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": xds_port}
         (listener,) = made["static_resources"]["listeners"]
         listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": self.port}
+        if idle_s is not None:
+            filters = listener["filter_chains"][0]["filters"]
+            filters[0]["typed_config"]["stream_idle_timeout"] = f"{idle_s}s"
         if tls is None:
             del controller["transport_socket"], listener["filter_chains"][0]["transport_socket"]
             del made["static_resources"]["secrets"]

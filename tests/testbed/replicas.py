@@ -26,6 +26,9 @@ def _held_port() -> socket.socket:
 class Replicas:
     """The replicas of several clusters, in a thread of their own. Each answers with its cluster's name.
 
+    `GET /stream/SILENT/COUNT` is answered as a model that thinks and then talks: nothing for so many seconds, then
+    COUNT chunks, one a second.
+
     `counted` has (cluster, monotonic seconds) of every request that was sent to one, dead ones included, health checks
     left out.
     """
@@ -106,6 +109,18 @@ class Replicas:
         for writer in self._open.pop((cluster, port)):
             writer.transport.abort()
 
+    async def _talk(self, writer: asyncio.StreamWriter, asked: list[bytes]) -> None:
+        silent_s, count = map(int, asked)
+        await asyncio.sleep(silent_s)
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        for number in range(count):
+            line = b"data: %d\n\n" % number
+            writer.write(b"%x\r\n%b\r\n" % (len(line), line))
+            await writer.drain()
+            await asyncio.sleep(1.0)
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
     async def _answer(
         self, cluster: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
@@ -125,6 +140,9 @@ class Replicas:
                 if cluster in self.dead:
                     writer.transport.abort()
                     return
+                if head.startswith(b"GET /stream/"):
+                    await self._talk(writer, head.split()[1].split(b"/")[2:])
+                    continue
                 failed = not checks and self._rng.random() < self.error_share[cluster]
                 body = cluster.encode()
                 status = b"500 Internal Server Error" if failed else b"200 OK"
