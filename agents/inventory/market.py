@@ -1,10 +1,11 @@
 """On what terms a node is had, whether it takes pods, and whether it is about to go: from labels, taints, conditions.
 
-Sources, by the title of their documentation: Karpenter "Well-known labels" and "Disruption"; EKS "Managed node
-groups" (capacityType); GKE "Spot VMs", "Flex-start" and "Graceful node shutdown"; AKS "Add a spot node pool", "Node
-problem detector" and "Use node auto-drain"; OKE "Preemptible capacity"; CAST AI "Node labels and taints"; Spot "Ocean
-labels"; kops "Instance groups"; AWS Node Termination Handler (taints); Kubernetes "Well-Known Labels, Annotations and
-Taints"; NVIDIA "DRA driver for GPUs" (health taints).
+Sources, by the title of their documentation: Karpenter "Well-known labels" and "Disruption"; EKS "Managed node groups"
+(capacityType); GKE "Spot VMs", "Flex-start" and "Graceful node shutdown"; AKS "Add a spot node pool", "Node problem
+detector" and "Use node auto-drain"; OKE "Preemptible capacity"; CAST AI "Node labels and taints"; Spot "Ocean labels";
+kops "Instance groups"; OpenShift "Machines that deploy as spot instances"; Cluster API "Spot instances"; AWS Node
+Termination Handler (taints); Kubernetes "Well-Known Labels, Annotations and Taints"; NVIDIA "DRA driver for GPUs"
+(health taints).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ CAPACITY_LABELS: dict[str, dict[str, messages.Market]] = {
     "scheduling.cast.ai/spot": {"true": "spot"},
     "spotinst.io/node-lifecycle": {"spot": "spot"},
     "node-role.kubernetes.io/spot-worker": {"": "spot", "true": "spot"},
-    "node.kubernetes.io/lifecycle": {"spot": "spot"},
+    "node.kubernetes.io/lifecycle": {"spot": "spot", "Ec2Spot": "spot"},
+    "machine.openshift.io/interruptible-instance": {"": "spot", "true": "spot"},
+    "cluster.x-k8s.io/interruptible": {"": "spot", "true": "spot"},
     "lifecycle": {"Ec2Spot": "spot", "spot": "spot"},
     "node.alibabacloud.com/spot-strategy": {"SpotWithPriceLimit": "spot", "SpotAsPriceGo": "spot"},
     "yandex.cloud/preemptible": {"true": "spot"},

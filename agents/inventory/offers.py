@@ -1,9 +1,10 @@
 """What one node offers: devices by product, MIG profile and market, how a pod asks for them, and what is wrong.
 
-Sources, by the title of their documentation: NVIDIA "Kubernetes Device Plugin" and "GPU Feature Discovery" (labels,
-MIG strategies, time-slicing, MPS); AMD "Kubernetes Device Plugin" and "Node Labeller"; Intel "GPU device plugin for
+Sources, by the title of their documentation: NVIDIA "Kubernetes Device Plugin" and "GPU Feature Discovery" (labels, MIG
+strategies, time-slicing, MPS); AMD "Kubernetes Device Plugin" and "Node Labeller"; Intel "GPU device plugin for
 Kubernetes" and its Node Feature Discovery rules; Habana "Device Plugin for Kubernetes"; GKE "About TPUs in GKE" and
-"About GPUs in GKE"; Node Feature Discovery "Feature discovery" (PCI labels).
+"About GPUs in GKE"; Alibaba ACK "Labels of GPU nodes"; CoreWeave "Node labels"; DigitalOcean "Automatic labels"; Node
+Feature Discovery "Feature discovery" (PCI labels).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ MIG_PROFILE = re.compile(_PROFILE)
 """Slices, gigabytes, and what else a profile has: media engines (+me, +me.all, or without, -me), graphics (+gfx)."""
 _AMD_VRAM = re.compile(r"([0-9]{1,5})G")
 _AMD_VRAM_KEY = re.compile(r"beta\.amd\.com/gpu\.vram\.([0-9]{1,5})G")
+_AMD_DEVICE_KEY = re.compile(r"beta\.amd\.com/gpu\.device-id\.([0-9a-f]{4})")
 _AMD_PARTITION = re.compile(r"amd\.com/([a-z]{3}_nps[0-9])")
 _PCI = re.compile(r"feature\.node\.kubernetes\.io/pci-(?:([0-9a-f]{4})_)?([0-9a-f]{4})(?:_[0-9a-f_]*)?\.present")
 _PCI_VENDORS = {"10de": "nvidia", "1002": "amd", "8086": "intel", "1da3": "habana", "1ae0": "google"}
@@ -63,7 +65,27 @@ _AWS_GPUS = (
     ("rtx-pro-server-6000", 0.0, "NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition"),
 )
 """Name in lower case, from so many GiB -> as GPU feature discovery names it. Source: Karpenter, "Instance types"."""
-_AZURE_GPUS = tuple(
+ACK_GPU = "aliyun.accelerator/nvidia"
+"""With _name as NVIDIA's own, _count and _mem of one device, as 23028MiB."""
+_ACK_MEMORY = re.compile(r"([0-9]{3,7})MiB")
+COREWEAVE_GPU = "gpu.nvidia.com"
+"""With /class or /model, /count, and /vram of one device in thousands of MiB."""
+_COREWEAVE_GPUS = {
+    "A40": "NVIDIA-A40",
+    "A100_PCIE_40GB": "NVIDIA-A100-PCIE-40GB",
+    "A100_PCIE_80GB": "NVIDIA-A100-80GB-PCIe",
+    "A100_NVLINK": "NVIDIA-A100-SXM4-40GB",
+    "A100_NVLINK_80GB": "NVIDIA-A100-SXM4-80GB",
+    "H100_PCIE": "NVIDIA-H100-PCIe",
+    "H100_NVLINK_80GB": "NVIDIA-H100-80GB-HBM3",
+}
+DOKS_GPU = "doks.digitalocean.com/gpu-model"
+_DOKS_GPUS = {
+    "h100": ("NVIDIA-H100-80GB-HBM3", 79.6),
+    "h200": ("NVIDIA-H200", 140.4),
+    "l40s": ("NVIDIA-L40S", 44.9),
+}
+_SIZED_GPUS = tuple(
     (re.compile(pattern), product, gib)
     for pattern, product, gib in (
         (r"Standard_NC[0-9]+as_T4_v3", "Tesla-T4", 15.0),
@@ -79,10 +101,17 @@ _AZURE_GPUS = tuple(
         (r"Standard_NV6ads_A10_v5", "NVIDIA-A10-4Q", 4.0),
         (r"Standard_NV12ads_A10_v5", "NVIDIA-A10-8Q", 8.0),
         (r"Standard_NV18ads_A10_v5", "NVIDIA-A10-12Q", 12.0),
+        (r"VM\.GPU\.A10\.[12]|BM\.GPU\.A10\.4", "NVIDIA-A10", 22.0),
+        (r"BM\.GPU4\.8", "NVIDIA-A100-SXM4-40GB", 40.0),
+        (r"BM\.GPU\.A100-v2\.8", "NVIDIA-A100-SXM4-80GB", 80.0),
+        (r"BM\.GPU\.L40S(?:-NC)?\.4", "NVIDIA-L40S", 44.0),
+        (r"BM\.GPU\.H100\.8", "NVIDIA-H100-80GB-HBM3", 79.0),
+        (r"BM\.GPU\.H200\.8", "NVIDIA-H200", 140.0),
     )
 )
 """Sizes of virtual machines with NVIDIA's GPUs -> product and GiB of one device; a part of a card is a product of its
-own. AKS labels no more than the size. Source: Azure, "GPU accelerated virtual machine sizes"."""
+own. AKS and OKE label no more than the size. Sources: Azure, "GPU accelerated virtual machine sizes"; Oracle, "Compute
+shapes"."""
 _INTEL_GIB = {"Max_1550": 128.0, "Max_1100": 48.0, "Flex_170": 16.0, "Flex_140": 6.0}
 """VRAM that Intel's data sheets give for one GPU (a Flex 140 card has two): its labels carry none."""
 _TPU_GIB = {
@@ -264,16 +293,41 @@ def _nvidia_of_provider(resource: str, count: int, labels: Mapping[str, str], te
     for prefix in AWS_GPU:
         if labels.get(f"{prefix}-name") and labels.get(f"{prefix}-manufacturer", "nvidia") == "nvidia":
             return _nvidia_of_aws(prefix, resource, count, labels, terms)
+    named = _named_by_provider(labels) if resource == NVIDIA_GPU else None
+    if named is None:
+        return _nvidia_of_gke(resource, count, labels, terms)
+    keys, product, vram_gib = named
+    return Offer(
+        key=messages.PoolKey(product=product, market=terms),
+        access=Access(
+            resource=resource, terms=tuple(Term(key=one, operator="In", values=(labels[one],)) for one in keys)
+        ),
+        devices=count,
+        vram_gib=vram_gib,
+    )
+
+
+def _named_by_provider(labels: Mapping[str, str]) -> tuple[tuple[str, ...], str, float | None] | None:
+    """(labels that name the product, sorted; the product; GiB of one device), or None where no provider does."""
+    if name := labels.get(f"{ACK_GPU}_name"):
+        keys = [f"{ACK_GPU}_name"]
+        memory = _ACK_MEMORY.fullmatch(labels.get(f"{ACK_GPU}_mem", ""))
+        mib = quantity.whole(memory[1], least=256, most=quantity.MAX_VRAM_MIB) if memory is not None else None
+        keys += [f"{ACK_GPU}_mem"] if mib is not None else []
+        return tuple(sorted(keys)), _product(keys[0], name), round(mib / 1024, 1) if mib is not None else None
+    for label in (f"{COREWEAVE_GPU}/class", f"{COREWEAVE_GPU}/model"):
+        if name := labels.get(label):
+            vram = quantity.whole(labels.get(f"{COREWEAVE_GPU}/vram", ""), least=1, most=int(MOST_VRAM_GIB))
+            keys = [label] + ([f"{COREWEAVE_GPU}/vram"] if vram is not None else [])
+            product = _COREWEAVE_GPUS.get(name, f"NVIDIA-{_product(label, name)}".replace("_", "-"))
+            return tuple(keys), product, None if vram is None else round(vram * 1000 / 1024, 1)
+    if labels.get(DOKS_GPU, "") in _DOKS_GPUS:
+        return (DOKS_GPU,), *_DOKS_GPUS[labels[DOKS_GPU]]
     size = labels.get(INSTANCE_TYPE, "")
-    for pattern, product, gib in _AZURE_GPUS if resource == NVIDIA_GPU and size.startswith("Standard_N") else ():
+    for pattern, product, gib in _SIZED_GPUS:
         if pattern.fullmatch(size):
-            return Offer(
-                key=messages.PoolKey(product=product, market=terms),
-                access=Access(resource=resource, terms=(Term(key=INSTANCE_TYPE, operator="In", values=(size,)),)),
-                devices=count,
-                vram_gib=gib,
-            )
-    return _nvidia_of_gke(resource, count, labels, terms)
+            return (INSTANCE_TYPE,), product, gib
+    return None
 
 
 def _nvidia_of_aws(prefix: str, resource: str, count: int, labels: Mapping[str, str], terms: messages.Market) -> Offer:
@@ -333,7 +387,8 @@ def _described(resource: str, labels: Mapping[str, str]) -> int | None:
     with cards of two models, of which labels describe one. None where they say nothing."""
     if resource not in (NVIDIA_GPU, f"{NVIDIA_GPU}.shared") or _MIG_SUFFIX.search(labels.get(GPU_PRODUCT, "")):
         return None
-    for label in ("nvidia.com/gpu.count", *(f"{one}-count" for one in AWS_GPU)):
+    counts = (*(f"{one}-count" for one in AWS_GPU), f"{ACK_GPU}_count", f"{COREWEAVE_GPU}/count")
+    for label in ("nvidia.com/gpu.count", *counts):
         if label in labels:
             count = quantity.whole(labels[label], least=1, most=quantity.MAX_DEVICES)
             if count is None:
@@ -379,7 +434,7 @@ def _amd(resource: str, count: int, labels: Mapping[str, str], terms: messages.M
     label = next((one for one in AMD_PRODUCTS if labels.get(one)), "amd.com/gpu.device-id")
     value = labels.get(label, "")
     if not value:
-        return _unverified("amd", resource, count, terms, AMD_PRODUCTS[0])
+        return _amd_of_beta(resource, count, labels, terms)
     value = _product(label, value)
     partition = _AMD_PARTITION.fullmatch(resource)
     said = next((one for one in AMD_PARTITIONS if labels.get(one)), "")
@@ -402,6 +457,19 @@ def _amd(resource: str, count: int, labels: Mapping[str, str], terms: messages.M
         access=Access(resource=resource, terms=tuple(sorted(terms_of, key=lambda one: one.key))),
         devices=count,
         vram_gib=vram_gib,
+    )
+
+
+def _amd_of_beta(resource: str, count: int, labels: Mapping[str, str], terms: messages.Market) -> Offer:
+    """By the labels of older labellers, which have the device's id in their name."""
+    found = [match for label in sorted(labels) if (match := _AMD_DEVICE_KEY.fullmatch(label))]
+    if len(found) != 1:
+        return _unverified("amd", resource, count, terms, AMD_PRODUCTS[0])
+    return Offer(
+        key=messages.PoolKey(product=f"AMD-{found[0][1]}", market=terms),
+        access=Access(resource=resource, terms=(Term(key=found[0][0], operator="Exists"),)),
+        devices=count,
+        vram_gib=_amd_vram(labels),
     )
 
 

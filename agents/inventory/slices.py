@@ -2,7 +2,8 @@
 
 Sources, by the title of their documentation: Kubernetes "Dynamic Resource Allocation" (resource.k8s.io/v1: only the
 slices of the highest generation of a pool count, and only once all of them are there; device taints; claims) and
-"NVIDIA DRA driver for GPUs" (attributes `type`, `productName`, `profile`; capacity `memory`).
+"NVIDIA DRA driver for GPUs" (attributes `type`, `productName`, `profile`, `uuid`, `parentUUID`; capacity `memory`) and
+"AMD GPU DRA driver" (types `amdgpu` and `amdgpu-partition`, `partitionProfile`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ DRIVERS = {
     "tpu.google.com": "google-tpu",
 }
 """Drivers of accelerators. Others (network cards, CPUs) publish devices too, which are none of ours."""
+PARTS = {"mig": "profile", "amdgpu-partition": "partitionProfile"}
+"""Types of devices that are a part of one, and the attribute that says which."""
+WHOLE = ("gpu", "amdgpu")
+_AMD_PROFILE = re.compile(r"[a-z]{3}_nps[0-9]")
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 DeviceId = tuple[str, str, str]
@@ -98,12 +103,17 @@ def _devices(
         conditions.append(condition("IncompletePool", subject, text))
         return
     seen: set[str] = set()
+    cut = _cut(driver, current)
     for one in sorted(current, key=lambda each: each.metadata.name):
         for device in one.spec.devices or ():
             if device.name in seen:
                 conditions.append(condition("BadDevice", subject, f"device {device.name!r} appears twice"))
                 continue
             seen.add(device.name)
+            if _text(device, driver, "type") in WHOLE and _text(device, driver, "uuid") in cut:
+                text = f"device {device.name} is cut into parts, which are counted in its place"
+                conditions.append(condition("CutDevice", subject, text))
+                continue
             node = one.spec.node_name or device.node_name
             if not node:
                 text = f"device {device.name} belongs to no single node, and is not counted"
@@ -114,22 +124,28 @@ def _devices(
                 yield node, device.name, offer
 
 
+def _cut(driver: str, slices: Iterable[Slice]) -> frozenset[str]:
+    """UUIDs of whole devices whose parts are offered beside them, and not cut from them on demand."""
+    devices = [device for one in slices for device in one.spec.devices or () if not device.consumes_counters]
+    return frozenset(_text(device, driver, "parentUUID") for device in devices) - {""}
+
+
 def _offer(
     driver: str, device: Device, terms: messages.Market, subject: str, conditions: list[messages.Condition]
 ) -> Offer | None:
     kind = _text(device, driver, "type") or "gpu"
-    if kind not in ("gpu", "mig"):
+    if kind not in WHOLE and kind not in PARTS:
         return None  # `vfio` and others are the same silicon offered in another way
-    if kind == "mig" and device.consumes_counters:
+    if kind in PARTS and device.consumes_counters:
         return None  # cut from a card on demand, which is counted whole
     if device.allow_multiple_allocations:
         conditions.append(condition("SharedDevice", subject, f"device {device.name} is shared, and is not counted"))
         return None
     vendor = DRIVERS[driver]
     name = _NAME.sub("-", _text(device, driver, "productName")).strip("-.")[:100]
-    profile = _text(device, driver, "profile") if kind == "mig" else ""
-    if kind == "mig" and not MIG_PROFILE.fullmatch(profile):
-        text = f"device {device.name} has the profile {profile!r}: no MIG profile; it is not counted"
+    profile = _text(device, driver, PARTS[kind]) if kind in PARTS else ""
+    if kind in PARTS and not (MIG_PROFILE if kind == "mig" else _AMD_PROFILE).fullmatch(profile):
+        text = f"device {device.name} has the profile {profile!r}: none of a part; it is not counted"
         conditions.append(condition("BadDevice", subject, text))
         return None
     vram_gib, doubt = _vram(device, driver)
@@ -158,9 +174,9 @@ def _offer(
 def _access(driver: str, device: Device, kind: str, profile: str) -> Access:
     device_class = "mig.nvidia.com" if driver == "gpu.nvidia.com" and kind == "mig" else driver
     tests = [f"device.driver == {_quoted(driver)}"]
-    for name in ("type", "productName", "profile"):
+    for name in ("type", "productName", *((PARTS[kind],) if profile else ())):
         value = _text(device, driver, name)
-        if value and (name != "profile" or profile):
+        if value:
             tests.append(f"device.attributes[{_quoted(driver)}].{name} == {_quoted(value)}")
     return Access(device_class=device_class, expression=" && ".join(tests))
 
