@@ -23,8 +23,8 @@ from agents.backend import Backend, BackendError, Observation
 from agents.gateway.stats import GatewayStats
 from agents.inventory.offers import condition
 from agents.inventory.pools import MAX_CONDITIONS
+from agents.returning import Returning
 from federation.aiokit import broker
-from federation.aiokit.backoff import Backoff
 from federation.aiokit.clock import Clock
 from federation.aiokit.tasks import together
 from federation.wire import messages, topics
@@ -68,8 +68,7 @@ class Agent:
         self._holds_until_s = float("inf")
         self._held: messages.Desired | None = None
         self._obeying = asyncio.Lock()
-        # A controller that starts anew believes in silence after four reports: nobody may sleep through them.
-        self._backoff = Backoff(rng, base_s=0.5, cap_s=min(30.0, 2 * settings.interval_s))
+        self._returning = Returning(rng, interval_s=settings.interval_s)
         self._memory = memory.Memory()
         self._accepted = session.Accepted()
         self._knows_fence = False
@@ -164,7 +163,7 @@ class Agent:
             try:
                 await self._connection()
             except (aiomqtt.MqttError, OSError) as error:
-                delay_s = self._backoff.next_s()
+                delay_s = self._returning.next_s()
                 self._log.info("no broker; what runs goes on", cause=str(error), retry_s=round(delay_s, 2))
                 await asyncio.sleep(delay_s)
 
@@ -182,7 +181,7 @@ class Agent:
             self._client = client
             if self._holds_until_s == float("inf"):
                 self._holds_until_s = self._clock.monotonic_s() + HOLDING * self.settings.interval_s
-            self._backoff.reset()
+            self._returning.connected()
             self._backend.changed.set()  # report at once: the broker may have forgotten the last one
             try:
                 async for message in client.messages:
@@ -234,6 +233,7 @@ class Agent:
 
     async def _on_session(self, said: messages.Session) -> None:
         """This agent is in force; or another holds the name: until that one is gone, nothing is carried out here."""
+        self._returning.told(said.spread_s)
         if said.boot_id == self._boot_id:
             self._yields_until_s = self._holds_until_s = float("-inf")
             await self._obey_held()

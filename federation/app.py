@@ -40,6 +40,7 @@ from federation.services import ControllerServices
 from federation.settings import Settings
 from federation.state.reduce import BrokerFound, BrokerLost, CordonsSet, Heard, Note
 from federation.state.world import World
+from federation.wire import messages
 
 log = structlog.get_logger("controller")
 HELD_BACK = 4
@@ -166,15 +167,14 @@ class Controller:
             self.broker,
             clock=self.clock,
             rng=self._rng,
-            on_message=lambda message, retained: hub.apply(
-                Heard(message=message, now_s=self.clock.monotonic_s(), retained=retained, wall_s=self.clock.wall_s())
-            ),
+            on_message=self._on_message,
             on_refused=self._on_refused,
             on_connected=self._on_connected,
             on_lost=lambda: hub.apply(BrokerLost(now_s=self.clock.monotonic_s())),
             heartbeat=hub.heartbeat,
             on_rival=hub.hear_rival,
         )
+        hub.waiting = self.link.waiting
         self.publisher = Publisher(hub, self.link)
         self.steer = Steer(hub, self._solver, self._store, settings.pace)
         self.planner = Planner(hub, self._solver, self.steer)
@@ -200,6 +200,10 @@ class Controller:
             loops["policies"] = lambda: self.desk.watch(directory)
         for name, body in loops.items():
             self._tasks.supervise(name, body, clock=Clock(), rng=self._rng)
+
+    def _on_message(self, message: messages.Message, retained: bool, arrived_s: float) -> None:
+        wall_s = self.clock.wall_s() - (self.clock.monotonic_s() - arrived_s)
+        self.hub.apply(Heard(message=message, now_s=arrived_s, retained=retained, wall_s=wall_s))
 
     def _on_refused(self, topic: str, cause: str) -> None:
         self.metrics.reports_total.labels(result="invalid").inc()

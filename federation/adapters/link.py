@@ -8,9 +8,9 @@ each of its subscriptions, and one that does not hear itself within two interval
 from __future__ import annotations
 
 import asyncio
-import functools
 import random
 import secrets
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -26,8 +26,10 @@ from federation.wire import messages, topics
 
 log = structlog.get_logger("link")
 
-OnMessage = Callable[[messages.Message, bool], None]
+OnMessage = Callable[[messages.Message, bool, float], None]
 OnRefused = Callable[[str, str], None]
+SLICE_S = 0.02
+"""For so long messages are read at one go; then others get the loop."""
 HEARTBEAT_S = 5.0
 """Of the machine's seconds: how often a controller speaks to itself."""
 MISSED = 2
@@ -41,7 +43,8 @@ class Deaf(aiomqtt.MqttError):
 class Link:
     """One connection to the broker.
 
-    Args: on_message: called with (message, whether it is the broker's memory). on_refused: called with (topic, cause)
+    Args: on_message: called with (message, whether it is the broker's memory, when it arrived: it may have waited for
+        long). on_refused: called with (topic, cause)
         for a payload that is no message, or that speaks for another cluster than its topic's. on_connected: awaited
         after subscribing; it publishes everything. on_lost: called when the connection broke. heartbeat: what to say
         of ourselves. on_rival: called with the heartbeat of another controller; gives whether it is answered at once.
@@ -76,6 +79,9 @@ class Link:
         self._is_asked = asyncio.Event()
         self._heard_s: dict[topics.Kind, float] = {}
         self._client: aiomqtt.Client | None = None
+        self._waiting = broker.NewestPerTopic()
+        self._arrived_s: dict[str, float] = {}
+        """Topic -> when its newest message came, until that is read."""
 
     @property
     def is_connected(self) -> bool:
@@ -112,8 +118,7 @@ class Link:
                 await asyncio.sleep(delay_s)
 
     async def _session(self) -> None:
-        arrived = functools.partial(broker.NewestPerTopic, self._arrived)
-        async with broker.client(self._address, identifier=self._identifier, queue_type=arrived) as client:
+        async with broker.client(self._address, identifier=self._identifier, queue_type=self._queue) as client:
             for kind in topics.FROM_AGENTS:
                 await client.subscribe(topics.subscription(kind), qos=1)
             self._client = client
@@ -124,9 +129,28 @@ class Link:
                 self._client = None
                 self._on_lost()
 
+    def _queue(self, maxsize: int = 0) -> broker.NewestPerTopic:
+        self._waiting = broker.NewestPerTopic(self._arrived, maxsize)
+        self._arrived_s = {}
+        return self._waiting
+
+    def waiting(self) -> dict[str, float]:
+        """Cluster -> when its newest report arrived, of those that are not read yet."""
+        kind = topics.FROM_AGENTS[0]
+        found = {topic: topics.parse(topic) for topic in self._waiting.topics() if topic in self._arrived_s}
+        return {at[0]: self._arrived_s[topic] for topic, at in found.items() if at is not None and at[1] == kind}
+
     async def _hear_all(self, client: aiomqtt.Client) -> None:
+        waiting = self._waiting
         async for message in client.messages:
             self._hear(message)
+            until_s = time.perf_counter() + SLICE_S
+            while not waiting.empty():
+                if time.perf_counter() > until_s:
+                    await asyncio.sleep(0)
+                    until_s = time.perf_counter() + SLICE_S
+                    continue
+                self._hear(waiting.get_nowait())
 
     async def _beat(self, client: aiomqtt.Client) -> None:
         """Speak to ourselves for ever. Raises: Deaf."""
@@ -147,6 +171,10 @@ class Link:
 
     def _arrived(self, message: aiomqtt.Message) -> None:
         """A message is there, read or not yet: ours are told from others' by the one identity that we speak under."""
+        if message.retain:
+            self._arrived_s.pop(message.topic.value, None)
+        else:
+            self._arrived_s[message.topic.value] = self._clock.monotonic_s()
         address = topics.parse(message.topic.value)
         if address is None or address[0] != topics.CONTROLLER or not isinstance(message.payload, bytes):
             return
@@ -163,6 +191,7 @@ class Link:
             self._is_asked.set()
 
     def _hear(self, raw: aiomqtt.Message) -> None:
+        arrived_s = self._arrived_s.pop(raw.topic.value, None)
         address = topics.parse(raw.topic.value)
         if address is not None and address[0] == topics.CONTROLLER:
             return  # heard when it arrived
@@ -176,4 +205,4 @@ class Link:
         if address is None or speaks_for != address[0]:
             self._on_refused(raw.topic.value, f"speaks for {speaks_for or 'a controller'}")
             return
-        self._on_message(message, bool(raw.retain))
+        self._on_message(message, bool(raw.retain), arrived_s if arrived_s is not None else self._clock.monotonic_s())

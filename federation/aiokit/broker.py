@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,10 @@ class NewestPerTopic(asyncio.Queue[aiomqtt.Message]):
 
     def _get(self) -> aiomqtt.Message:
         return self._queue.popitem(last=False)[1]
+
+    def topics(self) -> Iterable[str]:
+        """Of which a message is there and not read yet."""
+        return self._queue.keys()
 
 
 def client(

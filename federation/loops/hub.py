@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, ParamSpec, TypeVar
 
 import structlog
 
@@ -33,6 +33,10 @@ from federation.wire import messages, topics
 
 log = structlog.get_logger("controller")
 EVENTS_KEPT = 2000
+SMALL_FLEET = 100
+"""Of so many clusters everything is worked out in less time than it takes to ask a thread and come back."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +158,11 @@ class Hub:
         """What gateways were last told."""
         self.index = Index(RouteSnapshot())
         """What the route API answers from."""
+        self.waiting: Callable[[], Mapping[str, float]] = dict
+        """Cluster -> when its newest report arrived, of those that are not read yet."""
         self.message = "starting"
+        self.serving: object = object()
+        """Another one with every change of who serves, as `Reduced.reroute` tells it."""
         self.look = Mark(clock)
         """Set when the time is to be told before the next tick: at `look_at_s`."""
         self.look_at_s = float("inf")
@@ -189,6 +197,8 @@ class Hub:
         why = reduced.notes[0].message if reduced.notes else "a report"
         for note in reduced.notes:
             self.tell(note)
+        if reduced.reroute or reduced.result == "remembered":
+            self.serving = object()
         if reduced.reroute:
             self.resteer.set(why)
             self.wake()
@@ -376,6 +386,12 @@ class Hub:
             aside=self.aside if aside is None else aside,
             given_up=self.given_up,
         )
+
+    async def beside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The outcome of pure work, which in a large fleet is done in a thread, so that the loop goes on meanwhile."""
+        if len(self.world.clusters) <= SMALL_FLEET:
+            return work(*args, **kwargs)
+        return await asyncio.to_thread(work, *args, **kwargs)
 
     def known(self) -> Mapping[str, Known]:
         """Cluster -> what its front door is known to count, by this start or an earlier one, for a plan to remember."""

@@ -6,13 +6,28 @@ is as a quiet day.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import time
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
 from federation.adapters.link import Link
 from federation.control import desired as intent
-from federation.control import leadership
+from federation.control import leadership, returning
+from federation.control.neighbours import neighbours
 from federation.loops.hub import Hub
+from federation.policy.documents import Documents
 from federation.state.world import ClusterState
 from federation.traffic import outputs
-from federation.wire import messages
+from federation.wire import messages, topics
+
+Sent = TypeVar("Sent", messages.Desired, messages.Peers, messages.Traffic, messages.Session)
+REST = 1.0
+"""For so many times as long as publishing took the loop rests: what changes meanwhile is published together."""
+
+AT_ONCE = 64
+"""Messages that are on their way to the broker at one time."""
 
 
 class Publisher:
@@ -21,86 +36,164 @@ class Publisher:
     def __init__(self, hub: Hub, link: Link) -> None:
         self._hub = hub
         self._link = link
-        self._peers: tuple[messages.PeerEndpoint, ...] = ()
-        self._traffic: dict[str, messages.Traffic] = {}
+        self._probes: dict[str, str] = {}
+        self._peers: dict[str, messages.Peers] = {}
+        self._traffic: outputs.Told | None = None
         self._sessions: dict[str, messages.Session] = {}
+        self._desired = _Orders()
+        self._repeated_s = float("-inf")
+        """When what is not acknowledged was published last because nobody had acknowledged it."""
 
     async def run(self) -> None:
         """Publish at marks and every report interval, for ever."""
+        hub = self._hub
         while True:
-            await self._hub.republish.wait(self._hub.world.timing.report_interval_s)
-            if self._hub.outvoted():
+            interval_s = hub.world.timing.report_interval_s
+            due_s = self._repeated_s + interval_s - hub.clock.monotonic_s()
+            await hub.republish.wait(min(interval_s, max(0.0, due_s)))
+            if hub.outvoted():
+                self._repeated_s = hub.clock.monotonic_s()
                 continue  # what another controller orders is not to be overwritten
+            begun_s = time.perf_counter()
             await self.sessions()
             await self.unacknowledged()
-            await self.peers(again=False)
             await self.traffic(again=False)
+            await asyncio.sleep(REST * (time.perf_counter() - begun_s))
 
     async def everything(self) -> None:
         """After a connection: the broker may have forgotten all of it."""
         if self._hub.outvoted():
             return
-        for message in self._messages():
-            await self._link.publish(message, "desired")
+        await self._send((one for one in self._messages()), "desired")
         await self.peers(again=True)
         await self.traffic(again=True)
 
     async def traffic(self, *, again: bool) -> None:
         """Where each cluster's gateway sends requests, when that has changed or `again`."""
-        for name, table in sorted(self._hub.tables.by_cluster.items()):
-            message = outputs.message(table, self._hub.tables, self._hub.world)
-            if again or self._traffic.get(name) != message:
-                self._traffic[name] = message
-                await self._link.publish(message, "traffic")
+        hub, before = self._hub, self._traffic
+        is_known = before is not None and (before.tables, before.documents) == (hub.tables, hub.world.documents)
+        if is_known and not again and before is not None and before.is_lasting:
+            return
+        self._traffic = following = await hub.beside(outputs.told, hub.tables, hub.world, before)
+        known = before.by_cluster if before is not None and not again else {}
+        await self._send((one for name, one in following.by_cluster.items() if known.get(name) != one), "traffic")
 
     async def sessions(self) -> None:
         """Who is in force: told to each start of an agent once, and again while a second speaks under its name."""
-        for name, state in sorted(self._hub.world.clusters.items()):
+        world = self._hub.world
+        spread_s = returning.spread_s(len(world.clusters), world.timing.report_interval_s)
+        news = []
+        for name, state in sorted(world.clusters.items()):
             if state.report is None or state.heard_s is None:
                 continue
-            said = messages.Session(cluster=name, boot_id=state.report.boot_id)
-            if state.disputed_with or self._sessions.get(name) != said:
-                is_told = await self._link.publish(said, "session", retain=False)
-                self._sessions |= {name: said} if is_told else {}
+            known = self._sessions.get(name)
+            is_known = known is not None and known.boot_id == state.report.boot_id and known.spread_s == spread_s
+            if state.disputed_with or not is_known:
+                news.append(messages.Session(cluster=name, boot_id=state.report.boot_id, spread_s=spread_s))
+        for one in await self._send(news, "session", retain=False):
+            self._sessions[one.cluster] = one
 
     async def unacknowledged(self) -> None:
-        """Desired states that their agents have not acknowledged."""
-        for message in self._messages():
-            if not is_acknowledged(self._hub.world.clusters[message.cluster], message):
-                await self._link.publish(message, "desired")
+        """Desired states that their agents have not acknowledged: what is new at once, all of them every interval."""
+        hub = self._hub
+        now_s = hub.clock.monotonic_s()
+        is_due = now_s - self._repeated_s >= hub.world.timing.report_interval_s - 1e-6
+        if is_due:
+            self._repeated_s = now_s
+        clusters = hub.world.clusters
+        made = self._messages()
+        sent = self._desired.sent
+        waiting = [
+            one
+            for one in made
+            if (is_due or sent.get(one.cluster) is not one) and not is_acknowledged(clusters[one.cluster], one)
+        ]
+        for one in await self._send(waiting, "desired"):
+            sent[one.cluster] = one
+        if is_due:
+            await self.peers(again=False)
 
     async def peers(self, *, again: bool) -> None:
         """Whom to measure, when that has changed or `again`."""
-        known = tuple(
-            messages.PeerEndpoint(cluster=name, probe=state.report.probe)
-            for name, state in sorted(self._hub.world.clusters.items())
+        hub = self._hub
+        probes = {
+            name: state.report.probe
+            for name, state in sorted(hub.world.clusters.items())
             if state.report is not None and state.report.probe
-        )
-        if known == self._peers and not again:
+        }
+        if probes == self._probes and not again:
             return
-        self._peers = known
-        for name in sorted(self._hub.world.clusters):
-            others = tuple(peer for peer in known if peer.cluster != name)
-            await self._link.publish(messages.Peers(cluster=name, peers=others), "peers")
+        self._probes = probes
+        following = await hub.beside(_peers, hub.world.documents, probes)
+        known = self._peers if not again else {}
+        self._peers = following
+        await self._send([one for name, one in following.items() if known.get(name) != one], "peers")
+
+    async def _send(self, many: Iterable[Sent], kind: topics.Kind, *, retain: bool = True) -> list[Sent]:
+        """Publish these, some at a time; gives those that the broker took."""
+        taken: list[Sent] = []
+        left = iter(many)
+        while some := list(itertools.islice(left, AT_ONCE)):
+            took = await asyncio.gather(*(self._link.publish(one, kind, retain=retain) for one in some))
+            taken += [one for one, is_taken in zip(some, took, strict=True) if is_taken]
+        return taken
 
     def _messages(self) -> list[messages.Desired]:
         """What is committed, with the epoch that each agent follows to. Nothing before the first plan."""
-        hub = self._hub
-        told = intent.workloads(
-            hub.documents_in_force(), hub.plan.desired_by_key(), hub.plan.stops_by_key(), hub.plan.versions
-        )
+        return self._desired.of(self._hub)
+
+
+class _Orders:
+    """The sealed desired states of the newest plan: each is made once."""
+
+    def __init__(self) -> None:
+        self._basis: tuple[object, ...] = ()
+        self._told: dict[str, tuple[messages.Workload, ...]] = {}
+        self._sealed: dict[str, messages.Desired] = {}
+        self.sent: dict[str, messages.Desired] = {}
+        """What was published last, by cluster."""
+
+    def of(self, hub: Hub) -> list[messages.Desired]:
+        """Of all clusters; where documents are newer than the plan, the next commit speaks for them."""
+        plan, documents = hub.plan, hub.documents_in_force()
+        basis = (documents, plan.desired, plan.versions, plan.digests)
+        if len(basis) != len(self._basis) or not all(map(_is, basis, self._basis)):
+            told = intent.workloads(documents, plan.desired_by_key(), plan.stops_by_key(), plan.versions)
+            self._told = {
+                name: told.get(name, ())
+                for name in sorted(hub.world.clusters)
+                if intent.digest(told.get(name, ())) == plan.digests.get(name)
+            }
+            self._basis = basis
         made = []
-        for name in sorted(hub.world.clusters):
-            generation = hub.plan.generations.get(name)
-            if generation is None or intent.digest(told.get(name, ())) != hub.plan.digests.get(name):
-                continue  # documents are newer than the plan: the next commit speaks for them
-            epoch = leadership.told_epoch(hub.epoch, hub.world.clusters[name])
-            made.append(
-                messages.seal(
-                    messages.Desired(cluster=name, epoch=epoch, generation=generation, workloads=told.get(name, ()))
+        for name, workloads in self._told.items():
+            state, generation = hub.world.clusters.get(name), plan.generations.get(name)
+            if state is None or generation is None:
+                continue
+            epoch = leadership.told_epoch(hub.epoch, state)
+            known = self._sealed.get(name)
+            is_known = known is not None and (known.epoch, known.generation) == (epoch, generation)
+            if known is None or not is_known or known.workloads != workloads:
+                known = messages.seal(
+                    messages.Desired(cluster=name, epoch=epoch, generation=generation, workloads=workloads)
                 )
-            )
+                self._sealed[name] = known
+            made.append(known)
         return made
+
+
+def _is(one: object, other: object) -> bool:
+    return one is other
+
+
+def _peers(documents: Documents, probes: Mapping[str, str]) -> dict[str, messages.Peers]:
+    """Cluster -> whom it should measure."""
+    near = neighbours(documents.clusters)
+    known = {name: messages.PeerEndpoint(cluster=name, probe=probe) for name, probe in probes.items()}
+    return {
+        name: messages.Peers(cluster=name, peers=tuple(known[one] for one in near.peers(name, probes)))
+        for name in near.names
+    }
 
 
 def is_acknowledged(state: ClusterState, message: messages.Desired) -> bool:

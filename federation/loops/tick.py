@@ -22,7 +22,7 @@ async def run(hub: Hub) -> None:
         if now_s - told_s > hub.world.timing.longest_tick_s():
             hub.apply(Slept(gap_s=now_s - told_s, now_s=now_s))
         hub.look_at_s = float("inf")
-        hub.apply(TimePassed(now_s=now_s))
+        hub.apply(TimePassed(now_s=now_s, waiting=hub.waiting()))
         told_s = now_s
         hub.resteer.set("")
         measure(hub)

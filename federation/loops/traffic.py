@@ -7,8 +7,9 @@ which is weighed as it was when the shares last changed, so that a quiet world w
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -16,7 +17,7 @@ from federation.adapters.xds import XdsServer
 from federation.control.plan import Routes
 from federation.loops.hub import Hub
 from federation.state.reduce import Note
-from federation.state.world import CellDemand
+from federation.state.world import CellDemand, World
 from federation.traffic import snapshot, table, xds
 from federation.traffic.snapshot import Index
 from federation.traffic.status import GatewayStatus
@@ -25,7 +26,36 @@ from federation.traffic.table import Address, Tables
 log = structlog.get_logger("traffic")
 SPACING_S = 0.02
 """A burst of changes makes one table."""
+REST = 3.0
+"""The loop rests for so many times as long as tables took: in a storm of changes they get a quarter of a core."""
 LOOK_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """All that gateways are told by; what is as it was is the same object."""
+
+    endpoints: Mapping[tuple[str, str], tuple[Address, ...]]
+    tables: Tables
+    index: Index
+
+
+def _make(
+    world: World,
+    routes: Routes,
+    endpoints: Mapping[tuple[str, str], tuple[Address, ...]],
+    before: Tables,
+    index: Index,
+) -> _Made:
+    """Pure, and of a large fleet the work of a second."""
+    endpoints = table.remembered_endpoints(world, endpoints)
+    tables = table.tables(world, routes, endpoints, before)
+    routed = snapshot.build(world, routes)
+    return _Made(
+        endpoints=endpoints,
+        tables=before if tables.is_as(before) else tables,
+        index=index if routed.version == index.snapshot.version else Index(routed),
+    )
 
 
 class TrafficLoop:
@@ -37,16 +67,18 @@ class TrafficLoop:
         self._endpoints: Mapping[tuple[str, str], tuple[Address, ...]] = {}
         self._routes: Routes | None = None
         self._demand: Mapping[tuple[str, str], CellDemand] = {}
-        self._seen: object = None
+        self._seen: tuple[object, ...] | None = None
+        self._offered: dict[str, table.GatewayTable] = {}
         self._complained: tuple[str, ...] = ()
 
     async def run(self) -> None:
         """Look at every change, for ever."""
         while True:
-            changed = self._hub.watch()
+            changed, begun_s = self._hub.watch(), time.perf_counter()
             await self.once()
+            took_s = time.perf_counter() - begun_s
             await self._hub.change(LOOK_S, changed)
-            await asyncio.sleep(SPACING_S)
+            await asyncio.sleep(max(SPACING_S, REST * took_s))
 
     async def once(self) -> None:
         """Build what is new, and offer it."""
@@ -55,38 +87,36 @@ class TrafficLoop:
         if not routes.version or not world.is_settled(hub.clock.monotonic_s()) or hub.may_take_over or hub.outvoted():
             return  # not known is not empty: gateways go on with what they have
         documents = hub.documents_in_force()
-        if documents is not world.documents:
-            world = replace(world, documents=documents)
-        self._endpoints = table.remembered_endpoints(world, self._endpoints)
-        if routes is not self._routes:
-            self._routes, self._demand = routes, world.demand
-        seen = (
-            world.documents,
-            routes,
-            self._endpoints,
-            world.cordons,
-            {name: (world.phase_for_routing(name), one.report is None) for name, one in world.clusters.items()},
-            world.ready_replicas(),
-        )
+        seen = (documents, routes, hub.serving, world.cordons)
         if seen == self._seen:
             return
-        self._seen = seen
+        if documents is not world.documents:
+            world = replace(world, documents=documents)
+        if routes is not self._routes:
+            self._routes, self._demand = routes, world.demand
         is_same = self._demand is world.demand
         frozen = world if is_same else replace(world, demand=world.demand.update(self._demand))
-        tables = table.tables(frozen, routes, self._endpoints)
-        hub.tables = tables
-        routed = snapshot.build(frozen, routes)
-        if routed.version != hub.index.snapshot.version:
-            hub.index = Index(routed)
-        self._complain(tables)
-        if self._server is not None:
-            for name, one in tables.by_cluster.items():
-                # A gateway whose own cluster was never heard knows more of it than we do.
-                if world.clusters[name].report is not None:
-                    self._server.offer(name, xds.snapshot(one))
+        made = await hub.beside(_make, frozen, routes, self._endpoints, hub.tables, hub.index)
+        self._seen, self._endpoints = seen, made.endpoints
+        is_new = made.tables is not hub.tables or made.index is not hub.index
+        hub.tables, hub.index = made.tables, made.index
+        self._complain(made.tables)
+        await self._offer(made.tables, world)
+        if is_new:
+            hub.republish.set("traffic")
+            hub.wake()
+
+    async def _offer(self, tables: Tables, world: World) -> None:
+        """Tell the gateways whose tables are others than those that they were offered."""
+        if self._server is None:
+            return
+        for name, one in tables.by_cluster.items():
+            # A gateway whose own cluster was never heard knows more of it than we do.
+            if self._offered.get(name) is not one and world.clusters[name].report is not None:
+                self._server.offer(name, xds.snapshot(one))
+                self._offered[name] = one
                 await asyncio.sleep(0)
-        hub.republish.set("traffic")
-        hub.wake()
+        self._offered = {name: one for name, one in self._offered.items() if name in tables.by_cluster}
 
     def _complain(self, tables: Tables) -> None:
         for text in sorted(set(tables.missing) - set(self._complained)):

@@ -27,10 +27,12 @@ class Stock:
 
 def impossible(file: str, placed: Placed, clusters: Iterable[documents.Cluster]) -> Iterator[Problem]:
     """What a policy asks for that no cluster of this catalogue could ever give, and cells that are in two countries."""
-    known = {one.metadata.name: one for one in clusters}
     if isinstance(placed.document, documents.Cluster):
-        yield from _in_two_places(file, placed, placed.document, known)
-    if not known or not isinstance(placed.document, documents.PlacementPolicy):
+        yield from _in_two_places(file, placed, placed.document, clusters)
+    if not isinstance(placed.document, documents.PlacementPolicy):
+        return
+    known = {one.metadata.name: one for one in clusters}
+    if not known:
         return
     spec = placed.document.spec
     declared = {area for one in known.values() for area in one.spec.jurisdictions}
@@ -49,12 +51,14 @@ def impossible(file: str, placed: Placed, clusters: Iterable[documents.Cluster])
 
 
 def _in_two_places(
-    file: str, placed: Placed, document: documents.Cluster, clusters: Mapping[str, documents.Cluster]
+    file: str, placed: Placed, document: documents.Cluster, clusters: Iterable[documents.Cluster]
 ) -> Iterator[Problem]:
+    if not document.spec.cells:
+        return
     said = {
-        cell.name: (cell.country, name)
-        for name, one in clusters.items()
-        if name != document.metadata.name
+        cell.name: (cell.country, one.metadata.name)
+        for one in clusters
+        if one.metadata.name != document.metadata.name
         for cell in one.spec.cells
     }
     for number, cell in enumerate(document.spec.cells):
@@ -69,9 +73,11 @@ def doubtful(
     file: str, placed: Placed, everything: documents.Documents, reported: Mapping[str, tuple[Stock, ...]]
 ) -> Iterator[Problem]:
     """What is in force and does less than it says. Args: reported: pools by cluster, by the agents' word."""
+    document = placed.document
+    if isinstance(document, documents.Cluster):
+        return
     clusters = {one.metadata.name: one for one in everything.clusters}
     stock = {name: (*_expected(one.spec), *reported.get(name, ())) for name, one in clusters.items()}
-    document = placed.document
     if isinstance(document, documents.Model) and clusters:
         if not _holders(document, stock, spot=True):
             mark = placed.mark("spec", "accelerators")

@@ -115,7 +115,7 @@ def confirmed(world: World, cluster: str, model: str, now_s: float) -> World:
     level = levels.confirmed(rps, now_s, is_doubted=is_doubted)
     findings = state.findings if is_doubted else tuple(one for one in state.findings if one.object != "demand")
     known = replace(state, level=level, held=state.held if is_doubted else (), findings=findings)
-    following = replace(world, clusters={**world.clusters, cluster: known})
+    following = world.with_clusters({cluster: known})
     return count(following, state, rows, state.counted_s)
 
 
@@ -244,7 +244,7 @@ def count(world: World, before: ClusterState, rows: tuple[messages.DemandSample,
     """
     name = before.name
     state = replace(world.clusters[name], counted=rows, counted_s=at_s, count_weight=1.0)
-    following = replace(world, clusters={**world.clusters, name: state})
+    following = world.with_clusters({name: state})
     if rows == before.counted and before.count_weight == 1.0 and _is_fresh(before, world):
         return following
     following = _with_claims(following, name, before.counted, rows)
@@ -389,7 +389,7 @@ def _weighed(world: World, name: str, weight: float) -> World:
     left = replace(state, count_weight=weight)
     if weight == 0.0:
         left = replace(left, counted=(), count_weight=1.0)
-    following = replace(world, clusters={**world.clusters, name: left})
+    following = world.with_clusters({name: left})
     with following.demand.mutate() as demand:
         for row in state.counted:
             key = (row.model, row.cell.name)

@@ -22,6 +22,8 @@ from federation.wire import messages
 BRAKE_SHARE = 1 / 3
 """When this share of all clusters falls silent within one stale time, the controller doubts itself first. There is no
 such rule for one region: a region that is lost is what the product must act on."""
+BURST_LEAST, BURST_SHARE = 8, 1 / 20
+"""So many last wills that are not believed yet, and such a part of all clusters, are a burst: more may follow."""
 BRAKE_LEAST = 2
 """Fewer than so many silent clusters are no reason to brake, unless they are all there are."""
 MAX_OTHER_STARTS = 8
@@ -42,9 +44,11 @@ class Heard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimePassed:
-    """It is now `now_s`."""
+    """It is now `now_s`. `waiting`: when the newest report of a cluster arrived that is there and not read yet: who has
+    been heard is not silent, however long the controller takes to come to it."""
 
     now_s: float
+    waiting: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +149,7 @@ def reduce(world: World, event: Event) -> Reduced:
         case Heard():
             return Reduced(world=world, result="not-for-controllers")
         case TimePassed():
-            return _on_time(world, event.now_s)
+            return _on_time(_as_arrived(world, event.waiting), event.now_s)
         case Slept():
             text = f"the controller did not run for {event.gap_s:.1f} s; silence counts from now"
             return Reduced(
@@ -434,13 +438,14 @@ def _on_status(world: World, event: Heard) -> Reduced:
         return Reduced(world=world, result="hint")  # a birth is followed by a report, which says more
     if state.report is None or state.report.boot_id != status.boot_id:
         return Reduced(world=world, result="older")  # the will of another start than the one in force
+    if state.heard_s is not None and state.heard_s > event.now_s:
+        return Reduced(world=world, result="older")  # it was heard since
     if status.goodbye:
         return Reduced(world=_with_cluster(world, replace(state, has_left=True)))
     if state.will_s is not None or state.phase is not Phase.READY:
         return Reduced(world=world)
     dying = _with_cluster(world, replace(state, will_s=event.now_s))
-    braked = _with_brake(dying, event.now_s)
-    return replace(braked, look_after_s=world.timing.will_grace_s)
+    return Reduced(world=dying, look_after_s=world.timing.will_grace_s)
 
 
 def _on_ack(world: World, event: Heard) -> Reduced:
@@ -470,6 +475,7 @@ def _on_time(world: World, now_s: float) -> Reduced:
     was_braked, is_braked = before.brake is not None, world.brake is not None
     toleration_s = world.timing.longest_toleration_s(world.documents.policies)
     following = world
+    are_believed = not is_braked and not _is_burst(world, now_s)
     for state in [world.clusters[name] for name in sorted(world.clusters)]:
         if was_braked and not is_braked and state.phase is Phase.UNREACHABLE:
             state = replace(state, since_s=now_s)  # silence under the brake proved nothing
@@ -477,7 +483,7 @@ def _on_time(world: World, now_s: float) -> Reduced:
         sign = None
         if state.phase is Phase.UNREACHABLE and now_s - state.since_s >= toleration_s and not is_braked:
             sign = Sign.TOLERATED
-        elif state.phase is Phase.READY and _will_is_due(state, world, now_s):
+        elif state.phase is Phase.READY and are_believed and _will_is_due(state, world, now_s):
             sign = Sign.WILL
         elif state.phase in (Phase.READY, Phase.UNKNOWN) and _silent_s(world, state, now_s) > (
             world.timing.stale_after_s
@@ -494,7 +500,7 @@ def _on_time(world: World, now_s: float) -> Reduced:
         if (state := _trusted(old, following, now_s, braked=was_braked or is_braked)) is not old
     }
     if trusted:
-        following = replace(following, clusters={**following.clusters, **trusted})
+        following = following.with_clusters(trusted)
     following = demand.aged(following, now_s)
     return Reduced(
         world=following,
@@ -505,6 +511,25 @@ def _on_time(world: World, now_s: float) -> Reduced:
         if any(s.will_s is not None for s in following.clusters.values())
         else None,
     )
+
+
+def _as_arrived(world: World, waiting: Mapping[str, float]) -> World:
+    """The world in which clusters were heard when their reports arrived, whatever those say."""
+    later = {
+        name: replace(state, heard_s=at_s, will_s=None)
+        for name, at_s in waiting.items()
+        if (state := world.clusters.get(name)) is not None and state.heard_s is not None and at_s > state.heard_s
+    }
+    return world.with_clusters(later) if later else world
+
+
+def _is_burst(world: World, now_s: float) -> bool:
+    """Whether so many last wills come together that more are to be waited for, but not for ever."""
+    wills_s = [state.will_s for state in world.clusters.values() if state.will_s is not None]
+    if len(wills_s) < max(BURST_LEAST, BURST_SHARE * len(world.clusters)):
+        return False
+    goes_on = now_s - max(wills_s) < world.timing.will_grace_s - 1e-6
+    return goes_on and now_s - min(wills_s) < world.timing.wills_most_s
 
 
 def _will_is_due(state: ClusterState, world: World, now_s: float) -> bool:
@@ -648,7 +673,7 @@ def _unheard(world: World, name: str, now_s: float) -> ClusterState:
 
 
 def _with_cluster(world: World, state: ClusterState) -> World:
-    return replace(world, clusters={**world.clusters, state.name: state})
+    return world.with_clusters({state.name: state})
 
 
 _SENTENCES: dict[tuple[Phase, Sign], tuple[str, str]] = {

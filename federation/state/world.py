@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 from immutables import Map
 
 from federation.policy.documents import Cluster as ClusterDocument
 from federation.policy.documents import Documents, PlacementPolicy
+from federation.state.byname import ByName
 from federation.state.phases import Phase
 from federation.wire import messages
 
@@ -42,6 +43,8 @@ class Timing:
     """Losses that are longer ago are forgotten: as long as trust takes at most."""
     will_grace_s: float = 0.5
     """From a last will until it is believed: when many connections break together, it was ours."""
+    wills_most_s: float = 5.0
+    """For so long none is believed while a burst of them goes on: a broker of thousands tells them one by one."""
     device_grace_s: float = 600.0
     """For so long devices count that no node offers, while replicas that hold them are ready."""
     skew_s: float = 30.0
@@ -314,6 +317,15 @@ class World:
     relied_on: frozenset[str] = frozenset()
     known: Mapping[str, Known] = field(default_factory=dict)
     setbacks: Setbacks = field(default_factory=Setbacks)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.clusters, ByName):
+            object.__setattr__(self, "clusters", ByName(self.clusters))
+
+    def with_clusters(self, changed: Mapping[str, ClusterState]) -> World:
+        """The same with these states: it shares all others."""
+        assert isinstance(self.clusters, ByName)
+        return replace(self, clusters=self.clusters.following(changed))
 
     @property
     def braked(self) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from federation.control.desired import PORTS
-from federation.policy.documents import Traffic
+from federation.policy.documents import Documents, Traffic
 from federation.state.world import World, countries
 from federation.traffic.table import GatewayTable, ModelTable, Tables
 from federation.wire import messages
@@ -13,21 +15,57 @@ from federation.wire import messages
 THOUSAND, ROUTE_53 = 1000, 255
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """The messages of one making, by cluster, and what they were made of."""
+
+    by_cluster: Mapping[str, messages.Traffic]
+    tables: Tables
+    documents: Documents
+    is_lasting: bool
+    """Whether nothing but tables and documents counts: with DNS, demand does."""
+
+
+def told(tables: Tables, world: World, before: Told | None = None) -> Told:
+    """The message to the agent of every cluster that has a gateway; where nothing is new, the same object again."""
+    dns = {
+        one.model: _Dns(one.model, tables, world)
+        for table in tables.by_cluster.values()
+        for one in table.models
+        if one.traffic.dns is not None
+    }
+    is_known = before is not None and before.documents is world.documents and not dns
+    known = before.tables.by_cluster if before is not None and is_known else {}
+    catalogue = world.catalogue_by_name()
+    ports = {
+        one.metadata.name: one.spec.runtime.port or PORTS[one.spec.runtime.preset] for one in world.documents.models
+    }
+    made = {}
+    for name, table in tables.by_cluster.items():
+        if before is not None and known.get(name) is table:
+            made[name] = before.by_cluster[name]
+            continue
+        at, own = catalogue[name].spec.location, table.gateways[name]
+        made[name] = messages.Traffic(
+            cluster=name,
+            address=own.address,
+            port=own.port,
+            lat=at.lat,
+            lon=at.lon,
+            models=tuple(
+                _model(one, table, ports, dns[one.model] if one.traffic.dns is not None else None)
+                for one in table.models
+            ),
+        )
+    return Told(by_cluster=made, tables=tables, documents=world.documents, is_lasting=not dns)
+
+
 def message(table: GatewayTable, tables: Tables, world: World) -> messages.Traffic:
     """The message to one cluster's agent."""
-    spec = world.catalogue(table.cluster).spec
-    own = table.gateways[table.cluster]
-    return messages.Traffic(
-        cluster=table.cluster,
-        address=own.address,
-        port=own.port,
-        lat=spec.location.lat,
-        lon=spec.location.lon,
-        models=tuple(_model(model, table, tables, world) for model in table.models),
-    )
+    return told(tables, world).by_cluster[table.cluster]
 
 
-def _model(model: ModelTable, table: GatewayTable, tables: Tables, world: World) -> messages.ModelTraffic:
+def _model(model: ModelTable, table: GatewayTable, ports: Mapping[str, int], dns: _Dns | None) -> messages.ModelTraffic:
     (everyone,) = [group for group in model.groups if not group.cell]
     backends = []
     for cluster, part in sorted(everyone.shares.items()):
@@ -40,42 +78,52 @@ def _model(model: ModelTable, table: GatewayTable, tables: Tables, world: World)
                 port=door.port if door is not None else 0,
             )
         )
-    runtime = next((one.spec.runtime for one in world.documents.models if one.metadata.name == model.model), None)
     return messages.ModelTraffic(
         model=model.model,
-        port=(runtime.port or PORTS[runtime.preset]) if runtime is not None else PORTS["custom"],
+        port=ports.get(model.model, PORTS["custom"]),
         backends=tuple(backends),
         remote=model.traffic.remote_backends,
-        dns=_dns(model.model, model.traffic, table.cluster, tables, world),
+        dns=dns.of(model.traffic, table.cluster) if dns is not None else None,
     )
 
 
-def _dns(model: str, traffic: Traffic, cluster: str, tables: Tables, world: World) -> messages.DnsShare | None:
-    """This cluster's part of all requests, by what every gateway does with its own users."""
-    if traffic.dns is None:
-        return None
-    whole: dict[str, float] = defaultdict(float)
-    by_country: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for gateway in tables.by_cluster.values():
-        for one in gateway.models:
-            for group in one.groups if one.model == model else ():
-                demand = world.demand.get((model, group.cell))
-                if demand is None or demand.reporter != gateway.cluster:
-                    continue
-                for name, part in group.shares.items():
-                    whole[name] += part * demand.requests_per_second
-                    for country in countries(world.cells[group.cell].country):
-                        by_country[country][name] += part * demand.requests_per_second
-    total = sum(whole.values())
-    largest = max(whole, key=lambda name: (whole[name], name), default="")
-    return messages.DnsShare(
-        zone=traffic.dns.zone,
-        provider=traffic.dns.provider,
-        routing=traffic.dns.routing,
-        ttl_s=traffic.dns_ttl_seconds,
-        is_default=cluster == largest,
-        weight=round(ROUTE_53 * whole[cluster] / total) if total else 0,
-        countries=tuple(
-            sorted(c for c, parts in by_country.items() if max(parts, key=lambda n: (parts[n], n)) == cluster)
-        ),
-    )
+class _Dns:
+    """Each cluster's part of all requests for a model, by what every gateway does with its own users."""
+
+    def __init__(self, model: str, tables: Tables, world: World) -> None:
+        self._whole: dict[str, float] = defaultdict(float)
+        by_country: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for gateway in tables.by_cluster.values():
+            for one in gateway.models:
+                for group in one.groups if one.model == model else ():
+                    demand = world.demand.get((model, group.cell))
+                    if demand is None or demand.reporter != gateway.cluster:
+                        continue
+                    for name, part in group.shares.items():
+                        self._whole[name] += part * demand.requests_per_second
+                        for country in countries(world.cells[group.cell].country):
+                            by_country[country][name] += part * demand.requests_per_second
+        self._total = sum(self._whole.values())
+        self._largest = max(self._whole, key=lambda name: (self._whole[name], name), default="")
+        self._countries: dict[str, list[str]] = defaultdict(list)
+        for country, parts in sorted(by_country.items()):
+            self._countries[_most(parts)].append(country)
+
+    def of(self, traffic: Traffic, cluster: str) -> messages.DnsShare | None:
+        """What names of the model should say of one cluster."""
+        if traffic.dns is None:
+            return None
+        part = self._whole.get(cluster, 0.0)
+        return messages.DnsShare(
+            zone=traffic.dns.zone,
+            provider=traffic.dns.provider,
+            routing=traffic.dns.routing,
+            ttl_s=traffic.dns_ttl_seconds,
+            is_default=cluster == self._largest,
+            weight=round(ROUTE_53 * part / self._total) if self._total else 0,
+            countries=tuple(self._countries.get(cluster, ())),
+        )
+
+
+def _most(parts: Mapping[str, float]) -> str:
+    return max(parts, key=lambda name: (parts[name], name))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -103,11 +103,16 @@ def build(world: World, routes: Routes) -> RouteSnapshot:
         if policy is None:
             continue
         cells = []
+        at_home: dict[str, Collection[str]] = {}
         mine = [route for route in routes.routes if route.model == name and route.cell in world.cells]
         for route in mine:
             cell = world.cells[route.cell]
             # A plan from before the policy changed may still be on its way off another continent.
-            able = allowed_clusters(world, policy.spec, cell.country) if keeps_home(policy.spec) else numbers
+            able: Collection[str] = numbers
+            if keeps_home(policy.spec):
+                if cell.country not in at_home:
+                    at_home[cell.country] = allowed_clusters(world, policy.spec, cell.country)
+                able = at_home[cell.country]
             parts = {
                 share.cluster: share.share for share in route.now if share.cluster in numbers and share.cluster in able
             }

@@ -11,10 +11,13 @@ front doors, and refuses requests of which it does not know where they come from
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from federation.control.latency import distance_km
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.control.neighbours import neighbours
 from federation.control.plan import Route, Routes
 from federation.policy.documents import Gateway, Model, PlacementPolicySpec, Traffic
 from federation.state.phases import Phase
@@ -31,7 +34,7 @@ class Group:
     """Requests that are shared out alike: one cell's, with an empty `cell` those that name none, or `OTHER_CELLS`.
 
     `shares` sum to 1 over the clusters that serve; `unserved` is the part of all requests that nobody has room for.
-    `overflow` has what may be used besides when those fail, by capacity in requests per second.
+    `overflow` has what may be used besides when those fail, by capacity in requests per second: the nearest few.
     """
 
     cell: str
@@ -76,14 +79,24 @@ HEALTH_PATHS: Mapping[str, str] = {
 }
 """Where each runtime answers that it is ready; what has no such path is asked whether its port opens."""
 LEAST_SHARE = 1e-4
+MOST_HELPERS = 32
+"""Clusters that a gateway knows besides those that the plan named: the nearest of those that could help."""
 
 
-def tables(world: World, routes: Routes, endpoints: Mapping[tuple[str, str], tuple[Address, ...]]) -> Tables:
+def tables(
+    world: World,
+    routes: Routes,
+    endpoints: Mapping[tuple[str, str], tuple[Address, ...]],
+    before: Tables | None = None,
+) -> Tables:
     """The table of every cluster that has a gateway, and what could not be put in one, in sentences.
+
+    What is as it was `before` is the same object again. Takes time by the number of gateways and of routes, not by
+    their product.
 
     Args: endpoints: (model, cluster) -> replicas there by address, see `remembered_endpoints`.
     """
-    return _Builder(world, routes, endpoints).build()
+    return _Builder(world, routes, endpoints).build(before or Tables(by_cluster={}, missing=()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +105,11 @@ class Tables:
 
     by_cluster: Mapping[str, GatewayTable]
     missing: tuple[str, ...]
+
+    def is_as(self, other: Tables) -> bool:
+        """Whether nothing is other than there."""
+        one, two = self.by_cluster, other.by_cluster
+        return self.missing == other.missing and len(one) == len(two) and all(one[k] is two.get(k) for k in one)
 
 
 def remembered_endpoints(
@@ -102,20 +120,26 @@ def remembered_endpoints(
     Missing data is never an order to remove an endpoint: a cluster that is silent keeps its own.
     """
     found = dict(known)
+    models: dict[str, list[str]] = defaultdict(list)
+    for model, cluster in known:
+        models[cluster].append(model)
     for cluster, state in sorted(world.clusters.items()):
-        if state.report is None:
+        report = state.report
+        if report is None or not (report.endpoints or cluster in models):
             continue
         told: dict[str, list[Address]] = defaultdict(list)
-        for one in sorted(state.report.endpoints):
+        for one in sorted(report.endpoints):
             told[one.model].append((one.address, one.port))
-        ready = {replica.model for replica in state.report.replicas if replica.ready}
-        for model in told.keys() | {key[0] for key in found if key[1] == cluster}:
+        ready = {replica.model for replica in report.replicas if replica.ready}
+        for model in {*told, *models.get(cluster, ())}:
             if told.get(model) or model not in ready:
                 found[model, cluster] = tuple(told.get(model, ()))
     return {key: addresses for key, addresses in found.items() if addresses and key[1] in world.clusters}
 
 
 class _Builder:
+    """One making of all tables. What several gateways share is worked out once."""
+
     def __init__(self, world: World, routes: Routes, endpoints: Mapping[tuple[str, str], tuple[Address, ...]]) -> None:
         self.world = world
         self.endpoints = endpoints
@@ -123,13 +147,33 @@ class _Builder:
         self.gateways = {
             name: document.spec.gateway for name, document in self.clusters.items() if document.spec.gateway is not None
         }
-        self.routes: dict[str, list[Route]] = defaultdict(list)
-        for route in routes.routes:
-            self.routes[route.model].append(route)
+        self.regions = {name: document.spec.region for name, document in sorted(self.clusters.items())}
+        self.takes = {name for name in self.clusters if takes(world, name)}
         self.capacity = capacity_rps(world)
+        self.routes: dict[str, list[Route]] = defaultdict(list)
+        self.by_door: dict[tuple[str, str], list[Route]] = defaultdict(list)
+        self.sent_rps: dict[tuple[str, str], float] = defaultdict(float)
+        """(model, cluster) -> requests per second that other front doors send it by plan."""
+        for route in routes.routes:
+            door, rps = self._front_door(route.model, route.cell), self._rps(route.model, route.cell)
+            self.routes[route.model].append(route)
+            self.by_door[route.model, door].append(route)
+            for share in route.now:
+                if share.cluster != door:
+                    self.sent_rps[route.model, share.cluster] += share.share * rps
         self.missing: set[str] = set()
+        self._allowed_by: dict[tuple[int, frozenset[str | None]], frozenset[str]] = {}
+        self._helpers_by: dict[tuple[int, frozenset[str | None]], frozenset[str]] = {}
+        self._able_by: dict[tuple[str, int], frozenset[str]] = {}
+        self._near: dict[tuple[str, str, int], tuple[str, ...]] = {}
+        self._places: dict[str, tuple[list[Route], NDArray[np.float64]]] = {}
+        self._by_continent: dict[tuple[str, str], list[Route]] = {}
+        self._parts: dict[int, tuple[Mapping[str, float], dict[str, float]]] = {}
+        self._ready_by: dict[tuple[str, int], Mapping[str, float]] = {}
+        self._kept: list[frozenset[str]] = []
+        """So that no identity is given to another set."""
 
-    def build(self) -> Tables:
+    def build(self, before: Tables) -> Tables:
         """All of them."""
         models = [
             (document, policy.spec)
@@ -141,17 +185,37 @@ class _Builder:
             for document, spec in models
             if spec.residency or keeps_home(spec)
         }
+        earlier = next(iter(before.by_cluster.values()), None)
+        gateways: Mapping[str, Gateway] = self.gateways
+        regions: Mapping[str, str] = self.regions
+        if earlier is not None:
+            gateways = earlier.gateways if earlier.gateways == gateways else gateways
+            regions = earlier.regions if earlier.regions == regions else regions
         made = {}
         for name in sorted(self.gateways):
-            spec = self.clusters[name].spec
-            made[name] = GatewayTable(
+            spec, known = self.clusters[name].spec, before.by_cluster.get(name)
+            was = {one.model: one for one in known.models} if known is not None else {}
+            following = tuple(
+                _as_it_was(was.get(document.metadata.name), self._model(name, document, policy, others))
+                for document, policy in models
+            )
+            table = GatewayTable(
                 cluster=name,
                 region=spec.region,
                 zone=spec.zone or "",
-                models=tuple(self._model(name, document, policy, others) for document, policy in models),
-                gateways=self.gateways,
-                regions={other: document.spec.region for other, document in sorted(self.clusters.items())},
+                models=following,
+                gateways=gateways,
+                regions=regions,
             )
+            is_same = (
+                known is not None
+                and (known.region, known.zone) == (table.region, table.zone)
+                and known.gateways is gateways
+                and known.regions is regions
+                and len(known.models) == len(following)
+                and all(map(_is, known.models, following))
+            )
+            made[name] = known if is_same and known is not None else table
         return Tables(by_cluster=made, missing=tuple(sorted(self.missing)))
 
     def _model(
@@ -162,8 +226,8 @@ class _Builder:
         told = [*own, *self._neighbours(gateway, model, own)] if keeps_home(policy) else own
         groups = [self._group(gateway, route, policy) for route in told]
         if model in others:
-            helpers = self._helpers(policy, (), self._allowed(policy, ()))
-            groups.append(self._shared(gateway, model, OTHER_CELLS, others[model], helpers))
+            helpers = self._helpers(policy, ())
+            groups.append(self._shared(gateway, model, OTHER_CELLS, others[model], helpers, is_everyones=True))
         return ModelTable(
             model=model,
             traffic=policy.traffic,
@@ -175,30 +239,33 @@ class _Builder:
 
     def _own_cells(self, gateway: str, model: str) -> list[Route]:
         """Routes of the cells whose front door this is; of the nearest cell where there are none."""
-        routes = self.routes[model]
-        own = [route for route in routes if self._front_door(model, route.cell) == gateway]
+        own = self.by_door.get((model, gateway))
         if own:
             return own
+        if model not in self._places:
+            placed = sorted((one for one in self.routes[model] if one.cell in self.world.cells), key=_by_cell)
+            at = [(cell.lat, cell.lon) for cell in (self.world.cells[one.cell] for one in placed)]
+            self._places[model] = placed, on_the_sphere(at)
+        placed, points = self._places[model]
+        if not placed:
+            return []
         here = self.clusters[gateway].spec.location
-        far = {
-            route.cell: distance_km(here.lat, here.lon, cell.lat, cell.lon)
-            for route in routes
-            if (cell := self.world.cells.get(route.cell)) is not None
-        }
-        return sorted((one for one in routes if one.cell in far), key=lambda one: (far[one.cell], one.cell))[:1]
+        return [placed[int(np.argmax(points @ on_the_sphere([(here.lat, here.lon)])[0]))]]
 
     def _neighbours(self, gateway: str, model: str, own: Iterable[Route]) -> list[Route]:
         """Routes of the other cells on the gateway's continent."""
-        cells = {route.cell for route in own}
         home = self.world.continent_of(self.clusters[gateway].spec.location.country)
-        return [
-            route
-            for route in self.routes[model]
-            if route.cell not in cells
-            and (cell := self.world.cells.get(route.cell)) is not None
-            and home
-            and self.world.continent_of(cell.country) == home
-        ]
+        if not home:
+            return []
+        if (model, home) not in self._by_continent:
+            self._by_continent[model, home] = [
+                route
+                for route in self.routes[model]
+                if (cell := self.world.cells.get(route.cell)) is not None
+                and self.world.continent_of(cell.country) == home
+            ]
+        cells = {route.cell for route in own}
+        return [route for route in self._by_continent[model, home] if route.cell not in cells]
 
     def _front_door(self, model: str, cell: str) -> str:
         demand = self.world.demand.get((model, cell))
@@ -207,23 +274,22 @@ class _Builder:
     def _group(self, gateway: str, route: Route, policy: PlacementPolicySpec) -> Group:
         allowed = self._allowed(policy, [route.cell])
         planned = {share.cluster: share.share for share in route.now if share.cluster in allowed}
-        helpers = self._helpers(policy, [route.cell], allowed)
+        helpers = self._helpers(policy, [route.cell])
         return self._shared(gateway, route.model, route.cell, planned, helpers, _unserved(route))
 
     def _others(self, model: str, policy: PlacementPolicySpec) -> Mapping[str, float]:
         """Who serves requests that name a cell which a gateway was told nothing of: they may be anybody's."""
         return anywhere(self.world, model, policy, self.routes[model], self.capacity)
 
-    def _everyone(self, gateway: str, model: str, own: Iterable[Route], policy: PlacementPolicySpec) -> Group:
+    def _everyone(self, gateway: str, model: str, own: list[Route], policy: PlacementPolicySpec) -> Group:
         """All of the gateway's users together."""
-        own = list(own)
-        allowed = self._allowed(policy, [route.cell for route in own])
-        helpers = self._helpers(policy, [route.cell for route in own], allowed)
+        cells = [route.cell for route in own]
+        allowed, helpers = self._allowed(policy, cells), self._helpers(policy, cells)
         planned: dict[str, float] = defaultdict(float)
         if not own:  # nobody has asked for it yet: here if it can be, else wherever it is ready
-            ready = {c: self.capacity[model, c] for c in sorted(allowed) if self.capacity.get((model, c), 0.0) > 0}
-            planned |= {gateway: 1.0} if gateway in ready else ready
-            return self._shared(gateway, model, "", planned, helpers)
+            if gateway in allowed and self.capacity.get((model, gateway), 0.0) > 0:
+                return self._shared(gateway, model, "", {gateway: 1.0}, helpers)
+            return self._shared(gateway, model, "", self._ready(model, allowed), helpers, is_everyones=True)
         weights = {route.cell: self._rps(model, route.cell) for route in own}
         whole = sum(weights.values()) or float(len(own) or 1)
         unserved = 0.0
@@ -235,6 +301,15 @@ class _Builder:
                     planned[share.cluster] += part * share.share
         return self._shared(gateway, model, "", planned, helpers, unserved)
 
+    def _ready(self, model: str, allowed: frozenset[str]) -> Mapping[str, float]:
+        """Cluster -> requests per second of ready replicas, where they are allowed."""
+        key = (model, id(allowed))
+        if key not in self._ready_by:
+            found = {c: rps for (name, c), rps in self.capacity.items() if name == model and rps > 0 and c in allowed}
+            self._ready_by[key] = found
+            self._kept.append(allowed)
+        return self._ready_by[key]
+
     def _shared(
         self,
         gateway: str,
@@ -243,20 +318,45 @@ class _Builder:
         planned: Mapping[str, float],
         helpers: frozenset[str],
         unserved: float = 0.0,
+        *,
+        is_everyones: bool = False,
     ) -> Group:
-        """Shares among the clusters that this gateway can reach, and the others that could help."""
-        reachable = {c: share for c, share in sorted(planned.items()) if self._reachable(gateway, c, model)}
-        for cluster in sorted(planned.keys() - reachable.keys()):
-            self.missing.add(self._why_missing(gateway, cluster, model))
-        whole = sum(reachable.values())
-        shares = {c: share / whole for c, share in reachable.items() if share / whole > LEAST_SHARE} if whole else {}
-        overflow = {
-            c: self.capacity[model, c]
-            for c in sorted(helpers - shares.keys())
-            if self.capacity.get((model, c), 0.0) > 0 and takes(self.world, c) and self._reachable(gateway, c, model)
-        }
+        """Shares among the clusters that this gateway can reach, and the others that could help.
+
+        Args: is_everyones: `planned` is the same object for all gateways.
+        """
+        is_as_others = is_everyones and (gateway not in planned or self._reachable(gateway, gateway, model))
+        if is_as_others and id(planned) in self._parts:
+            shares = self._parts[id(planned)][1]
+        else:
+            reachable = {c: share for c, share in sorted(planned.items()) if self._reachable(gateway, c, model)}
+            for cluster in planned.keys() - reachable.keys():
+                self.missing.add(self._why_missing(gateway, cluster, model))
+            shares = _parts(reachable)
+            if is_as_others:
+                self._parts[id(planned)] = planned, shares
+        near = self._nearest(gateway, model, helpers, shares)
         unserved = round(unserved, 4) if planned and unserved > LEAST_SHARE else 0.0
+        overflow = {c: self.capacity[model, c] for c in sorted(near)}
         return Group(cell=cell, shares=shares, overflow=overflow, unserved=unserved)
+
+    def _nearest(self, gateway: str, model: str, helpers: frozenset[str], but: Collection[str]) -> Collection[str]:
+        """Of the helpers that could take something now those nearest to the gateway, `MOST_HELPERS` at most."""
+        key = (model, id(helpers))
+        able = self._able_by.get(key)
+        if able is None:
+            ready = (c for c in helpers & self.takes if c in self.gateways and self.capacity.get((model, c), 0.0) > 0)
+            able = self._able_by[key] = frozenset(ready)
+            self._kept.append(helpers)
+        is_here = gateway in able and bool(self.endpoints.get((model, gateway)))
+        if len(able) <= MOST_HELPERS:
+            return {c for c in able if c not in but and (c != gateway or is_here)}
+        near = self._near.get((gateway, *key))
+        if near is None:
+            catalogue = neighbours(self.world.documents.clusters)
+            found = catalogue.nearest(gateway, MOST_HELPERS, able.__contains__, able)
+            near = self._near[gateway, *key] = (gateway, *found) if is_here else tuple(found)
+        return [c for c in near if c not in but]
 
     def _reachable(self, gateway: str, cluster: str, model: str) -> bool:
         return bool(self.endpoints.get((model, cluster))) if cluster == gateway else cluster in self.gateways
@@ -268,33 +368,60 @@ class _Builder:
 
     def _allowed(self, policy: PlacementPolicySpec, cells: Iterable[str]) -> frozenset[str]:
         """Clusters that may serve the users of every one of these cells."""
-        found = (allowed_clusters(self.world, policy, country) for country in self._countries(cells))
-        return frozenset.intersection(*found)
+        concerned = self._countries(cells)
+        key = (id(policy), concerned)
+        if key not in self._allowed_by:
+            found = (allowed_clusters(self.world, policy, country) for country in concerned)
+            self._allowed_by[key] = frozenset.intersection(*found)
+        return self._allowed_by[key]
 
-    def _helpers(self, policy: PlacementPolicySpec, cells: Iterable[str], allowed: frozenset[str]) -> frozenset[str]:
-        """Those of `allowed` that their users may be sent to unplanned: where it is capped, on no other continent."""
-        if policy.failover.max_other_continents_percent >= 100.0:
-            return allowed
-        return allowed.intersection(*(on_continent_of(self.world, country) for country in self._countries(cells)))
+    def _helpers(self, policy: PlacementPolicySpec, cells: Iterable[str]) -> frozenset[str]:
+        """Those allowed that their users may be sent to unplanned: where it is capped, on no other continent."""
+        concerned = self._countries(cells)
+        key = (id(policy), concerned)
+        if key not in self._helpers_by:
+            allowed = self._allowed(policy, cells)
+            if policy.failover.max_other_continents_percent < 100.0:
+                allowed = allowed.intersection(*(on_continent_of(self.world, country) for country in concerned))
+            self._helpers_by[key] = allowed
+        return self._helpers_by[key]
 
-    def _countries(self, cells: Iterable[str]) -> set[str | None]:
+    def _countries(self, cells: Iterable[str]) -> frozenset[str | None]:
         """Of these cells; None for one that is not known, or where there are none."""
         found = [self.world.cells.get(cell) for cell in cells]
-        return {cell.country if cell is not None else None for cell in found} or {None}
+        return frozenset(cell.country if cell is not None else None for cell in found) or frozenset((None,))
 
     def _rps(self, model: str, cell: str) -> float:
         demand = self.world.demand.get((model, cell))
         return demand.requests_per_second if demand is not None else 0.0
 
     def _spill_rps(self, cluster: str, model: str, policy: PlacementPolicySpec) -> float:
-        planned = sum(
-            share.share * self._rps(model, route.cell)
-            for route in self.routes[model]
-            if self._front_door(model, route.cell) != cluster
-            for share in route.now
-            if share.cluster == cluster
-        )
-        return planned + policy.traffic.spill_percent / 100 * self.capacity.get((model, cluster), 0.0)
+        spill_rps = policy.traffic.spill_percent / 100 * self.capacity.get((model, cluster), 0.0)
+        return self.sent_rps.get((model, cluster), 0.0) + spill_rps
+
+
+def _as_it_was(known: ModelTable | None, made: ModelTable) -> ModelTable:
+    return known if known is not None and known == made else made
+
+
+def _is(one: object, other: object) -> bool:
+    return one is other
+
+
+def _by_cell(route: Route) -> str:
+    return route.cell
+
+
+def _parts(planned: Mapping[str, float]) -> dict[str, float]:
+    """Of a whole of 1, without those that are too small to be told."""
+    whole = sum(planned.values())
+    return {c: share / whole for c, share in planned.items() if share / whole > LEAST_SHARE} if whole else {}
+
+
+def on_the_sphere(places: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """[places, 3]: unit vectors of places in degrees; the nearest has the largest scalar product."""
+    lat, lon = np.radians(np.array(places, dtype=np.float64).reshape(-1, 2)).T
+    return np.column_stack((np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)))
 
 
 def _unserved(route: Route) -> float:

@@ -327,6 +327,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     version: Literal[1] = 1
     cluster: Name
     boot_id: str
+    spread_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
+    """Over how long agents come back after their connection broke: a large fleet's must not all do so at once."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):

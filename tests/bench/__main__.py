@@ -12,6 +12,7 @@ from tests.bench import (
     events,
     failover,
     loading,
+    mass,
     near,
     placement,
     reports,
@@ -43,6 +44,7 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "traffic": traffic.traffic,
     "reports": reports.reports,
     "told": told.told,
+    "fleet": mass.mass,
     "spot": spot.spot,
     "agent": agent_footprint.agent,
 }

@@ -29,7 +29,7 @@ class Ears:
             served.address,
             clock=Clock(),
             rng=random.Random(0),
-            on_message=lambda message, retained: self.heard.append(message),
+            on_message=lambda message, retained, arrived_s: self.heard.append(message),
             on_refused=lambda topic, cause: self.refused.append(f"{topic}: {cause}"),
             on_connected=self._on_connected,
             on_lost=self._on_lost,

@@ -198,7 +198,11 @@ def staggered_silence(world: World) -> World:
 
 
 def wills(world: World) -> World:
-    return told(world, *(will(name, 3.0 + 0.1 * number) for number, name in enumerate(CLUSTERS)))
+    events: list[Heard | TimePassed] = [
+        *(will(name, 3.0 + 0.1 * number) for number, name in enumerate(CLUSTERS)),
+        TimePassed(now_s=3.5),
+    ]
+    return told(world, *sorted(events, key=lambda one: one.now_s))
 
 
 def wills_of_a_slow_broker(world: World) -> World:
@@ -243,6 +247,57 @@ def test_what_stays_away_after_the_brake_is_lost_from_then_on() -> None:
     assert after.braked == ""
     assert not after.is_routable("fra-1")
     assert after.clusters["fra-1"].since_s == 141.5, "its toleration begins when the brake ends"
+
+
+def a_large_fleet() -> tuple[World, list[str]]:
+    names = [f"fra-{number:03}" for number in range(200)]
+    return heard(a_world(*names), *(a_report(name) for name in names)), names
+
+
+def test_a_storm_of_wills_takes_nobody_for_lost() -> None:
+    """All connections of a large fleet break together; the first to be told would lose its users for it."""
+    world, names = a_large_fleet()
+    for number, name in enumerate(names):  # four seconds, looked at every tenth
+        world = told(world, will(name, 3.0 + 0.02 * number))
+        if number % 5 == 0 and number:
+            world = told(world, TimePassed(now_s=3.0 + 0.02 * number))
+    world = told(world, TimePassed(now_s=8.0))
+    assert world.braked
+    assert {state.phase for state in world.clusters.values()} == {Phase.READY}
+
+
+def test_a_region_that_breaks_off_is_believed_when_no_more_wills_come() -> None:
+    """Users of a lost region would wait for the whole stale time, as its wills were many."""
+    world, names = a_large_fleet()
+    world = told(world, *(will(name, 3.0 + 0.01 * number) for number, name in enumerate(names[:20])))
+    assert phases(told(world, TimePassed(now_s=3.5)))[names[0]] == "ready", "more may follow"
+    gone = told(world, TimePassed(now_s=3.7))
+    assert not gone.braked
+    assert {name for name, phase in phases(gone).items() if phase == "unreachable"} == set(names[:20])
+    assert phases(gone)[names[20]] == "ready"
+
+
+def test_wills_that_trickle_on_are_believed_after_a_while() -> None:
+    """One bad network after another would keep users on clusters that are gone."""
+    world, names = a_large_fleet()
+    for number, name in enumerate(names[:60]):
+        world = told(world, will(name, 3.0 + 0.1 * number))
+    assert phases(told(world, TimePassed(now_s=9.0)))[names[0]] == "unreachable"
+
+
+def test_who_was_heard_is_not_silent_because_nobody_has_read_it_yet() -> None:
+    """A controller that is behind would take the clusters of which it has not read the reports yet for dead."""
+    world = all_heard()
+    late = told(world, TimePassed(now_s=41.0, waiting=dict.fromkeys(CLUSTERS, 39.0)))
+    assert not late.braked
+    assert {phases(late)[name] for name in CLUSTERS} == {"ready"}
+    assert all(state.report is world.clusters[name].report for name, state in late.clusters.items())
+
+
+def test_a_will_that_is_read_late_does_not_end_who_was_heard_since() -> None:
+    """A cluster that came back would be taken off the map by the message of its earlier connection."""
+    world = heard(all_heard(), a_report("fra-1", seq=2), now_s=6.0)
+    assert told(world, will("fra-1", 5.0)) is world
 
 
 @pytest.mark.parametrize("first_missed", CLUSTERS[:2])

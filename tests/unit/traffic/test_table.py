@@ -21,8 +21,9 @@ from federation.policy.documents import (
 )
 from federation.state.reduce import CordonsSet
 from federation.state.world import Cordon, World
-from federation.traffic import xds
+from federation.traffic import table, xds
 from federation.traffic.table import (
+    MOST_HELPERS,
     OTHER_CELLS,
     Group,
     on_continent_of,
@@ -259,3 +260,54 @@ def test_equal_tables_give_equal_bytes_and_weights_stay_far_from_the_limit() -> 
                 weights = [e.load_balancing_weight.value for e in made.endpoints if e.priority == priority]
                 assert sum(weights) < 2**32
                 assert not weights or abs(sum(weights) - xds.WHOLE) <= len(weights)
+
+
+def a_fleet(count: int) -> World:
+    """Berlin behind the first of so many clusters with a gateway, all of which are ready to serve."""
+    names = [f"fra-{number:03}" for number in range(count)]
+    world = a_world(*names, models=(a_model(),), policies=(a_policy("chat"),))
+    reports = [
+        a_report(
+            name,
+            demand=(some_demand("chat", "Berlin", 30.0),) if name == names[0] else (),
+            replicas=(replicas("chat", 1, 1),),
+            endpoints=at(name),
+        )
+        for name in names
+    ]
+    return with_gateways(heard(world, *reports), *names)
+
+
+def test_a_gateway_knows_the_nearest_helpers_not_the_whole_fleet() -> None:
+    """Ten thousand gateways would hold ten thousand endpoints each for every group of requests."""
+    overflow = groups(a_fleet(60), "fra-000", routed(Berlin={"fra-000": 1.0}))["Berlin"].overflow
+    assert MOST_HELPERS - 1 <= len(overflow) <= MOST_HELPERS
+    assert "fra-000" not in overflow
+
+
+def test_what_a_change_does_not_touch_is_the_same_object() -> None:
+    """A report of one cluster would write, send and compare the tables of all."""
+    world, routes = world_of(), ROUTES
+    known = remembered_endpoints(world, {})
+    before = tables(world, routes, known)
+    elsewhere = (messages.ReplicaEndpoint(model="chat", address="10.0.0.99", port=8000),)
+    report = a_report("iad", seq=2, replicas=(replicas("chat", 2, 2),), endpoints=elsewhere)
+    moved = heard(world, report, now_s=2.0)
+    after = tables(moved, routes, remembered_endpoints(moved, known), before)
+    assert after.by_cluster["iad"] is not before.by_cluster["iad"]
+    assert after.by_cluster["fra"] is before.by_cluster["fra"]
+    assert tables(moved, routes, remembered_endpoints(moved, known), after).is_as(after)
+
+
+def test_work_grows_with_gateways_not_with_their_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of two thousand gateways would take two minutes, in which nobody is heard."""
+    asked = []
+
+    def counted(world: World, *rest: Any) -> frozenset[str]:
+        asked.append(rest)
+        return frozenset(world.clusters)
+
+    monkeypatch.setattr(table, "allowed_clusters", counted)
+    world = a_fleet(60)
+    tables(world, routed(Berlin={"fra-000": 1.0}), remembered_endpoints(world, {}))
+    assert len(asked) <= 2, "once for Germany, once for where users are unknown"
