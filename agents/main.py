@@ -32,6 +32,7 @@ from federation.aiokit import confidential
 from federation.aiokit.address import host_port
 from federation.aiokit.broker import BrokerAddress
 from federation.aiokit.clock import Clock
+from federation.aiokit.repeats import Repeats, StructlogRepeats
 from federation.wire import messages
 
 MARKETS: dict[str, messages.Market] = {"on-demand": "on-demand", "spot": "spot", "reserved": "reserved"}
@@ -92,6 +93,7 @@ class LinkOptions:
         """Be the agent of `backend` until a signal ends it. Raises: click.ClickException."""
         structlog.configure(
             processors=[
+                StructlogRepeats(Repeats()),
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.processors.JSONRenderer(),

@@ -157,7 +157,7 @@ class Controller:
                 key_file=settings.broker_key_file,
                 password_file=settings.broker_password_file,
             )
-        self._embedded = EmbeddedBroker(port=settings.broker_port)
+        self._embedded = EmbeddedBroker(port=settings.broker_port, clients=self._shares.agents)
         await self._embedded.start()
         return self._embedded.address
 

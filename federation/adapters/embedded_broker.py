@@ -1,23 +1,70 @@
-"""The broker inside the controller, for a laptop or a small federation. Loopback only: larger ones bring their own."""
+"""The broker inside the controller, for a laptop or a small federation. Loopback only: larger ones bring their own.
+
+Whoever reaches it shares the controller's memory, descriptors and loop, so everything that a client may ask for has a
+bound: packets, what is retained, what waits for a slow reader, subscriptions, rate, and how long it may be silent.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
+import structlog
+from amqtt.adapters import ReaderAdapter, StreamReaderAdapter, StreamWriterAdapter, WriterAdapter
 from amqtt.broker import Broker
-from amqtt.errors import BrokerError
+from amqtt.errors import AMQTTError, BrokerError
+from amqtt.mqtt.constants import QOS_2
+from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
+from amqtt.mqtt.publish import PublishPacket
 from amqtt.session import Session
 
 from federation.aiokit.address import is_loopback
 from federation.aiokit.broker import BrokerAddress
+from federation.aiokit.descriptors import AGENTS_AT_MOST
+from federation.aiokit.door import Door, Guest, Room
+from federation.wire import messages, topics
+
+log = structlog.get_logger("broker")
+TOPIC_CHARACTERS = 256
+PACKET_BYTES = messages.MAX_MESSAGE_BYTES + 1024
+CONNECT_BYTES = 16 * 1024
+CONNECT_S = 10.0
+"""For the first packet to be whole."""
+LONGEST_HEADER_BYTES = 5
+PACKET_S = 20.0
+"""For any other, once it has begun."""
+SILENT_S = 300
+"""Who wants to be silent for longer, or for ever, may not: its connection is one that others need."""
+RATE_PER_S, BURST = 200.0, 5_000.0
+"""Packets of one client. A controller tells a thousand clusters all it has at once, after each connection."""
+RATE_BYTES_PER_S, BURST_BYTES = 2.0 * 1024 * 1024, 64.0 * 1024 * 1024
+RETAINED_BYTES = 128 * 1024 * 1024
+UNSENT_BYTES = 64 * 1024 * 1024
+"""What may wait for one reader."""
+UNSENT_BYTES_IN_ALL = 192 * 1024 * 1024
+OVERHEAD_BYTES = 4 * 1024
+"""What a message takes besides what it says."""
+RETAINED_AT_ONCE = 1_000
+"""Of what is retained, to one reader: packet identifiers are 65,535, and amqtt looks for a free one for ever."""
+SUBSCRIPTIONS = 32
+"""Of one client; an agent has four, a controller three."""
+WAITING = 100
+"""Messages of one client, and of all, that the broker has read and not passed on; then it reads no more."""
+LINGER_S = 2.0
+UNAVAILABLE = b"\x20\x02\x00\x03"
+"""CONNACK: server unavailable."""
 
 
 class BrokerDown(Exception):
     """The embedded broker could not be started. The message says why and what to do."""
+
+
+class _Refused(Exception):
+    """A client asked for more than it may have; its connection ends."""
 
 
 class _Subscriptions(dict[str, Any]):
@@ -30,8 +77,125 @@ class _Subscriptions(dict[str, Any]):
         return list(super().items())
 
 
-class _Broker(Broker):  # type: ignore[misc]  # amqtt's classes come untyped
-    """amqtt's, with three faults mended that agents met.
+class _Sending(set["asyncio.Task[Any]"]):
+    """Messages on their way. amqtt keeps all behind the first that is not done: here each goes when it is done.
+
+    It counts as empty, so that amqtt finds nothing to tidy up.
+    """
+
+    def append(self, task: asyncio.Task[Any]) -> None:
+        self.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self.discard(task)
+        if not task.cancelled():
+            task.exception()  # a reader that did not acknowledge in time, or is gone
+
+    def __bool__(self) -> bool:
+        return False
+
+
+class _Reader(StreamReaderAdapter):  # type: ignore[misc]  # amqtt's classes come untyped
+    """Follows the packets of one client as amqtt reads them: none is too long, too slow, or comes too soon."""
+
+    def __init__(self, reader: asyncio.StreamReader, guest: Guest) -> None:
+        super().__init__(reader)
+        self.guest = guest
+        self.is_full: Callable[[], bool] = lambda: False
+        """Whether the broker has as much of this client as it passes on at a time."""
+        self.most_bytes = CONNECT_BYTES
+        self._header = b""
+        self._left = 0
+        self._packets, self._bytes = BURST, BURST_BYTES
+        self._filled_s = asyncio.get_running_loop().time()
+
+    async def read(self, n: int = -1) -> bytes:
+        if self._left:
+            return await self._body(n)
+        if n != 1:
+            raise _Refused("a packet ends before what it says it has")
+        if not self._header:
+            while self.is_full():  # noqa: ASYNC110  amqtt's queues have no event for room
+                await asyncio.sleep(0.01)
+        byte = await super().read(1)
+        self._header += byte
+        if len(self._header) == LONGEST_HEADER_BYTES and byte[0] & 0x80:
+            raise _Refused("a packet without an end of its length")
+        if len(self._header) > 1 and not byte[0] & 0x80:
+            length = sum((one & 0x7F) << (7 * place) for place, one in enumerate(self._header[1:]))
+            self._header = b""
+            if length > self.most_bytes:
+                raise _Refused(f"a packet of {length} bytes, more than {self.most_bytes}")
+            self._left = length
+            await self._pace(length)
+        return bytes(byte)
+
+    async def _body(self, n: int) -> bytes:
+        if not 0 <= n <= self._left:
+            raise _Refused("a packet ends before what it says it has")
+        try:
+            async with asyncio.timeout(PACKET_S):
+                found = await super().read(n)
+        except TimeoutError:
+            raise _Refused("a packet that does not end") from None
+        self._left -= n
+        return bytes(found)
+
+    async def _pace(self, length: int) -> None:
+        """Wait until this client may be heard again: what it sends meanwhile stays with it."""
+        now_s = asyncio.get_running_loop().time()
+        passed_s, self._filled_s = now_s - self._filled_s, now_s
+        self._packets = min(BURST, self._packets + passed_s * RATE_PER_S) - 1
+        self._bytes = min(BURST_BYTES, self._bytes + passed_s * RATE_BYTES_PER_S) - length
+        debt_s = max(-self._packets / RATE_PER_S, -self._bytes / RATE_BYTES_PER_S)
+        if debt_s > 0:
+            await asyncio.sleep(debt_s)
+
+
+class _Handler(BrokerProtocolHandler):  # type: ignore[misc]
+    """One client's side of the protocol, with a bound on what waits for it, and an end to silence."""
+
+    def __init__(self, broker: _Broker) -> None:
+        super().__init__(broker.plugins_manager)
+        self.unsent_bytes = 0
+        self._broker = broker
+        self._window = asyncio.Semaphore(RETAINED_AT_ONCE)
+
+    async def mqtt_publish(
+        self, topic: str, data: bytes, qos: int | None, retain: bool, ack_timeout: int | None = None
+    ) -> Any:
+        if retain:
+            async with self._window:
+                return await super().mqtt_publish(topic, data, qos, retain, ack_timeout)
+        size = len(data) + OVERHEAD_BYTES
+        if not self._broker.may_wait(self, size):
+            return None
+        self._broker.unsent(self, size)
+        try:
+            return await super().mqtt_publish(topic, data, qos, retain, ack_timeout)
+        finally:
+            self._broker.unsent(self, -size)
+
+    async def handle_publish(self, publish_packet: PublishPacket) -> None:
+        if publish_packet.qos == QOS_2:
+            self.hang_up("publishes with QoS 2, of which any number could be begun and never ended")
+            return
+        await super().handle_publish(publish_packet)
+
+    def handle_read_timeout(self) -> None:
+        self.hang_up("is silent for longer than it said")
+
+    def hang_up(self, why: str) -> None:
+        """End the connection; the reading side finds that out, and cleans up."""
+        client = self.session.client_id if self.session else ""
+        log.warning("a client is thrown out", client=(client or "")[:TOPIC_CHARACTERS], cause=why)
+        if self.writer is not None:
+            self.writer._writer.transport.abort()
+
+
+class _Broker(Broker):  # type: ignore[misc]
+    """amqtt's with bounds, and with faults mended that agents met.
 
     It left sockets open: of clients it refuses, and of those that are gone when it says goodbye. It threw a client out
     when another subscribed while it connected. It sent every retained message to whoever connects, subscribed or not.
@@ -40,14 +204,27 @@ class _Broker(Broker):  # type: ignore[misc]  # amqtt's classes come untyped
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self._subscriptions = _Subscriptions()
+        self._tasks_queue = _Sending()
+        self._broadcast_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=WAITING)
+        self.retained_bytes = 0
+        self.unsent_bytes = 0
+        self._filters: dict[str, set[str]] = defaultdict(set)
 
-    async def _client_connected(
-        self, listener_name: str, reader: StreamReaderAdapter, writer: StreamWriterAdapter
-    ) -> None:
+    async def _initialize_client_session(
+        self, reader: ReaderAdapter, writer: WriterAdapter, remote_address: str, remote_port: int
+    ) -> tuple[BrokerProtocolHandler, Session]:
         try:
-            await super()._client_connected(listener_name, reader, writer)
-        finally:
-            writer._writer.close()
+            async with asyncio.timeout(CONNECT_S):
+                _, session = await super()._initialize_client_session(reader, writer, remote_address, remote_port)
+        except (TimeoutError, _Refused, OSError, ValueError) as error:
+            raise AMQTTError(f"no CONNECT: {error}") from error
+        session.keep_alive = min(SILENT_S, session.keep_alive or SILENT_S) * 3 // 2 + 1
+        session.delivered_message_queue = asyncio.Queue(maxsize=WAITING)
+        if isinstance(reader, _Reader):
+            reader.guest.busy()
+            reader.most_bytes = PACKET_BYTES
+            reader.is_full = lambda: session.delivered_message_queue.full() or self._broadcast_queue.full()
+        return _Handler(self), session
 
     async def _publish_retained_messages_for_subscription(
         self, subscription: tuple[str, int], session: Session
@@ -56,15 +233,84 @@ class _Broker(Broker):  # type: ignore[misc]  # amqtt's classes come untyped
         if any(subscriber.client_id == session.client_id for subscriber, _ in subscribers):
             await super()._publish_retained_messages_for_subscription(subscription, session)
 
+    async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
+        mine = self._filters[session.client_id or ""]
+        is_too_much = len(mine | {subscription[0]}) > SUBSCRIPTIONS or len(subscription[0]) > TOPIC_CHARACTERS
+        code = 0x80 if is_too_much else int(await super().add_subscription(subscription, session))
+        if code != 0x80:
+            mine.add(subscription[0])
+        return code
+
+    def _del_subscription(self, a_filter: str, session: Session) -> int:
+        self._filters[session.client_id or ""].discard(a_filter)
+        return int(super()._del_subscription(a_filter, session))
+
+    async def _del_all_subscriptions(self, session: Session) -> None:
+        await super()._del_all_subscriptions(session)
+        self._filters.pop(session.client_id or "", None)
+
+    async def _broadcast_message(
+        self, session: Session | None, topic: str | None, data: bytes | None, force_qos: int | None = None
+    ) -> None:
+        if _is_ours(topic):
+            await super()._broadcast_message(session, topic, data, force_qos)
+
+    async def retain_message(
+        self, source_session: Session | None, topic_name: str | None, data: bytes | None, qos: int | None = None
+    ) -> None:
+        """Retain what is of ours; what was not told again for the longest goes when it is too much."""
+        if topic_name is None or not _is_ours(topic_name):
+            return
+        kept = self._retained_messages
+        self.retained_bytes -= _cost(topic_name, kept[topic_name].data) if topic_name in kept else 0
+        if data:
+            kept.pop(topic_name, None)
+        # Its client, with all that it has, is not to be held by what it said.
+        await super().retain_message(None, topic_name, data, qos)
+        self.retained_bytes += _cost(topic_name, data) if data else 0
+        while self.retained_bytes > RETAINED_BYTES:
+            oldest = next(iter(kept))
+            self.retained_bytes -= _cost(oldest, kept.pop(oldest).data)
+            log.warning("retained messages go: there are too many", most_bytes=RETAINED_BYTES)
+
+    def may_wait(self, handler: _Handler, size: int) -> bool:
+        """Whether so much more may wait for a reader; else it, or who reads slowest of all, is thrown out."""
+        if handler.unsent_bytes + size > UNSENT_BYTES:
+            handler.hang_up("does not read what it subscribed to")
+            return False
+        if self.unsent_bytes + size > UNSENT_BYTES_IN_ALL:
+            readers = [one for _, one in self._sessions.values() if isinstance(one, _Handler)]
+            slowest = max(readers, key=lambda one: one.unsent_bytes, default=handler)
+            slowest.hang_up("reads slowest of all, and too much waits")
+            return slowest is not handler
+        return True
+
+    def unsent(self, handler: _Handler, size: int) -> None:
+        """So much more, or less, waits for a reader."""
+        handler.unsent_bytes += size
+        self.unsent_bytes += size
+
+
+def _is_ours(topic: str | None) -> bool:
+    return topic is not None and len(topic) <= TOPIC_CHARACTERS and topics.parse(topic) is not None
+
+
+def _cost(topic: str, data: bytes) -> int:
+    return len(topic) + len(data) + OVERHEAD_BYTES // 4
+
 
 class EmbeddedBroker:
-    """An MQTT broker on one loopback port. Port 0 takes any free one; `address` says which."""
+    """An MQTT broker on one loopback port. Port 0 takes any free one; `address` says which.
 
-    def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    Args: clients: how many there may be at once.
+    """
+
+    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, clients: int = AGENTS_AT_MOST) -> None:
         if not is_loopback(host):
             raise ValueError(f"the embedded broker serves loopback only, not {host}; give --broker mqtts://… instead")
         self.address = BrokerAddress(host=host, port=port or _free_port(host))
-        self._broker: Broker | None = None
+        self.door = Door("broker", Room(all=clients, per_peer=clients), self._welcome)
+        self._broker: _Broker | None = None
 
     async def start(self) -> None:
         """Serve. Raises: BrokerDown."""
@@ -72,20 +318,46 @@ class EmbeddedBroker:
         logging.getLogger("transitions").setLevel(logging.ERROR)
         where = f"{self.address.host}:{self.address.port}"
         config = {
-            "listeners": {"default": {"type": "tcp", "bind": where, "max_connections": 20_000}},
+            "listeners": {"default": {"type": "external", "bind": where}},
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
         }
         self._broker = _Broker(config)
         try:
             await self._broker.start()
-        except BrokerError as error:
+            await self.door.open(self.address.host, self.address.port)
+        except (BrokerError, OSError) as error:
+            await self.stop()
             raise BrokerDown(f"cannot serve MQTT on {where}: {error}; is the port taken? Try --broker-port") from error
+
+    async def _welcome(self, connection: socket.socket, guest: Guest) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, connection)
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        try:
+            if guest.full or self._broker is None:
+                async with asyncio.timeout(LINGER_S):
+                    await reader.read(CONNECT_BYTES)
+                writer.write(UNAVAILABLE)
+            else:
+                await self._broker.external_connected(_Reader(reader, guest), StreamWriterAdapter(writer), "default")
+        finally:
+            writer.close()
+            try:
+                async with asyncio.timeout(LINGER_S):
+                    await writer.wait_closed()
+            except (TimeoutError, OSError):
+                pass
+            finally:
+                transport.abort()
 
     async def stop(self) -> None:
         """End it; every client sees its connection close."""
         if self._broker is not None:
             await self._broker.shutdown()
             self._broker = None
+        await self.door.close()
 
 
 def _free_port(host: str) -> int:
