@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from federation.api import views
-from federation.policy import documents
+from federation.policy import schema
 from federation.traffic.snapshot import Answer, RouteSnapshot
 
 LONGEST_WAIT_S = 60
@@ -228,11 +228,12 @@ def document(version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document."""
     answers = {one for operation in OPERATIONS for one in (operation.answer, operation.or_answer) if one is not None}
     kinds = sorted(answers | {views.ErrorView, views.ReasonBody}, key=lambda one: one.__name__)
-    refs, schemas = msgspec.json.schema_components(
-        [*kinds, documents.Document], ref_template="#/components/schemas/{name}"
-    )
-    by_type = dict(zip(kinds, refs, strict=False))
-    bodies = {JSON: by_type[views.ReasonBody], YAML: refs[-1]}
+    template = "#/components/schemas/{name}"
+    refs, schemas = msgspec.json.schema_components(kinds, ref_template=template)
+    policy, policies = schema.components(template)
+    assert not schemas.keys() & policies.keys()
+    by_type = dict(zip(kinds, refs, strict=True))
+    bodies = {JSON: by_type[views.ReasonBody], YAML: policy}
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation, by_type, bodies)
@@ -252,7 +253,7 @@ def document(version: str) -> dict[str, Any]:
         "security": [{"token": []}],
         "paths": paths,
         "components": {
-            "schemas": schemas,
+            "schemas": {**schemas, **policies},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -263,16 +264,16 @@ def _refusal(by_type: Mapping[type, Any]) -> dict[str, Any]:
 
 
 def _operation(operation: Operation, by_type: Mapping[type, Any], bodies: Mapping[str, Any]) -> dict[str, Any]:
-    schema = by_type[operation.answer]
+    answer = by_type[operation.answer]
     if operation.or_answer is not None:
-        schema = {"anyOf": [schema, by_type[operation.or_answer]]}
+        answer = {"anyOf": [answer, by_type[operation.or_answer]]}
     if operation.listed:
-        schema = {"type": "object", "properties": {"items": {"type": "array", "items": schema}}, "required": ["items"]}
+        answer = {"type": "object", "properties": {"items": {"type": "array", "items": answer}}, "required": ["items"]}
     names = [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
     parameters = [{"name": name, "in": "path", "required": True, "schema": _NAME} for name in names]
     parameters += [{"in": "query", **parameter} for parameter in operation.query]
     responses = {
-        "200": {"description": "done", "content": {JSON: {"schema": schema}}},
+        "200": {"description": "done", "content": {JSON: {"schema": answer}}},
         "default": _refusal(by_type),
     }
     if operation.polled:

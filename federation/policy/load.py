@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from federation.policy import documents
-from federation.yamlkit.explain import Problem, did_you_mean, explain, find, problem_at, refusals, short
+from federation.yamlkit.explain import Problem, did_you_mean, explain, find, problem_at, refusals, short, without_nulls
 from federation.yamlkit.source import START, Mark, Node, YamlProblem, read
 
 CURVE_ROUNDING = 1e-6
@@ -63,7 +63,7 @@ def parse(name: str, payload: bytes) -> ParsedFile:
     except YamlProblem as error:
         found = problem_at(name, error.mark, error.message, error.expected, error.hint)
         return ParsedFile(name=name, problems=(replace(found, unread=True),))
-    nodes = tuple(one for one in nodes if one.value is not None or one.items is not None or one.elements is not None)
+    nodes = tuple(each for one in nodes if not one.is_null for each in _listed(one))
     if not nodes:
         empty = problem_at(
             name, START, "the file has no document", "a Model, PlacementPolicy or Cluster", "see configs/policies"
@@ -82,6 +82,14 @@ def parse(name: str, payload: bytes) -> ParsedFile:
     return ParsedFile(name=name, documents=tuple(placed))
 
 
+def _listed(node: Node) -> tuple[Node, ...]:
+    """The documents of a list, as `kubectl get -o yaml` writes it; else the document itself."""
+    kind, items = (node.items or {}).get("kind"), (node.items or {}).get("items")
+    if kind is None or items is None or items.elements is None:
+        return (node,)
+    return items.elements if kind.value in ("List", *(f"{one}List" for one in KINDS)) else (node,)
+
+
 def _document(name: str, node: Node) -> Placed | list[Problem]:
     """The document, or what is wrong with it."""
     if node.items is None:
@@ -97,11 +105,16 @@ def _document(name: str, node: Node) -> Placed | list[Problem]:
     if kind.value not in KINDS:
         hint = did_you_mean(str(kind.value), KINDS)
         return [problem_at(name, kind.mark, f"unknown kind {short(kind.value)}", " or ".join(KINDS), hint)]
+    document: documents.Document
     try:
         document = msgspec.convert(node.plain(), KINDS[kind.value], strict=True)
-    except msgspec.ValidationError as error:
-        texts = refusals(node, KINDS[kind.value]) or (str(error),)
-        return [explain(name, node, KINDS[kind.value], text) for text in texts]
+    except msgspec.ValidationError:
+        node = without_nulls(node, KINDS[kind.value])
+        try:
+            document = msgspec.convert(node.plain(), KINDS[kind.value], strict=True)
+        except msgspec.ValidationError as error:
+            texts = refusals(node, KINDS[kind.value]) or (str(error),)
+            return [explain(name, node, KINDS[kind.value], text) for text in texts]
     return Placed(document=document, node=node)
 
 

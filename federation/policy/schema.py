@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -13,9 +14,19 @@ from federation.policy import documents
 FILE = "isochrone.schema.json"
 
 
+def components(ref_template: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The schema of any document, and those that it refers to by name. What may be left out may be null."""
+    (ref,), definitions = msgspec.json.schema_components([documents.Document], ref_template=ref_template)
+    for one in definitions.values():
+        for name, field in one.get("properties", {}).items():
+            if name not in one.get("required", ()) and {"type": "null"} not in field.get("anyOf", ()):
+                one["properties"][name] = {"anyOf": [field, {"type": "null"}]}
+    return ref, definitions
+
+
 def text() -> str:
     """One schema for any document, as editors read it."""
-    (ref,), definitions = msgspec.json.schema_components([documents.Document], ref_template="#/$defs/{name}")
+    ref, definitions = components("#/$defs/{name}")
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Isochrone policy document",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args, get_type_hints
 
 import msgspec
@@ -53,6 +53,9 @@ def explain(name: str, node: Node, kind: type, text: str) -> Problem:
     path = [part[0] or part[1] for part in _PATH_PART.findall(where.rstrip("`").removeprefix("$"))]
     steps: list[str | int] = [int(part) if part.isdigit() else part for part in path if part != "..."]
     mark, found = find(node, steps)
+    if path[-1:] == ["..."] and found.items is not None:  # a value of a mapping of any keys: it does not say which
+        steps += [key for key, item in found.items.items() if not isinstance(item.value, str)][:1]
+        mark, found = find(node, steps)
     label = ".".join(str(step) for step in steps) or "the document"
     if match := re.search(r"unknown field `(.+?)`", message):
         field = match.group(1)
@@ -116,6 +119,23 @@ def _refusals(node: Node, kind: Any, path: str) -> Iterator[str]:
         yield f"{message} - at `{path}{where.removeprefix('$').rstrip('`')}`"
 
 
+def without_nulls(node: Node, kind: Any) -> Node:
+    """A document without fields that are null and may be left out: Helm writes so what a template leaves open."""
+    plain = _without_wrappers(kind)
+    if isinstance(plain, type) and issubclass(plain, msgspec.Struct) and node.items is not None:
+        fields = {field.encode_name: field for field in msgspec.structs.fields(plain)}
+        hints = get_type_hints(plain, include_extras=True)
+        items = {
+            key: without_nulls(item, hints[fields[key].name]) if key in fields else item
+            for key, item in node.items.items()
+            if key not in fields or fields[key].required or not item.is_null
+        }
+        return replace(node, items=items)
+    if node.elements is not None and get_args(plain)[1:] == (...,):
+        return replace(node, elements=tuple(without_nulls(one, get_args(plain)[0]) for one in node.elements))
+    return node
+
+
 def short(value: object) -> str:
     """A value as it is shown: whole, unless it would hide the rest of the line."""
     text = repr(value)
@@ -175,7 +195,7 @@ def _literals_at(kind: type, steps: Sequence[str | int]) -> list[str]:
 def _describe(expected: str, kind: type, steps: Sequence[str | int]) -> str:
     """What msgspec expected, and what the field's own description says."""
     names = {"float": "a number", "int": "a whole number", "str": "text", "array": "a list", "object": "a mapping"}
-    plain = names.get(expected, expected)
+    plain = names.get(bare := expected.removesuffix(" | null"), bare)
     for meta in getattr(_type_at(kind, steps), "__metadata__", ()):
         if getattr(meta, "description", None):
             return f"{plain}: {meta.description}"
@@ -198,6 +218,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def _unit_hint(label: str, value: object) -> str:
     field = label.rpartition(".")[2]
+    if label.startswith(("metadata.annotations.", "metadata.labels.")) and isinstance(value, int | float):
+        return f'quote it: "{str(value).lower() if isinstance(value, bool) else value}"'
     if not isinstance(value, str):
         return ""
     match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z%]+)\s*", value)

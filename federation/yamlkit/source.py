@@ -1,8 +1,9 @@
 """YAML as people write policies: read with positions, bounded, and without its traps.
 
-The YAML 1.2 core schema: `no`, `on` and `12:30:00` are strings. Refused with their position: anchors and aliases (an
-alias can make gigabytes of nine lines), duplicate keys, tags, merge keys, NaN and infinities, and anything over-long
-or over-deep. Events are read one by one and reading stops at the first fault, so nothing hostile takes long.
+The YAML 1.2 core schema: `no`, `on` and `12:30:00` are strings, and `3.0` is a whole number. Refused with their
+position: anchors and aliases (an alias can make gigabytes of nine lines), duplicate keys, tags, merge keys, NaN and
+infinities, and anything over-long or over-deep. Events are read one by one and reading stops at the first fault, so
+nothing hostile takes long.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ _CONSTANTS = {
     "FALSE": False,
 }
 MAX_DIGITS = 400
+LARGEST_EXACT = 2**53
+"""Above it, floating point has no longer every whole number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,11 @@ class Node:
     items: dict[str, Node] | None = None
     key_marks: dict[str, Mark] | None = None
     elements: tuple[Node, ...] | None = None
+
+    @property
+    def is_null(self) -> bool:
+        """Whether it is there and says nothing."""
+        return self.value is None and self.items is None and self.elements is None
 
     def plain(self) -> Any:
         """The value as Python's own types."""
@@ -221,4 +229,5 @@ def _scalar(event: Any, mark: Mark) -> Any:
     value = float(text)
     if value in (float("inf"), float("-inf")):
         raise YamlProblem(mark, f"{text} is out of range", expected="a finite number", hint="")
-    return value
+    # As JSON Schema has it; Helm writes 1000000 as 1e+06.
+    return int(value) if value.is_integer() and abs(value) < LARGEST_EXACT else value

@@ -319,6 +319,75 @@ def test_an_empty_document_is_nothing(text: str) -> None:
     assert len(known.documents().models) == 1
 
 
+HELM = """\
+apiVersion: isochrone.dev/v1alpha1
+kind: PlacementPolicy
+metadata:
+  name: chat
+  labels:
+  annotations:
+spec:
+  models: {matchNames: [chat-8b]}
+  residency:
+  spot: null
+  availability: {minReplicas: 3.0, maxReplicas: 1e+05, maxPartPerDomain: null}
+"""
+LIST = """\
+apiVersion: v1
+kind: List
+metadata: {resourceVersion: ""}
+items:
+- apiVersion: isochrone.dev/v1alpha1
+  kind: PlacementPolicy
+  metadata: {name: chat, creationTimestamp: null}
+  spec: {models: {matchNames: [chat-8b]}}
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(HELM, id="helm-leaves-fields-empty-and-writes-large-numbers-as-floats"),
+        pytest.param(LIST, id="kubectl-get-of-several"),
+        pytest.param(
+            LIST.replace("v1\nkind: List", "isochrone.dev/v1alpha1\nkind: PlacementPolicyList"), id="typed-list"
+        ),
+        pytest.param("\ufeff" + HELM, id="byte-order-mark"),
+        pytest.param("%YAML 1.2\n---\n" + HELM + "...\n---\n# nothing\n", id="directive-and-ends-of-documents"),
+        pytest.param(HELM.replace("\n", "\r"), id="line-ends-of-old"),
+    ],
+)
+def test_it_is_read_as_tools_write_it(text: str) -> None:
+    """Charts' output, and what kubectl gives back, would have to be edited by hand."""
+    known, problems = catalogue.accept(PolicySet(), "m.yaml", text.encode())
+    assert not problems, problems
+    (policy,) = known.documents().policies
+    assert policy.metadata.name == "chat"
+    if "maxReplicas" in text:
+        assert (policy.spec.availability.min_replicas, policy.spec.availability.max_replicas) == (3, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            HELM.replace("  labels:\n", "  labels: {wave: 1}\n"),
+            'm.yaml:5:18: metadata.labels.wave is 1 (expected text; quote it: "1")',
+        ),
+        (HELM.replace("  annotations:\n", "  annotations: {a.dev/b: true}\n"), 'quote it: "true"'),
+        (HELM.replace("  models: {matchNames: [chat-8b]}\n", "  models:\n"), "m.yaml:8:10: spec.models is empty"),
+        (HELM.replace("1e+05", "2.5"), "spec.availability.maxReplicas is 2.5 (expected a whole number"),
+        (HELM.replace("1e+05", "1e+06"), "maxReplicas is 1000000"),
+        (LIST.replace("chat-8b", "Chat"), "m.yaml:8:32: spec.models.matchNames.0 is 'Chat'"),
+        (LIST + "- kind: Modell\n", "m.yaml:9:3: apiVersion is missing"),
+    ],
+)
+def test_what_tools_write_wrong_is_said_where_it_is(text: str, says: str) -> None:
+    """An engineer would search a chart of a thousand lines."""
+    _, problems = catalogue.accept(PolicySet(), "m.yaml", text.encode())
+    assert says in problems[0].text(), problems
+
+
 def accept_s(before: PolicySet, payload: bytes) -> float:
     """Processor time, best of three: machines are shared."""
     gc.collect()
