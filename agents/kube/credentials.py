@@ -1,13 +1,15 @@
 """How an API server is reached and who asks: a pod's own service account, or a kubeconfig.
 
-A service account's token is renewed on disk by the kubelet, so it is read again; a kubeconfig that runs a program for
-its credentials is left to the official client, which is loaded only then.
+A service account's token is renewed on disk by the kubelet, so it is read again; so is what a program gives that a
+kubeconfig names (Kubernetes "Authenticating", client-go credential plugins). An `auth-provider` is left to the official
+client, which is loaded only then. What kubectl obeys and the agent does not is refused: it would act as somebody else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import ssl
 import tempfile
@@ -21,12 +23,24 @@ import yaml
 from federation.aiokit.address import is_loopback
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+PROGRAM_S = 30.0
 TOKEN_AGE_S = 60.0
 """The kubelet renews a token when a fifth of its time is left: minutes, never seconds."""
 
 
 class CredentialsError(Exception):
     """The cluster cannot be reached with what was given. The message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A credential plugin. `env` are further variables; `info` what it is told of the cluster, as JSON."""
+
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    api_version: str
+    info: str
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +54,8 @@ class Access:
     proxy: str | None = field(default=None, repr=False)
     token: str = field(default="", repr=False)
     token_file: Path | None = None
-    kubeconfig_with_program: Path | None = None
+    program: Program | None = None
+    kubeconfig_with_provider: Path | None = None
 
 
 async def load(kubeconfig: Path | None) -> Access:
@@ -68,7 +83,7 @@ def _from_kubeconfig(path: Path) -> Access:
         document: Any = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         context = _named(document["contexts"], document["current-context"])["context"]
         cluster = _named(document["clusters"], context["cluster"])["cluster"]
-        user = _named(document["users"], context["user"])["user"] or {}
+        user = (_named(document["users"], context["user"])["user"] or {}) if context.get("user") else {}
         server = str(cluster["server"]).rstrip("/")
     except (OSError, yaml.YAMLError) as error:
         raise CredentialsError(f"{path}: {error}") from error
@@ -78,16 +93,49 @@ def _from_kubeconfig(path: Path) -> Access:
         tls = _tls(cluster, user, server, path.parent)
     except (OSError, ValueError, ssl.SSLError) as error:
         raise CredentialsError(f"{path}: {error}") from error
-    needs_program = "exec" in user or "auth-provider" in user
+    for name, instead in _NOT_SPOKEN.items():
+        if user.get(name):
+            raise CredentialsError(f"{path}: {name} of a user is not obeyed: {instead}")
+    program = _program(path, user["exec"], cluster) if user.get("exec") else None
     return Access(
         server=server,
         tls=tls,
         server_name=str(cluster["tls-server-name"]) if cluster.get("tls-server-name") else None,
         proxy=_proxy(path, cluster),
-        token=str(user.get("token", "")),
+        token=str(user.get("token") or ""),
         token_file=path.parent / str(user["tokenFile"]) if user.get("tokenFile") else None,
-        kubeconfig_with_program=path if needs_program else None,
+        program=program,
+        kubeconfig_with_provider=path if user.get("auth-provider") else None,
     )
+
+
+_NOT_SPOKEN = {
+    "as": "name a user who may do what the agent does",
+    "username": "API servers take no passwords; name a token or a certificate",
+}
+
+
+def _program(path: Path, given: Any, cluster: Any) -> Program:
+    """Raises: CredentialsError."""
+    try:
+        command, api_version = str(given["command"]), str(given["apiVersion"])
+        env = tuple((str(one["name"]), str(one["value"])) for one in given.get("env") or ())
+    except (KeyError, TypeError) as error:
+        raise CredentialsError(f"{path}: exec of a user needs command and apiVersion, and env a list") from error
+    if "/" in command:  # as kubectl has it: from the file that names it
+        command = str(path.parent / command)
+    told = {key: cluster[key] for key in _CLUSTER_INFO if cluster.get(key)} if given.get("provideClusterInfo") else None
+    spec = {"interactive": False, **({"cluster": told} if told is not None else {})}
+    return Program(
+        command=(command, *(str(one) for one in given.get("args") or ())),
+        env=env,
+        api_version=api_version,
+        info=json.dumps({"apiVersion": api_version, "kind": "ExecCredential", "spec": spec}),
+        hint=str(given.get("installHint") or "").strip(),
+    )
+
+
+_CLUSTER_INFO = ("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data", "proxy-url")
 
 
 def _proxy(path: Path, cluster: Any) -> str | None:
@@ -114,21 +162,30 @@ def _tls(cluster: Any, user: Any, server: str, directory: Path) -> ssl.SSLContex
     if cluster.get("insecure-skip-tls-verify"):
         raise ValueError("insecure-skip-tls-verify: name the authorities instead, in certificate-authority")
     data = cluster.get("certificate-authority-data")
-    file = cluster.get("certificate-authority")
+    file = cluster.get("certificate-authority") if not data else None
     context = ssl.create_default_context(
         cafile=str(directory / file) if file else None,
         cadata=base64.b64decode(data).decode() if data else None,
     )
-    certificate, key = user.get("client-certificate"), user.get("client-key")
-    if user.get("client-certificate-data"):
-        with tempfile.NamedTemporaryFile() as both:
-            for part in ("client-certificate-data", "client-key-data"):
-                both.write(base64.b64decode(user.get(part, "")))
-            both.flush()
-            context.load_cert_chain(both.name)
-    elif certificate:
-        context.load_cert_chain(str(directory / certificate), str(directory / key) if key else None)
+    certificate, key = (_content(user, f"client-{part}", directory) for part in ("certificate", "key"))
+    if certificate:
+        _load(context, certificate, key)
     return context
+
+
+def _content(user: Any, name: str, directory: Path) -> bytes:
+    """What a field of a kubeconfig holds, itself or in a file; what it holds itself goes before."""
+    if user.get(f"{name}-data"):
+        return base64.b64decode(user[f"{name}-data"])
+    return (directory / str(user[name])).read_bytes() if user.get(name) else b""
+
+
+def _load(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """Raises: OSError, ssl.SSLError."""
+    with tempfile.NamedTemporaryFile() as both:
+        both.write(certificate + b"\n" + key)
+        both.flush()
+        context.load_cert_chain(both.name)
 
 
 class Tokens:
@@ -144,8 +201,10 @@ class Tokens:
         if now_s - self._read_s > TOKEN_AGE_S:
             if self._access.token_file is not None:
                 self._token = (await asyncio.to_thread(self._access.token_file.read_text)).strip()
-            elif self._access.kubeconfig_with_program is not None:
-                self._token = await _from_program(self._access.kubeconfig_with_program)
+            elif self._access.program is not None:
+                self._token = await _from_program(self._access.program, self._access.tls)
+            elif self._access.kubeconfig_with_provider is not None:
+                self._token = await _from_provider(self._access.kubeconfig_with_provider)
             self._read_s = now_s
         return self._token
 
@@ -154,8 +213,49 @@ class Tokens:
         self._read_s = float("-inf")
 
 
-async def _from_program(kubeconfig: Path) -> str:
-    """What a credential program of a kubeconfig gives, by the official client."""
+async def _from_program(program: Program, tls: ssl.SSLContext | None) -> str:
+    """The token that a credential plugin gives; a certificate that it gives is used from now on.
+
+    Raises: CredentialsError.
+    """
+    what = f"exec: {program.command[0]}"
+    env = {**os.environ, **dict(program.env), "KUBERNETES_EXEC_INFO": program.info}
+    try:
+        running = await asyncio.create_subprocess_exec(
+            *program.command,
+            env=env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        hint = f"; {program.hint}" if program.hint else ""
+        raise CredentialsError(f"{what} cannot be run: {error.strerror or error}{hint}") from error
+    try:
+        out, complaint = await asyncio.wait_for(running.communicate(), PROGRAM_S)
+    except TimeoutError as error:
+        running.kill()
+        await running.wait()
+        raise CredentialsError(
+            f"{what} did not answer within {PROGRAM_S:.0f} s: nobody can be asked to sign in"
+        ) from error
+    if running.returncode:
+        said = complaint.decode(errors="replace").strip()[-300:]
+        raise CredentialsError(f"{what} ended with {running.returncode}: {said}")
+    try:
+        status = json.loads(out)["status"]
+        token, certificate = str(status.get("token") or ""), str(status.get("clientCertificateData") or "")
+        if certificate and tls is not None:
+            await asyncio.to_thread(_load, tls, certificate.encode(), str(status.get("clientKeyData") or "").encode())
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise CredentialsError(f"{what} gave no ExecCredential with a status") from error
+    if not token and not certificate:
+        raise CredentialsError(f"{what} gave neither a token nor a certificate")
+    return token
+
+
+async def _from_provider(kubeconfig: Path) -> str:
+    """What an auth provider of a kubeconfig gives, by the official client."""
     from kubernetes.aio import client, config
 
     configuration = client.Configuration()

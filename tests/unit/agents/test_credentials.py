@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import ssl
 import subprocess
 from pathlib import Path
@@ -85,7 +87,7 @@ async def test_outside_a_cluster_the_user_is_told_what_to_give(monkeypatch: pyte
         await credentials.load(None)
 
 
-async def test_a_program_for_credentials_is_left_to_the_official_client(tmp_path: Path) -> None:
+async def test_a_program_gives_credentials(tmp_path: Path) -> None:
     """Users of managed clusters, whose kubeconfigs run a program, could not try the product."""
     script = tmp_path / "login"
     answer = '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "made"}}'
@@ -99,8 +101,126 @@ async def test_a_program_for_credentials_is_left_to_the_official_client(tmp_path
         }
     }
     access = await credentials.load(written(tmp_path, LOOPBACK, user))
-    assert access.kubeconfig_with_program is not None
     assert await Tokens(access).current(0.0) == "made"
+
+
+def a_pair(directory: Path) -> None:
+    """A certificate that signs itself, and its key: `crt` and `key`."""
+    request = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=agent", "-days", "2"]
+    pair = ["-keyout", str(directory / "key"), "-out", str(directory / "crt")]
+    subprocess.run(["openssl", *request, *pair], check=True, capture_output=True)
+
+
+def program(directory: Path, script: str, **more: Any) -> dict[str, Any]:
+    """A user whose credentials a program beside the kubeconfig gives."""
+    (directory / "bin").mkdir()
+    (directory / "bin" / "login").write_text(f"#!/bin/sh\n{script}\n")
+    (directory / "bin" / "login").chmod(0o755)
+    return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "./bin/login", "env": None, **more}}
+
+
+async def test_a_program_is_found_from_its_kubeconfig_and_told_of_the_cluster(tmp_path: Path) -> None:
+    """A kubeconfig that works with kubectl would not with the agent (ahmetb/kubectx#490)."""
+    quiet = '$(printf %s "$KUBERNETES_EXEC_INFO" | tr -d \'"\')'
+    script = f"""printf '{{"status": {{"token": "%s:%s:%s"}}}}' "$STAGE" "$1" "{quiet}" """
+    user = program(
+        tmp_path,
+        script,
+        args=["get-token"],
+        env=[{"name": "STAGE", "value": "prod"}],
+        provideClusterInfo=True,
+    )
+    access = await credentials.load(written(tmp_path, LOOPBACK, user))
+    stage, argument, info = (await Tokens(access).current(0.0)).split(":", 2)
+    assert (stage, argument) == ("prod", "get-token")
+    assert "interactive: false" in info and "server: http://127.0.0.1:8001" in info
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo you are signed out >&2; exit 3", "ended with 3: you are signed out"),
+        ("echo hello", "gave no ExecCredential"),
+        ("""echo '{"status": {}}'""", "neither a token nor a certificate"),
+        ("echo '[]'", "gave no ExecCredential"),
+    ],
+)
+async def test_a_program_that_fails_says_why(tmp_path: Path, script: str, says: str) -> None:
+    """The agent would be refused by its API server, and nobody would know that somebody has to sign in."""
+    access = await credentials.load(written(tmp_path, LOOPBACK, program(tmp_path, script)))
+    with pytest.raises(CredentialsError, match=says):
+        await Tokens(access).current(0.0)
+
+
+async def test_a_program_that_is_not_installed_is_said_with_the_hint(tmp_path: Path) -> None:
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "no-such-login"}}
+    user["exec"]["installHint"] = "install it from example.com\n"
+    access = await credentials.load(written(tmp_path, LOOPBACK, user))
+    with pytest.raises(CredentialsError, match=r"no-such-login cannot be run: .*; install it from example.com"):
+        await Tokens(access).current(0.0)
+
+
+async def test_a_certificate_that_a_program_gives_is_shown_to_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever signs in by certificates (Teleport, smallstep) would be nobody to the API server."""
+    a_pair(tmp_path)
+    made = {"clientCertificateData": (tmp_path / "crt").read_text(), "clientKeyData": (tmp_path / "key").read_text()}
+    (tmp_path / "made").write_text(json.dumps({"status": made}))
+    user = program(tmp_path, f"cat {tmp_path}/made")
+    access = await credentials.load(written(tmp_path, {"server": "https://c.example"}, user))
+    loaded: list[bytes] = []
+    real = credentials._load
+
+    def load(context: ssl.SSLContext, *parts: bytes) -> None:
+        loaded.extend(parts)
+        real(context, *parts)
+
+    monkeypatch.setattr(credentials, "_load", load)
+    assert await Tokens(access).current(0.0) == ""
+    assert loaded == [made["clientCertificateData"].encode(), made["clientKeyData"].encode()]
+
+
+@pytest.mark.parametrize("context", [{"cluster": "c"}, {"cluster": "c", "user": None}, {"cluster": "c", "user": ""}])
+async def test_a_context_may_have_no_user(tmp_path: Path, context: dict[str, Any]) -> None:
+    """kubectl takes it (kube-rs/kube#1608); so does `kubectl proxy`, which asks for none."""
+    path = written(tmp_path, LOOPBACK, {})
+    document = {**yaml.safe_load(path.read_text()), "users": None, "contexts": [{"name": "x", "context": context}]}
+    path.write_text(yaml.safe_dump(document))
+    assert await Tokens(await credentials.load(path)).current(0.0) == ""
+
+
+async def test_what_a_kubeconfig_holds_goes_before_its_files(tmp_path: Path) -> None:
+    """A kubeconfig that was moved holds its data, and names files that are not there; a token may be null."""
+    a_pair(tmp_path)
+    held = base64.b64encode((tmp_path / "crt").read_bytes()).decode()
+    cluster = {"server": "https://c.example/k8s/clusters/c-m-1/", "certificate-authority-data": held}
+    cluster |= {"certificate-authority": "/home/somebody/ca.crt"}
+    user = {
+        "client-certificate-data": held,
+        "client-certificate": "/home/somebody/crt",
+        "client-key": "key",
+        "token": None,
+    }
+    access = await credentials.load(written(tmp_path, cluster, user))
+    assert (access.server, access.token) == ("https://c.example/k8s/clusters/c-m-1", "")
+    assert access.tls is not None and access.tls.cert_store_stats()["x509"] == 1
+
+
+@pytest.mark.parametrize(
+    ("user", "says"),
+    [
+        ({"token": "a", "as": "system:serviceaccount:x:y"}, "as of a user is not obeyed"),
+        ({"username": "admin", "password": "x"}, "API servers take no passwords"),
+        ({"exec": {"command": "aws"}}, "exec of a user needs command and apiVersion"),
+    ],
+)
+async def test_what_kubectl_obeys_and_the_agent_does_not_is_refused(
+    tmp_path: Path, user: dict[str, Any], says: str
+) -> None:
+    """The agent would act as somebody else than the kubeconfig says."""
+    with pytest.raises(CredentialsError, match=says):
+        await credentials.load(written(tmp_path, LOOPBACK, user))
 
 
 def test_access_says_nothing_of_its_token_by_accident() -> None:
