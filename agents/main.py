@@ -28,7 +28,7 @@ from agents.kube.backend import KubeBackend, KubeSettings
 from agents.limits import Limits
 from agents.probe import Probe
 from agents.simulated import SimulatedBackend
-from federation.aiokit import confidential
+from federation.aiokit import confidential, descriptors
 from federation.aiokit.address import host_port
 from federation.aiokit.broker import BrokerAddress
 from federation.aiokit.clock import Clock
@@ -100,6 +100,7 @@ class LinkOptions:
             ],
             logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         )
+        descriptors.raised()
         try:
             address = BrokerAddress.parse(
                 self.broker,

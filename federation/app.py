@@ -35,7 +35,7 @@ from federation.loops.policies import Desk, shipped_continents, shipped_spot_ris
 from federation.loops.publish import Publisher
 from federation.loops.steer import Steer
 from federation.loops.traffic import TrafficLoop
-from federation.metrics import Metrics
+from federation.metrics import Doors, Metrics
 from federation.services import ControllerServices
 from federation.settings import Settings
 from federation.state.reduce import BrokerFound, BrokerLost, CordonsSet, Heard, Note
@@ -88,6 +88,7 @@ class Controller:
             descriptors=self._shares.descriptors,
             api=self._shares.api,
             agents=self._shares.agents,
+            gateways=self._shares.gateways,
         )
         listen = self.settings.listen
         tls = server.tls_context(listen.host, listen.cert_file, listen.key_file)
@@ -184,6 +185,7 @@ class Controller:
                 now_s=self.clock.monotonic_s,
                 on_status=lambda status: self.traffic.hear(status),
                 on_sent=lambda type_url, resources: self.traffic.sent(type_url, resources),
+                most=self._shares.gateways,
             )
         self.traffic = TrafficLoop(hub, self.xds)
         loops = {
@@ -224,6 +226,8 @@ class Controller:
             services, token=self.token, web_dir=web_dir, version=version(), held=most - most // HELD_BACK
         )
         self._site = Site(app, room=Room(all=most, per_peer=most // 2), tls=tls)
+        doors = {"api": self._site.door} | ({"broker": self._embedded.door} if self._embedded else {})
+        self.metrics.registry.register(Doors(doors))
         port = await self._site.start(listen.host, listen.port)
         self.url = f"{'https' if tls else 'http'}://{listen.host}:{port}"
 

@@ -2,7 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+
+class Door(Protocol):
+    """Where connections come in."""
+
+    refused: int
+    gave_way: int
+
+    @property
+    def count(self) -> int: ...
+
+
+class Doors(Collector):
+    """What doors count themselves, read when it is asked for."""
+
+    def __init__(self, doors: Mapping[str, Door]) -> None:
+        self._doors = doors
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of every door."""
+        open_now = GaugeMetricFamily("isochrone_connections", "Connections that are in", labels=["door"])
+        refused = CounterMetricFamily(
+            "isochrone_connections_refused", "Connections that were only told that it is full", labels=["door"]
+        )
+        gave_way = CounterMetricFamily(
+            "isochrone_connections_gave_way", "Idle connections that were closed for newcomers", labels=["door"]
+        )
+        for name, door in self._doors.items():
+            open_now.add_metric([name], door.count)
+            refused.add_metric([name], door.refused)
+            gave_way.add_metric([name], door.gave_way)
+        yield from (open_now, refused, gave_way)
 
 
 class Metrics:

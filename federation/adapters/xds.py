@@ -17,6 +17,7 @@ from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import any_pb2
 
 from federation.aiokit.address import is_loopback
+from federation.aiokit.descriptors import GATEWAYS_AT_MOST
 from federation.traffic.status import GatewayStatus
 from federation.traffic.stream import Request, Response, Stream
 from federation.traffic.xds import Resource, Snapshot
@@ -31,7 +32,12 @@ OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.so_reuseport", 0),
+    # A connection that has not spoken HTTP/2, or has no stream, keeps a descriptor from gateways.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 60_000),
+    ("grpc.max_concurrent_streams", 4),
 )
+LONGEST_NAME = 256
 
 
 class InsecureXds(ValueError):
@@ -58,11 +64,20 @@ class XdsServer:
     """Serves each gateway the newest snapshot of its cluster.
 
     Args: on_status: called when a gateway came, went, accepted or refused. on_sent: called with (type, resources) for
-        every response.
+        every response. most: streams of gateways at once.
     """
 
-    def __init__(self, listen: XdsListen, *, now_s: Callable[[], float], on_status: OnStatus, on_sent: OnSent) -> None:
+    def __init__(
+        self,
+        listen: XdsListen,
+        *,
+        now_s: Callable[[], float],
+        on_status: OnStatus,
+        on_sent: OnSent,
+        most: int = GATEWAYS_AT_MOST,
+    ) -> None:
         self._listen = listen
+        self._most = most
         self._now_s = now_s
         self._on_status = on_status
         self._on_sent = on_sent
@@ -80,7 +95,7 @@ class XdsServer:
                 f"gateways would be served on {listen.host} in the clear: give --xds-cert, --xds-key and --xds-ca, "
                 "or --xds-listen 127.0.0.1:18000"
             )
-        self._server = grpc.aio.server(options=OPTIONS)
+        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=self._most)
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(self, self._server)
         host = f"[{listen.host}]" if ":" in listen.host else listen.host
         address = f"{host}:{listen.port}"
@@ -132,7 +147,12 @@ class XdsServer:
         node, cluster = first.node.id, first.node.cluster
         refusal = self._why_not(cluster, node, context)
         if refusal:
-            log.warning("gateway refused", node=node, cluster=cluster, cause=refusal)
+            log.warning(
+                "gateway refused",
+                node=node[:LONGEST_NAME],
+                cluster=cluster[:LONGEST_NAME],
+                cause=refusal[:LONGEST_ERROR],
+            )
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         talk = _Talk(self, context, GatewayStatus(node=node, cluster=cluster, connected=True, since_s=self._now_s()))
         await talk.run(first, delta=delta)
@@ -140,6 +160,8 @@ class XdsServer:
     def _why_not(self, cluster: str, node: str, context: Any) -> str:
         if not cluster or not node:
             return "node.cluster must name the gateway's cluster and node.id the gateway"
+        if max(len(cluster), len(node)) > LONGEST_NAME:
+            return f"node.cluster and node.id have {LONGEST_NAME} characters at most"
         auth = context.auth_context()
         if auth.get("transport_security_type") != [b"ssl"]:
             return ""  # loopback, or the server had not started

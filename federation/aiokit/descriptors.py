@@ -11,6 +11,7 @@ OURS = 128
 """For the database, the solver's pipes, connections to the broker, files, and what is being refused."""
 API_AT_MOST = 1_024
 AGENTS_AT_MOST = 20_000
+GATEWAYS_AT_MOST = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class Shares:
     """To the API and the map."""
     agents: int
     """To the broker inside."""
+    gateways: int
+    """Streams of gateways."""
 
 
 def raised() -> int:
@@ -39,9 +42,10 @@ def raised() -> int:
 
 
 def shares(descriptors: int, *, serves_agents: bool, serves_gateways: bool) -> Shares:
-    """A quarter of what is free for the API; of the rest all for agents, or half where gateways dial in too."""
+    """A quarter of what is free for the API; the rest for agents and gateways, half each where both dial in."""
     free = max(32, descriptors - OURS)
     api = min(API_AT_MOST, free // 4)
     rest = free - api
-    agents = min(AGENTS_AT_MOST, rest // 2 if serves_gateways else rest) if serves_agents else 0
-    return Shares(descriptors=descriptors, api=api, agents=agents)
+    gateways = min(GATEWAYS_AT_MOST, rest // 2 if serves_agents else rest) if serves_gateways else 0
+    agents = min(AGENTS_AT_MOST, rest - gateways) if serves_agents else 0
+    return Shares(descriptors=descriptors, api=api, agents=agents, gateways=gateways)

@@ -59,4 +59,4 @@ def _may(request: web.Request, token: str) -> bool:
 
 def same(given: str, token: str) -> bool:
     """Whether the tokens are equal, in a time that does not tell how far they agree."""
-    return hmac.compare_digest(given.encode(), token.encode())
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), token.encode())

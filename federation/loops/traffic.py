@@ -29,6 +29,8 @@ SPACING_S = 0.02
 REST = 3.0
 """The loop rests for so many times as long as tables took: in a storm of changes they get a quarter of a core."""
 LOOK_S = 60.0
+GONE_KEPT = 1_000
+"""Gateways that are gone and still told of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +129,7 @@ class TrafficLoop:
         """A gateway came, went, accepted or refused."""
         hub = self._hub
         before = hub.gateways.get(status.node)
-        hub.gateways = {**hub.gateways, status.node: status}
+        hub.gateways = _kept({**hub.gateways, status.node: status})
         hub.metrics.gateways.labels(state="connected").set(sum(one.connected for one in hub.gateways.values()))
         subject = f"cluster/{status.cluster}"
         if before is None or before.connected != status.connected:
@@ -156,3 +158,11 @@ class TrafficLoop:
     def sent(self, type_url: str, resources: int) -> None:
         """A response went out to a gateway."""
         self._hub.metrics.gateway_resources_total.labels(kind=xds.SHORT[type_url]).inc(resources)
+
+
+def _kept(gateways: Mapping[str, GatewayStatus]) -> Mapping[str, GatewayStatus]:
+    """All that are connected, and of those that are gone the last: names are the gateways' own, and as many as they
+    make up."""
+    gone = sorted((one for one in gateways.values() if not one.connected), key=lambda one: one.since_s)
+    forgotten = {one.node for one in gone[:-GONE_KEPT]}
+    return {node: one for node, one in gateways.items() if node not in forgotten} if forgotten else gateways

@@ -187,6 +187,21 @@ def test_a_user_anywhere_is_told_the_shares_of_the_nearest_cell(fleet: Fleet) ->
     assert sum(one["share"] for one in answer["routes"]) == pytest.approx(1.0)
 
 
+def test_a_token_of_strange_bytes_is_refused_as_any_other(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """Anyone could fill the log with stacks."""
+    status, _, _ = fleet.request("GET", "/v1/clusters", headers={"Authorization": "Bearer \xff\xfe"})
+    assert status == 401
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
+
+
+def test_doors_say_how_full_they_are(fleet: Fleet) -> None:
+    """Nobody would see a flood before it is over."""
+    lines = fleet.request("GET", "/metrics")[2].decode().splitlines()
+    assert any(line.startswith('isochrone_connections{door="api"}') for line in lines)
+    assert 'isochrone_connections_refused_total{door="broker"} 0.0' in lines
+    assert any(line.startswith('isochrone_connections_gave_way_total{door="api"}') for line in lines)
+
+
 def test_metrics_are_prometheus_text_with_the_state_of_the_world(fleet: Fleet) -> None:
     _, headers, _ = fleet.request("GET", "/metrics")
     assert headers["Content-Type"].startswith("text/plain")

@@ -15,7 +15,8 @@ from federation.aiokit import descriptors
 def test_what_the_controller_lives_on_is_kept_back(limit: int, gateways: bool) -> None:
     """A flood of connections would leave no descriptor for the database, and none for agents."""
     found = descriptors.shares(limit, serves_agents=True, serves_gateways=gateways)
-    assert found.api + found.agents <= limit - descriptors.OURS
+    assert found.api + found.agents + found.gateways <= limit - descriptors.OURS
+    assert (found.gateways > 0) == gateways
     assert found.agents >= found.api >= 32
     assert descriptors.shares(limit, serves_agents=False, serves_gateways=gateways).agents == 0
 
