@@ -165,6 +165,20 @@ def tighten(programme: Programme, facilities: Sequence[Facility]) -> Tight | Non
     )
 
 
+def solve_part(programme: Programme, kept: NDArray[np.bool_], *, gap: float, node_limit: int) -> Found | None:
+    """The best answer found with the `kept` columns alone; the others are zero. Its bound is that part's."""
+    none: Ints = np.zeros(0, np.int64)
+    part = _part(programme, kept, (np.zeros(1, np.int64), none, np.zeros(0)))
+    found = highs.solve(part, gap=gap, node_limit=node_limit)
+    if found is None:
+        return None
+    values = np.zeros(len(kept))
+    values[kept] = found.values
+    reduced = np.zeros(len(kept))
+    reduced[kept] = found.reduced
+    return replace(found, values=values, reduced=reduced)
+
+
 def _bounds(programme: Programme, facilities: Sequence[Facility]) -> Bounds:
     upper = np.array(programme.upper)
     arc, starts, columns, values = [], [np.zeros(1, np.int64)], [], []
