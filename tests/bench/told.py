@@ -157,7 +157,7 @@ def _told(controller: Controller, now_s: float) -> Told:
     problem, solution = hub.thought.formulated.problem, hub.thought.answer.solution
     index = Index(problem)
     target = hub.thought.formulated.theirs(hub.plan.target_by_key())
-    routed = engine.route(problem, target)
+    routed = engine.route(problem, target, foreseen=engine.late_parts(solution))
     sent = _sent(index, hub.tables.by_cluster)
     usable = {name: engine.capacity_of(index, model, target)[0] for name, model in index.models.items()}
     load: dict[tuple[str, str], float] = defaultdict(float)
