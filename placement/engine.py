@@ -56,10 +56,10 @@ ALONE_ARCS, LUMPY_ARCS, MORE_ARCS, WHOLE_ARCS = 500, 1_000, 1_500, 2_000
 SEARCH_GAP, ROUNDS_ALONE, SEARCHES = 0.001, 3, 18
 FEW_REPLICAS = 3
 """Where replicas are few, a plan near the relaxation may be far from the best. Then model by model is placed anew,
-which takes less than a second at the demo's size. Only what is still far from its bound, or has few replicas in a pool
-that it uses, is searched as a whole, and from there two and three models at a time, which may take a minute. Small
-kernels go first: with more arcs from the start the same nodes end worse as often as better. Up to WHOLE_ARCS all arcs
-are kept: that improves the bound too."""
+which takes two seconds at the demo's size. Only what is still farther than LOOSE_GAP from its bound, or has few
+replicas in the pools that it uses, is searched as a whole, and from there two and three models at a time, which may
+take a minute. Small kernels go first: with more arcs from the start the same nodes end worse as often as better. Up to
+WHOLE_ARCS all arcs are kept: that improves the bound too."""
 DUST_RPS = 1e-6
 CAP_NEAR = 1e-4
 """A cap is reached when so small a part of it is left."""
@@ -202,7 +202,7 @@ def _answer(
         if found is None:
             continue
         relaxed = (made, fractions) if fractions is not None else None
-        if _is_lumpy(found):
+        if _is_loose(found, LUMPY_GAP):
             found = _searched(made, found, work)
         return _Whole(made=made, found=found, misses=bool(missable or uneven), relaxed=relaxed)
     raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
@@ -232,8 +232,8 @@ def _concessions(
     yield COUNTS, everyone
 
 
-def _is_lumpy(found: highs.Found) -> bool:
-    return found.objective - found.bound > LUMPY_GAP * abs(found.objective)
+def _is_loose(found: highs.Found, gap: float) -> bool:
+    return found.objective - found.bound > gap * abs(found.objective)
 
 
 def _has_few(made: formulation.Formulation, found: highs.Found) -> bool:
@@ -249,12 +249,12 @@ def _searched(made: formulation.Formulation, found: highs.Found, work: int | Non
     if tight is None:
         return found
     found = replace(found, bound=min(max(found.bound, tight.found.objective), found.objective))
-    if not _is_lumpy(found):
+    if not _is_loose(found, LUMPY_GAP):
         return found
     nodes = LUMPY_NODE_LIMIT if work is None else work
     alone = ROUNDS_ALONE * len({one.group for one in made.facilities})
     found = tight.improve(found, 1, arcs=ALONE_ARCS, gap=SEARCH_GAP, node_limit=nodes, searches=alone)
-    if _is_lumpy(found) or (_has_few(made, found) and found.objective - found.bound > NEAR_GAP * abs(found.objective)):
+    if _is_loose(found, LOOSE_GAP) or (_has_few(made, found) and _is_loose(found, NEAR_GAP)):
         arcs = WHOLE_ARCS if len(made.flows) <= WHOLE_ARCS else LUMPY_ARCS
         other = tight.search(arcs=arcs, gap=NEAR_GAP, node_limit=nodes) or found
         other = tight.improve(other, 2, arcs=LUMPY_ARCS, gap=SEARCH_GAP, node_limit=nodes, searches=SEARCHES)
