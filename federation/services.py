@@ -15,7 +15,7 @@ from federation.adapters.store import NEWEST, Store, StoreError, StoreFull, Supe
 from federation.aiokit.tasks import Tasks
 from federation.api import render, views
 from federation.api.server import Refused, not_found
-from federation.control import nearness, setbacks
+from federation.control import decide, nearness, setbacks
 from federation.control.desired import version
 from federation.control.plan import Change, Near
 from federation.loops.frontier import Frontiers
@@ -111,14 +111,21 @@ class ControllerServices:
         """The policy files in force."""
         return [msgspec.convert(one, views.PolicyFileView, from_attributes=True) for one in self.desk.files()]
 
-    async def explain(self, model: str, cluster: str | None) -> views.ExplanationView:
-        """Why a model is where it is. Raises: Refused."""
+    async def explain(self, model: str, cluster: str | None, of: views.Explained = "plan") -> views.ExplanationView:
+        """Why a model is where it is, by the plan in force or by the newest solve. Raises: Refused."""
         thought = self._thought(model)
+        kept = thought.kept_because(model)
+        problem, newest = thought.formulated.problem, thought.answer.solution
         try:
-            found = await self._solver.explain(thought.formulated.problem, thought.answer.solution, model)
+            if of == "plan" and kept:
+                planned = await asyncio.to_thread(decide.appraise, thought.question, thought.decision)
+                found = await self._solver.explain(problem, planned, model, kept)
+            else:
+                found = await self._solver.explain(problem, newest, model)
         except SolverError as error:
             raise Refused(503, "SolverFailed", str(error), "try again") from error
-        view = self._with_setbacks(model, self._explanation(found))
+        view = msgspec.structs.replace(self._explanation(found), of=of, kept_because=kept)
+        view = self._with_setbacks(model, view)
         if cluster is None:
             return view
         verdicts = tuple(one for one in view.clusters if one.cluster == cluster)

@@ -60,9 +60,13 @@ class Explanation:
     unserved: tuple[str, ...]
 
 
-def explain(problem: Problem, solution: Solution, model_name: str) -> Explanation:
-    """Why `model_name` is where `solution` has it, and why it is nowhere else. Raises: KeyError for another model."""
-    return _Explainer(Index(problem), solution, model_name).explanation()
+def explain(problem: Problem, solution: Solution, model_name: str, kept_because: str = "") -> Explanation:
+    """Why `model_name` is where `solution` has it, and why it is nowhere else.
+
+    Args: kept_because: why its placement is kept where the engine would choose another. Raises: KeyError for another
+        model.
+    """
+    return _Explainer(Index(problem), solution, model_name, kept_because).explanation()
 
 
 def reasons(problem: Problem, solution: Solution) -> dict[tuple[str, str], str]:
@@ -77,8 +81,9 @@ def reasons(problem: Problem, solution: Solution) -> dict[tuple[str, str], str]:
 
 
 class _Explainer:
-    def __init__(self, index: Index, solution: Solution, model_name: str) -> None:
+    def __init__(self, index: Index, solution: Solution, model_name: str, kept_because: str = "") -> None:
         self.index = index
+        self.kept_because = kept_because
         self.solution = solution
         self.model: Model = self.index.models[model_name]
         self.counts = {(one.model, one.pool): one.replicas for one in solution.replicas}
@@ -185,7 +190,7 @@ class _Explainer:
         floors += [f"the pin of {pin.replicas}" for pin in self.model.pins if pin.cluster == pool.cluster]
         if floors:
             return f"kept ready for {' and '.join(floors)} of the policy"
-        return "kept: stopping it is worth less than half a percent of the plan"
+        return f"kept: {self.kept_because or 'stopping it is worth less than half a percent of the plan'}"
 
     def _verdict(self, cluster: Cluster, removed: Filter | None, base: float) -> Verdict:
         pools = {pool.name for pool in self.index.problem.pools if pool.cluster == cluster.name}
@@ -293,8 +298,14 @@ class _Explainer:
             f"what is placed serves the same users; one replica more there would add {total:.2f} USD/h"
             f"{self._would_pay(option, total)}"
             if total >= 0
-            else f"one replica more would save {-total:.2f} USD/h, less than the half percent that a plan is solved to"
+            else f"one replica more would save {-total:.2f} USD/h; {self._why_not_better()}"
         )
+
+    def _why_not_better(self) -> str:
+        """Why the placement is not the best."""
+        if self.kept_because:
+            return f"the placement is kept: {self.kept_because}"
+        return "a plan is solved to half a percent, and that is less"
 
     def _would_pay(self, option: Option, total: float) -> str:
         """The price of a device at which one more replica would pay, where there is one."""

@@ -78,9 +78,11 @@ class Solver:
         routing: words.Routing = await self._routes.ask(_route_onward, problem, dict(ready), dict(self._foreseen))
         return routing
 
-    async def explain(self, problem: words.Problem, solution: words.Solution, model: str) -> explain.Explanation:
-        """Why a model is where it is, and why it is not elsewhere. Raises: SolverError."""
-        told: explain.Explanation = await self._routes.ask(explain.explain, problem, solution, model)
+    async def explain(
+        self, problem: words.Problem, solution: words.Solution, model: str, kept_because: str = ""
+    ) -> explain.Explanation:
+        """Why a model is where it is, and why it is not elsewhere. Args: as `explain.explain`. Raises: SolverError."""
+        told: explain.Explanation = await self._routes.ask(explain.explain, problem, solution, model, kept_because)
         return told
 
     async def explain_cell(

@@ -146,7 +146,7 @@ def plan_view(plan: Plan) -> views.PlanView:
             )
             for change in plan.changes
         ),
-        limits=plan.limits,
+        limits=tuple(one.reason for one in plan.reached_limits),
     )
 
 
@@ -563,10 +563,10 @@ class _Drawing:
             bad.append(not_hunted)
         if (version := self.scene.plan.versions.get(name)) is not None and version.refused:
             soft.append(f"its newest version does not start ({version.refused}): the one before serves")
-        bad += [text for text in self.scene.plan.shortfalls if name in text]
+        bad += [one.reason for one in self.scene.plan.missed_floors if one.model == name]
+        limits = (one.reason for one in self.scene.plan.reached_limits if one.binds(name, policy.metadata.name))
         state: views.WorstState = "bad" if bad else "degraded" if soft else "ok"
-        owners = (f"{name} ", f"policy {policy.metadata.name} ")
-        return state, (*bad, *soft, *(text for text in self.scene.plan.limits if text.startswith(owners)))
+        return state, (*bad, *soft, *limits)
 
 
 def _by_cluster(shares: Sequence[Share]) -> dict[str, float]:

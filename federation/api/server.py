@@ -7,7 +7,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, get_args
 
 import h3
 import msgspec
@@ -66,7 +66,7 @@ class Services(Protocol):
     async def plans(self, limit: int) -> Sequence[views.PlanView]: ...
     async def plan(self, generation: int) -> views.PlanView | None: ...
     def policies(self) -> Sequence[views.PolicyFileView]: ...
-    async def explain(self, model: str, cluster: str | None) -> views.ExplanationView: ...
+    async def explain(self, model: str, cluster: str | None, of: views.Explained) -> views.ExplanationView: ...
     async def explain_cell(self, model: str, cell: str) -> views.CellExplanationView: ...
     async def frontier(self, model: str) -> views.FrontierView: ...
     async def diff(self, name: str, payload: bytes) -> views.DiffView: ...
@@ -338,7 +338,11 @@ class _Api:
         return web.Response(body=index.body, headers={"Content-Type": "application/json", "ETag": etag})
 
     async def _explain(self, request: web.Request) -> web.Response:
-        return answer(await self._services.explain(request.match_info["model"], request.query.get("cluster")))
+        asked, cluster = request.query.get("of", "plan"), request.query.get("cluster")
+        if asked not in get_args(views.Explained):
+            raise Refused(400, "BadRequest", f"of={asked} names nothing that is explained", "of is plan or newest")
+        of: views.Explained = "newest" if asked == "newest" else "plan"
+        return answer(await self._services.explain(request.match_info["model"], cluster, of))
 
     async def _explain_cell(self, request: web.Request) -> web.Response:
         return answer(await self._services.explain_cell(request.match_info["model"], request.match_info["cell"]))

@@ -346,12 +346,22 @@ class FilterView(View, frozen=True, kw_only=True):
     removed: tuple[str, ...]
 
 
+Explained = Literal["plan", "newest"]
+"""The plan in force, or the newest solve, which the plan may not have adopted."""
+
+
 class ExplanationView(View, frozen=True, kw_only=True):
-    """`GET /v1/explain/placement/{model}`: survivors per filter, then a verdict per cluster."""
+    """`GET /v1/explain/placement/{model}`: survivors per filter, then a verdict per cluster.
+
+    `of` says what is explained, `epoch` and `generation` the plan in force. `kept_because`: why the plan keeps the
+    model's placement where the newest solve has another; empty where both are the same.
+    """
 
     model: str
     epoch: int
     generation: int
+    of: Explained = "plan"
+    kept_because: str = ""
     summary: str
     filters: tuple[FilterView, ...]
     clusters: tuple[ClusterVerdictView, ...]

@@ -148,19 +148,29 @@ def explain() -> None:
 Examples:
   isochrone explain placement chat-8b
   isochrone explain placement chat-8b -c aws-eu-central-1
+  isochrone explain placement chat-8b --newest
 """
 )
 @click.argument("model")
 @click.option("-c", "--cluster", help="Only this cluster.")
+@click.option("--newest", is_flag=True, help="The newest solve, also where the plan in force has not adopted it.")
 @OUTPUT
 @click.pass_context
-def placement(ctx: click.Context, model: str, cluster: str | None, output: str) -> None:
+def placement(ctx: click.Context, model: str, cluster: str | None, newest: bool, output: str) -> None:
     """Why a model is where it is, and why it is not elsewhere."""
-    view = connect(ctx).get(f"/v1/explain/placement/{model}", views.ExplanationView, cluster=cluster)
+    of = "newest" if newest else "plan"
+    view = connect(ctx).get(f"/v1/explain/placement/{model}", views.ExplanationView, cluster=cluster, of=of)
     if output in ("json", "yaml"):
         echo(tables.document(view, output))
         return
-    echo(one_line(f"{view.model}: {view.summary} (plan {view.epoch}.{view.generation})") + "\n")
+    plan = f"plan {view.epoch}.{view.generation}"
+    echo(one_line(f"{view.model}: {view.summary} ({'newest solve' if newest else plan})"))
+    if view.kept_because and newest:
+        echo(one_line(f"  {plan} has not adopted this: {view.kept_because}"))
+    elif view.kept_because:
+        text = f"  the newest solve has another placement, which is not adopted: {view.kept_because} (--newest)"
+        echo(one_line(text))
+    echo("")
     for one in view.filters:
         removed = ", ".join(one.removed[:4]) + (f" and {len(one.removed) - 4} more" if len(one.removed) > 4 else "")
         echo(

@@ -75,6 +75,29 @@ class Near:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MissedFloor:
+    """A floor of a model's policy that no placement can hold, and why; `rule` is the engine's code."""
+
+    model: str
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReachedLimit:
+    """A limit that leaves no room for one more replica, in a sentence; `subject` is the model of a `max_replicas`, the
+    policy of a `budget`."""
+
+    limit: str
+    subject: str
+    reason: str
+
+    def binds(self, model: str, policy: str) -> bool:
+        """Whether it is a limit of this model, which that policy governs."""
+        return self.subject == (policy if self.limit == "budget" else model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """What hysteresis remembers, in Unix seconds of the controller's clock."""
 
@@ -173,9 +196,8 @@ class Plan:
     bound_is_loose: bool = False
     """The distance to the bound is more likely the bound's than the plan's: in a shortage, say."""
     unserved: tuple[str, ...] = ()
-    shortfalls: tuple[str, ...] = ()
-    limits: tuple[str, ...] = ()
-    """Policies' limits that leave no room for one more replica, in sentences."""
+    missed_floors: tuple[MissedFloor, ...] = ()
+    reached_limits: tuple[ReachedLimit, ...] = ()
     history: History = field(default_factory=History)
     generations: Mapping[str, int] = field(default_factory=dict)
     """Cluster -> the generation in which what it is told last changed."""

@@ -17,7 +17,7 @@ import structlog
 
 from federation.adapters.solver import Answer
 from federation.aiokit.clock import Clock
-from federation.control import leadership, staged
+from federation.control import decide, leadership, staged
 from federation.control.nearness import Nearest
 from federation.control.plan import Plan, Routes
 from federation.control.problem import Formulated, Formulation
@@ -53,12 +53,19 @@ class ToldEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thought:
-    """The newest solve, kept so that `explain` can say why."""
+    """The newest solve and what was decided on it, kept so that `explain` can say why."""
 
     formulated: Formulated
     answer: Answer
+    question: decide.Question
+    decision: decide.Decision
     nearest_ms: Nearest
     at_s: float
+
+    def kept_because(self, model: str) -> str:
+        """Why the model's placement is kept where the answer has another; nothing where it has the same."""
+        refused = [one.reason for one in self.decision.verdicts if one.model == model and not one.accepted]
+        return refused[0] if refused else ""
 
 
 def relied_on(plan: Plan, routes: Routes) -> frozenset[str]:

@@ -17,7 +17,7 @@ import structlog
 from federation.adapters.solver import Answer, Solver, SolverError
 from federation.adapters.store import StoreError, Superseded
 from federation.control import decide, nearness, replacement
-from federation.control.plan import Costs, Plan, Replicas
+from federation.control.plan import Costs, MissedFloor, Plan, ReachedLimit, Replicas
 from federation.control.problem import Formulated
 from federation.loops.hub import Hub, Thought
 from federation.loops.steer import NewTarget, Steer
@@ -87,12 +87,19 @@ class Planner:
         if hub.world.braked:
             return f"nothing moves: {hub.world.braked}"
         hub.planned_s, hub.postponed = now_s, outcome.postponed
-        hub.thought = Thought(formulated=formulated, answer=answer, nearest_ms=outcome.nearest, at_s=hub.clock.wall_s())
+        hub.thought = Thought(
+            formulated=formulated,
+            answer=answer,
+            question=outcome.question,
+            decision=outcome.decision,
+            nearest_ms=outcome.nearest,
+            at_s=hub.clock.wall_s(),
+        )
         hub.metrics.plan_duration_seconds.labels(loop="plan").observe(time.perf_counter() - started_s)
         if outcome.new is None:
             hub.carried_s = now_s
             return outcome.sentence
-        for verdict in outcome.verdicts:
+        for verdict in outcome.decision.verdicts:
             if verdict.accepted:
                 hub.metrics.moves_total.labels(reason=verdict.code).inc(verdict.moves)
         await self._steer.once(why, replace(outcome.new, trigger=why))
@@ -109,8 +116,8 @@ class Planner:
             formulated = await hub.formulate(world, now_s, aside)
             answer = await self._solver.solve(formulated.problem, formulated.present)
         outcome = await asyncio.to_thread(judge, world, formulated, answer, hub.plan, hub.clock.wall_s(), aside)
-        if outcome.budgets:
-            formulated = within_budgets(formulated, outcome.budgets)
+        if outcome.decision.budgets:
+            formulated = within_budgets(formulated, outcome.decision.budgets)
             answer = await self._solver.solve(formulated.problem, formulated.present)
             outcome = await asyncio.to_thread(judge, world, formulated, answer, hub.plan, hub.clock.wall_s(), aside)
         return formulated, answer, outcome
@@ -193,9 +200,9 @@ class Outcome:
     change that has to wait would have more, and how near anyone could be served."""
 
     new: NewTarget | None
-    verdicts: tuple[decide.Verdict, ...]
+    question: decide.Question
+    decision: decide.Decision
     sentence: str
-    budgets: dict[str, int]
     postponed: frozenset[PlacementKey]
     nearest: nearness.Nearest
 
@@ -256,10 +263,10 @@ def judge(
     nearest = nearness.nearest(formulated.problem)
     stays = Outcome(
         new=None,
+        question=question,
+        decision=decision,
         nearest=nearest,
-        verdicts=decision.verdicts,
         sentence=sentence,
-        budgets=decision.budgets,
         postponed=frozenset((model, *formulated.keys[pool]) for model, pool in decision.postponed),
     )
     if {one.key: one.replicas for one in target} == plan.target_by_key():
@@ -278,8 +285,12 @@ def judge(
         gap=planned.gap,
         bound_is_loose=planned.is_loose,
         unserved=tuple(one.reason for one in planned.unserved),
-        shortfalls=tuple(one.reason for one in planned.shortfalls),
-        limits=tuple(one.says for one in planned.reached),
+        missed_floors=tuple(
+            MissedFloor(model=one.model, rule=one.rule, reason=one.reason) for one in planned.shortfalls
+        ),
+        reached_limits=tuple(
+            ReachedLimit(limit=one.limit, subject=one.subject, reason=one.says) for one in planned.reached
+        ),
         history=decision.history,
     )
     return replace(stays, new=new)

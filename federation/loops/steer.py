@@ -17,7 +17,20 @@ from federation.adapters import store
 from federation.adapters.solver import Solver, SolverError
 from federation.control import blast, leadership, rollout, routing, setbacks, shift, staged, versions
 from federation.control import desired as intent
-from federation.control.plan import Change, Costs, Forced, History, Near, Plan, Replicas, Route, Routes, Versions
+from federation.control.plan import (
+    Change,
+    Costs,
+    Forced,
+    History,
+    MissedFloor,
+    Near,
+    Plan,
+    ReachedLimit,
+    Replicas,
+    Route,
+    Routes,
+    Versions,
+)
 from federation.control.problem import Formulated
 from federation.loops.hub import Hub
 from federation.policy.documents import Traffic
@@ -47,8 +60,8 @@ class NewTarget:
     gap: float
     bound_is_loose: bool
     unserved: tuple[str, ...]
-    shortfalls: tuple[str, ...]
-    limits: tuple[str, ...]
+    missed_floors: tuple[MissedFloor, ...]
+    reached_limits: tuple[ReachedLimit, ...]
     history: History
 
 
@@ -427,8 +440,8 @@ class Steer:
             gap=new.gap,
             bound_is_loose=new.bound_is_loose,
             unserved=new.unserved,
-            shortfalls=new.shortfalls,
-            limits=new.limits,
+            missed_floors=new.missed_floors,
+            reached_limits=new.reached_limits,
             history=new.history,
         )
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -100,3 +101,23 @@ def test_a_cluster_that_was_never_heard_is_unknown_and_gets_nothing(tmp_path: Pa
         assert {one["cluster"] for one in fleet.get("/v1/placements")["items"]} == {"iad", "mad"}
         why = {one["cluster"]: one["reason"] for one in fleet.get("/v1/explain/placement/chat-8b")["clusters"]}
         assert "held" in why["fra"]
+
+
+def test_an_explanation_says_which_placement_it_explains(moving: Fleet) -> None:
+    """The newest solve would be shown as the plan's reasons, though the plan keeps its replicas elsewhere."""
+    spec = POLICY["spec"] | {"disruption": {"minGainPercent": 90}}
+    assert moving.apply("chat.yaml", MODEL, POLICY | {"spec": spec})[0] == 200
+    set_pool(moving, "fra", usd_per_device_hour=1.2)
+    path = "/v1/explain/placement/chat-8b"
+    moving.until(lambda: moving.get(path)["kept_because"], "a solve that is not adopted")
+    kept, newest = moving.get(path), moving.get(path + "?of=newest")
+    assert (kept["of"], newest["of"]) == ("plan", "newest")
+    assert "90" in kept["kept_because"] and newest["kept_because"] == kept["kept_because"]
+    assert _counts(kept) == ready(moving), "of the plan in force"
+    assert _counts(newest)["mad"] > _counts(kept)["mad"], "the newest solve moves to Madrid"
+    assert moving.request("GET", path + "?of=nothing")[0] == 400
+
+
+def _counts(explanation: dict[str, Any]) -> dict[str, int]:
+    """Cluster -> replicas."""
+    return {one["cluster"]: one["replicas"] for one in explanation["clusters"]}

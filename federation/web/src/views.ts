@@ -197,6 +197,8 @@ export interface ExplanationView {
   model: string;
   epoch: number;
   generation: number;
+  of: "plan" | "newest";
+  kept_because: string;
   summary: string;
   filters: FilterView[];
   clusters: ClusterVerdictView[];

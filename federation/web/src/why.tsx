@@ -60,6 +60,9 @@ export function Why({ model, cluster }: { model: string; cluster: string }) {
         )}
       </p>
       <p>{explanation.summary}</p>
+      {explanation.kept_because && (
+        <p class="muted">The newest solve has another placement, which is not adopted: {explanation.kept_because}</p>
+      )}
       {!cluster && explanation.filters.length > 0 && (
         <ol class="filters">
           {explanation.filters.map((filter) => (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from federation.api import render
-from federation.control.plan import Plan, Replicas, Routes
-from tests.builders import L4, a_model, a_report, a_world, heard, replicas
+from federation.control.plan import MissedFloor, Plan, ReachedLimit, Replicas, Routes
+from tests.builders import L4, a_model, a_policy, a_report, a_world, heard, replicas
 
 
 def test_what_somebody_else_ordered_is_shown() -> None:
@@ -27,3 +27,22 @@ def test_what_somebody_else_ordered_is_shown() -> None:
     assert str(2**33 + 1) in fra.conditions[0].message
     assert fra.conditions[1].message.startswith("3 replicas of miner")
     assert iad.conditions == ()
+
+
+def test_a_model_is_not_bad_for_what_another_misses() -> None:
+    """`chat` would be shown bad, and somebody woken, for a floor of `chat-8b`; and a limit would be told of neither."""
+    policies = (a_policy("chat"), a_policy("chat-8b"))
+    world = a_world("fra", models=(a_model("chat"), a_model("chat-8b")), policies=policies)
+    plan = Plan(
+        missed_floors=(MissedFloor(model="chat-8b", rule="min_replicas", reason="chat-8b: 1 of 2 replicas"),),
+        reached_limits=(
+            ReachedLimit(limit="max_replicas", subject="chat", reason="chat has 4 replicas"),
+            ReachedLimit(limit="budget", subject="chat-8b", reason="policy chat-8b spends 5"),
+        ),
+    )
+    scene = render.Scene(
+        world=world, plan=plan, routes=Routes(), epoch=1, now_s=0.0, at_s=0.0, speed=1.0, message="quiet"
+    )
+    said = {one.name: one.reasons for one in render.overview(scene).models}
+    assert "chat-8b: 1 of 2 replicas" in said["chat-8b"] and "chat-8b: 1 of 2 replicas" not in said["chat"]
+    assert "chat has 4 replicas" in said["chat"] and "chat has 4 replicas" not in said["chat-8b"]

@@ -18,7 +18,7 @@ from federation.state.world import Timing, World
 from federation.wire import messages
 from placement import engine
 
-STEPS = 24
+STEPS = 48
 
 
 def reports(physics: Physics, day_fraction: float, rng: random.Random) -> list[messages.Report]:
@@ -78,8 +78,8 @@ def test_the_engine_beats_other_tools_over_the_day(physics: Physics) -> None:
     """The demo's summary would show a product that is not worth installing.
 
     The engine sees reports only (scattered round trips between clusters, none to users). Its routing is of the moment,
-    as the controller's is; the replicas of each of its plans are there one step, an hour, after the moment that it was
-    made for, while the others know the truth.
+    as the controller's is; the replicas of each of its plans are there one step, half an hour, after the moment that it
+    was made for, while the others know the truth.
     """
     rng = random.Random(1)
     ours = Score(physics)
