@@ -142,7 +142,7 @@ class _Check:
         used: dict[str, int] = defaultdict(int)
         for (model, pool_name), count in self.counts.items():
             shape = _shape(self.names.models[model], self.names.pools[pool_name])
-            used[pool_name] += count * (shape.devices if shape is not None else 0)
+            used[pool_name] += count * (shape.devices if shape is not None else 1)
         for pool_name, devices in sorted(used.items()):
             pool = self.names.pools[pool_name]
             held = self.names.clusters[pool.cluster].intake is Intake.HELD
@@ -295,7 +295,7 @@ class _Check:
             for name in budget.models:
                 for pool, count in self.by_model[name]:
                     shape = _shape(self.names.models[name], pool)
-                    usd = count * (shape.devices if shape is not None else 0) * pool.usd_per_device_hour
+                    usd = count * (shape.devices if shape is not None else 1) * pool.usd_per_device_hour
                     total += usd
                     held += usd if self._is_held(pool) else 0.0
             if total > max(budget.usd_per_hour, held) + TOLERANCE_USD:

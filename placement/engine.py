@@ -54,12 +54,13 @@ LUMPY_GAP = 0.02
 LUMPY_NODE_LIMIT = 50
 ALONE_ARCS, LUMPY_ARCS, MORE_ARCS, WHOLE_ARCS = 500, 1_000, 1_500, 2_000
 SEARCH_GAP, ROUNDS_ALONE, SEARCHES = 0.001, 3, 18
-FEW_REPLICAS = 3
+FEW_REPLICAS, WHOLE_FLOWS = 3, 6_000
 """Where replicas are few, a plan near the relaxation may be far from the best. Then model by model is placed anew,
 which takes two seconds at the demo's size. Only what is still farther than LOOSE_GAP from its bound, or has few
-replicas in the pools that it uses, is searched as a whole, and from there two and three models at a time, which may
-take a minute. Small kernels go first: with more arcs from the start the same nodes end worse as often as better. Up to
-WHOLE_ARCS all arcs are kept: that improves the bound too."""
+replicas in the pools that it uses, is searched as a whole, and from there two and three models at a time: that may take
+a minute, and several in worlds of more than WHOLE_FLOWS (the demo's has 15,000), for which no control cycle waits.
+Small kernels go first: with more arcs from the start the same nodes end worse as often as better. Up to WHOLE_ARCS all
+arcs are kept: that improves the bound too."""
 DUST_RPS = 1e-6
 CAP_NEAR = 1e-4
 """A cap is reached when so small a part of it is left."""
@@ -254,7 +255,8 @@ def _searched(made: formulation.Formulation, found: highs.Found, work: int | Non
     nodes = LUMPY_NODE_LIMIT if work is None else work
     alone = ROUNDS_ALONE * len({one.group for one in made.facilities})
     found = tight.improve(found, 1, arcs=ALONE_ARCS, gap=SEARCH_GAP, node_limit=nodes, searches=alone)
-    if _is_loose(found, LOOSE_GAP) or (_has_few(made, found) and _is_loose(found, NEAR_GAP)):
+    is_poor = _is_loose(found, LOOSE_GAP) or (_has_few(made, found) and _is_loose(found, NEAR_GAP))
+    if is_poor and len(made.flows) <= WHOLE_FLOWS:
         arcs = WHOLE_ARCS if len(made.flows) <= WHOLE_ARCS else LUMPY_ARCS
         other = tight.search(arcs=arcs, gap=NEAR_GAP, node_limit=nodes) or found
         other = tight.improve(other, 2, arcs=LUMPY_ARCS, gap=SEARCH_GAP, node_limit=nodes, searches=SEARCHES)
@@ -611,8 +613,8 @@ def devices_used(index: Index, counts: Mapping[tuple[str, str], int]) -> default
     """Pool -> devices that so many replicas take."""
     used: defaultdict[str, int] = defaultdict(int)
     for (name, pool_name), count in counts.items():
-        shape = index.models[name].shape_for(index.pools[pool_name]) if name in index.models else None
-        used[pool_name] += count * (shape.devices if shape is not None else 0)
+        model = index.models.get(name)
+        used[pool_name] += count * (1 if model is None else model.devices_in(index.pools[pool_name]))
     return used
 
 

@@ -236,6 +236,11 @@ class Model:
         fitting = [shape for shape in self.shapes if shape.fits(pool)]
         return max(fitting, key=lambda shape: (shape.requests_per_second / shape.devices, shape), default=None)
 
+    def devices_in(self, pool: Pool) -> int:
+        """Devices that one replica takes in `pool`. One that runs there and no longer fits takes one at least."""
+        shape = self.shape_for(pool)
+        return 1 if shape is None else shape.devices
+
     def way_usd_per_1000(self, latency_ms: float) -> float:
         """What the way of 1,000 requests costs that wait so long, by how far it is; being late costs besides."""
         usd = self.latency_usd_per_1000_per_ms * (latency_ms - self.service_latency_ms)

@@ -288,8 +288,7 @@ def _held(index: Index, pool: str) -> int:
     """The devices that held replicas have, whatever the pool is said to have."""
     used = 0
     for model in index.problem.models:
-        shape = model.shape_for(index.pools[pool])
-        used += index.current.get((model.name, pool), 0) * (shape.devices if shape is not None else 0)
+        used += index.current.get((model.name, pool), 0) * model.devices_in(index.pools[pool])
     return used
 
 

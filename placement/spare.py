@@ -123,6 +123,6 @@ def _free(index: Index, model: Model, counts: Counts) -> dict[str, float]:
     """Pool -> devices that other models leave."""
     taken: dict[str, int] = defaultdict(int)
     for (name, pool), count in counts.items():
-        shape = index.models[name].shape_for(index.pools[pool])
-        taken[pool] += count * (shape.devices if shape is not None and name != model.name else 0)
+        if name != model.name:
+            taken[pool] += count * index.models[name].devices_in(index.pools[pool])
     return {one.name: float(one.devices - taken[one.name]) for one in index.problem.pools}

@@ -228,8 +228,7 @@ def _taken(index: Index, rule: rules.UpperRule, counts: Counts) -> float:
     for (name, pool_name), count in counts.items():
         if name in owners:
             pool = index.pools[pool_name]
-            shape = index.models[name].shape_for(pool)
-            usd = (shape.devices if shape is not None else 1) * pool.usd_per_device_hour
+            usd = index.models[name].devices_in(pool) * pool.usd_per_device_hour
             total += count * (1.0 if rule.limit == "max_replicas" else usd)
     return total
 
@@ -282,8 +281,7 @@ def cost_usd_per_hour(
     total = 0.0
     for name, count in replicas.items():
         shape = model.shape_for(index.pools[name])
-        usd = (shape.devices if shape else 1) * index.pools[name].usd_per_device_hour
-        total += count * usd
+        total += count * model.devices_in(index.pools[name]) * index.pools[name].usd_per_device_hour
         if shape is not None:
             total += count * risk_usd_per_hour(index.problem, model, shape, index.pools[name])
         if started_from:
@@ -319,8 +317,7 @@ def _devices_used(index: Index, pool: engine.Pool, counts: Counts) -> int:
     used = 0
     for model in index.problem.models:
         if count := counts.get((model.name, pool.name), 0):
-            shape = model.shape_for(pool)
-            used += count * (shape.devices if shape else 1)
+            used += count * model.devices_in(pool)
     return used
 
 

@@ -86,9 +86,7 @@ def losses(
 
 def _start_usd(index: Index, model: engine.Model, pool_name: str) -> float:
     pool = index.pools[pool_name]
-    shape = model.shape_for(pool)
-    devices = shape.devices if shape is not None else 1
-    return model.warmup_s / HOUR_S * devices * pool.usd_per_device_hour + model.move_usd
+    return model.warmup_s / HOUR_S * model.devices_in(pool) * pool.usd_per_device_hour + model.move_usd
 
 
 def _patient_until_s(world: World, state: ClusterState) -> float:

@@ -123,8 +123,7 @@ class _Limit:
             return 1.0
         if pool is None or model is None:
             return 0.0
-        shape = model.shape_for(pool)
-        return (shape.devices if shape is not None else 1) * pool.usd_per_device_hour
+        return model.devices_in(pool) * pool.usd_per_device_hour
 
 
 def _limits(problem: engine.Problem) -> list[_Limit]:
