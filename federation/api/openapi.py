@@ -146,7 +146,10 @@ OPERATIONS = (
         path="/v1/explain/placement/{model}",
         summary="Why a model is where it is, and why not elsewhere; with of=newest by the newest solve",
         answer=views.ExplanationView,
-        query=({"name": "cluster", "schema": _TEXT}, {"name": "of", "schema": {"type": "string", "enum": ["plan", "newest"]}}),
+        query=(
+            {"name": "cluster", "schema": _TEXT},
+            {"name": "of", "schema": {"type": "string", "enum": ["plan", "newest"]}},
+        ),
     ),
     Operation(
         method="get",

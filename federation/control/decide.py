@@ -281,7 +281,8 @@ def cost_usd_per_hour(
     total = 0.0
     for name, count in replicas.items():
         shape = model.shape_for(index.pools[name])
-        total += count * model.devices_in(index.pools[name]) * index.pools[name].usd_per_device_hour
+        usd = model.devices_in(index.pools[name]) * index.pools[name].usd_per_device_hour
+        total += count * usd
         if shape is not None:
             total += count * risk_usd_per_hour(index.problem, model, shape, index.pools[name])
         if started_from:
