@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import structlog
@@ -13,6 +13,15 @@ from federation.wire import messages
 
 log = structlog.get_logger("agent")
 MAX_BYTES = 4 * 1024 * 1024
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Without YAML 1.1's traps: `NO` is a country, and a cell may be called as a date is."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: [one for one in found if one[0].rpartition(":")[2] in ("int", "float", "null")]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 class _Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +37,15 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     model: str = ""
     cell: _Cell = _Cell()
     requests_per_second: float = float("nan")
+
+
+def _row(raw: Any) -> _Row:
+    """A row as it is written; what cannot be read of it is as if it were not there. Numbers may be text, as Prometheus
+    writes them."""
+    try:
+        return msgspec.convert(raw, _Row, strict=False)
+    except msgspec.ValidationError:
+        return _Row()
 
 
 class DemandFile:
@@ -50,8 +68,11 @@ class DemandFile:
                 return self._last  # ten thousand rows take longer to parse than reports are apart
             self._version = version
             with self._path.open("rb") as file:
-                raw: Any = yaml.load(file.read(MAX_BYTES), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            rows = msgspec.convert(raw, tuple[_Row, ...])
+                payload = file.read(MAX_BYTES + 1)
+            if len(payload) > MAX_BYTES:
+                raise ValueError(f"longer than {MAX_BYTES} bytes")
+            documents = [one for one in yaml.load_all(payload, Loader=_Loader) if one is not None]
+            rows = [_row(one) for part in msgspec.convert(documents, list[list[Any]]) for one in part]
             self._last = tuple(
                 messages.DemandSample(
                     model=row.model,
@@ -63,7 +84,7 @@ class DemandFile:
                 for row in rows
             )
             self._complaint = ""
-        except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             if str(error) != self._complaint:
                 log.warning("demand file kept as last read", file=str(self._path), cause=str(error))
             self._complaint = str(error)

@@ -112,7 +112,9 @@ class _Walk:
             self._pools(model)
         if model.remote == "ServiceImport" and not pools and self.has(EXPORT, "other clusters cannot name this one"):
             self.add(EXPORT, mine, name)
-        refs = [ref for share in model.backends if (ref := self._backend(model, share, pools=pools)) is not None]
+        # Who is sent nothing is not named: gateways fail a whole rule for one pool that is empty or not there.
+        named = [share for share in model.backends if share.weight] or model.backends
+        refs = [ref for share in named if (ref := self._backend(model, share, pools=pools)) is not None]
         refs = self._fewest(name, _merged(refs))
         if refs and self.has(HTTP_ROUTE, "requests are not routed by Gateway API"):
             self._route(model, refs, pools=pools)

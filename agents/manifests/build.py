@@ -22,13 +22,16 @@ GATEWAY_LABEL = "isochrone.dev/gateway"
 """Namespaces that bear it with the value `true` may send requests, where the site names none itself."""
 NOBODY = (("HOME", "/tmp"), ("USER", "model"), ("LOGNAME", "model"))
 """No image has an entry for this user in its passwd, which libraries ask for a name and a home when they are loaded."""
-DNS_CIDRS = ("169.254.20.10/32", "169.254.169.254/32")
-"""Link-local resolvers: NodeLocal DNSCache, and the metadata server that Cloud DNS of GKE answers by."""
+DNS_CIDRS = ("169.254.0.0/16",)
+"""Link-local resolvers: NodeLocal DNSCache, whose address each installer chooses, Talos's, and the metadata server that
+Cloud DNS of GKE answers by."""
 DNS_PODS = (
     ("kube-system", "k8s-app", "kube-dns"),
+    ("kube-system", "k8s-app", "node-local-dns"),
     ("openshift-dns", "dns.operator.openshift.io/daemonset-dns", "default"),
 )
-"""(namespace, label, value) of the pods of DNS: of Kubernetes, and of OpenShift, whose port is 5353."""
+"""(namespace, label, value) of the pods of DNS: of Kubernetes, of NodeLocal DNSCache where Cilium redirects to
+it, and of OpenShift, whose port is 5353."""
 DNS_PORTS = (53, 5353)
 BUSY_PERCENT = 80
 """Of the requested CPU: what a busy cluster's HorizontalPodAutoscaler holds its replicas to."""

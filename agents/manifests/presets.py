@@ -50,13 +50,23 @@ def _value(workload: Workload, option: str, default: str) -> str:
     return default
 
 
+_SPLITS = ("--tensor-parallel-size", "--pipeline-parallel-size", "--prefill-context-parallel-size")
+"""Options of vLLM that split a model over devices, and that no other begins like."""
+_SHORTEST = len("--pipe")
+
+
 def _spelled(workload: Workload) -> Workload:
-    """With options as vLLM's parser reads them: `--tensor_parallel_size` is `--tensor-parallel-size`."""
-    args = (
-        one.partition("=")[0].replace("_", "-") + "".join(one.partition("=")[1:]) if one.startswith("--") else one
-        for one in workload.args
-    )
-    return msgspec.structs.replace(workload, args=tuple(args))
+    """With options as vLLM's parser reads them: `--tensor_parallel_size`, `--tensor` are `--tensor-parallel-size`."""
+    return msgspec.structs.replace(workload, args=tuple(_option(one) for one in workload.args))
+
+
+def _option(text: str) -> str:
+    name, sign, value = text.partition("=")
+    if not name.startswith("--"):
+        return text
+    name = name.replace("_", "-")
+    meant = [one for one in _SPLITS if len(name) >= _SHORTEST and one.startswith(name)]
+    return f"{meant[0] if meant else name}{sign}{value}"
 
 
 def _parallel(workload: Workload, option: str, short: str) -> int | None:
@@ -71,9 +81,11 @@ def _vllm(workload: Workload) -> tuple[str, ...]:
     more: tuple[str, ...] = () if _given(given, "--port") else (f"--port={workload.port}",)
     pipeline = _parallel(given, "--pipeline-parallel-size", "-pp")
     data = _parallel(given, "--data-parallel-size", "-dp")
+    context = _parallel(given, "--prefill-context-parallel-size", "-pcp")
     says = any(_given(given, one) for one in ("--tensor-parallel-size", "-tp", "--config"))
-    if not says and pipeline and data and workload.devices % (pipeline * data) == 0:
-        tensor = workload.devices // (pipeline * data)
+    others = (pipeline or 0) * (data or 0) * (context or 0)
+    if not says and others and workload.devices % others == 0:
+        tensor = workload.devices // others
         more += (f"--tensor-parallel-size={tensor}",) if tensor > 1 else ()
     return (*workload.args, *more)
 

@@ -13,9 +13,6 @@ from federation.policy.documents import Autoscaling, Documents, Model, Resources
 from federation.state.world import PlacementKey
 from federation.wire.messages import PoolKey, Workload
 
-PORTS = {"vllm": 8000, "triton": 8000, "torchserve": 8080, "tensorflow-serving": 8501, "nemo": 8000, "custom": 8000}
-"""The port that each runtime serves HTTP on by default."""
-
 
 def workloads(
     documents: Documents,
@@ -77,7 +74,7 @@ def _workload(document: Model, scaling: Autoscaling, pool: PoolKey, replicas: in
         runtime=spec.runtime.preset,
         image=spec.runtime.image,
         args=spec.runtime.args,
-        port=spec.runtime.port or PORTS[spec.runtime.preset],
+        port=spec.runtime.serves_on,
         cpu=spec.resources.cpu,
         memory=spec.resources.memory,
         min_vram_gib=shape.min_vram_gib,

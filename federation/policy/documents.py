@@ -95,6 +95,19 @@ class Metadata(Base, frozen=True, kw_only=True):
 # ---- Model
 
 
+PORTS: dict[Preset, int] = {
+    "vllm": 8000,
+    "triton": 8000,
+    "torchserve": 8080,
+    "tensorflow-serving": 8501,
+    "nemo": 8000,
+    "custom": 8000,
+}
+"""The port that each runtime serves HTTP on by default."""
+PORT_OPTIONS: dict[Preset, str] = {"vllm": "--port", "triton": "--http-port", "tensorflow-serving": "--rest_api_port"}
+"""By which arguments say another."""
+
+
 class Runtime(Base, frozen=True, kw_only=True):
     """What serves the model. A preset supplies the port and the probes; args go to the container."""
 
@@ -102,6 +115,23 @@ class Runtime(Base, frozen=True, kw_only=True):
     image: Annotated[str, Meta(min_length=1, max_length=500, description="container image, best with its digest")]
     args: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+
+    @property
+    def port_of_args(self) -> int | None:
+        """The port that its arguments say, where they say one: the last, as argument parsers have it."""
+        option = PORT_OPTIONS.get(self.preset)
+        said = [
+            value
+            for name, following in itertools.pairwise((*self.args, ""))
+            for value in [name.partition("=")[2] if "=" in name else following]
+            if name.partition("=")[0] == option
+        ]
+        return int(said[-1]) if said and said[-1].isdecimal() and 0 < int(said[-1]) < 2**16 else None
+
+    @property
+    def serves_on(self) -> int:
+        """The port that requests go to."""
+        return self.port or self.port_of_args or PORTS[self.preset]
 
 
 class Resources(Base, frozen=True, kw_only=True):

@@ -140,6 +140,12 @@ def _check_model(name: str, placed: Placed, spec: documents.ModelSpec) -> list[P
             f"serviceLatencyMs {spec.service_latency_ms:g} leaves nothing of p95LatencyMs {spec.slo.p95_latency_ms:g}"
         )
         problems.append(problem_at(name, mark, text, "less than the objective", "every request would be late"))
+    said, port = spec.runtime.port_of_args, spec.runtime.port
+    if said is not None and port is not None and said != port:
+        mark = placed.mark("spec", "runtime", "port")
+        option = documents.PORT_OPTIONS[spec.runtime.preset]
+        text = f"port {port} is not what args say ({option} {said}): requests and probes would find nobody"
+        problems.append(problem_at(name, mark, text, "one of them", "leave port out"))
     seen: set[tuple[str, str | None]] = set()
     for number, one in enumerate(spec.accelerators):
         key = (one.product, one.mig_profile)

@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from federation.control.desired import PORTS
-from federation.policy.documents import Documents, Traffic
+from federation.policy.documents import PORTS, Documents, Traffic
 from federation.state.world import World, countries
 from federation.traffic.table import GatewayTable, ModelTable, Tables
 from federation.wire import messages
 
 THOUSAND, ROUTE_53 = 1000, 255
+NO_RECORDS = frozenset({"BV", "CX", "EH", "HM"})
+"""Countries for which Route 53 takes no geolocation record ("Geolocation routing"); it would refuse all of a name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +38,7 @@ def told(tables: Tables, world: World, before: Told | None = None) -> Told:
     is_known = before is not None and before.documents is world.documents and not dns
     known = before.tables.by_cluster if before is not None and is_known else {}
     catalogue = world.catalogue_by_name()
-    ports = {
-        one.metadata.name: one.spec.runtime.port or PORTS[one.spec.runtime.preset] for one in world.documents.models
-    }
+    ports = {one.metadata.name: one.spec.runtime.serves_on for one in world.documents.models}
     made = {}
     for name, table in tables.by_cluster.items():
         if before is not None and known.get(name) is table:
@@ -107,6 +106,8 @@ class _Dns:
         self._largest = max(self._whole, key=lambda name: (self._whole[name], name), default="")
         self._countries: dict[str, list[str]] = defaultdict(list)
         for country, parts in sorted(by_country.items()):
+            if country in NO_RECORDS:
+                continue  # the default answers there
             self._countries[_most(parts)].append(country)
 
     def of(self, traffic: Traffic, cluster: str) -> messages.DnsShare | None:

@@ -138,6 +138,25 @@ def container(order: Order) -> dict[str, Any]:
             8,
             ["--pipeline_parallel_size=2", "--data-parallel-size", "2", "--port=8000", "--tensor-parallel-size=2"],
         ),
+        ("vllm", ("--tensor=2",), 4, ["--tensor=2", "--port=8000"]),
+        ("vllm", ("--tensor-parallel", "2"), 4, ["--tensor-parallel", "2", "--port=8000"]),
+        ("vllm", ("--pipeline_parallel=2",), 8, ["--pipeline_parallel=2", "--port=8000", "--tensor-parallel-size=4"]),
+        ("vllm", ("-pcp", "2"), 8, ["-pcp", "2", "--port=8000", "--tensor-parallel-size=4"]),
+        ("vllm", ("-dcp", "2"), 8, ["-dcp", "2", "--port=8000", "--tensor-parallel-size=8"]),
+        ("vllm", ("--tensor-parallel-size=$(TP)",), 4, ["--tensor-parallel-size=$(TP)", "--port=8000"]),
+        ("vllm", ("-pp=$(PP)",), 4, ["-pp=$(PP)", "--port=8000"]),
+        ("vllm", ("--tool-call-parser=x",), 2, ["--tool-call-parser=x", "--port=8000", "--tensor-parallel-size=2"]),
+        (
+            "vllm",
+            ("--speculative-config", '{"num_speculative_tokens": 3, "draft_tensor_parallel_size": 1}'),
+            2,
+            [
+                "--speculative-config",
+                '{"num_speculative_tokens": 3, "draft_tensor_parallel_size": 1}',
+                "--port=8000",
+                "--tensor-parallel-size=2",
+            ],
+        ),
         ("vllm", ("-pp", "3"), 4, ["-pp", "3", "--port=8000"]),
         ("vllm", ("--config", "/etc/vllm.yaml"), 4, ["--config", "/etc/vllm.yaml", "--port=8000"]),
         ("triton", (), 1, ["tritonserver", "--http-port=8000", "--model-repository=/var/cache/model"]),
@@ -221,7 +240,6 @@ def test_replicas_may_ask_for_names_wherever_dns_is() -> None:
     for protocol in ("UDP", "TCP"):
         assert ("kube-system", protocol, 53) in open_to
         assert ("openshift-dns", protocol, 5353) in open_to
-        assert ("169.254.20.10/32", protocol, 53) in open_to
-        assert ("169.254.169.254/32", protocol, 53) in open_to
+        assert ("169.254.0.0/16", protocol, 53) in open_to, "whatever address NodeLocal DNSCache was given"
         assert ("10.96.0.10/32", protocol, 53) in open_to
     assert not any(where == "169.254.169.254/32" and port == 80 for where, _, port in open_to), "no metadata"

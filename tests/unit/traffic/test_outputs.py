@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from msgspec import structs
+
 from federation.policy.documents import DnsRecords, Traffic
 from federation.traffic.outputs import message
 from federation.traffic.table import remembered_endpoints, tables
@@ -28,3 +32,14 @@ def test_one_cluster_answers_users_of_no_country_that_is_named() -> None:
     told = [one for name in ("fra", "iad", "par") for one in message(made.by_cluster[name], made, world).models]
     assert sorted(one.dns.is_default for one in told if one.dns is not None) == [False, False, True]
     assert {one.port for one in told} == {8000}, "what replicas of the model listen on"
+
+
+def test_names_speak_of_no_country_that_route_53_refuses() -> None:
+    """Route 53 would refuse all records of a name for one user in Western Sahara; the default answers there."""
+    world = undecided(traffic=Traffic(dns=DnsRecords(zone="models.example", routing="geolocation")))
+    cell = structs.replace(world.cells["Berlin"], country="EH")
+    world = replace(world, cells=world.cells.set("Berlin", cell))
+    made = tables(world, routed(Berlin={"fra": 1.0}, New_York={"iad": 1.0}), remembered_endpoints(world, {}))
+    told = [one.dns for name in ("fra", "iad") for one in message(made.by_cluster[name], made, world).models if one.dns]
+    assert [one.countries for one in told] == [(), ("US",)]
+    assert any(one.is_default for one in told)

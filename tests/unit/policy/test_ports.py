@@ -1,0 +1,49 @@
+"""On which port a model serves: by its runtime, its document or its own arguments, and never by two of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from federation.policy.documents import Runtime
+from federation.policy.load import parse
+
+
+@pytest.mark.parametrize(
+    ("preset", "args", "port", "serves_on"),
+    [
+        ("vllm", (), None, 8000),
+        ("vllm", ("--port", "9000"), None, 9000),
+        ("vllm", ("--model", "x", "--port=9000"), None, 9000),
+        ("vllm", ("--port=1", "--port=2"), None, 2),
+        ("vllm", ("--port=$(PORT)",), None, 8000),
+        ("vllm", ("--port",), None, 8000),
+        ("vllm", ("--port=99999",), None, 8000),
+        ("vllm", ("--served-model-name", "--port"), 7000, 7000),
+        ("triton", ("--http-port=8005", "--grpc-port", "8006"), None, 8005),
+        ("tensorflow-serving", ("--port=8500", "--rest_api_port=8502"), None, 8502),
+        ("custom", ("--port", "30000"), None, 8000),
+        ("custom", ("--port", "30000"), 30000, 30000),
+    ],
+)
+def test_requests_go_where_the_server_listens(
+    preset: str, args: tuple[str, ...], port: int | None, serves_on: int
+) -> None:
+    """Probes would ask a port where nobody is, and no replica would ever be ready."""
+    assert Runtime(preset=preset, image="x", args=args, port=port).serves_on == serves_on  # type: ignore[arg-type]
+
+
+def test_two_ports_are_refused() -> None:
+    """One of them would be where nobody listens."""
+    text = """\
+apiVersion: isochrone.dev/v1alpha1
+kind: Model
+metadata: {name: chat}
+spec:
+  runtime: {preset: vllm, image: x, args: [--port=9000], port: 8000}
+  resources: {cpu: "2", memory: 8Gi}
+  accelerators: [{product: NVIDIA-L4, requestsPerSecond: 10}]
+  slo: {p95LatencyMs: 250}
+"""
+    (problem,) = parse("m.yaml", text.encode()).problems
+    assert "m.yaml:5:64: port 8000 is not what args say (--port 9000)" in problem.text()
+    assert not parse("m.yaml", text.replace("port: 8000", "port: 9000").encode()).problems
