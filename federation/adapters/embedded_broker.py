@@ -18,6 +18,7 @@ from amqtt.adapters import ReaderAdapter, StreamReaderAdapter, StreamWriterAdapt
 from amqtt.broker import Broker
 from amqtt.errors import AMQTTError, BrokerError
 from amqtt.mqtt.constants import QOS_2
+from amqtt.mqtt.packet import PUBACK
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.mqtt.publish import PublishPacket
 from amqtt.session import Session
@@ -39,9 +40,11 @@ PACKET_S = 20.0
 """For any other, once it has begun."""
 SILENT_S = 300
 """Who wants to be silent for longer, or for ever, may not: its connection is one that others need."""
-RATE_PER_S, BURST = 200.0, 5_000.0
+RATE_PER_S, BURST = 500.0, 10_000.0
 """Packets of one client. A controller tells a thousand clusters all it has at once, after each connection."""
-RATE_BYTES_PER_S, BURST_BYTES = 2.0 * 1024 * 1024, 64.0 * 1024 * 1024
+RATE_BYTES_PER_S, BURST_BYTES = 8.0 * 1024 * 1024, 64.0 * 1024 * 1024
+ACKNOWLEDGEMENT = 0.02
+"""Of a packet: they answer what the broker sent, and to wait with them would be to wait with that."""
 RETAINED_BYTES = 128 * 1024 * 1024
 UNSENT_BYTES = 64 * 1024 * 1024
 """What may wait for one reader."""
@@ -68,7 +71,23 @@ class _Refused(Exception):
 
 
 class _Subscriptions(dict[str, Any]):
-    """Filters and who subscribed. amqtt walks over them while others come and go: each walk is over who was there."""
+    """Filters and who subscribed. amqtt walks over them while others come and go: each walk is over who was there.
+
+    `wildcards` are those of the filters that are no topic.
+    """
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.wildcards: set[str] = set()
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        if _is_wildcard(name):
+            self.wildcards.add(name)
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self.wildcards.discard(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(super().__iter__()))
@@ -124,11 +143,12 @@ class _Reader(StreamReaderAdapter):  # type: ignore[misc]  # amqtt's classes com
             raise _Refused("a packet without an end of its length")
         if len(self._header) > 1 and not byte[0] & 0x80:
             length = sum((one & 0x7F) << (7 * place) for place, one in enumerate(self._header[1:]))
+            cost = ACKNOWLEDGEMENT if self._header[0] >> 4 == PUBACK else 1.0
             self._header = b""
             if length > self.most_bytes:
                 raise _Refused(f"a packet of {length} bytes, more than {self.most_bytes}")
             self._left = length
-            await self._pace(length)
+            await self._pace(cost, length)
         return bytes(byte)
 
     async def _body(self, n: int) -> bytes:
@@ -142,11 +162,11 @@ class _Reader(StreamReaderAdapter):  # type: ignore[misc]  # amqtt's classes com
         self._left -= n
         return bytes(found)
 
-    async def _pace(self, length: int) -> None:
+    async def _pace(self, cost: float, length: int) -> None:
         """Wait until this client may be heard again: what it sends meanwhile stays with it."""
         now_s = asyncio.get_running_loop().time()
         passed_s, self._filled_s = now_s - self._filled_s, now_s
-        self._packets = min(BURST, self._packets + passed_s * RATE_PER_S) - 1
+        self._packets = min(BURST, self._packets + passed_s * RATE_PER_S) - cost
         self._bytes = min(BURST_BYTES, self._bytes + passed_s * RATE_BYTES_PER_S) - length
         debt_s = max(-self._packets / RATE_PER_S, -self._bytes / RATE_BYTES_PER_S)
         if debt_s > 0:
@@ -226,12 +246,34 @@ class _Broker(Broker):  # type: ignore[misc]
             reader.is_full = lambda: session.delivered_message_queue.full() or self._broadcast_queue.full()
         return _Handler(self), session
 
+    async def _run_broadcast(self, running_tasks: _Sending) -> None:
+        """Pass one message on. A topic is looked up; amqtt holds each message against the filters of all clients."""
+        broadcast = await self._broadcast_queue.get()
+        topic = broadcast["topic"]
+        matching = [one for one in self._subscriptions.wildcards if self._matches(topic, one)]
+        for pattern in (topic, *matching):
+            for session, qos in tuple(self._subscriptions.get(pattern, ())):
+                if session.transitions.state == "connected":
+                    self._send(session, topic, broadcast["data"], broadcast.get("qos", qos), retain=False)
+
     async def _publish_retained_messages_for_subscription(
         self, subscription: tuple[str, int], session: Session
     ) -> None:
-        subscribers = self._subscriptions.get(subscription[0], ())
-        if any(subscriber.client_id == session.client_id for subscriber, _ in subscribers):
-            await super()._publish_retained_messages_for_subscription(subscription, session)
+        """Send what is retained, beside what the client does meanwhile: it acknowledges each by the same connection."""
+        pattern, qos = subscription
+        subscribers = self._subscriptions.get(pattern, ())
+        if not any(subscriber.client_id == session.client_id for subscriber, _ in subscribers):
+            return
+        kept = self._retained_messages
+        matching = [one for one in kept if self._matches(one, pattern)] if _is_wildcard(pattern) else [pattern]
+        for one in (kept[name] for name in matching if name in kept):
+            self._send(session, one.topic, one.data, min(qos, one.qos or qos), retain=True)
+
+    def _send(self, session: Session, topic: str, data: bytes, qos: int, *, retain: bool) -> None:
+        handler = self._get_handler(session)
+        if handler is not None:
+            sending = handler.mqtt_publish(topic, data, qos, retain=retain)
+            self._tasks_queue.append(asyncio.get_running_loop().create_task(sending, name="broker send"))
 
     async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
         mine = self._filters[session.client_id or ""]
@@ -246,8 +288,10 @@ class _Broker(Broker):  # type: ignore[misc]
         return int(super()._del_subscription(a_filter, session))
 
     async def _del_all_subscriptions(self, session: Session) -> None:
-        await super()._del_all_subscriptions(session)
-        self._filters.pop(session.client_id or "", None)
+        for pattern in self._filters.pop(session.client_id or "", ()):
+            super()._del_subscription(pattern, session)
+            if not self._subscriptions.get(pattern, True):
+                del self._subscriptions[pattern]
 
     async def _broadcast_message(
         self, session: Session | None, topic: str | None, data: bytes | None, force_qos: int | None = None
@@ -289,6 +333,10 @@ class _Broker(Broker):  # type: ignore[misc]
         """So much more, or less, waits for a reader."""
         handler.unsent_bytes += size
         self.unsent_bytes += size
+
+
+def _is_wildcard(pattern: str) -> bool:
+    return "#" in pattern or "+" in pattern
 
 
 def _is_ours(topic: str | None) -> bool:

@@ -252,3 +252,23 @@ async def test_a_client_is_heard_no_faster_than_it_may_and_loses_nothing(monkeyp
                     if message.payload == b"249":
                         break
         assert time.monotonic() - begun_s > 0.8 * (250 - 50) / embedded_broker.RATE_PER_S
+
+
+async def test_who_hears_much_is_not_slowed_for_saying_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A controller of a large fleet acknowledges more than it says; were it to wait with that, it would take the broker
+    for gone, and connect anew, for ever."""
+    monkeypatch.setattr(embedded_broker, "BURST", 20.0)
+    monkeypatch.setattr(embedded_broker, "RATE_PER_S", 20.0)
+    async with serving() as (served, inside):
+        for number in range(500):
+            await inside.retain_message(None, topics.topic(f"c{number}", "report"), b"x", 1)
+        async with broker.client(served.address, identifier="controller") as controller:
+            await controller.subscribe(topics.subscription("report"), qos=1)
+            async with asyncio.timeout(5):
+                heard = 0
+                async for _ in controller.messages:
+                    heard += 1
+                    if heard == 500:
+                        break
+                for number in range(5):
+                    await controller.publish(topics.topic(f"c{number}", "desired"), b"x", qos=1)
