@@ -129,6 +129,7 @@ VENDOR_RESOURCES = re.compile(
     r"habana\.ai/gaudi|google\.com/tpu"
 )
 """Extended resources that are accelerators."""
+MIB = 1024 * 1024
 MOST_VRAM_GIB = quantity.MAX_VRAM_MIB / 1024
 
 
@@ -415,8 +416,11 @@ def _nvidia_vram(labels: Mapping[str, str], label: str) -> float | None:
     if text is None:
         return None
     value = quantity.whole(text, least=256, most=quantity.MAX_VRAM_MIB)
-    if value is None:
-        raise _Bad(f"{label} is {text!r}: not MiB")
+    if value is None:  # GPU Feature Discovery before 0.7 wrote bytes where nothing was cut
+        in_bytes = quantity.whole(text, least=256 * MIB, most=quantity.MAX_VRAM_MIB * MIB)
+        if in_bytes is None:
+            raise _Bad(f"{label} is {text!r}: not MiB")
+        value = in_bytes // MIB
     return round(value / 1024, 1)
 
 
