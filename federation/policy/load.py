@@ -105,17 +105,18 @@ def _document(name: str, node: Node) -> Placed | list[Problem]:
     if kind.value not in KINDS:
         hint = did_you_mean(str(kind.value), KINDS)
         return [problem_at(name, kind.mark, f"unknown kind {short(kind.value)}", " or ".join(KINDS), hint)]
-    document: documents.Document
+    kind_of = KINDS[kind.value]
     try:
-        document = msgspec.convert(node.plain(), KINDS[kind.value], strict=True)
-    except msgspec.ValidationError:
-        node = without_nulls(node, KINDS[kind.value])
+        return Placed(document=msgspec.convert(node.plain(), kind_of, strict=True), node=node)
+    except msgspec.ValidationError as error:
+        refused = error
+    if node.has_null():
+        node = without_nulls(node, kind_of)
         try:
-            document = msgspec.convert(node.plain(), KINDS[kind.value], strict=True)
+            return Placed(document=msgspec.convert(node.plain(), kind_of, strict=True), node=node)
         except msgspec.ValidationError as error:
-            texts = refusals(node, KINDS[kind.value]) or (str(error),)
-            return [explain(name, node, KINDS[kind.value], text) for text in texts]
-    return Placed(document=document, node=node)
+            refused = error
+    return [explain(name, node, kind_of, text) for text in refusals(node, kind_of) or (str(refused),)]
 
 
 def _expected_of(key: str) -> str:

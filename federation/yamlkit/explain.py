@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args, get_type_hints
 
@@ -16,6 +18,10 @@ SHOWN_CHARACTERS = 60
 MESSAGE_CHARACTERS = 300
 _PATH_PART = re.compile(r"\.([A-Za-z0-9_]+)|\[(\d+|\.\.\.)\]")
 _UNITS = {"s": 1, "sec": 1, "second": 1, "seconds": 1, "m": 60, "min": 60, "minutes": 60, "h": 3600, "d": 86_400}
+
+
+MOST_REFUSALS = 100
+"""Of one document: who reads more has corrected the first before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -87,15 +93,16 @@ def explain(name: str, node: Node, kind: type, text: str) -> Problem:
 
 
 def refusals(node: Node, kind: type) -> tuple[str, ...]:
-    """All that msgspec has against a document, in its own words: as it stops at the first, field by field."""
-    return tuple(_refusals(node, kind, "$"))
+    """What msgspec has against a document, in its own words: as it stops at the first, field by field. Of very many the
+    first."""
+    return tuple(itertools.islice(_refusals(node, kind, "$"), MOST_REFUSALS))
 
 
 def _refusals(node: Node, kind: Any, path: str) -> Iterator[str]:
     plain = _without_wrappers(kind)
     if isinstance(plain, type) and issubclass(plain, msgspec.Struct) and node.items is not None:
         fields = {field.encode_name: field for field in msgspec.structs.fields(plain)}
-        hints = get_type_hints(plain, include_extras=True)
+        hints = _hints(plain)
         for key, item in node.items.items():
             if key in fields:
                 yield from _refusals(item, hints[fields[key].name], f"{path}.{key}")
@@ -106,10 +113,11 @@ def _refusals(node: Node, kind: Any, path: str) -> Iterator[str]:
                 yield f"Object missing required field `{key}` - at `{path}`"
         return
     if node.elements is not None and get_args(plain)[1:] == (...,):
-        inside = [
+        inside = (
             text for at, one in enumerate(node.elements) for text in _refusals(one, get_args(plain)[0], f"{path}[{at}]")
-        ]
-        if inside:
+        )
+        if (first := next(inside, None)) is not None:
+            yield first
             yield from inside
             return
     try:
@@ -124,7 +132,7 @@ def without_nulls(node: Node, kind: Any) -> Node:
     plain = _without_wrappers(kind)
     if isinstance(plain, type) and issubclass(plain, msgspec.Struct) and node.items is not None:
         fields = {field.encode_name: field for field in msgspec.structs.fields(plain)}
-        hints = get_type_hints(plain, include_extras=True)
+        hints = _hints(plain)
         items = {
             key: without_nulls(item, hints[fields[key].name]) if key in fields else item
             for key, item in node.items.items()
@@ -167,8 +175,13 @@ def _type_at(kind: Any, steps: Sequence[str | int]) -> Any:
         names = {field.encode_name: field.name for field in msgspec.structs.fields(found)}
         if step not in names:
             return None
-        found = get_type_hints(found, include_extras=True)[names[step]]
+        found = _hints(found)[names[step]]
     return found
+
+
+@functools.cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    return get_type_hints(kind, include_extras=True)
 
 
 def _without_wrappers(kind: Any) -> Any:

@@ -76,6 +76,12 @@ class Node:
         """Whether it is there and says nothing."""
         return self.value is None and self.items is None and self.elements is None
 
+    def has_null(self) -> bool:
+        """Whether it is, or anything in it."""
+        if self.items is not None:
+            return any(node.has_null() for node in self.items.values())
+        return any(node.has_null() for node in self.elements) if self.elements is not None else self.value is None
+
     def plain(self) -> Any:
         """The value as Python's own types."""
         if self.items is not None:

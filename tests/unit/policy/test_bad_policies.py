@@ -46,6 +46,16 @@ spec:
   location: {city: Frankfurt, country: DE, lat: 50.1, lon: 8.7}
 """
 POOL = CLUSTER + "  accelerators:\n    - {product: NVIDIA-L4, vramGiB: 24, usdPerDeviceHour: 1.0, MORE}\n"
+CELLS = """\
+apiVersion: isochrone.dev/v1alpha1
+kind: Cluster
+metadata: {name: fra-1}
+spec:
+  provider: aws
+  region: eu
+  cells: [{name: c, country: de}%s]
+  location: {lat: 50, lon: 8, country: DE}
+""" % (", {name: c, country: de}" * 3499)
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join(['*' + old] * 9)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)
 )
@@ -405,6 +415,15 @@ def test_it_is_refused_at_once(text: str | bytes, line: int, column: int, says: 
     before = in_force()
     taken_s = accept_s(before, text.encode() if isinstance(text, str) else text)
     assert taken_s < AT_ONCE_S or taken_s < 3.0 * accept_s(before, f"a: [{'x,' * 19_000}]".encode())
+
+
+def test_thousands_of_faults_are_told_by_the_first() -> None:
+    """While they are looked for the controller does nothing else: a second or more for a list in lower case."""
+    before, good = in_force(), CELLS.replace("de}", "DE}")
+    assert accept_s(before, CELLS.encode()) < 4.0 * accept_s(before, good.encode())
+    _, problems = catalogue.accept(before, "bad.yaml", CELLS.encode())
+    assert len(problems) == 100
+    assert problems[0].text().startswith("bad.yaml:7:30: spec.cells.0.country is 'de'")
 
 
 def test_a_huge_file_is_not_even_read(tmp_path: Path) -> None:
