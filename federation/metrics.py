@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -42,6 +42,22 @@ class Doors(Collector):
         yield from (open_now, refused, gave_way)
 
 
+class _Ages(Collector):
+    """Of the newest report of each cluster, as they are when they are read."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        """One series for each cluster that was heard."""
+        family = GaugeMetricFamily(
+            "isochrone_cluster_report_age_seconds", "Age of the newest report", labels=["cluster"]
+        )
+        for name, age_s in self._metrics.ages_s().items():
+            family.add_metric([name], age_s)
+        yield family
+
+
 class Metrics:
     """The metrics of one controller, in a registry of its own."""
 
@@ -49,9 +65,9 @@ class Metrics:
         self.registry = CollectorRegistry()
         registry = self.registry
         self.clusters = Gauge("isochrone_clusters", "Clusters by phase", ["state"], registry=registry)
-        self.report_age_seconds = Gauge(
-            "isochrone_cluster_report_age_seconds", "Age of the newest report", ["cluster"], registry=registry
-        )
+        self.ages_s: Callable[[], Mapping[str, float]] = dict
+        """Cluster -> age of its newest report: asked for when Prometheus asks, as there may be thousands."""
+        registry.register(_Ages(self))
         self.model_replicas = Gauge(
             "isochrone_model_replicas",
             "Replicas by model and state (desired, ready)",

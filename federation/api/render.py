@@ -169,13 +169,29 @@ class _Drawing:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.world = scene.world
-        self.estimates = latency.estimate(self.world, sorted({cell for _, cell in self.world.demand}))
         self.routes: Mapping[tuple[str, str], Route] = scene.routes.by_key()
         self.models_by_name = {document.metadata.name: document for document in self.world.documents.models}
         self.desired = scene.plan.desired_by_key()
         self.ready = self.world.ready_replicas()
         self.reasons = {one.key: one.reason for one in scene.plan.desired}
         self.prices = self._prices()
+        self.named = self.models_by_name.keys() | {key[0] for key in self.desired}
+        self.keys: dict[str, list[PlacementKey]] = defaultdict(list)
+        """What is wanted or ready, by cluster, in order."""
+        for key in sorted(self.desired.keys() | self.ready.keys()):
+            self.keys[key[1]].append(key)
+        self.gates: dict[str, list[views.GatewayView]] = defaultdict(list)
+        for gate in gateways(scene):
+            self.gates[gate.cluster].append(gate)
+        self.estimates = latency.between(
+            self.world,
+            {
+                (cell, share.cluster)
+                for (model, cell), route in self.routes.items()
+                if (model, cell) in self.world.demand
+                for share in (*route.now, *route.target)
+            },
+        )
 
     def _prices(self) -> dict[tuple[str, PoolKey], float]:
         prices: dict[tuple[str, PoolKey], float] = {}
@@ -231,7 +247,7 @@ class _Drawing:
         cordon = self.world.cordons.get(name)
         replicas = self._replicas(name)
         pools = self._pools(document, state)
-        mine = tuple(one for one in gateways(self.scene) if one.cluster == name)
+        mine = tuple(self.gates.get(name, ()))
         worst, reason = self._worst(state, replicas, mine)
         known = [pool.allocatable for pool in pools if pool.allocatable is not None]
         return views.ClusterView(
@@ -330,10 +346,9 @@ class _Drawing:
         if report.epoch > self.scene.epoch:
             text = f"its agent obeys epoch {report.epoch} and refuses ours, {self.scene.epoch}; --take-over goes beyond"
             yield messages.Condition(type="ObeysAnother", object=f"cluster/{report.cluster}", message=text)
-        named = self.models_by_name.keys() | {key[0] for key in self.desired}
         foreign: dict[str, int] = {}
         for one in report.replicas:
-            if one.model not in named and (count := max(one.ready, one.scheduled or 0)):
+            if one.model not in self.named and (count := max(one.ready, one.scheduled or 0)):
                 foreign[one.model] = foreign.get(one.model, 0) + count
         for model, count in sorted(foreign.items()):
             text = (
@@ -342,11 +357,10 @@ class _Drawing:
             yield messages.Condition(type="NotOrdered", object=f"model/{model}", message=text)
 
     def _replicas(self, cluster: str) -> tuple[views.ReplicasView, ...]:
-        keys = {key for key in [*self.desired, *self.ready] if key[1] == cluster}
         report = self.world.clusters[cluster].report
         troubles = {(r.model, r.pool): r.reason for r in report.replicas} if report is not None else {}
         rows = []
-        for key in sorted(keys):
+        for key in self.keys.get(cluster, ()):
             trouble = troubles.get((key[0], key[2]), "")
             rows.append(
                 views.ReplicasView(

@@ -210,7 +210,7 @@ class _Api:
         return web.Response(text=f"{why_not or 'ok'}\n", status=503 if why_not else 200)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        body = generate_latest(self._services.metrics.registry)
+        body = await asyncio.to_thread(generate_latest, self._services.metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _document(self, request: web.Request) -> web.Response:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +110,67 @@ def estimate(world: World, cells: Iterable[str]) -> Estimates:
     )
 
 
+def between(world: World, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Estimate]:
+    """The same figures as `estimate`, for some (cell, cluster) alone: without an array over all of them.
+
+    Cells that are not known and clusters that are not in the catalogue are left out.
+    """
+    places = {document.metadata.name: document.spec.location for document in world.documents.clusters}
+    wanted = sorted(pair for pair in pairs if pair[0] in world.cells and pair[1] in places)
+    users, clusters = sorted({cell for cell, _ in wanted}), tuple(sorted(places))
+    rows = {name: row for row, name in enumerate(users)}
+    columns = {name: column for column, name in enumerate(clusters)}
+    users_at = tuple((world.cells[name].lat, world.cells[name].lon) for name in users)
+    clusters_at = tuple((places[name].lat, places[name].lon) for name in clusters)
+    one, other, nearest = _on_the_sphere(users_at), _on_the_sphere(clusters_at), _nearest(users_at, clusters_at)
+    at = np.array([(rows[cell], columns[cluster]) for cell, cluster in wanted], np.int64).reshape(-1, 2)
+    km = _km(np.einsum("ij,ij->i", one[at[:, 0]], other[at[:, 1]]))
+    near_km = _km(np.einsum("ij,ij->i", one, other[nearest]))[at[:, 0]]
+    told = np.full(len(wanted), np.nan, np.float32)
+    by_pair: dict[str, dict[str, float]] = {}
+    for row, (cell, cluster) in enumerate(wanted):
+        near = clusters[nearest[rows[cell]]]
+        for who, whom in ((near, cluster), (cluster, near)) if near != cluster else ():
+            if who not in by_pair:
+                by_pair[who] = _measured_by(world, who)
+            if (rtt_ms := by_pair[who].get(whom)) is not None:
+                told[row] = rtt_ms
+                break
+    known = ~np.isnan(told)
+    way_km = np.where(known, near_km, km)
+    rtt = _below(np.round(BASE_RTT_MS + RTT_MS_PER_KM * way_km + np.where(known, told, np.float32(0.0)), 2)).tolist()
+    made = {}
+    for row, (cell, cluster) in enumerate(wanted):
+        source = f"estimated over {km[row]:.0f} km"
+        if known[row]:
+            source = f"measured from {clusters[nearest[rows[cell]]]}, {near_km[row]:.0f} km from the users"
+        made[cell, cluster] = Estimate(cell=cell, cluster=cluster, rtt_ms=round(rtt[row], 2), source=source)
+    return made
+
+
+@functools.lru_cache(maxsize=2)
+def _nearest(users: Places, clusters: Places) -> NDArray[np.int64]:
+    """[users]: the column of the nearest cluster; of places that seldom change, so the newest are kept."""
+    made = np.zeros(len(users), np.int64)
+    one, other = _on_the_sphere(users), _on_the_sphere(clusters)
+    for first in range(0, len(users) if clusters else 0, AT_ONCE):
+        some = slice(first, first + AT_ONCE)
+        made[some] = _km(one[some] @ other.T).argmin(axis=1)
+    return made
+
+
+def _measured_by(world: World, name: str) -> dict[str, float]:
+    """Peer -> round trip in ms, as the agent of a cluster measured it."""
+    report = world.clusters[name].report
+    return {one.cluster: one.rtt_ms_p50 for one in report.peers if one.samples > 0} if report is not None else {}
+
+
+def _km(cosine: NDArray[np.float64]) -> Floats:
+    """Great-circle distances by the scalar products of unit vectors."""
+    chord = np.sqrt(np.clip(2.0 - 2.0 * cosine, 0.0, 4.0))
+    return (2 * EARTH_RADIUS_KM * np.arcsin(chord / 2)).astype(np.float32)
+
+
 def _below(values: NDArray[np.float64]) -> Floats:
     """In single precision, and none above what it was: who is just within the objective stays within it."""
     made = values.astype(np.float32)
@@ -123,8 +184,7 @@ def _distances_km(users: Places, clusters: Places) -> Floats:
     made = np.empty((len(users), len(clusters)), np.float32)
     for first in range(0, len(users), AT_ONCE):
         some = slice(first, first + AT_ONCE)
-        chord = np.sqrt(np.clip(2.0 - 2.0 * (one[some] @ other.T), 0.0, 4.0))
-        made[some] = 2 * EARTH_RADIUS_KM * np.arcsin(chord / 2)
+        made[some] = _km(one[some] @ other.T)
     return made
 
 

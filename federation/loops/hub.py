@@ -143,6 +143,7 @@ class Hub:
         self._is_doubt_told = False
         self.clock = clock
         self.metrics = metrics
+        metrics.ages_s = self._ages_s
         self._started_s = self._connected_s = self._machine_s()
         self._is_listening = False
         self._formulation = Formulation()
@@ -180,6 +181,11 @@ class Hub:
         self.events: deque[ToldEvent] = deque(maxlen=EVENTS_KEPT)
         self._next_event_id = 1
         self._changed = asyncio.Event()
+
+    def _ages_s(self) -> dict[str, float]:
+        """Cluster -> seconds since it was heard last. Any thread may ask."""
+        now_s = self.clock.monotonic_s()
+        return {name: now_s - state.heard_s for name, state in self.world.clusters.items() if state.heard_s is not None}
 
     def apply(self, event: Event) -> None:
         """Believe an event, tell what is worth telling, and mark what has to be done about it."""

@@ -83,7 +83,7 @@ class Publisher:
         world = self._hub.world
         spread_s = returning.spread_s(len(world.clusters), world.timing.report_interval_s)
         news = []
-        for name, state in sorted(world.clusters.items()):
+        for name, state in world.clusters.items():
             if state.report is None or state.heard_s is None:
                 continue
             known = self._sessions.get(name)
@@ -118,7 +118,7 @@ class Publisher:
         hub = self._hub
         probes = {
             name: state.report.probe
-            for name, state in sorted(hub.world.clusters.items())
+            for name, state in hub.world.clusters.items()
             if state.report is not None and state.report.probe
         }
         if probes == self._probes and not again:

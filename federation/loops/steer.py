@@ -41,6 +41,8 @@ from federation.wire.messages import NOT_READY
 from placement import model as engine
 
 log = structlog.get_logger("steer")
+REST = 1.0
+"""A step is followed by a rest of so many times as long as it took."""
 BY_CHOICE = frozenset({engine.UnservedCode.PRICE, engine.UnservedCode.MAX_REPLICAS, engine.UnservedCode.BUDGET})
 """Who goes unserved for one of these is not to be served by what the target gives up."""
 
@@ -91,15 +93,18 @@ class Steer:
         """Lost with the process: timers start anew then, and what does harm is seen to do it again."""
 
     async def run(self, spacing_s: float) -> None:
-        """Steer whenever it is asked for, for ever, no closer together than `spacing_s` of the machine's seconds."""
+        """Steer whenever it is asked for, for ever, no closer together than `spacing_s` of the machine's seconds, nor
+        than a step takes in a large fleet."""
         hub = self._hub
         while True:
-            why = await hub.resteer.wait(2 * hub.world.timing.tick_s)
+            why, took_s = await hub.resteer.wait(2 * hub.world.timing.tick_s), 0.0
             quiet = hub.may_take_over or hub.outvoted()
             if hub.world.is_settled(hub.clock.monotonic_s()) and not quiet:
+                begun_s = time.perf_counter()
                 with hub.clock.working():
                     await self.once(why)
-            await hub.clock.sleep(hub.clock.ours_s(spacing_s))
+                took_s = time.perf_counter() - begun_s
+            await hub.clock.sleep(hub.clock.ours_s(max(spacing_s, REST * took_s)))
 
     async def once(self, why: str, new: NewTarget | None = None) -> None:
         """One step. Raises nothing for what can be expected: the next step tries again."""
@@ -141,7 +146,7 @@ class Steer:
         hub = self._hub
         now_s = hub.clock.monotonic_s()
         told = hub.plan.desired_by_key()
-        found, notes = setbacks.look(hub.world, told, now_s)
+        found, notes = await hub.beside(setbacks.look, hub.world, told, now_s)
         if found is not hub.world.setbacks:
             hub.apply(SetbacksSeen(setbacks=found, notes=notes))
         world, plan, demand_rps = hub.world, hub.plan, hub.demand_rps()
@@ -151,48 +156,58 @@ class Steer:
             return  # what the brake protects stays as it is
         formulated = await hub.formulate(world, now_s)
         target = plan.target_by_key() if new is None else {one.key: one.replicas for one in new.target}
-        ready = servable(world, formulated, plan)
         traffic = {
             model.name: policy.spec.traffic if (policy := world.documents.policy_of(model.name)) else Traffic()
             for model in formulated.problem.models
         }
-        outlook = shift.look(self._shift, world, hub.routes, traffic, now_s)
+        placed = frozenset(model.name for model in formulated.problem.models)
+        routes_now = hub.routes
+
+        def look() -> tuple[dict[tuple[str, str], int], shift.Outlook, dict[PlacementKey, int]]:
+            outlook = shift.look(self._shift, world, routes_now, traffic, now_s)
+            trusted = trustworthy(world.surely_ready_replicas(), outlook, formulated, demand_rps)
+            return servable(world, formulated, plan), outlook, trusted
+
+        ready, outlook, trusted = await hub.beside(look)
         for note in outlook.notes:
             hub.tell(note)
-        trusted = trustworthy(world.surely_ready_replicas(), outlook, formulated, demand_rps)
-        placed = frozenset(model.name for model in formulated.problem.models)
         ordered = staged.next_counts(self._pace, plan, target, world.ready_replicas(), placed)
         by_order = {key[0] for key in ordered}
         unordered = {key: count for key, count in target.items() if key[0] not in by_order}
         lessened = by_order | self._lessened(formulated.problem)
         routed = await self._route(formulated, {**unordered, **ordered}, ready, trusted, lessened)
         if self._shares is None or self._shares[0] is not routed:
-            self._shares = routed, routing.target_shares(formulated.problem, routed)
+            self._shares = routed, await hub.beside(routing.target_shares, formulated.problem, routed)
             notes, self._over_told_s = routing.over_target(routed, self._over_told_s, now_s)
             for note in notes:
                 hub.tell(note)
         shares = self._shares[1]
-        leaving = still_served(world, plan, traffic.keys())
-        routes = self._next_routes(world, formulated, shares, ready, traffic, leaving, outlook, now_s)
-        load_rps = routing.load_rps(routes.routes, demand_rps)
-        remembered = shift.after(outlook.memory, hub.routes, routes, load_rps, traffic, now_s)
-        step = rollout.next_step(
-            rollout.Situation(
-                problem=formulated.problem,
-                target=target,
-                desired=told,
-                ready=world.ready_replicas(),
-                trusted=trusted,
-                load_rps=shift.peak_rps(remembered),
-                heard=frozenset(n for n, state in world.clusters.items() if state.phase is Phase.READY),
-                weighed=frozenset(n for n, state in world.clusters.items() if state.since_s <= planned_s),
-                postponed=postponed,
-                most=setbacks.limits(world.setbacks, now_s),
-                kept=kept_by_agents(world, plan, hub.epoch),
-                stuck=versions.stuck(world),
-                ordered=ordered,
+
+        def follow() -> tuple[Routes, shift.Memory, rollout.Step]:
+            leaving = still_served(world, plan, traffic.keys())
+            routes = self._next_routes(world, formulated, shares, ready, traffic, leaving, outlook, now_s)
+            load_rps = routing.load_rps(routes.routes, demand_rps)
+            remembered = shift.after(outlook.memory, routes_now, routes, load_rps, traffic, now_s)
+            step = rollout.next_step(
+                rollout.Situation(
+                    problem=formulated.problem,
+                    target=target,
+                    desired=told,
+                    ready=world.ready_replicas(),
+                    trusted=trusted,
+                    load_rps=shift.peak_rps(remembered),
+                    heard=frozenset(n for n, state in world.clusters.items() if state.phase is Phase.READY),
+                    weighed=frozenset(n for n, state in world.clusters.items() if state.since_s <= planned_s),
+                    postponed=postponed,
+                    most=setbacks.limits(world.setbacks, now_s),
+                    kept=kept_by_agents(world, plan, hub.epoch),
+                    stuck=versions.stuck(world),
+                    ordered=ordered,
+                )
             )
-        )
+            return routes, remembered, step
+
+        routes, remembered, step = await hub.beside(follow)
         self._waiting = step.waiting
         aside = hub.aside
         after = {k: n for k, n in step.desired.items() if k[0] not in aside}
@@ -202,7 +217,8 @@ class Steer:
             as_it_is = versions.Advance(settled=plan.settled, versions=plan.versions)
             await self._commit(world, routes, told, plan.stops_by_key(), why, None, as_it_is, plan.forced)
             return
-        careful = staged.step(
+        careful = await hub.beside(
+            staged.step,
             self._pace,
             staged.Situation(
                 world=world,
@@ -218,13 +234,13 @@ class Steer:
                 thought_s=hub.clock.wall_s() - (now_s - hub.carried_s),
             ),
         )
-        desired = forget_gone(careful.desired, world, plan, target)
+        desired = await hub.beside(forget_gone, careful.desired, world, plan, target)
         stops = {
             key: careful.stops.get(key) or kept
             for key, kept in {**dict.fromkeys(careful.stops, ""), **plan.stops_by_key()}.items()
             if key in desired and desired[key] <= told.get(key, 0)
         }
-        advanced = versions.advance(world, plan, desired, self._tried_s, now_s)
+        advanced = await hub.beside(versions.advance, world, plan, desired, self._tried_s, now_s)
         await self._commit(world, routes, desired, stops, why, new, advanced, careful.forced)
         self._shift, self._tried_s = remembered, advanced.since_s
         self._staged_s = now_s if careful.has_stopped else self._staged_s
@@ -327,7 +343,7 @@ class Steer:
         forced: tuple[Forced, ...],
     ) -> None:
         hub, plan = self._hub, self._hub.plan
-        digests = self._digests_of(world, forced, desired, stops, advanced.versions)
+        digests = await hub.beside(self._digests_of, world, forced, desired, stops, advanced.versions)
         changed = new is not None or desired != plan.desired_by_key() or digests != plan.digests
         changed = changed or advanced.versions != plan.versions
         changed = changed or not self._kept_orders.issuperset(_orders(forced))  # a restart has to know of them
@@ -342,7 +358,7 @@ class Steer:
                 hub.wake()
             return
         following = replace(
-            self._following(desired, stops, digests, why, new),
+            await hub.beside(self._following, desired, stops, digests, why, new),
             settled=advanced.settled,
             versions=advanced.versions,
             forced=forced,

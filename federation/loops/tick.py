@@ -32,14 +32,10 @@ async def run(hub: Hub) -> None:
 def measure(hub: Hub) -> None:
     """Set every gauge from the newest belief. Labels are names of the catalogue and of the plan, never what an agent
     makes up, and go when their cluster or model goes."""
-    world, metrics, now_s = hub.world, hub.metrics, hub.clock.monotonic_s()
+    world, metrics = hub.world, hub.metrics
     phases = Counter(state.phase for state in world.clusters.values())
     for phase in Phase:
         metrics.clusters.labels(state=phase.value).set(phases[phase])
-    metrics.report_age_seconds.clear()
-    for name, state in world.clusters.items():
-        if state.heard_s is not None:
-            metrics.report_age_seconds.labels(cluster=name).set(now_s - state.heard_s)
     desired, ready = Counter[str](), Counter[str]()
     for (model, _, _), count in hub.plan.desired_by_key().items():
         desired[model] += count

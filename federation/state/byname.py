@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import TypeVar
 
 V = TypeVar("V")
+T = TypeVar("T")
 PART = 64
 """Names that are kept together: a change copies these, and a pointer for each other part."""
 
@@ -14,11 +15,12 @@ PART = 64
 class ByName(Mapping[str, V]):
     """Name -> value. Reading takes as long as with a dict, `following` a small part of a dict's copy."""
 
-    __slots__ = ("_at", "_parts")
+    __slots__ = ("_at", "_derived", "_parts")
 
     def __init__(self, given: Mapping[str, V]) -> None:
         names = sorted(given)
         self._at = {name: number // PART for number, name in enumerate(names)}
+        self._derived: dict[object, object] = {}
         self._parts = [
             {name: given[name] for name in names[first : first + PART]} for first in range(0, len(names), PART)
         ]
@@ -28,7 +30,7 @@ class ByName(Mapping[str, V]):
         if any(name not in self._at for name in changed):
             return ByName({**self, **changed})
         made: ByName[V] = object.__new__(ByName)
-        made._at, made._parts = self._at, list(self._parts)
+        made._at, made._parts, made._derived = self._at, list(self._parts), {}
         copied = set()
         for name, value in changed.items():
             number = self._at[name]
@@ -37,6 +39,12 @@ class ByName(Mapping[str, V]):
                 made._parts[number] = dict(made._parts[number])
             made._parts[number][name] = value
         return made
+
+    def derived(self, work: Callable[[ByName[V]], T]) -> T:
+        """What pure `work` makes of this: once. Not to be changed by who gets it."""
+        if work not in self._derived:
+            self._derived[work] = work(self)
+        return self._derived[work]  # type: ignore[return-value]  # of this very work
 
     def __getitem__(self, name: str) -> V:
         return self._parts[self._at[name]][name]

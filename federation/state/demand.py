@@ -355,8 +355,9 @@ def aged(world: World, now_s: float) -> World:
     """The world with the counts of front doors that count no more as they are at `now_s`."""
     if world.brake is not None or not world.is_settled(now_s):
         return world
+    fresh_s = now_s - world.timing.count_stands_s
     for name, state in world.clusters.items():
-        if state.counted:
+        if state.counted and not (state.count_weight == 1.0 and state.counted_s > fresh_s):
             weight = min(state.count_weight, _weight(world, silent_s(world, state, now_s)))
             if weight != state.count_weight:
                 world = _weighed(world, name, weight)

@@ -149,7 +149,7 @@ def reduce(world: World, event: Event) -> Reduced:
         case Heard():
             return Reduced(world=world, result="not-for-controllers")
         case TimePassed():
-            return _on_time(_as_arrived(world, event.waiting), event.now_s)
+            return _on_time(_as_arrived(world, event.waiting, event.now_s), event.now_s)
         case Slept():
             text = f"the controller did not run for {event.gap_s:.1f} s; silence counts from now"
             return Reduced(
@@ -476,7 +476,7 @@ def _on_time(world: World, now_s: float) -> Reduced:
     toleration_s = world.timing.longest_toleration_s(world.documents.policies)
     following = world
     are_believed = not is_braked and not _is_burst(world, now_s)
-    for state in [world.clusters[name] for name in sorted(world.clusters)]:
+    for state in world.clusters.values():
         if was_braked and not is_braked and state.phase is Phase.UNREACHABLE:
             state = replace(state, since_s=now_s)  # silence under the brake proved nothing
             following = _with_cluster(following, state)
@@ -497,7 +497,8 @@ def _on_time(world: World, now_s: float) -> Reduced:
     trusted = {
         name: state
         for name, old in following.clusters.items()
-        if (state := _trusted(old, following, now_s, braked=was_braked or is_braked)) is not old
+        if (old.losses_s or old.unsteady_s is not None)
+        and (state := _trusted(old, following, now_s, braked=was_braked or is_braked)) is not old
     }
     if trusted:
         following = following.with_clusters(trusted)
@@ -513,12 +514,16 @@ def _on_time(world: World, now_s: float) -> Reduced:
     )
 
 
-def _as_arrived(world: World, waiting: Mapping[str, float]) -> World:
-    """The world in which clusters were heard when their reports arrived, whatever those say."""
+def _as_arrived(world: World, waiting: Mapping[str, float], now_s: float) -> World:
+    """The world in which clusters that would be missed were heard when their reports arrived, whatever those say."""
+    missed_s = now_s - world.timing.overdue_after_s
     later = {
         name: replace(state, heard_s=at_s, will_s=None)
         for name, at_s in waiting.items()
-        if (state := world.clusters.get(name)) is not None and state.heard_s is not None and at_s > state.heard_s
+        if (state := world.clusters.get(name)) is not None
+        and state.heard_s is not None
+        and (state.heard_s < missed_s or state.will_s is not None)
+        and at_s > state.heard_s
     }
     return world.with_clusters(later) if later else world
 
@@ -576,9 +581,11 @@ def brake(world: World, now_s: float) -> Brake | None:
     time to be believed since the first return of each that is back and since we listen again: those who are still on
     their way back are not taken for lost, and one that comes and goes does not hold it.
     """
+    if world.brake is None and not any(_is_doubtful(world, state, now_s) for state in world.clusters.values()):
+        return None
     counted = [
         state
-        for name, state in sorted(world.clusters.items())
+        for name, state in world.clusters.items()
         if name not in world.cordons
         and (state.heard_s is not None or name in world.relied_on)
         and not _was_gone_before(world, state, now_s)

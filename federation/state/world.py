@@ -380,13 +380,8 @@ class World:
 
     def ready_replicas(self) -> dict[PlacementKey, int]:
         """Replicas that were seen ready, by the newest report of each cluster, whatever its phase."""
-        return {
-            (replica.model, name, replica.pool): replica.ready
-            for name, state in sorted(self.clusters.items())
-            if state.report is not None
-            for replica in state.report.replicas
-            if replica.ready
-        }
+        assert isinstance(self.clusters, ByName)
+        return dict(self.clusters.derived(_ready_replicas))
 
     def surely_ready_replicas(self) -> dict[PlacementKey, int]:
         """The same without those of a model in a cluster that says more than there can be: any of them may be none."""
@@ -398,6 +393,16 @@ class World:
         }
         ready = self.ready_replicas()
         return {key: n for key, n in ready.items() if (key[1], f"model/{key[0]}") not in doubted} if doubted else ready
+
+
+def _ready_replicas(clusters: Mapping[str, ClusterState]) -> dict[PlacementKey, int]:
+    return {
+        (replica.model, name, replica.pool): replica.ready
+        for name, state in clusters.items()
+        if state.report is not None
+        for replica in state.report.replicas
+        if replica.ready
+    }
 
 
 def validate(world: World) -> None:

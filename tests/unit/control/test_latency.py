@@ -70,7 +70,9 @@ def test_all_pairs_at_once_are_what_each_is_by_itself() -> None:
             if one == name
         )
         reports.append(renamed(a_report(name, demand=demand if name == names[0] else ()), peers=peers))
-    found = latency.estimate(heard(a_world(*names), *reports), users)
+    world = heard(a_world(*names), *reports)
+    found = latency.estimate(world, users)
+    assert latency.between(world, {*found, ("nowhere", "fra-0"), ("cell-0", "nobody")}) == dict(found)
     assert len(found) == len(users) * len(names)
     for (cell, cluster), estimate in found.items():
         lat, lon = users[cell]
@@ -87,6 +89,7 @@ def test_nothing_to_estimate_is_no_error() -> None:
     """A controller without clusters, or that nobody has asked anything, would stop."""
     assert not latency.estimate(a_world(), [])
     assert not latency.estimate(measured(), [])
+    assert not latency.between(measured(), ())
 
 
 def test_who_is_just_within_the_objective_stays_within_it() -> None:
