@@ -13,12 +13,12 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
-import aiomqtt
 import structlog
 
-from federation.aiokit import broker
+from federation.aiokit import broker, mqtt
 from federation.aiokit.backoff import Backoff
 from federation.aiokit.clock import Clock
 from federation.aiokit.tasks import together
@@ -36,7 +36,16 @@ MISSED = 2
 """Intervals without a heartbeat of its own until a controller takes itself for deaf."""
 
 
-class Deaf(aiomqtt.MqttError):
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A message that is not read yet, and when it came, by the controller's clock."""
+
+    payload: bytes
+    retained: bool
+    at_s: float
+
+
+class Deaf(mqtt.MqttError):
     """The broker takes what is published and delivers nothing: a lost subscription, a stolen session."""
 
 
@@ -78,10 +87,11 @@ class Link:
         self._heartbeat_s = heartbeat_s
         self._is_asked = asyncio.Event()
         self._heard_s: dict[topics.Kind, float] = {}
-        self._client: aiomqtt.Client | None = None
-        self._waiting = broker.NewestPerTopic()
-        self._arrived_s: dict[str, float] = {}
-        """Topic -> when its newest message came, until that is read."""
+        self._client: mqtt.Client | None = None
+        self._waiting: dict[str, _Arrived] = {}
+        """By topic what has arrived and is not read yet, in order of first arrival."""
+        self._news = asyncio.Event()
+        """Something has arrived, or the connection is over."""
 
     @property
     def is_connected(self) -> bool:
@@ -99,10 +109,8 @@ class Link:
         if self._client is None:
             return False
         try:
-            await self._client.publish(
-                topics.topic(message.cluster, kind), messages.encode(message), qos=1, retain=retain
-            )
-        except aiomqtt.MqttError as error:
+            await self._client.publish(topics.topic(message.cluster, kind), messages.encode(message), retain=retain)
+        except mqtt.MqttError as error:
             log.warning("publish failed", cluster=message.cluster, kind=kind, error=str(error))
             return False
         return True
@@ -112,15 +120,19 @@ class Link:
         while True:
             try:
                 await self._session()
-            except (aiomqtt.MqttError, OSError) as error:
+            except OSError as error:
                 delay_s = self._backoff.next_s()
                 log.warning("no broker", host=self._address.host, error=str(error), retry_s=round(delay_s, 2))
                 await asyncio.sleep(delay_s)
 
     async def _session(self) -> None:
-        async with broker.client(self._address, identifier=self._identifier, queue_type=self._queue) as client:
+        self._waiting.clear()
+        self._news.clear()
+        async with mqtt.Client(
+            self._address, identifier=self._identifier, on_message=self._arrived, on_lost=self._news.set
+        ) as client:
             for kind in topics.FROM_AGENTS:
-                await client.subscribe(topics.subscription(kind), qos=1)
+                await client.subscribe([topics.subscription(kind)])
             self._client = client
             self._backoff.reset()
             try:
@@ -129,37 +141,34 @@ class Link:
                 self._client = None
                 self._on_lost()
 
-    def _queue(self, maxsize: int = 0) -> broker.NewestPerTopic:
-        self._waiting = broker.NewestPerTopic(self._arrived, maxsize)
-        self._arrived_s = {}
-        return self._waiting
-
     def waiting(self) -> dict[str, float]:
         """Cluster -> when its newest report arrived, of those that are not read yet."""
         kind = topics.FROM_AGENTS[0]
-        found = {topic: topics.parse(topic) for topic in self._waiting.topics() if topic in self._arrived_s}
-        return {at[0]: self._arrived_s[topic] for topic, at in found.items() if at is not None and at[1] == kind}
+        found = {topic: topics.parse(topic) for topic, one in self._waiting.items() if not one.retained}
+        return {at[0]: self._waiting[topic].at_s for topic, at in found.items() if at is not None and at[1] == kind}
 
-    async def _hear_all(self, client: aiomqtt.Client) -> None:
-        waiting = self._waiting
-        async for message in client.messages:
-            self._hear(message)
+    async def _hear_all(self, client: mqtt.Client) -> None:
+        """Read what has arrived, for ever. Raises: mqtt.MqttError when the connection is over."""
+        while client.lost is None:
+            self._news.clear()
             until_s = time.perf_counter() + SLICE_S
-            while not waiting.empty():
+            while self._waiting:
+                topic = next(iter(self._waiting))
+                self._hear(topic, self._waiting.pop(topic))
                 if time.perf_counter() > until_s:
                     await asyncio.sleep(0)
                     until_s = time.perf_counter() + SLICE_S
-                    continue
-                self._hear(waiting.get_nowait())
+            await self._news.wait()
+        raise client.lost
 
-    async def _beat(self, client: aiomqtt.Client) -> None:
+    async def _beat(self, client: mqtt.Client) -> None:
         """Speak to ourselves for ever. Raises: Deaf."""
         loop = asyncio.get_running_loop()
         self._heard_s = dict.fromkeys(topics.FROM_AGENTS, loop.time())
         while True:
             payload = messages.encode(self._heartbeat())
             for kind in topics.FROM_AGENTS:
-                await client.publish(topics.topic(topics.CONTROLLER, kind), payload, qos=1)
+                await client.publish(topics.topic(topics.CONTROLLER, kind), payload)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._heartbeat_s):
                     await self._is_asked.wait()
@@ -169,40 +178,35 @@ class Link:
             if silent[kind] > MISSED * self._heartbeat_s:
                 raise Deaf(f"nothing heard of our own {kind} messages for {silent[kind]:.0f} s: connecting anew")
 
-    def _arrived(self, message: aiomqtt.Message) -> None:
-        """A message is there, read or not yet: ours are told from others' by the one identity that we speak under."""
-        if message.retain:
-            self._arrived_s.pop(message.topic.value, None)
-        else:
-            self._arrived_s[message.topic.value] = self._clock.monotonic_s()
-        address = topics.parse(message.topic.value)
-        if address is None or address[0] != topics.CONTROLLER or not isinstance(message.payload, bytes):
+    def _arrived(self, topic: str, payload: bytes, retained: bool) -> None:
+        """A message is there, to be read when its turn comes: of each topic the newest, as each is full state. Ours are
+        told from others' by the one identity that we speak under."""
+        address = topics.parse(topic)
+        if address is not None and not retained and address[1] in self._heard_s:
+            self._heard_s[address[1]] = asyncio.get_running_loop().time()
+        if address is None or address[0] != topics.CONTROLLER:
+            self._waiting[topic] = _Arrived(payload, retained, self._clock.monotonic_s())
+            self._news.set()
             return
         try:
-            said = messages.decode(message.payload)
+            said = messages.decode(payload)
         except messages.WireError as error:
-            self._on_refused(message.topic.value, str(error))
+            self._on_refused(topic, str(error))
             return
-        if not isinstance(said, messages.Heartbeat):
+        if not isinstance(said, messages.Heartbeat) or said.controller == self._heartbeat().controller:
             return
-        if said.controller == self._heartbeat().controller:
-            self._heard_s[address[1]] = asyncio.get_running_loop().time()
-        elif address[1] == topics.FROM_AGENTS[0] and not message.retain and self._on_rival(said):
+        if address[1] == topics.FROM_AGENTS[0] and not retained and self._on_rival(said):
             self._is_asked.set()
 
-    def _hear(self, raw: aiomqtt.Message) -> None:
-        arrived_s = self._arrived_s.pop(raw.topic.value, None)
-        address = topics.parse(raw.topic.value)
-        if address is not None and address[0] == topics.CONTROLLER:
-            return  # heard when it arrived
-        payload = raw.payload if isinstance(raw.payload, bytes) else b""
+    def _hear(self, topic: str, arrived: _Arrived) -> None:
+        address = topics.parse(topic)
         try:
-            message = messages.decode(payload)
+            message = messages.decode(arrived.payload)
         except messages.WireError as error:
-            self._on_refused(raw.topic.value, str(error))
+            self._on_refused(topic, str(error))
             return
         speaks_for = None if isinstance(message, messages.Heartbeat) else message.cluster
         if address is None or speaks_for != address[0]:
-            self._on_refused(raw.topic.value, f"speaks for {speaks_for or 'a controller'}")
+            self._on_refused(topic, f"speaks for {speaks_for or 'a controller'}")
             return
-        self._on_message(message, bool(raw.retain), arrived_s if arrived_s is not None else self._clock.monotonic_s())
+        self._on_message(message, arrived.retained, arrived.at_s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,11 @@ import msgspec
 
 from federation.control.plan import Plan, Routes
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+READABLE = (2, SCHEMA_VERSION)
+"""Versions with these tables: 3 may have packed bodies, which 2 cannot read."""
+PACKED_FROM_BYTES = 16 * 1024
+"""Shorter bodies are written as they are."""
 PLANS_SALVAGED = 50
 ROUTES_KEPT = 3
 CHECKSUM_BYTES = 16
@@ -92,6 +97,16 @@ class Contents:
     def is_whole(self) -> bool:
         """Whether everything is as it was written."""
         return self.state is not None and not self.damaged and not self.incomplete
+
+
+def packed(body: bytes) -> bytes:
+    """How the JSON of a plan or a routing table is written: of a large fleet it is megabytes of alike rows."""
+    return zlib.compress(body, 1) if len(body) >= PACKED_FROM_BYTES else body
+
+
+def unpacked(body: bytes) -> bytes:
+    """The JSON."""
+    return body if body.startswith(b"{") else zlib.decompress(body)
 
 
 def create(db: sqlite3.Connection) -> None:

@@ -153,6 +153,8 @@ class Store:
         self._generation = 0
         self._identity: tuple[int, int] | None = None
         self._pending = _Pending()
+        self._written_routes: Routes | None = None
+        """What the newest row of the open file has: it is not written again."""
         self._failing: type[StoreError] | None = None
         self._had_manifest = False
         """Whether the database is of a version that has a manifest."""
@@ -184,6 +186,7 @@ class Store:
         def work() -> None:
             try:
                 self._transact(lambda book: self._commit(book, plan, routes))
+                self._written_routes = routes
             except Stale:
                 raise
             except StoreError:
@@ -208,6 +211,7 @@ class Store:
         def work() -> None:
             try:
                 self._transact(lambda book: self._put_routes(book, routes))
+                self._written_routes = routes
             except Stale:
                 raise
             except StoreError:
@@ -480,13 +484,15 @@ class Store:
     def _commit(self, book: Book, plan: Plan, routes: Routes, *, again: bool = False) -> dict[str, int]:
         if not again:
             self._follows(plan, book.state)
-        book.put(PLANS, plan.generation, plan.epoch, plan.at_s, msgspec.json.encode(plan))
+        book.put(PLANS, plan.generation, plan.epoch, plan.at_s, records.packed(msgspec.json.encode(plan)))
         book.drop(PLANS, "generation <= ?", plan.generation - PLANS_KEPT)
         return self._put_routes(book, routes) | {"generation": plan.generation}
 
     def _put_routes(self, book: Book, routes: Routes) -> dict[str, int]:
+        if routes is self._written_routes:
+            return {}
         number = book.state.routes + 1
-        book.put(ROUTES, number, msgspec.json.encode(routes))
+        book.put(ROUTES, number, records.packed(msgspec.json.encode(routes)))
         book.drop(ROUTES, "id <= ?", number - ROUTES_KEPT)
         return {"routes": number}
 
@@ -651,6 +657,7 @@ class Store:
             self._connection.close()
             self._connection = None
             self._identity = None
+        self._written_routes = None
 
     def _open_again(self) -> None:
         """After a start that could only read: now to be written too. Raises: StoreError."""
@@ -691,10 +698,12 @@ class Store:
             elif version == 0 and not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 self._reach(Manifest())
                 return self._begin(manifest, is_missing=False)
-            elif version == records.SCHEMA_VERSION and records.has_tables(self._db):
+            elif version in records.READABLE and records.has_tables(self._db):
                 self._had_manifest = True
                 contents = records.read(self._db)
                 if contents.is_whole:
+                    if version != records.SCHEMA_VERSION:
+                        self._db.execute(f"PRAGMA user_version = {records.SCHEMA_VERSION}")
                     found = judge(contents, manifest, self._path)
                     if contents.state is not None and contents.state.change < manifest.change:
                         with suppress(OSError):  # no space: it is only for people to look at
@@ -817,7 +826,7 @@ def _policies(contents: Contents) -> tuple[PolicyRevision, ...]:
 
 def _routes(contents: Contents) -> Routes:
     rows = contents.rows.get(ROUTES.name)
-    return msgspec.json.decode(rows[-1][1], type=Routes) if rows else Routes()
+    return msgspec.json.decode(records.unpacked(rows[-1][1]), type=Routes) if rows else Routes()
 
 
 def _plan(row: records.Row) -> Plan | None:
@@ -826,7 +835,7 @@ def _plan(row: records.Row) -> Plan | None:
 
 
 def _plan_of(values: records.Row) -> Plan:
-    return msgspec.json.decode(values[-1], type=Plan)
+    return msgspec.json.decode(records.unpacked(values[-1]), type=Plan)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

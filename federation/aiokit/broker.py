@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,28 +101,16 @@ class NewestPerTopic(asyncio.Queue[aiomqtt.Message]):
 
     Every message is full state, so a slow reader loses nothing by reading the newest, and memory is bounded by the
     number of topics.
-
-    Args: arrived: called with each message at once, however long the reader takes to come to it.
     """
-
-    def __init__(self, arrived: Callable[[aiomqtt.Message], None] | None = None, maxsize: int = 0) -> None:
-        super().__init__(maxsize)
-        self._arrived = arrived
 
     def _init(self, maxsize: int) -> None:
         self._queue: OrderedDict[str, aiomqtt.Message] = OrderedDict()
 
     def _put(self, item: Any) -> None:
-        if self._arrived is not None:
-            self._arrived(item)
         self._queue[getattr(getattr(item, "topic", None), "value", "")] = item
 
     def _get(self) -> aiomqtt.Message:
         return self._queue.popitem(last=False)[1]
-
-    def topics(self) -> Iterable[str]:
-        """Of which a message is there and not read yet."""
-        return self._queue.keys()
 
 
 def client(
@@ -132,7 +119,6 @@ def client(
     identifier: str,
     will: aiomqtt.Will | None = None,
     keepalive_s: int = 20,
-    queue_type: Callable[..., NewestPerTopic] = NewestPerTopic,
 ) -> aiomqtt.Client:
     """A client not connected yet; enter it to connect. Each connection starts clean: state is never a backlog."""
     return aiomqtt.Client(
@@ -145,5 +131,5 @@ def client(
         will=will,
         clean_session=True,
         keepalive=keepalive_s,
-        queue_type=queue_type,  # type: ignore[arg-type]  # what is called is all that it is for
+        queue_type=NewestPerTopic,
     )

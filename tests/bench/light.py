@@ -14,54 +14,19 @@ import resource
 import struct
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from agents.returning import Returning
+from federation.aiokit.mqtt import encoded as text
+from federation.aiokit.mqtt import packet, packets
 from federation.wire import messages, topics
 
 CONNACK, PUBLISH = 2, 3
 KEEPALIVE_S = 20
 WARM_UP_S = 5.0
 TOLD = ("desired", "peers", "traffic", "session")
-
-
-def packet(kind: int, *parts: bytes) -> bytes:
-    """A control packet. Args: kind: its first byte."""
-    body = b"".join(parts)
-    length, left = bytearray(), len(body)
-    while True:
-        left, low = divmod(left, 128)
-        length.append(low | (128 if left else 0))
-        if not left:
-            return bytes([kind]) + bytes(length) + body
-
-
-def text(value: str | bytes) -> bytes:
-    """A string or a payload with its length before it."""
-    raw = value.encode() if isinstance(value, str) else value
-    return struct.pack(">H", len(raw)) + raw
-
-
-def packets(buffer: bytearray) -> Iterator[tuple[int, bytes]]:
-    """(first byte, body) of each whole packet, which is taken from the buffer."""
-    at = 0
-    while len(buffer) - at >= 2:
-        size, shift, head = 0, 0, at + 1
-        while head < len(buffer):
-            size |= (buffer[head] & 127) << shift
-            head, shift = head + 1, shift + 7
-            if not buffer[head - 1] & 128:
-                break
-        else:
-            break
-        if len(buffer) < head + size:
-            break
-        yield buffer[at], bytes(buffer[head : head + size])
-        at = head + size
-    del buffer[:at]
 
 
 class LightAgent(asyncio.Protocol):

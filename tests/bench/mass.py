@@ -117,7 +117,7 @@ class _Fleet:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.directory = Path(tempfile.mkdtemp(prefix="isochrone-fleet-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="isochrone-mass-"))
         self.broker = Mosquitto(extra_config=SHIPPED.read_text()) if size > EMBEDDED_MOST else None
         (self.port, self.broker_port) = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"

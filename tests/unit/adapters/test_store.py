@@ -6,13 +6,14 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from federation.adapters.store import Remembered, Stale, Store, StoreError, Superseded
-from federation.control.plan import History, Plan, Replicas, Routes
+from federation.control.plan import History, Plan, Replicas, Route, Routes, Share
 from federation.state.reduce import Note
 from federation.state.world import Cordon
 from tests.builders import L4
@@ -203,6 +204,57 @@ async def test_nobody_else_reads_what_is_stored(tmp_path: Path, is_old: bool) ->
         os.umask(before)
         if is_old:
             db.close()
+
+
+def many_routes(version: int, share: float) -> Routes:
+    """As of a large fleet: five thousand rows."""
+    return Routes(
+        version=version,
+        routes=tuple(
+            Route(model="chat", cell=f"cell-{number:05}", now=(Share(cluster="fra", share=share),), target=())
+            for number in range(5_000)
+        ),
+    )
+
+
+async def test_a_large_fleet_writes_a_part_of_what_its_tables_are(tmp_path: Path) -> None:
+    """Ten thousand clusters would write seven megabytes at each step of the shares."""
+    path = tmp_path / "isochrone.sqlite"
+    store = Store(path)
+    await store.open()
+    routes = many_routes(1, 0.5)
+    await store.save_routes(routes)
+    await store.commit(a_plan(1, 1), routes)
+    await store.commit(a_plan(1, 2), routes)
+    await store.close()
+    with closing(sqlite3.connect(path)) as db:
+        sizes = [size for (size,) in db.execute("SELECT length(body) FROM routes")]
+    assert len(sizes) == 1, "what has not changed is not written again"
+    assert sizes[0] < len(msgspec.json.encode(routes)) / 8
+    store = Store(path)
+    assert (await store.open()).routes == routes
+    await store.save_routes(many_routes(2, 1.0))
+    await store.close()
+    store = Store(path)
+    assert (await store.open()).routes == many_routes(2, 1.0)
+    await store.close()
+
+
+async def test_a_database_of_schema_2_goes_on_and_the_version_before_leaves_it_alone(tmp_path: Path) -> None:
+    """An upgrade would begin without a plan, or a version that is put back would take packed rows for damage."""
+    path = tmp_path / "isochrone.sqlite"
+    store = Store(path)
+    await store.open()
+    await store.commit(a_plan(1, 1), Routes(version=7))
+    await store.close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 2")
+    store = Store(path)
+    again = await store.open()
+    assert (again.plan, again.routes, again.losses) == (a_plan(1, 1), Routes(version=7), ())
+    await store.close()
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 async def test_a_database_of_schema_1_goes_on(tmp_path: Path) -> None:
