@@ -39,7 +39,7 @@ from tests.testbed.processes import Process, free_ports
 SIZES = (1_000, 2_000, 5_000, 10_000)
 EMBEDDED_MOST = 1_000
 """Larger fleets have a broker of their own."""
-MODELS = 4
+MODELS, CELLS_MOST = 4, 2_000
 INTERVAL_S = 10.0
 PROCESSES = 4
 PER_FILE = 40
@@ -137,7 +137,9 @@ class _Fleet:
         self._close()
 
     def _start(self) -> None:
-        problem, users, places = a_world_with_places(1, clusters=self.size, cells=self.size, models=MODELS)
+        problem, users, places = a_world_with_places(
+            1, clusters=self.size, cells=min(self.size, CELLS_MOST), models=MODELS
+        )
         given = fleet.documents_of(problem, fleet.degrees(places))
         self._write_policies(given)
         reports = fleet.reports_of(problem, fleet.degrees(users), places, 1)
