@@ -41,11 +41,12 @@ PACKET_S = 20.0
 SILENT_S = 300
 """Who wants to be silent for longer, or for ever, may not: its connection is one that others need."""
 RATE_PER_S, BURST = 500.0, 10_000.0
-"""Packets of one client. A controller tells a thousand clusters all it has at once, after each connection."""
-RATE_BYTES_PER_S, BURST_BYTES = 8.0 * 1024 * 1024, 64.0 * 1024 * 1024
+"""Packets of one client. A controller tells a thousand clusters all it has at once, after each connection: of each
+whom it may measure, which is most of the bytes."""
+RATE_BYTES_PER_S, BURST_BYTES = 32.0 * 1024 * 1024, 256.0 * 1024 * 1024
 ACKNOWLEDGEMENT = 0.02
 """Of a packet: they answer what the broker sent, and to wait with them would be to wait with that."""
-RETAINED_BYTES = 128 * 1024 * 1024
+RETAINED_BYTES = 192 * 1024 * 1024
 UNSENT_BYTES = 64 * 1024 * 1024
 """What may wait for one reader."""
 UNSENT_BYTES_IN_ALL = 192 * 1024 * 1024
@@ -55,7 +56,7 @@ RETAINED_AT_ONCE = 1_000
 """Of what is retained, to one reader: packet identifiers are 65,535, and amqtt looks for a free one for ever."""
 SUBSCRIPTIONS = 32
 """Of one client; an agent has four, a controller three."""
-WAITING = 100
+WAITING = 16
 """Messages of one client, and of all, that the broker has read and not passed on; then it reads no more."""
 LINGER_S = 2.0
 UNAVAILABLE = b"\x20\x02\x00\x03"
@@ -243,7 +244,7 @@ class _Broker(Broker):  # type: ignore[misc]
         if isinstance(reader, _Reader):
             reader.guest.busy()
             reader.most_bytes = PACKET_BYTES
-            reader.is_full = lambda: session.delivered_message_queue.full() or self._broadcast_queue.full()
+            reader.is_full = session.delivered_message_queue.full
         return _Handler(self), session
 
     async def _run_broadcast(self, running_tasks: _Sending) -> None:

@@ -299,8 +299,8 @@ async def test_retained_messages(tmp_path: Path) -> None:
             return {"messages_of_10_mb": refused, "messages_of_1_mb": 300, "bad_messages": 20_000}
 
         figures = await siege.under(flood, "60 retained messages of 10 MB, 300 of 1 MB, 20,000 bad ones")
-        assert figures["rss_mib_peak"] - figures["rss_mib_before"] < 300
-        assert figures["rss_mib_after"] - figures["rss_mib_before"] < 250
+        assert figures["rss_mib_peak"] - figures["rss_mib_before"] < 400
+        assert figures["rss_mib_after"] - figures["rss_mib_before"] < 350
 
 
 def _length(length: int) -> bytes:
