@@ -116,8 +116,12 @@ def _full(request: web.Request, is_own: bool) -> web.StreamResponse | None:
         return None
     if is_own:
         hint = "close some, as maps and long polls, or try again as Retry-After says"
-        return refuse(429, "TooManyConnections", "this address has as many connections as one may have", hint)
-    return refuse(503, "Full", "as many connections are at work as there may be", "try again as Retry-After says")
+        refusal = refuse(429, "TooManyConnections", "this address has as many connections as one may have", hint)
+    else:
+        text = "as many connections are at work as there may be"
+        refusal = refuse(503, "Full", text, "try again as Retry-After says")
+    refusal.headers.update(access.SECURITY_HEADERS)
+    return refusal
 
 
 @web.middleware
@@ -413,7 +417,7 @@ class _Api:
         """Events in order and the newest world; a slow reader gets fewer worlds, never a backlog of them."""
         last = request.headers.get("Last-Event-ID", "")
         seen = int(last) if last.isascii() and last.isdigit() else 0
-        stream = web.StreamResponse(headers=STREAM_HEADERS)
+        stream = web.StreamResponse(headers=access.SECURITY_HEADERS | STREAM_HEADERS)
         with self._held:
             await stream.prepare(request)
             try:

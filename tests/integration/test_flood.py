@@ -290,7 +290,7 @@ async def test_retained_messages(tmp_path: Path) -> None:
                 async with broker.client(siege.address, identifier=f"junk{sender}", keepalive_s=60) as client:
                     for number in range(30):
                         topic = topics.topic(f"junk{sender}-{number}", "report")
-                        await client.publish(topic, b"x" * 1_000_000, qos=1, retain=True)
+                        await client.publish(topic, b"x" * 1_000_000, qos=1, retain=True, timeout=60)
                     for _ in range(2_000):
                         await client.publish(topics.topic("fra", "report"), b"not a message", qos=0)
                     await asyncio.sleep(1.0)

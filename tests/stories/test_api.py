@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from federation.aiokit import http as http_bounds
 from federation.api.access import COOKIE, OPEN_PATHS
 from federation.api.openapi import OPERATIONS
 from federation.api.server import STREAM_SPACING_S
@@ -192,6 +193,23 @@ def test_a_token_of_strange_bytes_is_refused_as_any_other(fleet: Fleet, caplog: 
     status, _, _ = fleet.request("GET", "/v1/clusters", headers={"Authorization": "Bearer \xff\xfe"})
     assert status == 401
     assert not [one for one in caplog.records if one.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"reason": '], ids=["nothing", "a-part"])
+def test_a_body_that_does_not_come_is_not_waited_for(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """Whoever sends a byte a minute would keep a place and a request at work for ever."""
+    monkeypatch.setattr(http_bounds, "BODY_S", 0.2)
+    connection = http.client.HTTPConnection(fleet.url.removeprefix("http://"), timeout=10)
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Length": "100", "Content-Type": "application/json"}
+    connection.request("POST", "/v1/clusters/fra/cordon", body=None, headers=headers)
+    connection.send(sent)
+    response = connection.getresponse()
+    assert response.status == 408
+    refusal = json.loads(response.read())
+    assert (refusal["code"], refusal["hint"]) == ("RequestTimeout", "send it faster, or in several files")
+    connection.close()
 
 
 def test_doors_say_how_full_they_are(fleet: Fleet) -> None:

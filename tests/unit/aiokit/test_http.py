@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -33,13 +37,13 @@ async def large(request: web.Request) -> web.Response:
 
 
 @contextlib.asynccontextmanager
-async def serving(room: Room) -> AsyncIterator[http.Site]:
+async def serving(room: Room, tls: ssl.SSLContext | None = None) -> AsyncIterator[http.Site]:
     app = web.Application(middlewares=[http.bounded(full)])
     app.router.add_get("/", ok)
     app.router.add_get("/health", ok)
     app.router.add_get("/hold", hold)
     app.router.add_get("/large", large)
-    site = http.Site(app, room=room)
+    site = http.Site(app, room=room, tls=tls)
     site.port = await site.start("127.0.0.1", 0)  # type: ignore[attr-defined]
     try:
         yield site
@@ -149,3 +153,31 @@ async def test_who_does_not_read_holds_a_chunk_and_not_for_ever(monkeypatch: pyt
 async def test_a_large_answer_arrives_whole() -> None:
     async with serving(Room(all=20, per_peer=20)) as site:
         assert await asked(site, "/large") == (200, LARGE)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+async def test_half_a_handshake_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With TLS the flood is before the first request: connections that never shake hands would be counted by nobody."""
+    monkeypatch.setattr(http, "HANDSHAKE_S", 0.5)
+    context = await asyncio.to_thread(certified, tmp_path)
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "crt"))
+    async with serving(Room(all=10, per_peer=10), context) as site:
+        halves = [await opened(site, b"\x16\x03\x01") for _ in range(40)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=trusting)  # type: ignore[attr-defined]
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert (await reader.read()).endswith(b"ok")
+        assert site.door.count <= 10
+        await until(lambda: site.door.count == 0)
+        for _, one in (*halves, (reader, writer)):
+            one.close()
+
+
+def certified(directory: Path) -> ssl.SSLContext:
+    """What to serve with: a certificate of 127.0.0.1, signed by itself."""
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key", "-out", "crt"]
+    command += ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True, cwd=directory)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(directory / "crt", directory / "key")
+    return context
