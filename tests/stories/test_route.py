@@ -80,6 +80,14 @@ def test_what_is_unchanged_is_not_sent_again(fleet: Fleet) -> None:
     assert asked(fleet, "/snapshot", If_None_Match=etag) == (304, etag, None)
 
 
+def test_who_has_whatever_there_is_does_not_wait(fleet: Fleet) -> None:
+    """It would be held for a minute to learn nothing."""
+    begun_s = time.monotonic()
+    assert asked(fleet, "/snapshot?wait=20", If_None_Match="*")[0] == 304
+    assert asked(fleet, "?model=chat-8b&cell=Berlin&wait=20", If_None_Match='"other", *')[0] == 304
+    assert time.monotonic() - begun_s < 10.0
+
+
 def _rests(fleet: Fleet) -> bool:
     """Whether shares are where the plan wants them, and what is told of them has followed."""
     shares = [one for row in fleet.get("/v1/routes")["items"] for one in row["routes"]]
