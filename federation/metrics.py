@@ -85,6 +85,12 @@ class Metrics:
         self.reports_total = Counter(
             "isochrone_messages_total", "Messages from agents by what became of them", ["result"], registry=registry
         )
+        self.cluster_changes_total = Counter(
+            "isochrone_cluster_changes_total",
+            "Clusters that became ready, unreachable or lost",
+            ["to"],
+            registry=registry,
+        )
         self.gateways = Gauge("isochrone_gateways", "Gateways by state", ["state"], registry=registry)
         self.gateway_resources_total = Counter(
             "isochrone_gateway_resources_total", "Resources sent to gateways", ["kind"], registry=registry

@@ -87,6 +87,9 @@ class Link:
         self._heartbeat_s = heartbeat_s
         self._is_asked = asyncio.Event()
         self._heard_s: dict[topics.Kind, float] = {}
+        """When our own was heard last, by subscription."""
+        self._arrival_s = 0.0
+        """When anything was heard."""
         self._client: mqtt.Client | None = None
         self._waiting: dict[str, _Arrived] = {}
         """By topic what has arrived and is not read yet, in order of first arrival."""
@@ -164,7 +167,8 @@ class Link:
     async def _beat(self, client: mqtt.Client) -> None:
         """Speak to ourselves for ever. Raises: Deaf."""
         loop = asyncio.get_running_loop()
-        self._heard_s = dict.fromkeys(topics.FROM_AGENTS, loop.time())
+        self._arrival_s = loop.time()
+        self._heard_s = dict.fromkeys(topics.FROM_AGENTS, self._arrival_s)
         while True:
             payload = messages.encode(self._heartbeat())
             for kind in topics.FROM_AGENTS:
@@ -173,17 +177,27 @@ class Link:
                 async with asyncio.timeout(self._heartbeat_s):
                     await self._is_asked.wait()
             self._is_asked.clear()
-            silent = {k: loop.time() - heard_s for k, heard_s in self._heard_s.items()}
-            kind = max(silent, key=lambda one: silent[one])
-            if silent[kind] > MISSED * self._heartbeat_s:
-                raise Deaf(f"nothing heard of our own {kind} messages for {silent[kind]:.0f} s: connecting anew")
+            self._judge(loop.time())
+
+    def _judge(self, now_s: float) -> None:
+        """Look whether what we say comes back by each subscription; it may be late, behind thousands of others.
+
+        Raises: Deaf when nothing arrives at all, or nothing of ours by one subscription while it does by another.
+        """
+        newest_s = max(self._heard_s.values())
+        late_s = {k: newest_s - heard_s for k, heard_s in self._heard_s.items()}
+        kind = max(late_s, key=lambda one: late_s[one])
+        silent_s = now_s - self._arrival_s
+        if silent_s > MISSED * self._heartbeat_s:
+            raise Deaf(f"nothing heard for {silent_s:.0f} s, not even of our own: connecting anew")
+        if late_s[kind] > MISSED * self._heartbeat_s:
+            raise Deaf(f"nothing heard of our own {kind} messages for {late_s[kind]:.0f} s: connecting anew")
 
     def _arrived(self, topic: str, payload: bytes, retained: bool) -> None:
         """A message is there, to be read when its turn comes: of each topic the newest, as each is full state. Ours are
         told from others' by the one identity that we speak under."""
         address = topics.parse(topic)
-        if address is not None and not retained and address[1] in self._heard_s:
-            self._heard_s[address[1]] = asyncio.get_running_loop().time()
+        self._arrival_s = asyncio.get_running_loop().time()
         if address is None or address[0] != topics.CONTROLLER:
             self._waiting[topic] = _Arrived(payload, retained, self._clock.monotonic_s())
             self._news.set()
@@ -193,9 +207,11 @@ class Link:
         except messages.WireError as error:
             self._on_refused(topic, str(error))
             return
-        if not isinstance(said, messages.Heartbeat) or said.controller == self._heartbeat().controller:
+        if not isinstance(said, messages.Heartbeat):
             return
-        if address[1] == topics.FROM_AGENTS[0] and not retained and self._on_rival(said):
+        if said.controller == self._heartbeat().controller:
+            self._heard_s[address[1]] = self._arrival_s
+        elif address[1] == topics.FROM_AGENTS[0] and not retained and self._on_rival(said):
             self._is_asked.set()
 
     def _hear(self, topic: str, arrived: _Arrived) -> None:

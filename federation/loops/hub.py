@@ -35,6 +35,8 @@ log = structlog.get_logger("controller")
 EVENTS_KEPT = 2000
 SMALL_FLEET = 100
 """Of so many clusters everything is worked out in less time than it takes to ask a thread and come back."""
+CHANGES = {"ClusterReady": "ready", "ClusterUnreachable": "unreachable", "ClusterLost": "lost"}
+"""Reasons of notes that say that a cluster's phase is another one."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -210,6 +212,8 @@ class Hub:
         why = reduced.notes[0].message if reduced.notes else "a report"
         for note in reduced.notes:
             self.tell(note)
+            if note.reason in CHANGES:
+                self.metrics.cluster_changes_total.labels(to=CHANGES[note.reason]).inc()
         if reduced.reroute or reduced.result == "remembered":
             self.serving = object()
         if reduced.reroute:

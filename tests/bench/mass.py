@@ -227,9 +227,10 @@ class _Fleet:
             time.sleep(LOOK_S)
         return time.monotonic() - begun_s
 
-    def _told(self) -> Counter[str]:
-        """Events by reason, so far."""
-        return Counter(re.findall(r'"reason": "(\w+)"', self.log.read_text(errors="replace")))
+    def _given_up(self) -> float:
+        """How often a cluster was taken for gone, so far."""
+        found = self._metrics()
+        return sum(found.get(f'isochrone_cluster_changes_total{{to="{to}"}}', 0.0) for to in ("unreachable", "lost"))
 
     def _order(self, order: str) -> Counter[str]:
         """Tell all agents' processes; what they counted, all together."""
@@ -318,20 +319,17 @@ class _Fleet:
         pid = self.controller.pid
         self.health.take()
         begun_s, cpu_s, written = time.monotonic(), _cpu_s(pid), _written(pid)
-        told, counted = self._told(), self._order("stats") if self.agents else Counter[str]()
+        given_up, counted = self._given_up(), self._order("stats") if self.agents else Counter[str]()
         yield lines
         took_s = time.monotonic() - begun_s
         said = self._order("stats")
         said.subtract(counted)
-        lost = self._told()
-        lost.subtract(told)
-        unreachable = lost["ClusterUnreachable"] + lost["ClusterLost"]
         lines += [
             self._line(f"{phase}: longest wait of /healthz", self.health.take(), "ms"),
             self._line(f"{phase}: CPU of the controller", (_cpu_s(pid) - cpu_s) / took_s, "cores"),
             self._line(f"{phase}: written to disk", (_written(pid) - written) / took_s * 60 / 1e6, "MB/min"),
             self._line(f"{phase}: resident memory", _memory_mib(pid), "MiB"),
-            self._line(f"{phase}: wrongly unreachable", unreachable, "events"),
+            self._line(f"{phase}: wrongly unreachable", self._given_up() - given_up, "events"),
             self._line(f"{phase}: told to agents", said["told_bytes"] / took_s * 60 / 1e6, "MB/min"),
             self._line(f"{phase}: reports sent", said["reports"] / took_s, "per s"),
         ]

@@ -8,10 +8,11 @@ import random
 import pytest
 
 from federation.adapters.embedded_broker import EmbeddedBroker
-from federation.adapters.link import Link
+from federation.adapters.link import Deaf, Link
 from federation.aiokit import broker
 from federation.aiokit.clock import Clock
 from federation.wire import messages, topics
+from tests.builders import a_report
 
 HEARTBEAT_S = 0.2
 
@@ -122,4 +123,54 @@ async def test_a_controller_that_starts_is_answered_at_once() -> None:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await served.stop()
+
+
+async def test_a_backlog_of_others_makes_nobody_deaf() -> None:
+    """In the storm of a large fleet the controller would connect anew, be told everything once more, and never catch
+    up."""
+    served = EmbeddedBroker()
+    await served.start()
+    ears = Ears(served, "controller-1", heartbeat_s=600.0)
+    running = asyncio.create_task(ears.link.run())
+    try:
+        async with asyncio.timeout(10):
+            await ears.connected.wait()
+        link, now_s = ears.link, asyncio.get_running_loop().time()
+        link._heard_s = dict.fromkeys(topics.FROM_AGENTS, now_s - 5_000.0)
+        payload = messages.encode(messages.Status(cluster="fra", boot_id="boot-0001", online=True))
+        link._arrived(topics.topic("fra", "status"), payload, False)
+        link._judge(now_s)
+        link._heard_s["report"] = now_s
+        with pytest.raises(Deaf, match="our own ack messages"):
+            link._judge(now_s)
+        link._heard_s = dict.fromkeys(topics.FROM_AGENTS, now_s)
+        with pytest.raises(Deaf, match="not even of our own"):
+            link._judge(now_s + 1_300.0)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await served.stop()
+
+
+async def test_what_waits_to_be_read_is_the_newest_and_counts_from_when_it_came() -> None:
+    """A cluster would be taken for silent while its report lies there, or an old one would be read for the newest."""
+    served = EmbeddedBroker()
+    await served.start()
+    ears = Ears(served, "controller-1")
+    try:
+        link = ears.link
+        for seq, retained in ((1, True), (2, False), (3, False)):
+            report = a_report("fra", seq=seq)
+            link._arrived(topics.topic("fra", "report"), messages.encode(report), retained)
+        link._arrived(topics.topic("iad", "report"), messages.encode(a_report("iad")), True)
+        assert link.waiting().keys() == {"fra"}, "a broker's memory is no sign of life"
+        assert 0.0 <= link.waiting()["fra"] <= link._clock.monotonic_s()
+        for topic in list(link._waiting):
+            link._hear(topic, link._waiting.pop(topic))
+        assert [(one.cluster, one.seq) for one in ears.heard if isinstance(one, messages.Report)] == [
+            ("fra", 3),
+            ("iad", 1),
+        ]
+    finally:
         await served.stop()

@@ -119,3 +119,16 @@ def test_a_part_that_too_few_domains_can_hold_is_told() -> None:
     assert "clusters are in 2 regions: with at most 40 % in each they cannot hold all of a model" in problem
     assert "50 or more" in problem
     assert not told(text.replace("40", "50"))
+
+
+def test_a_catalogue_is_not_compared_with_itself() -> None:
+    """Ten thousand Cluster documents would take minutes to be accepted, in which nobody is heard."""
+
+    class Unread(dict[str, tuple[sense.Stock, ...]]):
+        def get(self, *args: object) -> tuple[sense.Stock, ...]:
+            raise AssertionError("what a cluster has says nothing of a Cluster document")
+
+    files = known(HERE, MODEL)
+    assert catalogue.warnings(files, "0.yaml", Unread()) == ()
+    with pytest.raises(AssertionError):
+        catalogue.warnings(files, "1.yaml", Unread())

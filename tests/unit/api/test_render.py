@@ -1,0 +1,66 @@
+"""What a drawing of the whole world costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from federation.api import render
+from federation.control import latency
+from federation.control.plan import Plan, Replicas, Route, Routes, Share
+from tests.builders import L4, a_model, a_policy, a_report, a_world, heard, replicas, some_demand
+
+NAMES = tuple(f"fra-{number:03}" for number in range(300))
+
+
+def a_scene() -> render.Scene:
+    """Three hundred clusters with a replica and users each, who are served where they come in."""
+    world = a_world(*NAMES, models=(a_model(),), policies=(a_policy("chat"),))
+    reports = [
+        a_report(name, replicas=(replicas("chat", 1, 1),), demand=(some_demand("chat", f"cell {name}", 3.0),))
+        for name in NAMES
+    ]
+    plan = Plan(
+        desired=tuple(Replicas(model="chat", cluster=name, pool=L4, replicas=1, reason="near") for name in NAMES)
+    )
+    rows = (
+        Route(model="chat", cell=f"cell {name}", now=(Share(cluster=name, share=1.0),), target=()) for name in NAMES
+    )
+    return render.Scene(
+        world=heard(world, *reports),
+        plan=plan,
+        routes=Routes(version=1, routes=tuple(rows)),
+        epoch=1,
+        now_s=2.0,
+        at_s=2.0,
+        speed=1.0,
+        message="quiet",
+    )
+
+
+def test_a_drawing_estimates_the_pairs_that_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each drawing of ten thousand clusters would take a gigabyte, and seconds of a core."""
+
+    def all_pairs(*_: object) -> None:
+        raise AssertionError("every cell to every cluster")
+
+    monkeypatch.setattr(latency, "estimate", all_pairs)
+    drawn = render.overview(a_scene())
+    assert all(one.routes[0].latency_ms > 0 for cell in drawn.cells for one in cell.demand)
+    assert {one.reason for one in drawn.clusters[7].replicas} == {"near"}
+
+
+def test_a_drawing_looks_at_each_replica_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With each cluster all replicas of all would be looked through: ten open maps held the controller for seconds."""
+    scene, looks = a_scene(), []
+    drawing = render._Drawing(scene)
+
+    class Counted(dict[Any, int]):
+        def __iter__(self):  # type: ignore[no-untyped-def]  # of a test
+            looks.append(1)
+            return super().__iter__()
+
+    drawing.desired, drawing.ready = Counted(drawing.desired), Counted(drawing.ready)
+    assert len(drawing.clusters()) == len(NAMES)
+    assert len(looks) <= 2
