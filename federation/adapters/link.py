@@ -11,7 +11,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ log = structlog.get_logger("link")
 
 OnMessage = Callable[[messages.Message, bool, float], None]
 OnRefused = Callable[[str, str], None]
+REPORT = topics.FROM_AGENTS[0]
 SLICE_S = 0.02
 """For so long messages are read at one go; then others get the loop."""
 HEARTBEAT_S = 5.0
@@ -43,6 +44,28 @@ class _Arrived:
     payload: bytes
     retained: bool
     at_s: float
+
+
+class _Waiting(Mapping[str, float]):
+    """Clusters by what waits of them. One is looked up in no time, however many there are."""
+
+    def __init__(self, by_topic: Mapping[str, _Arrived]) -> None:
+        self._by_topic = by_topic
+
+    def __getitem__(self, cluster: str) -> float:
+        one = self._by_topic[topics.topic(cluster, REPORT)]
+        if one.retained:
+            raise KeyError(cluster)
+        return one.at_s
+
+    def __iter__(self) -> Iterator[str]:
+        for topic, one in self._by_topic.items():
+            address = topics.parse(topic)
+            if address is not None and address[1] == REPORT and not one.retained:
+                yield address[0]
+
+    def __len__(self) -> int:
+        return len(self._by_topic)
 
 
 class Deaf(mqtt.MqttError):
@@ -144,11 +167,9 @@ class Link:
                 self._client = None
                 self._on_lost()
 
-    def waiting(self) -> dict[str, float]:
-        """Cluster -> when its newest report arrived, of those that are not read yet."""
-        kind = topics.FROM_AGENTS[0]
-        found = {topic: topics.parse(topic) for topic, one in self._waiting.items() if not one.retained}
-        return {at[0]: self._waiting[topic].at_s for topic, at in found.items() if at is not None and at[1] == kind}
+    def waiting(self) -> Mapping[str, float]:
+        """Cluster -> when its newest report arrived, of those that are not read yet: as it is when it is looked at."""
+        return _Waiting(self._waiting)
 
     async def _hear_all(self, client: mqtt.Client) -> None:
         """Read what has arrived, for ever. Raises: mqtt.MqttError when the connection is over."""
@@ -211,7 +232,7 @@ class Link:
             return
         if said.controller == self._heartbeat().controller:
             self._heard_s[address[1]] = self._arrival_s
-        elif address[1] == topics.FROM_AGENTS[0] and not retained and self._on_rival(said):
+        elif address[1] == REPORT and not retained and self._on_rival(said):
             self._is_asked.set()
 
     def _hear(self, topic: str, arrived: _Arrived) -> None:

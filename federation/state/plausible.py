@@ -10,7 +10,6 @@ operator confirms what a cluster has. A jump that waits is confirmed by `isochro
 
 from __future__ import annotations
 
-import bisect
 import functools
 import math
 from collections.abc import Iterable, Mapping
@@ -119,10 +118,13 @@ def counted_on(declared: int, ready_devices: int) -> int:
 
 
 def document_of(world: World, cluster: str) -> documents.Cluster | None:
-    """The catalogue's word on a cluster; documents are sorted by name."""
-    clusters = world.documents.clusters
-    at = bisect.bisect_left(clusters, cluster, key=lambda one: one.metadata.name)
-    return clusters[at] if at < len(clusters) and clusters[at].metadata.name == cluster else None
+    """The catalogue's word on a cluster."""
+    return _by_name(_Same(world.documents)).get(cluster)
+
+
+def devices_each(world: World) -> Mapping[tuple[str, str, str], int]:
+    """(model, product, MIG profile) -> devices of one replica."""
+    return _devices_each(_Same(world.documents))
 
 
 # ---- pools
@@ -287,6 +289,11 @@ class _Same:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Same) and other.documents is self.documents
+
+
+@functools.lru_cache(maxsize=2)
+def _by_name(known: _Same) -> dict[str, documents.Cluster]:
+    return {one.metadata.name: one for one in known.documents.clusters}
 
 
 @functools.lru_cache(maxsize=2)

@@ -358,11 +358,7 @@ def _lent(world: World, state: ClusterState, report: messages.Report, now_s: flo
 
 def _devices_held(world: World, report: messages.Report) -> dict[messages.PoolKey, int]:
     """Pool -> devices that our ready replicas hold there."""
-    shapes = {
-        (document.metadata.name, one.product, one.mig_profile or ""): one.count
-        for document in world.documents.models
-        for one in document.spec.accelerators
-    }
+    shapes = plausible.devices_each(world)
     held: dict[messages.PoolKey, int] = {}
     for replica in report.replicas:
         each = shapes.get((replica.model, replica.pool.product, replica.pool.mig_profile), 1)
@@ -516,14 +512,15 @@ def _on_time(world: World, now_s: float) -> Reduced:
 
 def _as_arrived(world: World, waiting: Mapping[str, float], now_s: float) -> World:
     """The world in which clusters that would be missed were heard when their reports arrived, whatever those say."""
+    if not waiting:
+        return world
     missed_s = now_s - world.timing.overdue_after_s
     later = {
         name: replace(state, heard_s=at_s, will_s=None)
-        for name, at_s in waiting.items()
-        if (state := world.clusters.get(name)) is not None
-        and state.heard_s is not None
+        for name, state in world.clusters.items()
+        if state.heard_s is not None
         and (state.heard_s < missed_s or state.will_s is not None)
-        and at_s > state.heard_s
+        and (at_s := waiting.get(name, state.heard_s)) > state.heard_s
     }
     return world.with_clusters(later) if later else world
 

@@ -164,7 +164,8 @@ async def test_what_waits_to_be_read_is_the_newest_and_counts_from_when_it_came(
             report = a_report("fra", seq=seq)
             link._arrived(topics.topic("fra", "report"), messages.encode(report), retained)
         link._arrived(topics.topic("iad", "report"), messages.encode(a_report("iad")), True)
-        assert link.waiting().keys() == {"fra"}, "a broker's memory is no sign of life"
+        assert set(link.waiting()) == {"fra"}, "a broker's memory is no sign of life"
+        assert link.waiting().get("iad") is None
         assert 0.0 <= link.waiting()["fra"] <= link._clock.monotonic_s()
         for topic in list(link._waiting):
             link._hear(topic, link._waiting.pop(topic))
