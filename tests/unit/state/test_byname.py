@@ -6,6 +6,11 @@ import sys
 
 from federation.state.byname import PART, ByName
 
+
+def sum_of(known: ByName[int]) -> list[int]:
+    return [sum(known.values())]
+
+
 NAMES = [f"cluster-{number:05}" for number in range(1000)]
 
 
@@ -29,4 +34,6 @@ def test_what_follows_shares_all_but_what_is_new() -> None:
     shared = [one for one, other in zip(before._parts, after._parts, strict=True) if one is other]
     assert len(shared) == len(NAMES) // PART + 1 - 2
     assert sys.getsizeof(after._parts) < 1000
+    assert after.derived(len) == len(NAMES) and after.derived(sum_of) is after.derived(sum_of)
+    assert before.derived(sum_of) != after.derived(sum_of), "of each what is its own"
     assert dict(after.following({"another": 4})) == {**after, "another": 4}
