@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from placement import formulation, highs
+from placement import formulation, highs, rules
 from placement.engine import capacity_of, counted, devices_used, limits_on
 from placement.filters import Filter, Index, Option
 from placement.model import Cluster, Intake, Model, Problem, Solution, UnservedCode
@@ -145,7 +146,7 @@ class _Explainer:
     def why_here(self, pool_name: str) -> str:
         """What the replicas in a pool are for."""
         pool = self.index.pools[pool_name]
-        option = next((one for one in self.options if one.pool.name == pool_name), None)
+        option = self.options[self._at[pool_name]] if pool_name in self._at else None
         rps = self.load[pool.cluster]
         if rps <= 0:
             return self._why_idle(pool_name)
@@ -162,12 +163,35 @@ class _Explainer:
         """What the losses of one of the replicas in a pool are expected to cost, or with `more` of one replica more."""
         if option.pool.losses_per_hour <= 0:
             return 0.0
-        key = (self.model.name, option.pool.name)
-        now = self.counts.get(key, 0)
-        with_it, without = ({**self.counts, key: now + more - by} for by in (0, 1))
-        zones = formulation.events_usd_per_hour(self.index, self.model, with_it)
-        zones -= formulation.events_usd_per_hour(self.index, self.model, without)
+        at, found = self._at[option.pool.name], self._events
+        with_it = list(self._replicas)
+        with_it[at] += more
+        without = list(with_it)
+        without[at] -= 1
+        zones = sum(
+            formulation.event_usd_per_rps(self.model, one) * (one.unserved_rps(with_it) - one.unserved_rps(without))
+            for one in found.get(at, ())
+        )
         return zones + formulation.risk_usd_per_hour(self.index.problem, self.model, option.shape, option.pool)
+
+    @functools.cached_property
+    def _events(self) -> Mapping[int, list[rules.Event]]:
+        """Row of an option -> losses of whole zones that its replicas count in."""
+        found: dict[int, list[rules.Event]] = defaultdict(list)
+        for one in rules.events(self.index, self.model, self.options):
+            for at in one.terms:
+                found[at].append(one)
+        return found
+
+    @functools.cached_property
+    def _at(self) -> Mapping[str, int]:
+        """Pool -> row of its option."""
+        return {option.pool.name: at for at, option in enumerate(self.options)}
+
+    @functools.cached_property
+    def _replicas(self) -> Sequence[int]:
+        """Of the model, by option."""
+        return [self.counts.get((self.model.name, option.pool.name), 0) for option in self.options]
 
     def _why_idle(self, pool_name: str) -> str:
         pool = self.index.pools[pool_name]
