@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from tests.bench import (
     agent_footprint,
     demo_size,
+    elsewhere,
     events,
     failover,
     loading,
@@ -45,6 +46,7 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "reports": reports.reports,
     "told": told.told,
     "fleet": mass.mass,
+    "elsewhere": elsewhere.elsewhere,
     "spot": spot.spot,
     "agent": agent_footprint.agent,
 }
