@@ -106,6 +106,41 @@ def to_be_used(
     return used
 
 
+def in_the_way(
+    problem: engine.Problem,
+    target: Mapping[tuple[str, str], int],
+    desired: Mapping[tuple[str, str], int],
+    ready: Mapping[tuple[str, str], int],
+) -> dict[tuple[str, str], int]:
+    """Ready replicas beyond the target on devices that others wait for, by (model, pool name); no more than are needed.
+
+    They are near their users, so routing would fill them for ever: they could never stop, and the others never start.
+    A model that has replicas on their way is left out: those relieve it soon.
+    """
+    models, pools = {one.name: one for one in problem.models}, {one.name: one for one in problem.pools}
+    coming = {key[0] for key, count in desired.items() if count > ready.get(key, 0)}
+    free = {name: pool.devices for name, pool in pools.items()}
+    needed: dict[str, int] = defaultdict(int)
+    for key in sorted(target.keys() | desired.keys() | ready.keys()):
+        model, pool = models.get(key[0]), pools.get(key[1])
+        if model is None or pool is None:
+            continue
+        devices = model.devices_in(pool)
+        free[pool.name] -= devices * max(desired.get(key, 0), ready.get(key, 0))
+        needed[pool.name] += devices * max(0, target.get(key, 0) - desired.get(key, 0))
+    found: dict[tuple[str, str], int] = {}
+    for key, count in sorted(ready.items()):
+        model, pool = models.get(key[0]), pools.get(key[1])
+        if model is None or pool is None or key[0] in coming:
+            continue
+        devices = model.devices_in(pool)
+        missing = math.ceil(max(0, needed[pool.name] - max(0, free[pool.name])) / devices)
+        if away := min(max(0, count - target.get(key, 0)), missing):
+            found[key] = away
+            needed[pool.name] -= away * devices
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Limit:
     """So many replicas, or USD per hour, of some models together."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -43,6 +44,8 @@ from placement import model as engine
 log = structlog.get_logger("steer")
 REST = 1.0
 """A step is followed by a rest of so many times as long as it took."""
+ANSWERS_KEPT = 5
+"""Of routing: as many questions as one step may ask."""
 BY_CHOICE = frozenset({engine.UnservedCode.PRICE, engine.UnservedCode.MAX_REPLICAS, engine.UnservedCode.BUDGET})
 """Who goes unserved for one of these is not to be served by what the target gives up."""
 
@@ -259,7 +262,11 @@ class Steer:
         the target does not want too, but for models that are to serve less."""
         problem, wanted = formulated.problem, formulated.theirs(target)
         believed = {key: min(count, ready[key]) for key, count in formulated.theirs(trusted).items() if key in ready}
-        routed = await self._ask(problem, rollout.to_be_used(problem, wanted, believed))
+        used = rollout.to_be_used(problem, wanted, believed)
+        routed = await self._ask(problem, used)
+        told = formulated.theirs(self._hub.plan.desired_by_key())
+        if away := rollout.in_the_way(problem, wanted, told, used):
+            routed = await self._without(problem, used, away, routed)
         if routed.unserved and believed != ready:
             routed = _better(routed, await self._ask(problem, rollout.to_be_used(problem, wanted, ready)))
         short = {one.model for one in routed.unserved}.difference(lessened)
@@ -269,6 +276,26 @@ class Steer:
             steady = {key: n for key, n in ready.items() if key in wanted or formulated.keys[key[1]][0] not in shaky}
             aims = {key: count for key, count in wanted.items() if key[0] not in short}
             routed = _better(routed, await self._ask(problem, rollout.to_be_used(problem, aims, steady)))
+        return routed
+
+    async def _without(
+        self,
+        problem: engine.Problem,
+        used: Mapping[tuple[str, str], int],
+        away: Mapping[tuple[str, str], int],
+        routed: engine.Routing,
+    ) -> engine.Routing:
+        """The routing without what stands in the way of others, for the models of which that leaves nobody unserved
+        who is served by `routed`; where it does, without one replica of each, if that can be."""
+        for most in (max(away.values()), 1):
+            less = {key: used[key] - min(count, most) for key, count in away.items()}
+            other = await self._ask(problem, {**used, **less})
+            worse = _worse(routed, other)
+            if worse:
+                less = {key: count for key, count in less.items() if key[0] not in worse}
+                other = await self._ask(problem, {**used, **less}) if less else routed
+            if other is not routed:
+                return other
         return routed
 
     def _lessened(self, problem: engine.Problem) -> frozenset[str]:
@@ -285,7 +312,7 @@ class Steer:
             if asked is problem and used == ready:
                 return routed
         routed = await self._solver.route(problem, ready)
-        self._answers = (*self._answers[-2:], (problem, ready, routed))
+        self._answers = (*self._answers[-ANSWERS_KEPT + 1 :], (problem, ready, routed))
         return routed
 
     def _next_routes(
@@ -527,6 +554,19 @@ def _unserved_rps(routed: engine.Routing) -> float:
 def _better(one: engine.Routing, other: engine.Routing) -> engine.Routing:
     """The one that leaves fewer users unserved."""
     return other if _unserved_rps(other) + 1e-6 < _unserved_rps(one) else one
+
+
+def _worse(one: engine.Routing, other: engine.Routing) -> frozenset[str]:
+    """Models of which `other` leaves more users unserved."""
+    now, then = _unserved_by_model(one), _unserved_by_model(other)
+    return frozenset(name for name, rps in then.items() if rps > now.get(name, 0.0) + 1e-6)
+
+
+def _unserved_by_model(routed: engine.Routing) -> dict[str, float]:
+    found: dict[str, float] = defaultdict(float)
+    for one in routed.unserved:
+        found[one.model] += one.requests_per_second
+    return found
 
 
 def servable(world: World, formulated: Formulated, plan: Plan) -> dict[tuple[str, str], int]:
