@@ -37,11 +37,12 @@ demo: $(STAMP) $(WEB) ## a day of the world in ten minutes, with the map; ARGS="
 demo-kubernetes: $(STAMP) $(WEB) testbed ## the product on three real Kubernetes control planes
 	$(BIN)/python -m tests.testbed demo $(ARGS)
 
-check: $(STAMP) ## format, lint, types, import contracts and the quick tests, in under two minutes
+check: $(STAMP) ## format, lint, types, import contracts, the map's types and tests, and the quick tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python federation/web/build.py --check
 	$(BIN)/pytest -q -m "not slow and not real" $(ARGS)
 
 test: $(STAMP) $(WEB) ## every test, real components included where they can be had
@@ -49,6 +50,7 @@ test: $(STAMP) $(WEB) ## every test, real components included where they can be 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python federation/web/build.py --check
 	$(BIN)/python -m tests.testbed build
 	$(BIN)/pytest $(ARGS)
 
@@ -59,8 +61,9 @@ format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-schemas: $(STAMP) ## generate configs/schemas from the code
+schemas: $(STAMP) ## generate from the code: configs/schemas, and the types of the map
 	$(BIN)/python -m federation.policy.schema configs/schemas
+	$(BIN)/python -m federation.api.typescript federation/web/src/views.ts
 
 lock: ## write the hash-locked requirements from pyproject.toml
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 -o requirements.txt pyproject.toml

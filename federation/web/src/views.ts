@@ -1,7 +1,9 @@
-// The controller's answers as TypeScript knows them; a test holds these fields equal to those of federation/api/views.py.
+// Generated from federation/api/views.py by `make schemas`: the controller's answers as TypeScript knows them.
 
 export type Phase = "unknown" | "ready" | "unreachable" | "lost";
 export type WorstState = "ok" | "degraded" | "bad" | "unknown";
+export type EventType = "Normal" | "Warning";
+export type Explained = "plan" | "newest";
 
 export interface PoolView {
   name: string;
@@ -47,6 +49,15 @@ export interface AckView {
   age_s: number;
 }
 
+export interface GatewayView {
+  name: string;
+  cluster: string;
+  state: "connected" | "gone";
+  age_s: number;
+  accepted: Record<string, string>;
+  refused: Record<string, string>;
+}
+
 export interface ClusterView {
   name: string;
   provider: string;
@@ -68,39 +79,15 @@ export interface ClusterView {
   pools: PoolView[];
   replicas: ReplicasView[];
   ack: AckView | null;
+  gateways: GatewayView[];
   growth: GrowthView[];
   conditions: ConditionView[];
 }
 
-/** Round trips of served requests; the excess is over the nearest cluster that could serve them, full or not. */
 export interface NearView {
   rtt_ms_mean: number;
   rtt_ms_p95: number;
   excess_ms_mean: number;
-}
-
-/** A plan on the curve; the price is of a millisecond of 1,000 requests. */
-export interface FrontierPointView {
-  usd_per_1000_per_ms: number;
-  usd_per_hour: number;
-  rtt_ms_mean: number;
-  excess_ms_mean: number;
-  unserved_rps: number;
-  gap: number;
-}
-
-export interface FrontierView {
-  model: string;
-  epoch: number;
-  generation: number;
-  is_done: boolean;
-  wanted: number;
-  points: FrontierPointView[];
-  in_parts: boolean;
-  on_curve: FrontierPointView | null;
-  planned: FrontierPointView | null;
-  says: string;
-  seconds: number;
 }
 
 export interface ModelView {
@@ -134,6 +121,8 @@ export interface CellDemandView {
   model: string;
   rps: number;
   age_s: number;
+  is_decaying: boolean;
+  counted_by: string[];
   unserved_rps: number;
   reason: string;
   routes: RouteView[];
@@ -164,13 +153,88 @@ export interface OverviewView {
   cells: CellView[];
 }
 
+export interface PlacementView {
+  model: string;
+  cluster: string;
+  region: string;
+  pool: string;
+  desired: number;
+  ready: number | null;
+  usd_per_hour: number;
+  reason: string;
+}
+
+export interface MoveView {
+  model: string;
+  cluster: string;
+  pool: string;
+  before: number;
+  after: number;
+  reason: string;
+}
+
+export interface CostView {
+  accelerators: number;
+  egress: number;
+  late: number;
+  unserved: number;
+  moves: number;
+  proximity: number;
+  risk: number;
+  total: number;
+}
+
+export interface PlanView {
+  epoch: number;
+  generation: number;
+  at_s: number;
+  trigger: string;
+  summary: string;
+  cost: CostView;
+  near: NearView | null;
+  near_by_model: Record<string, NearView>;
+  bound_usd_per_hour: number;
+  gap: number;
+  bound_is_loose: boolean;
+  moves: number;
+  changes: MoveView[];
+  limits: string[];
+}
+
 export interface EventView {
   id: number;
   at_s: number;
-  type: "Normal" | "Warning";
+  type: EventType;
   reason: string;
   object: string;
   message: string;
+}
+
+export interface RouteTableRow {
+  model: string;
+  cell: string;
+  country: string;
+  lat: number;
+  lon: number;
+  rps: number;
+  unserved_share: number;
+  routes: RouteView[];
+}
+
+export interface RouteTable {
+  version: number;
+  epoch: number;
+  generation: number;
+  items: RouteTableRow[];
+}
+
+export interface NearestRoute {
+  model: string;
+  lat: number;
+  lon: number;
+  cell: string;
+  cell_distance_km: number;
+  routes: RouteView[];
 }
 
 export interface ScoreTermView {
@@ -197,10 +261,125 @@ export interface ExplanationView {
   model: string;
   epoch: number;
   generation: number;
-  of: "plan" | "newest";
+  of: Explained;
   kept_because: string;
   summary: string;
   filters: FilterView[];
   clusters: ClusterVerdictView[];
   unserved: string[];
+}
+
+export interface WayView {
+  cluster: string;
+  requests_per_second: number;
+  latency_ms: number | null;
+  code: string;
+  reason: string;
+  usd_per_hour: number | null;
+  terms: ScoreTermView[];
+}
+
+export interface CellExplanationView {
+  model: string;
+  cell: string;
+  epoch: number;
+  generation: number;
+  summary: string;
+  ways: WayView[];
+  unserved: string[];
+}
+
+export interface FrontierPointView {
+  usd_per_1000_per_ms: number;
+  usd_per_hour: number;
+  rtt_ms_mean: number;
+  excess_ms_mean: number;
+  unserved_rps: number;
+  gap: number;
+}
+
+export interface FrontierView {
+  model: string;
+  epoch: number;
+  generation: number;
+  is_done: boolean;
+  wanted: number;
+  points: FrontierPointView[];
+  in_parts: boolean;
+  on_curve: FrontierPointView | null;
+  planned: FrontierPointView | null;
+  says: string;
+  seconds: number;
+}
+
+export interface LatencyChangeView {
+  model: string;
+  cell: string;
+  before_ms: number | null;
+  after_ms: number | null;
+}
+
+export interface RestartView {
+  model: string;
+  replicas: number;
+}
+
+export interface DiffView {
+  changed: boolean;
+  usd_per_hour_before: number;
+  usd_per_hour_after: number;
+  near_before: NearView | null;
+  near_after: NearView | null;
+  changes: MoveView[];
+  latency: LatencyChangeView[];
+  unserved_rps_before: number;
+  unserved_rps_after: number;
+  refused: string[];
+  restarts: RestartView[];
+}
+
+export interface ProblemView {
+  file: string;
+  line: number;
+  column: number;
+  message: string;
+  expected: string;
+  hint: string;
+}
+
+export interface PolicyFileView {
+  name: string;
+  revision: number;
+  accepted_at_s: number | null;
+  documents: string[];
+  problems: ProblemView[];
+  warnings: ProblemView[];
+  carrying_out: string;
+}
+
+export interface AppliedView {
+  revision: number;
+  documents: string[];
+  changed: boolean;
+  warnings: ProblemView[];
+}
+
+export interface WithdrawnView {
+  name: string;
+  documents: string[];
+}
+
+export interface ErrorView {
+  code: string;
+  message: string;
+  hint: string;
+  problems: ProblemView[];
+}
+
+export interface ReasonBody {
+  reason: string;
+}
+
+export interface Items {
+  items: unknown[];
 }

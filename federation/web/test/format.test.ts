@@ -1,0 +1,32 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { UNKNOWN, age, clock, count, duration, milliseconds, percent, plural, rps, speed, usd } from "../src/format.ts";
+
+test("what is not known is never shown as a zero", () => {
+  for (const write of [count, rps, usd, milliseconds, percent, duration]) {
+    for (const absent of [null, undefined, Number.NaN, Number.POSITIVE_INFINITY]) assert.equal(write(absent), UNKNOWN);
+  }
+  assert.equal(age(null), "never");
+});
+
+test("a share that is not quite all is never written as all, nor one that is not quite nothing as nothing", () => {
+  assert.deepEqual([0, 0.0004, 0.5, 0.9995, 1].map(percent), ["0 %", "<0.1 %", "50 %", ">99.9 %", "100 %"]);
+});
+
+test("few requests are not shown as none", () => {
+  assert.deepEqual([0, 0.01, 3.14, 1234.5].map(rps), ["0.0", "<0.1", "3.1", "1,235"]);
+});
+
+test("money, time and counts are read as people write them", () => {
+  assert.deepEqual([-3.5, 99.994, 1234].map(usd), ["−$3.50", "$99.99", "$1,234"]);
+  assert.deepEqual([59.9, 60, 3_700, 90_000].map(duration), ["59 s", "1 min", "1 h 1 min", "1 d 1 h"]);
+  assert.equal(age(61), "1 min ago");
+  assert.equal(milliseconds(9.96), "10.0 ms");
+  assert.equal(clock(0), "00:00:00 UTC");
+  assert.deepEqual([speed(1), speed(864)], ["real time", "×864 speed"]);
+  assert.deepEqual([plural(1, "replica"), plural(2, "replica"), plural(2, "policy", "policies")], [
+    "1 replica",
+    "2 replicas",
+    "2 policies",
+  ]);
+});
