@@ -16,9 +16,10 @@ from federation.adapters.link import Link
 from federation.control import desired as intent
 from federation.control import leadership, returning
 from federation.control.neighbours import neighbours
+from federation.control.plan import Plan
 from federation.loops.hub import Hub
 from federation.policy.documents import Documents
-from federation.state.world import ClusterState
+from federation.state.world import ClusterState, World
 from federation.traffic import outputs
 from federation.wire import messages, topics
 
@@ -64,7 +65,7 @@ class Publisher:
         """After a connection: the broker may have forgotten all of it."""
         if self._hub.outvoted():
             return
-        await self._send((one for one in self._messages()), "desired")
+        await self._send(await self._messages(), "desired")
         await self.peers(again=True)
         await self.traffic(again=True)
 
@@ -101,12 +102,14 @@ class Publisher:
         if is_due:
             self._repeated_s = now_s
         clusters = hub.world.clusters
-        made = self._messages()
+        made = await self._messages()
         sent = self._desired.sent
         waiting = [
             one
             for one in made
-            if (is_due or sent.get(one.cluster) is not one) and not is_acknowledged(clusters[one.cluster], one)
+            if (is_due or sent.get(one.cluster) is not one)
+            and (state := clusters.get(one.cluster)) is not None
+            and not is_acknowledged(state, one)
         ]
         for one in await self._send(waiting, "desired"):
             sent[one.cluster] = one
@@ -138,9 +141,10 @@ class Publisher:
             taken += [one for one, is_taken in zip(some, took, strict=True) if is_taken]
         return taken
 
-    def _messages(self) -> list[messages.Desired]:
+    async def _messages(self) -> list[messages.Desired]:
         """What is committed, with the epoch that each agent follows to. Nothing before the first plan."""
-        return self._desired.of(self._hub)
+        hub = self._hub
+        return await hub.beside(self._desired.of, hub.plan, hub.documents_in_force(), hub.world, hub.epoch)
 
 
 class _Orders:
@@ -153,24 +157,23 @@ class _Orders:
         self.sent: dict[str, messages.Desired] = {}
         """What was published last, by cluster."""
 
-    def of(self, hub: Hub) -> list[messages.Desired]:
+    def of(self, plan: Plan, documents: Documents, world: World, our_epoch: int) -> list[messages.Desired]:
         """Of all clusters; where documents are newer than the plan, the next commit speaks for them."""
-        plan, documents = hub.plan, hub.documents_in_force()
         basis = (documents, plan.desired, plan.versions, plan.digests)
         if len(basis) != len(self._basis) or not all(map(_is, basis, self._basis)):
             told = intent.workloads(documents, plan.desired_by_key(), plan.stops_by_key(), plan.versions)
             self._told = {
                 name: told.get(name, ())
-                for name in sorted(hub.world.clusters)
+                for name in sorted(world.clusters)
                 if intent.digest(told.get(name, ())) == plan.digests.get(name)
             }
             self._basis = basis
         made = []
         for name, workloads in self._told.items():
-            state, generation = hub.world.clusters.get(name), plan.generations.get(name)
+            state, generation = world.clusters.get(name), plan.generations.get(name)
             if state is None or generation is None:
                 continue
-            epoch = leadership.told_epoch(hub.epoch, state)
+            epoch = leadership.told_epoch(our_epoch, state)
             known = self._sealed.get(name)
             is_known = known is not None and (known.epoch, known.generation) == (epoch, generation)
             if known is None or not is_known or known.workloads != workloads:
