@@ -10,8 +10,8 @@ import msgspec
 
 from federation.api import render, views
 
-LONG_S = 0.02
-"""What takes longer is drawn in a thread, beside the loop."""
+LONG_S, MANY = 0.02, 100
+"""What takes longer, or may as it has so many clusters, is drawn in a thread, beside the loop."""
 REST = 2.0
 """A drawing serves for this many times as long as it took, so that readers never take more than a third of a core."""
 
@@ -47,7 +47,8 @@ class Board:
             is_fresh = newest is not None and now_s - newest.at_s <= max(max_age_s, REST * self._took_s)
             if newest is None or not is_fresh or newest.at_s < self._not_before_s:
                 scene = self._scene()
-                view, body = await asyncio.to_thread(_draw, scene) if self._took_s > LONG_S else _draw(scene)
+                is_long = self._took_s > LONG_S or len(scene.world.clusters) > MANY
+                view, body = await asyncio.to_thread(_draw, scene) if is_long else _draw(scene)
                 self._took_s = loop.time() - now_s
                 self._newest = newest = Drawn(at_s=now_s, view=view, body=body)
             return newest

@@ -239,7 +239,7 @@ class _Api:
         return handler
 
     async def _placements(self, request: web.Request) -> web.Response:
-        return answer_list(render.placements(self._services.scene()))
+        return answer_list(await asyncio.to_thread(render.placements, self._services.scene()))
 
     async def _plans(self, request: web.Request) -> web.Response:
         limit = _number(request, "limit", default=50.0, low=1.0, high=MOST_PLANS)
@@ -268,14 +268,14 @@ class _Api:
         scene = self._services.scene()
         model = request.query.get("model")
         if "lat" not in request.query and "lon" not in request.query:
-            table = render.route_table(scene)
+            table = await asyncio.to_thread(render.route_table, scene)
             if model is not None:
                 table = msgspec.structs.replace(table, items=tuple(row for row in table.items if row.model == model))
             return answer(table)
         if model is None:
             raise Refused(404, "NotFound", "lat and lon need a model", "add &model=NAME")
         lat, lon = _place(request)
-        nearest = render.nearest_route(scene, model, lat, lon)
+        nearest = await asyncio.to_thread(render.nearest_route, scene, model, lat, lon)
         if nearest is None:
             raise not_found(f"no routes for model {model}", "models")
         return answer(nearest)

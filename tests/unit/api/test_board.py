@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,17 +14,19 @@ from tests.builders import a_world
 
 
 class Drawings:
-    """Counts the drawings of an empty world."""
+    """Counts the drawings of a world of these clusters, and where they are made."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *clusters: str) -> None:
         self.count = 0
 
         def draw(scene: render.Scene) -> object:
             self.count += 1
+            self.threads.add(threading.get_ident())
             return (object(), b"{}")
 
         monkeypatch.setattr(board, "_draw", draw)
-        self.board = Board(lambda: a_world())  # type: ignore[arg-type, return-value]
+        self.threads: set[int] = set()
+        self.board = Board(lambda: SimpleNamespace(world=a_world(*clusters)))  # type: ignore[arg-type, return-value]
 
 
 async def test_a_hundred_readers_of_one_world_cost_one_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +53,10 @@ async def test_who_asks_without_an_age_gets_a_new_one(monkeypatch: pytest.Monkey
     await asyncio.sleep(0.01)
     await drawings.board.drawn()
     assert drawings.count == 2
+
+
+async def test_the_first_drawing_of_a_large_fleet_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first map that is opened on ten thousand clusters would hold up all that they say for seconds."""
+    drawings = Drawings(monkeypatch, *(f"fra-{number:03}" for number in range(150)))
+    await drawings.board.drawn()
+    assert threading.get_ident() not in drawings.threads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import msgspec
@@ -117,3 +118,11 @@ def test_who_connects_listens_for_others_before_it_takes_over() -> None:
     assert not hub.listens()
     assert hub.replan._event.is_set(), "a plan is made at once where nobody answers"
     assert "controller a leads" in hub.rivalled()
+
+
+async def test_what_is_long_in_a_large_fleet_is_done_beside_the_loop() -> None:
+    """Each step of routing ten thousand clusters would hold up their reports, and the answer of /healthz."""
+    few, many = a_world("fra-1"), a_world(*(f"fra-{number:03}" for number in range(150)))
+    for world, is_beside in ((few, False), (many, True)):
+        hub = Hub(world=world, plan=Plan(), routes=Routes(), epoch=1, clock=Clock(), metrics=Metrics())
+        assert (await hub.beside(threading.get_ident) != threading.get_ident()) is is_beside
