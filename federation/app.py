@@ -165,7 +165,7 @@ class Controller:
     def _wire(self) -> None:
         hub, settings = self.hub, self.settings
         self.link = Link(
-            self.broker,
+            self._embedded.own_address if self._embedded is not None else self.broker,
             clock=self.clock,
             rng=self._rng,
             on_message=self._on_message,

@@ -7,10 +7,13 @@ bound: packets, what is retained, what waits for a slow reader, subscriptions, r
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
+import secrets
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -40,15 +43,18 @@ PACKET_S = 20.0
 """For any other, once it has begun."""
 SILENT_S = 300
 """Who wants to be silent for longer, or for ever, may not: its connection is one that others need."""
-RATE_PER_S, BURST = 500.0, 10_000.0
-"""Packets of one client. A controller tells a thousand clusters all it has at once, after each connection: of each
-whom it may measure, which is most of the bytes."""
-RATE_BYTES_PER_S, BURST_BYTES = 32.0 * 1024 * 1024, 256.0 * 1024 * 1024
+RATE_PER_S, BURST = 50.0, 1_000.0
+"""Packets of one agent."""
+RATE_BYTES_PER_S, BURST_BYTES = 1.0 * 1024 * 1024, 8.0 * 1024 * 1024
+LIGHT = 0.8
+"""Of its burst is left to who said little lately."""
 ACKNOWLEDGEMENT = 0.02
 """Of a packet: they answer what the broker sent, and to wait with them would be to wait with that."""
 RETAINED_BYTES = 192 * 1024 * 1024
-UNSENT_BYTES = 64 * 1024 * 1024
-"""What may wait for one reader."""
+UNSENT_BYTES = 16 * 1024 * 1024
+"""What may wait for one reader. The controller is waited for instead (`_Flow`)."""
+BEHIND_BYTES, FAR_BEHIND_BYTES = 2 * 1024 * 1024, 32 * 1024 * 1024
+"""What waits for the controller when who said much lately is not read any more, and when nobody is."""
 UNSENT_BYTES_IN_ALL = 192 * 1024 * 1024
 OVERHEAD_BYTES = 4 * 1024
 """What a message takes besides what it says."""
@@ -56,8 +62,8 @@ RETAINED_AT_ONCE = 1_000
 """Of what is retained, to one reader: packet identifiers are 65,535, and amqtt looks for a free one for ever."""
 SUBSCRIPTIONS = 32
 """Of one client; an agent has four, a controller three."""
-WAITING = 16
-"""Messages of one client, and of all, that the broker has read and not passed on; then it reads no more."""
+WAITING = 4
+"""Messages of one client that the broker has read and not passed on; then it reads no more of it."""
 LINGER_S = 2.0
 UNAVAILABLE = b"\x20\x02\x00\x03"
 """CONNACK: server unavailable."""
@@ -116,6 +122,22 @@ class _Sending(set["asyncio.Task[Any]"]):
         return False
 
 
+class _Flow:
+    """Whether agents are read now: of those that said much lately, and of all. The controller may be behind."""
+
+    def __init__(self) -> None:
+        self.few, self.all = asyncio.Event(), asyncio.Event()
+        self.wait_for(0)
+
+    def wait_for(self, unsent_bytes: int) -> None:
+        """So much waits for the controller."""
+        for event, most in ((self.few, BEHIND_BYTES), (self.all, FAR_BEHIND_BYTES)):
+            if unsent_bytes > most:
+                event.clear()
+            else:
+                event.set()
+
+
 class _Reader(StreamReaderAdapter):  # type: ignore[misc]  # amqtt's classes come untyped
     """Follows the packets of one client as amqtt reads them: none is too long, too slow, or comes too soon."""
 
@@ -124,6 +146,7 @@ class _Reader(StreamReaderAdapter):  # type: ignore[misc]  # amqtt's classes com
         self.guest = guest
         self.is_full: Callable[[], bool] = lambda: False
         """Whether the broker has as much of this client as it passes on at a time."""
+        self.flow: _Flow | None = _Flow()
         self.most_bytes = CONNECT_BYTES
         self._header = b""
         self._left = 0
@@ -136,6 +159,9 @@ class _Reader(StreamReaderAdapter):  # type: ignore[misc]  # amqtt's classes com
         if n != 1:
             raise _Refused("a packet ends before what it says it has")
         if not self._header:
+            if self.flow is not None:
+                is_light = min(self._packets / BURST, self._bytes / BURST_BYTES) > LIGHT
+                await (self.flow.all if is_light else self.flow.few).wait()
             while self.is_full():  # noqa: ASYNC110  amqtt's queues have no event for room
                 await asyncio.sleep(0.01)
         byte = await super().read(1)
@@ -149,7 +175,8 @@ class _Reader(StreamReaderAdapter):  # type: ignore[misc]  # amqtt's classes com
             if length > self.most_bytes:
                 raise _Refused(f"a packet of {length} bytes, more than {self.most_bytes}")
             self._left = length
-            await self._pace(cost, length)
+            if self.flow is not None:
+                await self._pace(cost, length)
         return bytes(byte)
 
     async def _body(self, n: int) -> bytes:
@@ -177,8 +204,9 @@ class _Reader(StreamReaderAdapter):  # type: ignore[misc]  # amqtt's classes com
 class _Handler(BrokerProtocolHandler):  # type: ignore[misc]
     """One client's side of the protocol, with a bound on what waits for it, and an end to silence."""
 
-    def __init__(self, broker: _Broker) -> None:
+    def __init__(self, broker: _Broker, *, is_controller: bool) -> None:
         super().__init__(broker.plugins_manager)
+        self.is_controller = is_controller
         self.unsent_bytes = 0
         self._broker = broker
         self._window = asyncio.Semaphore(RETAINED_AT_ONCE)
@@ -222,11 +250,13 @@ class _Broker(Broker):  # type: ignore[misc]
     when another subscribed while it connected. It sent every retained message to whoever connects, subscribed or not.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], secret: str) -> None:
         super().__init__(config)
+        self._secret = secret
+        self._flow = _Flow()
         self._subscriptions = _Subscriptions()
         self._tasks_queue = _Sending()
-        self._broadcast_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=WAITING)
+        self._broadcast_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=4 * WAITING)
         self.retained_bytes = 0
         self.unsent_bytes = 0
         self._filters: dict[str, set[str]] = defaultdict(set)
@@ -241,11 +271,13 @@ class _Broker(Broker):  # type: ignore[misc]
             raise AMQTTError(f"no CONNECT: {error}") from error
         session.keep_alive = min(SILENT_S, session.keep_alive or SILENT_S) * 3 // 2 + 1
         session.delivered_message_queue = asyncio.Queue(maxsize=WAITING)
+        is_controller = hmac.compare_digest((session.password or "").encode(), self._secret.encode())
         if isinstance(reader, _Reader):
             reader.guest.busy()
             reader.most_bytes = PACKET_BYTES
             reader.is_full = session.delivered_message_queue.full
-        return _Handler(self), session
+            reader.flow = None if is_controller else self._flow
+        return _Handler(self, is_controller=is_controller), session
 
     async def _run_broadcast(self, running_tasks: _Sending) -> None:
         """Pass one message on. A topic is looked up; amqtt holds each message against the filters of all clients."""
@@ -320,11 +352,13 @@ class _Broker(Broker):  # type: ignore[misc]
 
     def may_wait(self, handler: _Handler, size: int) -> bool:
         """Whether so much more may wait for a reader; else it, or who reads slowest of all, is thrown out."""
+        if handler.is_controller:
+            return True
         if handler.unsent_bytes + size > UNSENT_BYTES:
             handler.hang_up("does not read what it subscribed to")
             return False
         if self.unsent_bytes + size > UNSENT_BYTES_IN_ALL:
-            readers = [one for _, one in self._sessions.values() if isinstance(one, _Handler)]
+            readers = [one for _, one in self._sessions.values() if isinstance(one, _Handler) and not one.is_controller]
             slowest = max(readers, key=lambda one: one.unsent_bytes, default=handler)
             slowest.hang_up("reads slowest of all, and too much waits")
             return slowest is not handler
@@ -334,6 +368,8 @@ class _Broker(Broker):  # type: ignore[misc]
         """So much more, or less, waits for a reader."""
         handler.unsent_bytes += size
         self.unsent_bytes += size
+        if handler.is_controller:
+            self._flow.wait_for(handler.unsent_bytes)
 
 
 def _is_wildcard(pattern: str) -> bool:
@@ -351,6 +387,8 @@ def _cost(topic: str, data: bytes) -> int:
 class EmbeddedBroker:
     """An MQTT broker on one loopback port. Port 0 takes any free one; `address` says which.
 
+    `own_address` is the controller's, which others cannot take: what it is, it proves by a secret of this process.
+
     Args: clients: how many there may be at once.
     """
 
@@ -358,6 +396,8 @@ class EmbeddedBroker:
         if not is_loopback(host):
             raise ValueError(f"the embedded broker serves loopback only, not {host}; give --broker mqtts://… instead")
         self.address = BrokerAddress(host=host, port=port or _free_port(host))
+        self._secret = secrets.token_hex(16)
+        self.own_address = replace(self.address, username="controller", password=self._secret)
         self.door = Door("broker", Room(all=clients, per_peer=clients), self._welcome)
         self._broker: _Broker | None = None
 
@@ -370,7 +410,7 @@ class EmbeddedBroker:
             "listeners": {"default": {"type": "external", "bind": where}},
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
         }
-        self._broker = _Broker(config)
+        self._broker = _Broker(config, self._secret)
         try:
             await self._broker.start()
             await self.door.open(self.address.host, self.address.port)

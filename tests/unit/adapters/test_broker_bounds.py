@@ -85,7 +85,7 @@ async def ended(reader: asyncio.StreamReader) -> None:
 
 async def agent_is_heard(served: EmbeddedBroker) -> None:
     async with (
-        broker.client(served.address, identifier="controller") as controller,
+        broker.client(served.own_address, identifier="controller") as controller,
         broker.client(served.address, identifier="agent") as agent,
     ):
         await controller.subscribe(topics.subscription("report"), qos=1)
@@ -175,7 +175,7 @@ async def test_who_does_not_read_is_thrown_out_and_leaves_nothing(monkeypatch: p
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         most = 0
         async with broker.client(served.address, identifier="agent") as agent:
-            for _ in range(200):
+            for _ in range(80):
                 await agent.publish(topics.topic("fra", "report"), b"x" * 100_000, qos=1)
                 most = max(most, inside.unsent_bytes)
         assert 2_000_000 < most <= 4_000_000
@@ -252,6 +252,34 @@ async def test_a_client_is_heard_no_faster_than_it_may_and_loses_nothing(monkeyp
                     if message.payload == b"249":
                         break
         assert time.monotonic() - begun_s > 0.8 * (250 - 50) / embedded_broker.RATE_PER_S
+
+
+async def test_agents_are_not_read_while_the_controller_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who floods the controller would get it thrown out of its own broker, or fill its memory."""
+    monkeypatch.setattr(embedded_broker, "FAR_BEHIND_BYTES", 1_000_000)
+    async with serving() as (served, inside):
+        async with broker.client(served.own_address, identifier="controller") as controller:
+            await controller.subscribe(topics.subscription("report"), qos=1)
+            most = 0
+
+            async def flood(name: str) -> None:
+                nonlocal most
+                async with broker.client(served.address, identifier=name) as client:
+                    for _ in range(70):
+                        await client.publish(topics.topic(name, "report"), b"x" * 100_000, qos=1, timeout=30)
+                        most = max(most, inside.unsent_bytes)
+
+            async def hear() -> None:
+                async for _ in controller.messages:
+                    time.sleep(0.002)  # noqa: ASYNC251  the controller has other work
+
+            hearing = asyncio.create_task(hear())
+            async with asyncio.timeout(40):
+                await asyncio.gather(*(flood(f"flood-{number}") for number in range(5)))
+            await until(lambda: inside.unsent_bytes == 0)
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
+        assert 200_000 < most < 2_000_000
 
 
 async def test_who_hears_much_is_not_slowed_for_saying_so(monkeypatch: pytest.MonkeyPatch) -> None:
