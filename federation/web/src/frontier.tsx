@@ -64,12 +64,14 @@ function Curve({ model }: { model: string }) {
     <div class="frontier">
       {frontier.points.length > 1 && <Chart frontier={frontier} />}
       <p aria-live="polite">
-        {frontier.is_done ? frontier.says : `${count(frontier.points.length)} of at most ${count(frontier.wanted)} points…`}
+        {frontier.is_done
+          ? frontier.says
+          : `${count(frontier.points.length)} of at most ${count(frontier.wanted)} points…`}
       </p>
       {frontier.is_done && (
         <p class="muted">
-          {frontier.in_parts && "The curve counts parts of replicas. "}Of plan {frontier.epoch}.{frontier.generation}, in{" "}
-          {frontier.seconds.toFixed(1)} s.{" "}
+          {frontier.in_parts && "The curve counts parts of replicas. "}Of plan {frontier.epoch}.{frontier.generation},
+          in {frontier.seconds.toFixed(1)} s.{" "}
           <button type="button" class="text" onClick={refresh}>
             Ask again
           </button>
@@ -91,7 +93,11 @@ function Chart({ frontier }: { frontier: FrontierView }) {
   const y = (one: FrontierPointView) => TOP + ((dearest - one.usd_per_hour) / spread) * (HEIGHT - TOP - BOTTOM);
   const floor = HEIGHT - BOTTOM;
   return (
-    <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={`Dollars per hour against mean round trip. ${frontier.says}`}>
+    <svg
+      viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
+      role="img"
+      aria-label={`Dollars per hour against mean round trip. ${frontier.says}`}
+    >
       <path class="axis" d={`M${LEFT} ${TOP}V${floor}H${WIDTH - RIGHT}`} />
       <text x={LEFT - 6} y={TOP + 4} text-anchor="end">
         {usd(dearest)}
@@ -112,8 +118,8 @@ function Chart({ frontier }: { frontier: FrontierView }) {
       {curve.map((one) => (
         <circle key={one.usd_per_1000_per_ms} class="point" cx={x(one)} cy={y(one)} r="2.5">
           <title>
-            {milliseconds(one.rtt_ms_mean)}, {usd(one.usd_per_hour)} per hour: {one.usd_per_1000_per_ms.toPrecision(2)} USD
-            per 1,000 and ms
+            {milliseconds(one.rtt_ms_mean)}, {usd(one.usd_per_hour)} per hour: {one.usd_per_1000_per_ms.toPrecision(2)}{" "}
+            USD per 1,000 and ms
           </title>
         </circle>
       ))}

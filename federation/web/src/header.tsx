@@ -21,7 +21,11 @@ export function Header() {
         <h1>Isochrone</h1>
       </div>
       <dl class={`figures${fresh.unknown ? " stale" : ""}`}>
-        <FigureTile name="Within objective" value={percent(served)} tone={served !== null && served < 0.95 ? "warn" : ""} />
+        <FigureTile
+          name="Within objective"
+          value={percent(served)}
+          tone={served !== null && served < 0.95 ? "warn" : ""}
+        />
         <FigureTile
           name="Unserved"
           value={rps(view.unserved_rps)}
@@ -32,7 +36,11 @@ export function Header() {
         <FigureTile
           name="Round trip"
           value={milliseconds(view.near?.rtt_ms_mean)}
-          unit={view.near ? `p95 ${milliseconds(view.near.rtt_ms_p95)}, ${milliseconds(view.near.excess_ms_mean)} excess` : ""}
+          unit={
+            view.near
+              ? `p95 ${milliseconds(view.near.rtt_ms_p95)}, ${milliseconds(view.near.excess_ms_mean)} excess`
+              : ""
+          }
           note="mean; excess over the nearest cluster that could serve, full or not"
         />
         <FigureTile name="Cost" value={usd(view.usd_per_hour)} unit="per hour" />

@@ -11,7 +11,8 @@ const root = document.getElementById("app")!;
 let frame = 0;
 
 function draw(): void {
-  frame ||= requestAnimationFrame(() => {
+  if (frame) return;
+  frame = requestAnimationFrame(() => {
     frame = 0;
     render(<App store={store} state={store.state} nowMs={Date.now()} />, root);
   });

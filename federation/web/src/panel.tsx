@@ -218,7 +218,11 @@ function Pools({ cluster }: { cluster: ClusterView }) {
                 {pool.mig_profile && ` ${pool.mig_profile}`}
               </span>
               <span>
-                {pool.allocatable === null ? <Figure text="unknown" /> : `${count(pool.free)} free of ${count(pool.allocatable)}`}
+                {pool.allocatable === null ? (
+                  <Figure text="unknown" />
+                ) : (
+                  `${count(pool.free)} free of ${count(pool.allocatable)}`
+                )}
               </span>
             </div>
             {used !== null && pool.allocatable ? (
@@ -230,7 +234,8 @@ function Pools({ cluster }: { cluster: ClusterView }) {
               />
             ) : null}
             <p class="muted">
-              {pool.market} · {pool.vram_gib === null ? "VRAM unknown" : `${count(pool.vram_gib)} GiB`} · {usd(pool.usd_per_device_hour)} per device-hour
+              {pool.market} · {pool.vram_gib === null ? "VRAM unknown" : `${count(pool.vram_gib)} GiB`} ·{" "}
+              {usd(pool.usd_per_device_hour)} per device-hour
             </p>
           </li>
         );
@@ -334,7 +339,9 @@ function CellPanel({ cell }: { cell: CellView }) {
                     </div>
                     <p class="muted">
                       {route.latency_source}
-                      {route.excess_ms !== null && route.excess_ms > 0 && ` · ${milliseconds(route.excess_ms)} farther than the nearest that could serve`}
+                      {route.excess_ms !== null &&
+                        route.excess_ms > 0 &&
+                        ` · ${milliseconds(route.excess_ms)} farther than the nearest that could serve`}
                     </p>
                   </li>
                 ))}
@@ -357,7 +364,8 @@ function ModelPanel({ model }: { model: ModelView }) {
     <Sheet kind="Model" title={model.name}>
       <p class={`verdict ${state}`}>
         <StateBadge state={state} />{" "}
-        {model.reasons.join("; ") || (fresh.unknown ? "unknown since the live data was lost" : "objective met, floors held, demand served")}
+        {model.reasons.join("; ") ||
+          (fresh.unknown ? "unknown since the live data was lost" : "objective met, floors held, demand served")}
       </p>
       <dl class="facts">
         <Fact name="Objective">p95 ≤ {milliseconds(model.objective_ms)}</Fact>
@@ -423,7 +431,9 @@ function Attention() {
   return (
     <div class="sheet">
       <h2>Needs attention</h2>
-      {fresh.unknown && <p class="verdict unknown">Nothing has been heard for a while, so nothing is known to be well.</p>}
+      {fresh.unknown && (
+        <p class="verdict unknown">Nothing has been heard for a while, so nothing is known to be well.</p>
+      )}
       {isClear && <p class="verdict ok">Nothing: every cluster is heard and every objective is met.</p>}
       {models.length > 0 && (
         <Section title="Models" aside={`${models.length} of ${view.models.length}`}>

@@ -1,7 +1,7 @@
 // What the page knows: the newest world, the events, what is selected. One object, changed only here; every change asks
 // for one drawing in the next frame, however many changes there were.
 
-import { formatPlace, parsePlace, type Place, type Selection } from "./selection.ts";
+import { formatPlace, type Place, parsePlace, type Selection } from "./selection.ts";
 import type { EventView, OverviewView } from "./views.ts";
 
 export const MAX_EVENTS = 300;

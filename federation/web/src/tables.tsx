@@ -44,7 +44,11 @@ export function ClustersTable() {
         },
         { name: "Why", key: (row) => row.reason, show: (row) => <span class="wrap">{row.reason}</span> },
         { name: "Place", key: (row) => row.city, show: (row) => `${row.city} ${row.country}` },
-        { name: "Provider", key: (row) => `${row.provider} ${row.region}`, show: (row) => `${row.provider} ${row.region}` },
+        {
+          name: "Provider",
+          key: (row) => `${row.provider} ${row.region}`,
+          show: (row) => `${row.provider} ${row.region}`,
+        },
         {
           name: "Accelerators",
           numeric: true,
@@ -131,7 +135,12 @@ export function ModelsTable() {
           show: (row) => <StateBadge state={shownState(row.state, fresh)} />,
         },
         { name: "Runtime", key: (row) => row.runtime, show: (row) => row.runtime },
-        { name: "Objective", numeric: true, key: (row) => row.objective_ms, show: (row) => milliseconds(row.objective_ms) },
+        {
+          name: "Objective",
+          numeric: true,
+          key: (row) => row.objective_ms,
+          show: (row) => milliseconds(row.objective_ms),
+        },
         { name: "Demand (req/s)", numeric: true, key: (row) => row.demand_rps, show: (row) => rps(row.demand_rps) },
         {
           name: "Within",

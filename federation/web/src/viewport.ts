@@ -10,7 +10,14 @@ export const WHOLE: Viewport = { k: 1, x: 0, y: 0 };
 const MAX_ZOOM = 24;
 
 /** Zoomed by `factor` with the point (px, py) of the screen held still. */
-export function zoomed(from: Viewport, factor: number, px: number, py: number, width: number, height: number): Viewport {
+export function zoomed(
+  from: Viewport,
+  factor: number,
+  px: number,
+  py: number,
+  width: number,
+  height: number,
+): Viewport {
   const k = Math.min(MAX_ZOOM, Math.max(1, from.k * factor));
   const scale = k / from.k;
   return held({ k, x: px - (px - from.x) * scale, y: py - (py - from.y) * scale }, width, height);

@@ -114,9 +114,7 @@ function Verdicts({ verdicts }: { verdicts: readonly ClusterVerdictView[] }) {
           </div>
           <p>{verdict.reason}</p>
           {verdict.terms.length > 0 && (
-            <p class="muted">
-              {verdict.terms.map((term) => `${term.name} ${usd(term.usd_per_hour)}/h`).join(" · ")}
-            </p>
+            <p class="muted">{verdict.terms.map((term) => `${term.name} ${usd(term.usd_per_hour)}/h`).join(" · ")}</p>
           )}
         </li>
       ))}

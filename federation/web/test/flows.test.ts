@@ -3,7 +3,13 @@ import { test } from "node:test";
 import { cellTotals, flows, inflows } from "../src/flows.ts";
 import type { OverviewView } from "../src/views.ts";
 
-const route = (cluster: string, share: number, target_share: number, within_objective: boolean, latency_ms: number) => ({
+const route = (
+  cluster: string,
+  share: number,
+  target_share: number,
+  within_objective: boolean,
+  latency_ms: number,
+) => ({
   cluster,
   share,
   target_share,
@@ -15,7 +21,12 @@ const view = {
     {
       name: "Berlin",
       demand: [
-        { model: "chat", rps: 10, unserved_rps: 1, routes: [route("fra", 0.9, 0.5, true, 40), route("iad", 0, 0.4, false, 300)] },
+        {
+          model: "chat",
+          rps: 10,
+          unserved_rps: 1,
+          routes: [route("fra", 0.9, 0.5, true, 40), route("iad", 0, 0.4, false, 300)],
+        },
         { model: "rank", rps: 20, unserved_rps: 0, routes: [route("fra", 1, 1, true, 90)] },
       ],
     },
@@ -31,11 +42,14 @@ test("one arc stands for all models that go the same way, with the slowest of th
 
 test("late arcs come last, so that none hides them, and a way that is only planned is shown", () => {
   const shown = flows(view, "chat");
-  assert.deepEqual(shown.map((one) => [one.cell, one.cluster, one.within]), [
-    ["Berlin", "fra", true],
-    ["Berlin", "iad", false],
-    ["Lyon", "iad", false],
-  ]);
+  assert.deepEqual(
+    shown.map((one) => [one.cell, one.cluster, one.within]),
+    [
+      ["Berlin", "fra", true],
+      ["Berlin", "iad", false],
+      ["Lyon", "iad", false],
+    ],
+  );
   assert.equal(shown[1]?.rps, 0);
 });
 
@@ -47,9 +61,15 @@ test("totals count what is unserved and what is late", () => {
 });
 
 test("a cluster's users are listed by how many they are, without those that it only may serve later", () => {
-  assert.deepEqual(inflows(view, "fra").map((one) => [one.cell, one.model, one.rps]), [
-    ["Berlin", "rank", 20],
-    ["Berlin", "chat", 9],
-  ]);
-  assert.deepEqual(inflows(view, "iad").map((one) => one.cell), ["Lyon"]);
+  assert.deepEqual(
+    inflows(view, "fra").map((one) => [one.cell, one.model, one.rps]),
+    [
+      ["Berlin", "rank", 20],
+      ["Berlin", "chat", 9],
+    ],
+  );
+  assert.deepEqual(
+    inflows(view, "iad").map((one) => one.cell),
+    ["Lyon"],
+  );
 });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { UNKNOWN, age, clock, count, duration, milliseconds, percent, plural, rps, speed, usd } from "../src/format.ts";
+import { age, clock, count, duration, milliseconds, percent, plural, rps, speed, UNKNOWN, usd } from "../src/format.ts";
 
 test("what is not known is never shown as a zero", () => {
   for (const write of [count, rps, usd, milliseconds, percent, duration]) {
@@ -24,9 +24,8 @@ test("money, time and counts are read as people write them", () => {
   assert.equal(milliseconds(9.96), "10.0 ms");
   assert.equal(clock(0), "00:00:00 UTC");
   assert.deepEqual([speed(1), speed(864)], ["real time", "×864 speed"]);
-  assert.deepEqual([plural(1, "replica"), plural(2, "replica"), plural(2, "policy", "policies")], [
-    "1 replica",
-    "2 replicas",
-    "2 policies",
-  ]);
+  assert.deepEqual(
+    [plural(1, "replica"), plural(2, "replica"), plural(2, "policy", "policies")],
+    ["1 replica", "2 replicas", "2 policies"],
+  );
 });

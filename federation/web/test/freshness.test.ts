@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { LOST_AFTER_S, UNKNOWN_AFTER_S, freshness, grown, shownState } from "../src/freshness.ts";
+import { freshness, grown, LOST_AFTER_S, shownState, UNKNOWN_AFTER_S } from "../src/freshness.ts";
 import type { OverviewView } from "../src/views.ts";
 
 const view = { speed: 10 } as OverviewView;

@@ -6,11 +6,11 @@ test("clusters of one metro are all to be seen, near their place", () => {
   const discs = ["a", "b", "c", "d"].map((name) => ({ name, x: 100, y: 50, r: 6 }));
   const moved = spread(discs);
   const at = discs.map((disc) => ({ x: disc.x + moved.get(disc.name)!.dx, y: disc.y + moved.get(disc.name)!.dy }));
-  at.forEach((one, i) =>
-    at.slice(i + 1).forEach((other) => {
+  for (const [i, one] of at.entries()) {
+    for (const other of at.slice(i + 1)) {
       assert.ok(Math.hypot(one.x - other.x, one.y - other.y) > 11, "two circles cover each other");
-    }),
-  );
+    }
+  }
   for (const offset of moved.values()) assert.ok(Math.hypot(offset.dx, offset.dy) < 30);
   assert.deepEqual(spread(discs), moved, "the same discs, the same places");
 });
