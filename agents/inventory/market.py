@@ -94,12 +94,14 @@ def of(labels: Mapping[str, str], spot: Collection[str] = ()) -> messages.Market
 
 def notice(node: Node) -> str:
     """What is said to be about to happen to a node or its devices, or nothing."""
+    if node.metadata.deletion_timestamp:
+        return f"it is being deleted since {node.metadata.deletion_timestamp}"[:100]
     return next((f"{what} {key} announces {NOTICES[key]}" for what, key in _notices(node)), "")
 
 
 def leaves(node: Node) -> bool:
     """Whether the node itself is announced to go: what runs there is to be replaced before."""
-    return any(key not in GPU_FAULTS for _, key in _notices(node))
+    return bool(node.metadata.deletion_timestamp) or any(key not in GPU_FAULTS for _, key in _notices(node))
 
 
 def _notices(node: Node) -> Iterator[tuple[str, str]]:

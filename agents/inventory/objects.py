@@ -54,6 +54,7 @@ class NodeMeta(_Part, frozen=True, kw_only=True):
     name: str = ""
     labels: dict[str, str] | None = None
     creation_timestamp: str | None = None
+    deletion_timestamp: str = ""
 
 
 class NodeSpec(_Part, frozen=True, kw_only=True):

@@ -129,6 +129,22 @@ VENDOR_RESOURCES = re.compile(
     r"habana\.ai/gaudi|google\.com/tpu"
 )
 """Extended resources that are accelerators."""
+_ACCELERATOR = re.compile(
+    r"(?:aws\.amazon\.com|amazonaws\.com)/neuron.*|(?:nvidia|amd)\.com/.+|gpu\.intel\.com/.+|habana\.ai/.+|"
+    r"(?:huawei\.com/(?:npu|ascend)|cloud-tpus\.google\.com/|cambricon\.com/|iluvatar\.(?:ai|com)/|enflame\.com/|"
+    r"hygon\.com/|metax-tech\.com/|mthreads\.com/|kunlunxin\.com/|baidu\.com/|qualcomm\.com/|furiosa\.ai/|"
+    r"rebellions\.ai/|tenstorrent\.com/|graphcore\.ai/|cerebras\.(?:net|com)/|xilinx\.com/|vastaitech\.com/).*|"
+    r"[^/]+/(?:.*[._-])?(?:[pvx]?[gnt]pus?|vcuda|[mhx][lp]u|accelerator)(?:[._-].*)?",
+    re.IGNORECASE,
+)
+"""Extended resources that are accelerators by their names: of vendors, of providers, and of plugins that cut them."""
+_NO_ACCELERATOR = re.compile(
+    r"mem|cores?(?:$|[._-])|millicores|tiles|monitoring|percent|hostdev|sriov|rdma|roce|infiniband|mlnx|"
+    r"/(?:res)?(?:hca|ib|cx[0-9])|shared_dev|nics?(?:$|[0-9._-])|numa|koordinator\.sh/",
+    re.IGNORECASE,
+)
+"""Of these, what is a share of a device's memory or cores, a look at it, or a network card of the same vendor; and
+Koordinator's hundredths of devices that are offered as such too."""
 MIB = 1024 * 1024
 MOST_VRAM_GIB = quantity.MAX_VRAM_MIB / 1024
 
@@ -211,6 +227,7 @@ def of_node(node: Node, terms: messages.Market) -> NodeOffers:
             text = f"no label of the vendor says what its {count} {resource} are: VRAM is unknown"
             conditions.append(_condition("Unverified", node, text))
         found.append(offer)
+    conditions += _uncounted(node, allocatable)
     if not found and not conditions:
         conditions += _unoffered(node, labels, allocatable)
     return NodeOffers(offers=_one_of_a_kind(found), conditions=tuple(conditions))
@@ -521,6 +538,11 @@ def _tpu(resource: str, count: int, labels: Mapping[str, str], terms: messages.M
     kind = _product(TPU_TYPE, kind)
     if topology and not re.fullmatch(r"[0-9]{1,3}(x[0-9]{1,3}){1,2}", topology):
         raise _Bad(f"{TPU_TOPOLOGY} is {topology!r}: not as 2x4")
+    chips = math.prod(int(one) for one in topology.split("x")) if topology else count
+    if chips > count:  # what starts on one of its nodes waits for the others
+        raise _Bad(
+            f"{TPU_TOPOLOGY} is {topology!r}: a slice of {chips} chips over several nodes, and a replica is one pod"
+        )
     keys = {TPU_TYPE: kind} | ({TPU_TOPOLOGY: topology} if topology else {})
     return Offer(
         key=messages.PoolKey(product=f"{kind}-{topology}" if topology else kind, market=terms),
@@ -537,6 +559,21 @@ def _product(label: str, value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", value):
         raise _Bad(f"{label} is {value[:80]!r}: no product's name")
     return value
+
+
+def _uncounted(node: Node, allocatable: Mapping[str, str]) -> Iterator[messages.Condition]:
+    """Accelerators by a resource that nothing here asks for: Neuron, Ascend, vGPU of Volcano, passthrough, renamed."""
+    found = [
+        f"{text} {resource}"
+        for resource, text in sorted(allocatable.items())
+        if _ACCELERATOR.fullmatch(resource)
+        and not VENDOR_RESOURCES.fullmatch(resource)
+        and not _NO_ACCELERATOR.search(resource)
+        and quantity.thousandths(text) != 0
+    ]
+    if found:
+        text = f"{', '.join(found)}: accelerators by a resource that is not known here; nothing is placed on them"
+        yield _condition("UnknownAccelerator", node, text)
 
 
 def _unoffered(node: Node, labels: Mapping[str, str], allocatable: Mapping[str, str]) -> Iterator[messages.Condition]:

@@ -26,9 +26,12 @@ DRIVERS = {
     "tpu.google.com": "google-tpu",
 }
 """Drivers of accelerators. Others (network cards, CPUs) publish devices too, which are none of ours."""
+_ACCELERATOR = re.compile(r"(?:.*[.-])?(?:v?gpus?|npus?|tpus?|neuron|gaudi|accelerators?)(?:[.-].*)?", re.IGNORECASE)
+"""Drivers that offer accelerators by their names."""
 PARTS = {"mig": "profile", "amdgpu-partition": "partitionProfile"}
 """Types of devices that are a part of one, and the attribute that says which."""
 WHOLE = ("gpu", "amdgpu")
+INTEL = ("gpu.intel.com", "gaudi.intel.com")
 _AMD_PROFILE = re.compile(r"[a-z]{3}_nps[0-9]")
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -67,14 +70,23 @@ def allocated(claims: Iterable[Claim]) -> frozenset[DeviceId]:
 def read(slices: Iterable[Slice], held: Collection[DeviceId], markets: Mapping[str, messages.Market]) -> Dynamic:
     """What the slices offer on each node. Args: held: devices that claims hold. markets: node -> its market."""
     pools: dict[tuple[str, str], list[Slice]] = defaultdict(list)
+    unknown: set[str] = set()
     for one in slices:
         if one.spec.driver in DRIVERS:
             pools[one.spec.driver, one.spec.pool.name].append(one)
-    conditions: list[messages.Condition] = []
+        elif _ACCELERATOR.fullmatch(one.spec.driver) and one.spec.devices:
+            unknown.add(one.spec.driver)
+    conditions: list[messages.Condition] = [
+        condition(
+            "UnknownAccelerator", f"resourceslices/{driver}", "a driver that is not known here; nothing is placed"
+        )
+        for driver in sorted(unknown)
+    ]
     counts: dict[tuple[str, messages.PoolKey], list[tuple[Offer, bool]]] = defaultdict(list)
     for (driver, pool), found in sorted(pools.items()):
-        for node, device, offer in _devices(driver, pool, found, markets, conditions):
-            counts[node, offer.key].append((offer, (driver, pool, device) in held))
+        names = frozenset(device for one, of, device in held if (one, of) == (driver, pool))
+        for node, taken, offer in _devices(driver, pool, found, names, markets, conditions):
+            counts[node, offer.key].append((offer, taken))
     offered = []
     for (node, _), found_offers in sorted(counts.items()):
         known = [one.vram_gib for one, _ in found_offers]
@@ -90,10 +102,14 @@ def _devices(
     driver: str,
     pool: str,
     slices: list[Slice],
+    held: Collection[str],
     markets: Mapping[str, messages.Market],
     conditions: list[messages.Condition],
-) -> Iterable[tuple[str, str, Offer]]:
-    """(node, device, offer) of every device of the newest complete generation of one pool."""
+) -> Iterable[tuple[str, bool, Offer]]:
+    """(node, whether it is taken, offer) of every device of the newest complete generation of one pool.
+
+    Args: held: names of the pool's devices that claims hold.
+    """
     subject = f"resourceslices/{driver}/{pool}"
     newest = max(one.spec.pool.generation for one in slices)
     current = [one for one in slices if one.spec.pool.generation == newest]
@@ -104,6 +120,7 @@ def _devices(
         return
     seen: set[str] = set()
     cut = _cut(driver, current)
+    drained = _drained(current, held)
     for one in sorted(current, key=lambda each: each.metadata.name):
         for device in one.spec.devices or ():
             if device.name in seen:
@@ -121,7 +138,18 @@ def _devices(
                 continue
             offer = _offer(driver, device, markets.get(node, "on-demand"), subject, conditions)
             if offer is not None:
-                yield node, device.name, offer
+                yield node, device.name in held or not drained.isdisjoint(_counter_sets(device)), offer
+
+
+def _counter_sets(device: Device) -> frozenset[str]:
+    """Of the silicon that a device is cut from."""
+    return frozenset(str(one.get("counterSet", "")) for one in device.consumes_counters or ())
+
+
+def _drained(slices: Iterable[Slice], held: Collection[str]) -> frozenset[str]:
+    """Counter sets that a held device draws on: who asks for all of the same silicon waits, though its name is free."""
+    devices = (device for one in slices for device in one.spec.devices or () if device.name in held)
+    return frozenset(name for device in devices for name in _counter_sets(device))
 
 
 def _cut(driver: str, slices: Iterable[Slice]) -> frozenset[str]:
@@ -142,7 +170,8 @@ def _offer(
         conditions.append(condition("SharedDevice", subject, f"device {device.name} is shared, and is not counted"))
         return None
     vendor = DRIVERS[driver]
-    name = _NAME.sub("-", _text(device, driver, "productName")).strip("-.")[:100]
+    name = _NAME.sub("-", _text(device, driver, _product_attribute(device, driver))).strip("-.")[:100]
+    name = f"Intel-{name}" if name and driver in INTEL else name
     profile = _text(device, driver, PARTS[kind]) if kind in PARTS else ""
     if kind in PARTS and not (MIG_PROFILE if kind == "mig" else _AMD_PROFILE).fullmatch(profile):
         text = f"device {device.name} has the profile {profile!r}: none of a part; it is not counted"
@@ -157,6 +186,11 @@ def _offer(
     usable = not doubt
     if doubt:
         conditions.append(condition("BadDevice", subject, f"{doubt}; it is not counted"))
+    if _unhealthy(device, driver):
+        conditions.append(
+            condition("DeviceUnhealthy", subject, f"device {device.name}: its driver says so; not counted")
+        )
+        usable = False
     for taint in device.taints or ():
         announced = market.NOTICES.get(taint.key, f"taint {taint.key}")
         conditions.append(condition("DeviceTainted", subject, f"device {device.name}: {announced}"))
@@ -174,11 +208,23 @@ def _offer(
 def _access(driver: str, device: Device, kind: str, profile: str) -> Access:
     device_class = "mig.nvidia.com" if driver == "gpu.nvidia.com" and kind == "mig" else driver
     tests = [f"device.driver == {_quoted(driver)}"]
-    for name in ("type", "productName", *((PARTS[kind],) if profile else ())):
+    for name in ("type", _product_attribute(device, driver), *((PARTS[kind],) if profile else ())):
         value = _text(device, driver, name)
         if value:
             tests.append(f"device.attributes[{_quoted(driver)}].{name} == {_quoted(value)}")
     return Access(device_class=device_class, expression=" && ".join(tests))
+
+
+def _product_attribute(device: Device, driver: str) -> str:
+    """Intel's drivers name the product by its model."""
+    return "model" if driver in INTEL and not _text(device, driver, "productName") else "productName"
+
+
+def _unhealthy(device: Device, driver: str) -> bool:
+    """What drivers of Intel's say of a device's health: a truth value, or a word."""
+    attributes = device.attributes or {}
+    found = attributes.get("healthy") or attributes.get(f"{driver}/healthy")
+    return (found is not None and found.bool is False) or _text(device, driver, "health") == "Unhealthy"
 
 
 def _quoted(text: str) -> str:

@@ -27,7 +27,11 @@ def node(number: int, given: dict[str, Any]) -> Node:
     """A node as its kubelet and its labellers would write it."""
     ready = {"type": "Ready", "status": "True"}
     raw = {
-        "metadata": {"name": f"node-{number}", "labels": given.get("labels", {})},
+        "metadata": {
+            "name": f"node-{number}",
+            "labels": given.get("labels", {}),
+            "deletionTimestamp": given.get("deletionTimestamp", ""),
+        },
         "spec": {"unschedulable": given.get("unschedulable", False), "taints": given.get("taints", [])},
         "status": {
             "allocatable": given.get("allocatable", {}),
@@ -95,6 +99,8 @@ def test_a_clusters_devices_are_what_its_vendor_documents(path: Path) -> None:
             rows = [[one.nodes, one.devices, one.cpu_millis, one.memory_mib] for one in pool.room]
             assert rows == wanted["room"]
     assert sorted({one.type for one in found.conditions}) == shape.get("conditions", [])
+    if "condition_objects" in shape:
+        assert [one.object for one in found.conditions] == shape["condition_objects"]
     assert [one.name for one in found.unwell] == shape.get("unwell", [])
     for one in shape.get("fits", []):
         pool = next(pool for pool in found.pools if pool.key.text == one["pool"])
