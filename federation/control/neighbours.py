@@ -12,6 +12,8 @@ from federation.policy.documents import Cluster
 
 MOST = 256
 """Neighbours that are kept of each cluster."""
+ENOUGH = 4
+"""Who is wanted is looked for beyond the neighbours only where less than this part of them is found there."""
 AT_ONCE = 64
 """Rows of distances: a thread that works on more keeps the event loop waiting for as long as one step takes."""
 ALL_MEASURE = 101
@@ -37,14 +39,17 @@ class Neighbours:
         return map(self.names.__getitem__, self._near[self._row[cluster]].tolist())
 
     def nearest(self, cluster: str, wanted: int, among: Callable[[str], bool], all_of: Collection[str]) -> list[str]:
-        """The `wanted` nearest to a cluster for which `among` holds. Args: all_of: every one for which it does."""
+        """The `wanted` nearest to a cluster for which `among` holds; fewer where a quarter of them are neighbours.
+
+        Args: all_of: every one for which it holds.
+        """
         found: list[str] = []
         for name in self.of(cluster):
             if among(name):
                 found.append(name)
                 if len(found) == wanted:
                     return found
-        if len(self.names) <= MOST + 1:
+        if len(self.names) <= MOST + 1 or ENOUGH * len(found) >= wanted:
             return found
         rows = np.array(sorted(self._row[name] for name in all_of if name in self._row and name != cluster), np.int64)
         order = rows[np.argsort(-(self._at[rows] @ self._at[self._row[cluster]]), kind="stable")[:wanted]]
