@@ -24,13 +24,19 @@ from federation.wire import messages, quantity
 MAX_STATUS_BYTES = 512 * 1024
 MAX_GROUPS = 256
 MAX_NODES = 100_000
+MAX_DEVICES = 1_000_000
+"""What a report may say of one group: more is written where "without a limit" is meant."""
 LONGEST_PROVISIONING_S = 3600.0
 """A node that seems to have taken longer has rather been unready for a while since."""
 _OLD_GROUP = re.compile(
     r"^\s*Name:\s+(\S{1,253})\s*\n\s*Health:\s+(\w+)\s+\([^\n]*cloudProviderTarget=(\d{1,6})\s+"
-    r"\(minSize=\d{1,6}, maxSize=(\d{1,6})\)\)",
+    r"\(minSize=\d{1,6}, maxSize=(\d{1,6})\)\)[^\n]*\n(?:\s*Last\w+:[^\n]*\n)*(?:\s*ScaleUp:\s+(\w+))?",
     re.MULTILINE,
 )
+_WRITTEN = re.compile(r"(?:\s*time:|Cluster-autoscaler status at)\s+\"?(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)")
+"""When a status was written, in UTC: both formats begin with it."""
+STALE_S = 900.0
+"""It is written every ten seconds; what is so old was left behind by an autoscaler that runs no more."""
 
 Found = tuple[tuple[messages.Growth, ...], tuple[messages.Condition, ...]]
 
@@ -48,10 +54,19 @@ def provisioning_s(node: Node) -> float | None:
     return took_s if 0 <= took_s <= LONGEST_PROVISIONING_S else None
 
 
-def cluster_autoscaler(status: str, nodes: Iterable[NodeFacts]) -> Found:
-    """What the Cluster Autoscaler may still add. Args: status: the ConfigMap's `status`."""
+def cluster_autoscaler(status: str, nodes: Iterable[NodeFacts], now_s: float = 0.0) -> Found:
+    """What the Cluster Autoscaler may still add. Args: status: the ConfigMap's `status`. now_s: of the epoch."""
     members = _by_group(nodes)
     growth, conditions = [], []
+    written = _WRITTEN.match(status)
+    if written is not None:
+        try:
+            age_s = now_s - datetime.fromisoformat(f"{written[1]}T{written[2]}+00:00").timestamp()
+        except ValueError:
+            age_s = 0.0
+        if age_s > STALE_S:
+            text = f"was written at {written[1]} {written[2]} and not since: its node groups promise nothing"
+            return (), (condition("StaleAutoscalerStatus", "configmap/cluster-autoscaler-status", text),)
     try:
         groups = list(_groups(status))[:MAX_GROUPS]
     except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
@@ -74,11 +89,12 @@ def _groups(status: str) -> Iterator[tuple[str, bool, int, int]]:
         raise ValueError(f"{len(status)} characters")
     if "NodeGroups:" in status:
         for match in _OLD_GROUP.finditer(status):
-            yield match[1], match[2] == "Healthy", int(match[3]), int(match[4])
+            yield match[1], match[2] == "Healthy" and match[5] != "Backoff", int(match[3]), int(match[4])
         return
-    if "&" in status or "*" in status:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if any(isinstance(one, yaml.AnchorToken | yaml.AliasToken) for one in yaml.scan(status, Loader=loader)):
         raise ValueError("it holds anchors or aliases")
-    loaded: Any = yaml.load(status, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    loaded: Any = yaml.load(status, Loader=loader)
     for one in loaded.get("nodeGroups") or ():
         health = one.get("health") or {}
         numbers = health.get("cloudProviderTarget"), health.get("maxSize")
@@ -114,7 +130,7 @@ def _growth(group: str, source: Any, nodes: int, mine: list[NodeFacts]) -> messa
         source=source,
         pool=keys.pop() if one_kind else None,
         nodes=nodes,
-        devices=nodes * min(devices for _, devices in kinds) if one_kind else None,
+        devices=min(MAX_DEVICES, nodes * min(devices for _, devices in kinds)) if one_kind else None,
         provisioning_s=round(statistics.median(took), 1) if took else None,
     )
 
@@ -126,20 +142,54 @@ def karpenter(pools: Iterable[NodePool], nodes: Iterable[NodeFacts]) -> Found:
     conditions: list[messages.Condition] = []
     for pool in sorted(pools, key=lambda one: one.metadata.name)[:MAX_GROUPS]:
         name = pool.metadata.name
+        if pool.metadata.deletion_timestamp or pool.spec.replicas is not None:
+            continue  # on its way out, or of a fixed number of nodes, which no waiting pod changes
         if any(one.type == "Ready" and one.status == "False" for one in pool.status.conditions or ()):
             continue
         for resource, text in sorted((pool.spec.limits or {}).items()):
             if not offers.VENDOR_RESOURCES.fullmatch(resource):
                 continue
-            most = quantity.devices(str(text))
-            now = quantity.devices(str((pool.status.resources or {}).get(resource, "0")))
+            most = _devices(str(text))
+            now = _devices(str((pool.status.resources or {}).get(resource, "0")))
             if most is None or now is None:
                 text = f"limits {resource} to {str(text)[:40]!r}: no number of devices"
                 conditions.append(condition("BadNodePool", f"nodepool/{name}", text))
                 continue
-            if most > now:
-                growth.append(_of_pool(pool, resource, most - now, members.get(name, [])))
+            mine = members.get(name, [])
+            devices = min(most - now, _nodes_left(pool, mine) * _devices_each(mine, resource))
+            if devices > 0:
+                growth.append(_of_pool(pool, resource, devices, mine))
     return tuple(growth), tuple(conditions)
+
+
+def _devices(text: str) -> int | None:
+    """A number of devices of a whole pool of nodes; what is written for "endless" is cut."""
+    found = quantity.thousandths(text)
+    if found is None or found % 1000 or found // 1000 > MAX_NODES * quantity.MAX_DEVICES:
+        return None
+    return min(found // 1000, MAX_DEVICES)
+
+
+def _nodes_left(pool: NodePool, mine: list[NodeFacts]) -> int:
+    """How many nodes a pool's limits of nodes, CPU and memory leave: the first that is reached stops all growth."""
+    left = MAX_NODES
+    each = {
+        "nodes": 1000,
+        "cpu": min((one.cpu_millis for one in mine), default=0),
+        "memory": min((one.memory_mib for one in mine), default=0) * quantity.MIB * 1000,
+    }
+    for resource, one_node in each.items():
+        most = quantity.thousandths(str((pool.spec.limits or {}).get(resource, "")))
+        if most is not None:
+            now = quantity.thousandths(str((pool.status.resources or {}).get(resource, "0"))) or 0
+            left = min(left, max(0, most - now) // max(1, one_node))
+    return left
+
+
+def _devices_each(mine: list[NodeFacts], resource: str) -> int:
+    """The most that one node of a pool is seen to bring; where none is there, the most that a node can."""
+    seen = (offer.devices for node in mine for offer in node.offers if offer.access.resource == resource)
+    return max(seen, default=quantity.MAX_DEVICES)
 
 
 def _of_pool(pool: NodePool, resource: str, devices: int, mine: list[NodeFacts]) -> messages.Growth:

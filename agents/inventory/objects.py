@@ -322,6 +322,7 @@ class NodePoolSpec(_Part, frozen=True, kw_only=True):
 
     template: Template = Template()
     limits: dict[str, Any] | None = None
+    replicas: int | None = None
 
 
 class NodePoolStatus(_Part, frozen=True, kw_only=True):

@@ -302,7 +302,7 @@ class KubeBackend:
 
     async def _cluster_autoscaler(self, nodes: list[NodeFacts]) -> growth.Found:
         status = msgspec.json.decode(await self._api.get(AUTOSCALER_STATUS), type=_ConfigMap)
-        return growth.cluster_autoscaler((status.data or {}).get("status", ""), nodes)
+        return growth.cluster_autoscaler((status.data or {}).get("status", ""), nodes, self._clock.wall_s())
 
     async def _karpenter(self, nodes: list[NodeFacts]) -> growth.Found:
         pools = msgspec.json.decode(await self._api.get(NODE_POOLS, limit="256"), type=_NodePools)

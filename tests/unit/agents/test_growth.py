@@ -82,6 +82,46 @@ def test_a_group_that_cannot_grow_promises_nothing(change: tuple[str, str]) -> N
     assert growth.cluster_autoscaler(YAML_STATUS.replace(*change), members())[0] == ()
 
 
+def test_a_group_that_backs_off_promises_nothing_in_the_older_format() -> None:
+    """Replicas would be promised to a provider that has no such machines left."""
+    assert growth.cluster_autoscaler(TEXT_STATUS.replace("NoActivity", "Backoff"), members())[0] == ()
+
+
+def test_a_cause_of_backing_off_does_not_make_a_status_unreadable() -> None:
+    """Clouds' errors hold links and wildcards: one group that is out of stock would hide the growth of all others."""
+    out_of_stock = """\
+- name: eks-gpu-b
+  health: {status: Healthy, cloudProviderTarget: 0, maxSize: 4}
+  scaleUp:
+    status: Backoff
+    backoffInfo: {errorCode: OUT_OF_RESOURCES, errorMessage: "no capacity in *, see https://x.test/?a=1&b=2"}
+"""
+    found, conditions = growth.cluster_autoscaler(YAML_STATUS + out_of_stock, members())
+    assert ([one.group for one in found], conditions) == (["eks-gpu-l4-9ac1f3"], ())
+
+
+@pytest.mark.parametrize(
+    ("status", "written_s"),
+    [(YAML_STATUS, 1790951362.0), (TEXT_STATUS, 1633552211.0)],
+    ids=["yaml", "text"],
+)
+def test_what_an_autoscaler_left_behind_promises_nothing(status: str, written_s: float) -> None:
+    """The ConfigMap stays when the autoscaler is removed: replicas would wait for nodes that nobody adds."""
+    assert len(growth.cluster_autoscaler(status, members(), written_s + 600.0)[0]) == 1
+    found, conditions = growth.cluster_autoscaler(status, members(), written_s + 1000.0)
+    assert found == ()
+    assert [one.type for one in conditions] == ["StaleAutoscalerStatus"]
+
+
+def test_a_group_without_a_real_limit_stays_within_what_a_report_may_say() -> None:
+    """The controller would refuse the whole report for one number."""
+    status = YAML_STATUS.replace("maxSize: 4", "maxSize: 100000")
+    given = {"nvidia.com/gpu.product": "NVIDIA-L4-SHARED", "nvidia.com/gpu.replicas": "16", "agentpool": "gpu-l4"}
+    shared = facts(node(0, {"labels": given, "allocatable": {"nvidia.com/gpu": "128"}}))
+    found, _ = growth.cluster_autoscaler(status, [shared])
+    assert found[0].devices == growth.MAX_DEVICES
+
+
 @pytest.mark.parametrize(
     "status",
     [
@@ -143,6 +183,37 @@ def test_no_limit_is_no_promise(fields: dict[str, Any], kinds: list[str]) -> Non
     found, conditions = growth.karpenter([pool(**fields)], members("karpenter.sh/nodepool", "gpu"))
     assert found == ()
     assert [one.type for one in conditions] == kinds
+
+
+NODE = {"cpu": "48", "memory": "188Gi", "nvidia.com/gpu": "4", "nodes": "1"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "devices"),
+    [
+        ({"nvidia.com/gpu": "40", "nodes": "3"}, 8),
+        ({"nvidia.com/gpu": "40", "nodes": 1}, None),
+        ({"nvidia.com/gpu": "40", "cpu": "96"}, 4),
+        ({"nvidia.com/gpu": "40", "cpu": "48"}, None),
+        ({"nvidia.com/gpu": "40", "memory": "200Gi"}, None),
+        ({"nvidia.com/gpu": "10k", "cpu": "480"}, 36),
+        ({"nvidia.com/gpu": "10k"}, 9996),
+    ],
+    ids=["nodes", "nodes-full", "cpu", "cpu-full", "memory-full", "large-and-cpu", "large"],
+)
+def test_the_first_limit_of_a_pool_that_is_reached_stops_it(limits: dict[str, Any], devices: int | None) -> None:
+    """Replicas would be promised GPUs that Karpenter does not add: "all instance types exceed limits for nodepool"."""
+    status = {"resources": NODE}
+    made = pool(spec={"template": {}, "limits": limits}, status=status)
+    found, conditions = growth.karpenter([made], members("karpenter.sh/nodepool", "gpu"))
+    assert ([one.devices for one in found], conditions) == ([devices] if devices else [], ())
+
+
+def test_a_pool_of_a_fixed_number_of_nodes_or_on_its_way_out_does_not_grow() -> None:
+    """Static capacity follows `spec.replicas`, and no pod that waits."""
+    fixed = pool(spec={"template": {}, "replicas": 2, "limits": {"nodes": "4", "nvidia.com/gpu": "8"}})
+    leaving = pool(metadata={"name": "gpu", "deletionTimestamp": "2026-01-02T03:04:05Z"})
+    assert growth.karpenter([fixed, leaving], members("karpenter.sh/nodepool", "gpu"))[0] == ()
 
 
 def test_how_long_a_node_took_is_read_from_the_node() -> None:
