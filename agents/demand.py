@@ -9,6 +9,7 @@ import msgspec
 import structlog
 import yaml
 
+from agents.inventory.offers import condition
 from federation.wire import messages
 
 log = structlog.get_logger("agent")
@@ -39,6 +40,20 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     requests_per_second: float = float("nan")
 
 
+FORM = "a YAML or JSON list of {model, cell: {name, country, lat, lon}, requestsPerSecond}"
+
+
+def _rows(document: Any) -> list[Any]:
+    """The rows of one document. Raises: ValueError for what is no list of them."""
+    if isinstance(document, list):
+        return document
+    if isinstance(document, str):
+        kind = "CSV" if "," in document else "text"
+    else:
+        kind = "an object" if isinstance(document, dict) else "a number"
+    raise ValueError(f"it holds {kind}, not a list")
+
+
 def _row(raw: Any) -> _Row:
     """A row as it is written; what cannot be read of it is as if it were not there. Numbers may be text, as Prometheus
     writes them."""
@@ -58,7 +73,7 @@ class DemandFile:
         self._version: object = None
 
     def read(self) -> tuple[messages.DemandSample, ...]:
-        """The rows; a missing or broken file keeps the last good ones, and is said once."""
+        """The rows; a missing or broken file keeps the last good ones, and is told for as long as it is so."""
         if self._path is None:
             return ()
         try:
@@ -71,8 +86,10 @@ class DemandFile:
                 payload = file.read(MAX_BYTES + 1)
             if len(payload) > MAX_BYTES:
                 raise ValueError(f"longer than {MAX_BYTES} bytes")
+            if not payload.strip():
+                raise ValueError("it is empty, as a file that is being written; no counts are written as []")
             documents = [one for one in yaml.load_all(payload, Loader=_Loader) if one is not None]
-            rows = [_row(one) for part in msgspec.convert(documents, list[list[Any]]) for one in part]
+            rows = [_row(one) for part in documents for one in _rows(part)]
             self._last = tuple(
                 messages.DemandSample(
                     model=row.model,
@@ -89,3 +106,12 @@ class DemandFile:
                 log.warning("demand file kept as last read", file=str(self._path), cause=str(error))
             self._complaint = str(error)
         return self._last
+
+    def conditions(self) -> tuple[messages.Condition, ...]:
+        """What people should know of the file: why its rows are not the newest, and what it should hold."""
+        self.read()
+        if not self._complaint or self._path is None:
+            return ()
+        cause = " ".join(self._complaint.split())[:120]
+        text = f"{cause}; {len(self._last)} rows of an earlier one stay. Write {FORM}, and rename it into place"
+        return (condition("DemandFileRefused", f"file/{self._path.name}", text),)

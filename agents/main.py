@@ -26,7 +26,7 @@ from agents.backend import Backend, BackendError
 from agents.demand import DemandFile
 from agents.kube.backend import KubeBackend, KubeSettings
 from agents.limits import Limits
-from agents.probe import Probe
+from agents.probe import Probe, address_of
 from agents.simulated import SimulatedBackend
 from federation.aiokit import confidential, descriptors
 from federation.aiokit.address import host_port
@@ -181,7 +181,7 @@ def kubernetes(
     clock, rng = Clock(), random.Random(secrets.randbits(64))
     backend = KubeBackend(
         KubeSettings(kubeconfig=kubeconfig, namespace=namespace, limits=_limits(limits_file)),
-        probe=Probe(clock=clock, listen=_listen(probe_listen), advertise=probe_advertise),
+        probe=Probe(clock=clock, listen=_listen(probe_listen), advertise=_advertise(probe_advertise)),
         demand=DemandFile(link.demand),
         clock=clock,
         rng=rng,
@@ -239,6 +239,7 @@ def simulated(link: LinkOptions, pools: tuple[str, ...], vram_gib: float, at: st
         rtt_ms=None if rtt_ms is None else lambda peer, chance: rtt_ms,
         at=_place(at),
         demand=demand.read,
+        told=demand.conditions,
         probe=f"{link.cluster}.simulated:1",
     )
     link.run(backend, clock, rng)
@@ -274,6 +275,14 @@ def _listen(text: str | None) -> tuple[str, int] | None:
         return host_port(text, "0.0.0.0:9480")
     except ValueError as error:
         raise click.UsageError(f"--probe-listen {error}") from error
+
+
+def _advertise(text: str) -> str:
+    if text and not address_of(text)[0]:
+        raise click.UsageError(
+            f"--probe-advertise {text!r}: expected the HOST:PORT where peers reach it, as probe.fra.example:9480"
+        )
+    return text
 
 
 async def _run(agent: Agent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import statistics
 from collections import defaultdict, deque
 from contextlib import suppress
@@ -15,18 +16,26 @@ WINDOW = 20
 """Samples kept per peer; at one a report, the last few minutes."""
 AT_ONCE = 16
 TIMEOUT_S = 5.0
+_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
+"""Of a host: no scheme, path, user or blank."""
 
 
 def address_of(probe: str) -> tuple[str, int]:
     """Host and port of `host:port`, `[address]:port`; an empty host where nobody can be measured there."""
     host, _, port = probe.rpartition(":")
+    if host.startswith("[") != host.endswith("]"):
+        return "", 0
     host = host.removeprefix("[").removesuffix("]")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
         return "", 0
     try:
-        return ("", 0) if ipaddress.ip_address(host).is_unspecified else (host, int(port))
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return host, int(port)  # a name
+        # A name; `0` and `0.0` are addresses too, of whoever asks.
+        is_name = _NAME.fullmatch(host) is not None and bool(host.strip(".0"))
+        return (host, int(port)) if is_name else ("", 0)
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return ("", 0) if mapped.is_unspecified or mapped.is_multicast else (host, int(port))
 
 
 class Probe:

@@ -52,6 +52,7 @@ class SimulatedBackend:
         None has it follow from the distance to a simulated peer that says where it is, and others not measured.
         at: where this cluster is, latitude and longitude in degrees; None where it does not say.
         demand: what the front door counts now. endpoints: where so many ready replicas answer. served: how they did.
+        told: what people should know of the cluster.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class SimulatedBackend:
         probe: str = "",
         endpoints: Callable[[Ready], tuple[messages.ReplicaEndpoint, ...]] = lambda ready: (),
         served: Callable[[], tuple[messages.ServedSample, ...]] = tuple,
+        told: Callable[[], tuple[messages.Condition, ...]] = tuple,
     ) -> None:
         self.changed = asyncio.Event()
         self.touched = False
@@ -80,6 +82,7 @@ class SimulatedBackend:
         self._probe = probe
         self._endpoints = endpoints
         self._served = served
+        self._told = told
         self._running: dict[tuple[str, messages.PoolKey], list[_Replica]] = {}
         self._fence = (0, 0)
         self._wakers: set[Timer] = set()
@@ -144,6 +147,7 @@ class SimulatedBackend:
         for key, ones in self._running.items():
             taken[key[1]] = taken.get(key[1], 0) + sum(one.devices for one in ones if self._holds(one))
         return Observation(
+            conditions=self._told(),
             pools=tuple(
                 messages.PoolReport(
                     key=pool.key,

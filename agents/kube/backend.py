@@ -271,6 +271,7 @@ class KubeBackend:
         forbidden = self._forbidden()
         return (
             *((condition("Forbidden", f"namespace/{self.namespace}", forbidden),) if forbidden else ()),
+            *self._demand.conditions(),
             *self._drifts.conditions(),
             *(
                 condition("Conflict" if one.conflict else "NotCarriedOut", f"model/{one.subject}", one.message)

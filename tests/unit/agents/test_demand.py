@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import yaml
 
 from agents import outgoing
 from agents.demand import DemandFile
+from agents.simulated import SimulatedBackend
+from federation.aiokit.clock import Clock
 from tests.builders import a_report
 
 ROW = "- {model: chat, cell: {name: Berlin, country: DE, lat: 52.5, lon: 13.4}, requestsPerSecond: %d}\n"
@@ -65,7 +68,10 @@ def test_counts_are_read_as_tools_write_them(tmp_path: Path, name: str) -> None:
     assert [one.type for one in report.conditions] == ["ReportRowLeftOut"] * ("none" in name)
 
 
-@pytest.mark.parametrize("text", ["model: chat\n", "model,cell,rps\nchat,Oslo,3\n", "- {model: chat", "[" * 5000])
+BROKEN = ["model: chat\n", "model,cell,rps\nchat,Oslo,3\n", "- {model: chat", "[" * 5000, "", "\n", "\x00\x01"]
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_a_file_that_is_no_list_keeps_the_last_good_rows(tmp_path: Path, text: str) -> None:
     """A deploy of a broken file would be users who have all gone."""
     path = tmp_path / "demand.yaml"
@@ -74,3 +80,30 @@ def test_a_file_that_is_no_list_keeps_the_last_good_rows(tmp_path: Path, text: s
     assert len(file.read()) == 1
     path.write_text(text)
     assert len(file.read()) == 1
+
+
+@pytest.mark.parametrize("text", [*BROKEN, None])
+def test_a_file_that_is_not_read_is_told_with_what_it_should_hold(tmp_path: Path, text: str | None) -> None:
+    """A front door that writes CSV would be planned for by what it counted weeks ago, and only a log would say so."""
+    path = tmp_path / "demand.yaml"
+    path.write_text(ROW % 10)
+    file = DemandFile(path)
+    assert file.conditions() == ()
+    path.unlink() if text is None else path.write_text(text)
+    (told,) = file.conditions()
+    assert (told.type, told.object) == ("DemandFileRefused", "file/demand.yaml")
+    assert "1 rows of an earlier one stay. Write a YAML or JSON list of {model, cell: {" in told.message
+    assert len(told.message) < 300
+    report, _ = outgoing.fit(a_report("fra", conditions=file.conditions()))
+    assert report.conditions == (told,)
+    path.write_text(ROW % 25)
+    assert file.conditions() == ()
+
+
+async def test_a_cluster_tells_of_its_file(tmp_path: Path) -> None:
+    """`describe cluster` is where somebody looks."""
+    path = tmp_path / "demand.csv"
+    path.write_text("model,cell,rps\nchat,Oslo,3\n")
+    running = SimulatedBackend(pools=(), clock=Clock(), rng=random.Random(1), told=DemandFile(path).conditions)
+    (told,) = (await running.observe()).conditions
+    assert told.message.startswith("it holds CSV, not a list")

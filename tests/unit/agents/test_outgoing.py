@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents import outgoing, probe
+from agents import main, outgoing, probe
 from agents.demand import DemandFile
 from federation.aiokit.clock import Clock
 from federation.wire import messages
@@ -166,11 +167,34 @@ def test_whatever_a_cluster_says_its_report_can_be_read(fields: dict[str, Any]) 
         ("[::]:9480", ("", 0)),
         ("fra.example", ("", 0)),
         ("fra.example:99999", ("", 0)),
+        ("fra.example:0", ("", 0)),
+        ("probe_fra.example.:9480", ("probe_fra.example.", 9480)),
+        ("[fe80::1%eth0]:9480", ("fe80::1%eth0", 9480)),
+        ("[::ffff:192.0.2.7]:9480", ("::ffff:192.0.2.7", 9480)),
+        ("[::ffff:0.0.0.0]:9480", ("", 0)),
+        ("0:9480", ("", 0)),
+        ("0.0:9480", ("", 0)),
+        ("http://fra.example:9480", ("", 0)),
+        ("user@fra.example:9480", ("", 0)),
+        ("fra.example :9480", ("", 0)),
+        ("[::1:9480", ("", 0)),
+        ("fe80::1", ("", 0)),
+        ("224.0.0.1:9480", ("", 0)),
     ],
 )
 def test_an_address_to_measure_is_read(told: str, expected: tuple[str, int]) -> None:
     """A peer in brackets would never be measured; one at 0.0.0.0 is the agent itself."""
     assert probe.address_of(told) == expected
+
+
+@pytest.mark.parametrize("text", ["http://fra.example:9480", "fra.example", "0:9480", "fra.example:9480 "])
+def test_an_address_where_nobody_can_be_measured_is_refused_at_the_start(text: str) -> None:
+    """The cluster would be measured by nobody, and no word would say why."""
+    found = CliRunner().invoke(
+        main.kubernetes, ["--cluster", "fra", "--broker", "mqtt://localhost", "--probe-advertise", text]
+    )
+    assert found.exit_code == 2
+    assert "--probe-advertise" in found.output
 
 
 @pytest.mark.parametrize(("listen", "advertised"), [("0.0.0.0", ""), ("127.0.0.1", "127.0.0.1:")])
