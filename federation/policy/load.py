@@ -277,7 +277,8 @@ def _check_front_door(name: str, placed: Placed, spec: documents.ClusterSpec) ->
         return []
     mark = placed.mark("spec", "gateway", "address")
     try:
-        if not ipaddress.ip_address(spec.gateway.address).is_unspecified:
+        address = ipaddress.ip_address(spec.gateway.address)
+        if not (address.is_unspecified or address.is_multicast or address.is_link_local):
             return []
     except ValueError:
         pass

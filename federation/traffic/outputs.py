@@ -87,7 +87,8 @@ def _model(model: ModelTable, table: GatewayTable, ports: Mapping[str, int], dns
 
 
 class _Dns:
-    """Each cluster's part of all requests for a model, by what every gateway does with its own users."""
+    """Each cluster's part of all requests for a model, by what every gateway does with its own users; where none are
+    counted, by what each would do with the first."""
 
     def __init__(self, model: str, tables: Tables, world: World) -> None:
         self._whole: dict[str, float] = defaultdict(float)
@@ -102,6 +103,12 @@ class _Dns:
                         self._whole[name] += part * demand.requests_per_second
                         for country in countries(world.cells[group.cell].country):
                             by_country[country][name] += part * demand.requests_per_second
+        if not any(self._whole.values()):  # a name that nobody asks for has an answer, else nobody could begin to
+            for gateway in tables.by_cluster.values():
+                for one in gateway.models:
+                    for group in one.groups if one.model == model else ():
+                        for name, part in group.shares.items() if not group.cell else ():
+                            self._whole[name] += part
         self._total = sum(self._whole.values())
         self._largest = max(self._whole, key=lambda name: (self._whole[name], name), default="")
         self._countries: dict[str, list[str]] = defaultdict(list)

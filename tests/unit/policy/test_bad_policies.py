@@ -223,6 +223,9 @@ CASES = [
     ),
     pytest.param(CLUSTER.replace("192.0.2.1", "127.0.0.999"), 7, 22, "no address", id="no-ip-address"),
     pytest.param(CLUSTER.replace("192.0.2.1", "0.0.0.0"), 7, 22, "no address", id="address-of-nobody"),
+    pytest.param(CLUSTER.replace("192.0.2.1", "169.254.1.1"), 7, 22, "no address", id="address-of-one-link"),
+    pytest.param(CLUSTER.replace("192.0.2.1", "239.1.2.3"), 7, 22, "no address", id="address-of-many"),
+    pytest.param(CLUSTER.replace("192.0.2.1", "999.0.2.1"), 7, 22, "no address", id="address-out-of-range"),
     pytest.param(MODEL.replace("chat", "other"), 3, 18, "already defined", id="two-models-of-one-name"),
 ]
 

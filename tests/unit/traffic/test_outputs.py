@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
+import pytest
 from msgspec import structs
 
 from federation.policy.documents import DnsRecords, Traffic
@@ -42,4 +44,21 @@ def test_names_speak_of_no_country_that_route_53_refuses() -> None:
     made = tables(world, routed(Berlin={"fra": 1.0}, New_York={"iad": 1.0}), remembered_endpoints(world, {}))
     told = [one.dns for name in ("fra", "iad") for one in message(made.by_cluster[name], made, world).models if one.dns]
     assert [one.countries for one in told] == [(), ("US",)]
+    assert any(one.is_default for one in told)
+
+
+@pytest.mark.parametrize("rps", [None, 0.0])
+@pytest.mark.parametrize("provider", ["any", "aws"])
+def test_a_name_that_nobody_asks_for_has_an_answer(provider: Literal["any", "aws"], rps: float | None) -> None:
+    """A model that is idle would lose its name, and with it every request that could end its idleness."""
+    world = undecided(traffic=Traffic(dns=DnsRecords(zone="models.example", provider=provider)))
+    quiet = world.demand
+    for key in world.demand:
+        quiet = (
+            quiet.delete(key) if rps is None else quiet.set(key, structs.replace(quiet[key], requests_per_second=rps))
+        )
+    world = replace(world, demand=quiet)
+    made = tables(world, routed(Berlin={"fra": 1.0}, New_York={"iad": 1.0}), remembered_endpoints(world, {}))
+    told = [one.dns for name in ("fra", "iad") for one in message(made.by_cluster[name], made, world).models if one.dns]
+    assert sum(one.weight for one in told) > 0
     assert any(one.is_default for one in told)
