@@ -4,8 +4,8 @@ Sources, by the title of their documentation: Karpenter "Well-known labels" and 
 (capacityType); GKE "Spot VMs", "Flex-start" and "Graceful node shutdown"; AKS "Add a spot node pool", "Node problem
 detector" and "Use node auto-drain"; OKE "Preemptible capacity"; CAST AI "Node labels and taints"; Spot "Ocean labels";
 kops "Instance groups"; OpenShift "Machines that deploy as spot instances"; Cluster API "Spot instances"; AWS Node
-Termination Handler (taints); Kubernetes "Well-Known Labels, Annotations and Taints"; NVIDIA "DRA driver for GPUs"
-(health taints).
+Termination Handler (taints); Virtual Kubelet and Liqo (virtual nodes); Kubernetes "Well-Known Labels, Annotations and
+Taints"; NVIDIA "DRA driver for GPUs" (health taints).
 """
 
 from __future__ import annotations
@@ -74,6 +74,12 @@ NOTICES = {
     "VMEventScheduled": "an event of its virtual machine",
 }
 """Taint keys and condition types that say a node or a device is about to go."""
+VIRTUAL = {
+    ("type", "virtual-kubelet"): "virtual-kubelet.io/provider",
+    ("liqo.io/type", "virtual-node"): "virtual-node.liqo.io/not-allowed",
+}
+"""Labels of nodes that stand for another cluster, which counts its devices itself, or for a cloud's containers -> the
+taint that they usually bear. Who has it tolerated wants them used."""
 GPU_FAULTS = ("gpu.nvidia.com/xid", "gpu.nvidia.com/gpu-lost", "gpu.nvidia.com/unmonitored")
 """Of these, those that come and go while the node stays."""
 BARRING = ("NoSchedule", "NoExecute")
@@ -116,6 +122,10 @@ def why_unusable(node: Node, terms: messages.Market, tolerated: Collection[str] 
     """Why a node takes none of our pods, or nothing. Args: tolerated: further taint keys that our pods tolerate."""
     if node.spec.unschedulable:
         return "cordoned"
+    labels = node.metadata.labels or {}
+    for (label, value), key in VIRTUAL.items():
+        if labels.get(label) == value and key not in tolerated:
+            return f"a virtual node ({label}: {value}): its devices are another's, and are counted there"
     ready = next((one for one in node.status.conditions or () if one.type == "Ready"), None)
     if ready is None or ready.status != "True":
         return f"not ready: {ready.message if ready is not None and ready.message else 'no heartbeat'}"[:300]

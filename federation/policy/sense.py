@@ -6,12 +6,15 @@ nothing, or less than it says, until there is more. Without a Cluster document n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from federation.policy import documents
 from federation.policy.load import Placed
 from federation.yamlkit.explain import Problem, did_you_mean, problem_at
+
+_MIG = re.compile(r"[1-7]g\..*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,8 @@ def doubtful(
     document = placed.document
     if isinstance(document, documents.Cluster):
         return
+    if isinstance(document, documents.Model):
+        yield from _doubtful_shapes(file, placed, document.spec)
     clusters = {one.metadata.name: one for one in everything.clusters}
     stock = {name: (*_expected(one.spec), *reported.get(name, ())) for name, one in clusters.items()}
     if isinstance(document, documents.Model) and clusters:
@@ -85,6 +90,17 @@ def doubtful(
             yield problem_at(file, mark, text, "a product and memory that some cluster has")
     elif isinstance(document, documents.PlacementPolicy):
         yield from _doubtful_policy(file, placed, document.spec, everything, stock)
+
+
+def _doubtful_shapes(file: str, placed: Placed, spec: documents.ModelSpec) -> Iterator[Problem]:
+    for number, one in enumerate(spec.accelerators):
+        is_slice = one.mig_profile is not None and _MIG.fullmatch(one.mig_profile) is not None
+        if one.count > 1 and (is_slice or one.product.endswith("-SHARED")):
+            mark = placed.mark("spec", "accelerators", number, "count")
+            what = "MIG slices: a process sees one of them" if is_slice else "parts of a shared device: they may be one"
+            yield problem_at(
+                file, mark, f"count {one.count} asks for {what}", "count: 1", "a larger slice, or whole devices"
+            )
 
 
 def _doubtful_policy(

@@ -113,6 +113,14 @@ def test_a_clusters_devices_are_what_its_vendor_documents(path: Path) -> None:
         assert fit == one["replicas"], one
 
 
+def test_an_owner_may_have_virtual_nodes_used() -> None:
+    """Who bursts into a cloud's containers on purpose could not say so."""
+    given = {"type": "virtual-kubelet", "nvidia.com/gpu.product": "Tesla-T4"}
+    virtual = node(0, {"labels": given, "allocatable": {"nvidia.com/gpu": "1"}})
+    assert "virtual node" in facts(virtual).unusable
+    assert facts(virtual, tolerated=("virtual-kubelet.io/provider",)).unusable == ""
+
+
 def test_there_are_shapes_of_every_kind() -> None:
     """Fewer than 25 shapes, and what customers run is not covered."""
     assert len(SHAPES) >= 25

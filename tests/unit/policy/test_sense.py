@@ -73,6 +73,18 @@ def test_what_was_accepted_before_stays_when_what_it_names_has_gone() -> None:
         (HERE, MODEL.replace("{product: NVIDIA-L4,", "{product: NVIDIA-L4, minVramGiB: 80,"), PLAIN, "placed nowhere"),
         (HERE, MODEL.replace("NVIDIA-L4", "NVIDIA-A10"), PLAIN, "no cluster has an accelerator that fits chat"),
         (
+            HERE.replace("NVIDIA-L4,", "NVIDIA-L4-SHARED,"),
+            MODEL.replace("{product: NVIDIA-L4,", "{product: NVIDIA-L4-SHARED, count: 2,"),
+            PLAIN,
+            "count 2 asks for parts of a shared device: they may be one",
+        ),
+        (
+            HERE.replace("NVIDIA-L4,", "NVIDIA-L4, migProfile: 1g.10gb,"),
+            MODEL.replace("{product: NVIDIA-L4,", "{product: NVIDIA-L4, migProfile: 1g.10gb, count: 2,"),
+            PLAIN,
+            "count 2 asks for MIG slices: a process sees one of them",
+        ),
+        (
             HERE.replace("on-demand", "spot"),
             MODEL,
             PLAIN + "  spot: {maxFraction: 0}\n",
