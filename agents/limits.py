@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -97,6 +97,8 @@ class _Document(_Base, frozen=True, kw_only=True):
     api_version: Literal["isochrone.dev/v1alpha1"]
     kind: Literal["AgentLimits"]
     spec: Limits
+    metadata: dict[str, Any] | None = None
+    """As Helm and Kustomize write it: it limits nothing."""
 
 
 NONE = Limits()
@@ -108,6 +110,7 @@ def parse(name: str, payload: bytes) -> Limits | Problem:
         nodes = read(payload)
     except YamlProblem as error:
         return problem_at(name, error.mark, error.message, error.expected, error.hint)
+    nodes = tuple(one for one in nodes if not one.is_null)
     if len(nodes) != 1 or nodes[0].items is None:
         mark = nodes[1].mark if len(nodes) > 1 else START
         return problem_at(name, mark, f"{len(nodes)} documents", "one document of kind AgentLimits")

@@ -16,6 +16,24 @@ from tests.unit.agents.test_session import desired, workload
 HEAD = b"apiVersion: isochrone.dev/v1alpha1\nkind: AgentLimits\nspec:\n"
 
 
+WRITTEN = {
+    "end-marker": HEAD + b"  maxReplicas: 3\n---\n",
+    "empty-documents": b"---\n---\n" + HEAD + b"  maxReplicas: 3\n---\n# nothing\n---\n",
+    "source-of-helm": b"---\n# Source: agent/templates/limits.yaml\n" + HEAD + b"  maxReplicas: 3\n",
+    "metadata": HEAD.replace(b"spec", b"metadata:\n  name: l\n  creationTimestamp: null\n  labels: {a.b/c: d}\nspec")
+    + b"  maxReplicas: 3\n",
+    "carriage-returns": (HEAD + b"  maxReplicas: 3\n").replace(b"\n", b"\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_limits_are_read_as_tools_write_them(name: str) -> None:
+    """The agent would not start on what Helm and Kustomize write, and its owner would edit their output by hand."""
+    found = limits.parse("limits.yaml", WRITTEN[name])
+    assert isinstance(found, Limits), found
+    assert found.max_replicas == 3
+
+
 def test_every_limit_is_read() -> None:
     found = limits.parse(
         "limits.yaml",
