@@ -56,6 +56,15 @@ class Dynamic:
     conditions: tuple[messages.Condition, ...] = ()
 
 
+def unread(versions: Iterable[str]) -> tuple[messages.Condition, ...]:
+    """What is told of a cluster that serves devices in older versions of the API alone."""
+    text = (
+        f"resource.k8s.io is served as {', '.join(sorted(versions)) or 'nothing'} and not as v1, which Kubernetes has "
+        "since 1.34: devices of DRA drivers are not counted here"
+    )
+    return (condition("DeviceApiTooOld", "cluster", text),)
+
+
 def allocated(claims: Iterable[Claim]) -> frozenset[DeviceId]:
     """Devices that claims hold; administrators' access holds nothing."""
     return frozenset(

@@ -17,7 +17,7 @@ from agents import limits as local
 from agents.backend import BackendError, Observation
 from agents.demand import DemandFile
 from agents.gateway.writer import Writer
-from agents.inventory import growth, usage
+from agents.inventory import growth, slices, usage
 from agents.inventory.objects import Claim, ClaimStatus, Deployment, Node, NodePool, Pod, Slice
 from agents.inventory.offers import condition
 from agents.inventory.pools import MAX_CONDITIONS, Inventory, NodeFacts, facts, inventory
@@ -39,6 +39,7 @@ GROWTH_S = 60.0
 REFUSED_S = 600.0
 """How long a pod that a kubelet would not start tells why replicas are missing: it stays there for days."""
 AUTOSCALER_STATUS = "/api/v1/namespaces/kube-system/configmaps/cluster-autoscaler-status"
+DEVICES = "/apis/resource.k8s.io"
 NODE_POOLS = "/apis/karpenter.sh/v1/nodepools"
 
 
@@ -57,6 +58,14 @@ class _ConfigMap(msgspec.Struct):
 
 class _Version(msgspec.Struct, rename="camel"):
     git_version: str = ""
+
+
+class _GroupVersion(msgspec.Struct):
+    version: str = ""
+
+
+class _Group(msgspec.Struct):
+    versions: list[_GroupVersion] = []
 
 
 class _NodePools(msgspec.Struct):
@@ -225,7 +234,7 @@ class KubeBackend:
             version = msgspec.json.decode(await self._api.get("/version"), type=_Version).git_version
         except ApiError as error:
             raise BackendError(str(error)) from error
-        await self._look_at_autoscalers()
+        await self._look_rarely()
         found = self._inventory()
         deployments = self._deployments_seen()
         conditions = [
@@ -281,19 +290,20 @@ class KubeBackend:
             *(condition("TrafficKindMissing", "cluster", text) for text in self._writer.missing),
         )
 
-    async def _look_at_autoscalers(self) -> None:
+    async def _look_rarely(self) -> None:
+        """At what changes slowly: autoscalers, and devices in a version of the API that is not read."""
         if self._clock.monotonic_s() - self._growth_s < GROWTH_S:
             return
         self._growth_s = self._clock.monotonic_s()
         nodes = list(self._nodes)
         found: list[messages.Growth] = []
         conditions: list[messages.Condition] = []
-        for look in (self._cluster_autoscaler, self._karpenter):
+        for look in (self._cluster_autoscaler, self._karpenter, self._older_devices):
             try:
                 some, told = await look(nodes)
             except ApiError as error:
                 if error.status not in (403, 404):  # no such autoscaler, or none of our business
-                    log.info("an autoscaler cannot be asked", cause=str(error))
+                    log.info("autoscalers and devices cannot be asked for", cause=str(error))
                 continue
             except msgspec.MsgspecError as error:
                 told, some = (condition("BadAutoscalerStatus", "cluster", str(error)),), ()
@@ -308,6 +318,13 @@ class KubeBackend:
     async def _karpenter(self, nodes: list[NodeFacts]) -> growth.Found:
         pools = msgspec.json.decode(await self._api.get(NODE_POOLS, limit="256"), type=_NodePools)
         return growth.karpenter(pools.items, nodes)
+
+    async def _older_devices(self, nodes: list[NodeFacts]) -> growth.Found:
+        """Whether there are devices in a version of the API that is not read; without any there is no such group."""
+        if not self._slices.absent:
+            return (), ()
+        group = msgspec.json.decode(await self._api.get(DEVICES), type=_Group)
+        return (), slices.unread(one.version for one in group.versions)
 
     async def fence(self) -> tuple[int, int]:
         if self._deployments.problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,6 +13,8 @@ from agents.gateway import objects
 from agents.inventory import usage
 from agents.inventory.objects import Deployment, Pod
 from agents.kube import replicas
+from agents.kube.api import ApiError
+from agents.kube.backend import KubeBackend
 from agents.kube.replicas import PodFacts
 from agents.manifests import names
 from federation.wire import messages
@@ -201,3 +204,29 @@ def test_what_does_not_answer_requests_is_no_endpoint(changed: dict[str, Any]) -
     """Requests would go to a replica that loads its model or is about to end."""
     found = answering(**changed)
     assert replicas.endpoints([found] if found is not None else []) == ()
+
+
+class Discovery:
+    """An API server that serves devices in these versions."""
+
+    def __init__(self, *versions: str) -> None:
+        self._versions = versions
+
+    async def get(self, path: str) -> bytes:
+        assert path == "/apis/resource.k8s.io"
+        if not self._versions:
+            raise ApiError(404, "not found")
+        return msgspec.json.encode({"kind": "APIGroup", "versions": [{"version": one} for one in self._versions]})
+
+
+async def test_devices_in_an_older_version_of_the_api_are_told() -> None:
+    """A cluster of Kubernetes 1.33 whose GPUs are had by DRA alone would look empty, and nothing would say why."""
+    backend = object.__new__(KubeBackend)
+    backend.__dict__ |= {"_slices": SimpleNamespace(absent=True), "_api": Discovery("v1beta2", "v1beta1")}
+    _, (told,) = await backend._older_devices([])
+    assert told.type == "DeviceApiTooOld" and "v1beta1, v1beta2 and not as v1" in told.message
+    backend.__dict__ |= {"_slices": SimpleNamespace(absent=False)}
+    assert await backend._older_devices([]) == ((), ())
+    backend.__dict__ |= {"_slices": SimpleNamespace(absent=True), "_api": Discovery()}
+    with pytest.raises(ApiError):  # as of an autoscaler that is not there
+        await backend._older_devices([])
