@@ -109,7 +109,7 @@ class _Dns:
                     for group in one.groups if one.model == model else ():
                         for name, part in group.shares.items() if not group.cell else ():
                             self._whole[name] += part
-        self._total = sum(self._whole.values())
+        self._weights = weights(self._whole)
         self._largest = max(self._whole, key=lambda name: (self._whole[name], name), default="")
         self._countries: dict[str, list[str]] = defaultdict(list)
         for country, parts in sorted(by_country.items()):
@@ -121,16 +121,21 @@ class _Dns:
         """What names of the model should say of one cluster."""
         if traffic.dns is None:
             return None
-        part = self._whole.get(cluster, 0.0)
         return messages.DnsShare(
             zone=traffic.dns.zone,
             provider=traffic.dns.provider,
             routing=traffic.dns.routing,
             ttl_s=traffic.dns_ttl_seconds,
             is_default=cluster == self._largest,
-            weight=round(ROUTE_53 * part / self._total) if self._total else 0,
+            weight=self._weights.get(cluster, 0),
             countries=tuple(self._countries.get(cluster, ())),
         )
+
+
+def weights(parts: Mapping[str, float]) -> dict[str, int]:
+    """Each part as a weight of Route 53: of 255, which the largest has, so that none of many alike ones vanishes."""
+    largest = max(parts.values(), default=0.0)
+    return {name: round(ROUTE_53 * part / largest) for name, part in parts.items()} if largest > 0 else {}
 
 
 def _most(parts: Mapping[str, float]) -> str:

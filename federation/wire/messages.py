@@ -368,7 +368,8 @@ class BackendShare(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DnsShare(msgspec.Struct, frozen=True, kw_only=True):
-    """What names of a model should say of this cluster. `weight` is its part of all requests, of Route 53's 255.
+    """What names of a model should say of this cluster. `weight`, of Route 53's 255, is its part of all requests
+    against the largest part that a cluster has.
 
     `countries` (ISO 3166-1 alpha-2) are those most of whose users it serves. `is_default`: users of countries that no
     cluster is named for come in here.

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from federation.policy.documents import DnsRecords, Traffic
-from federation.traffic.outputs import message
+from federation.traffic.outputs import message, weights
 from federation.traffic.table import remembered_endpoints, tables
 from tests.unit.traffic.test_table import routed, undecided
 
@@ -62,3 +62,10 @@ def test_a_name_that_nobody_asks_for_has_an_answer(provider: Literal["any", "aws
     told = [one.dns for name in ("fra", "iad") for one in message(made.by_cluster[name], made, world).models if one.dns]
     assert sum(one.weight for one in told) > 0
     assert any(one.is_default for one in told)
+
+
+def test_no_cluster_of_a_large_fleet_loses_its_records() -> None:
+    """Each of 600 alike clusters has less than half a 255th of all requests: all names would go away."""
+    assert set(weights({f"edge-{number}": 1.0 for number in range(600)}).values()) == {255}
+    assert weights({"fra": 3.0, "iad": 1.0, "sin": 0.0}) == {"fra": 255, "iad": 85, "sin": 0}
+    assert weights({"fra": 0.0}) == weights({}) == {}
