@@ -30,11 +30,13 @@ LONGEST_PROVISIONING_S = 3600.0
 """A node that seems to have taken longer has rather been unready for a while since."""
 _OLD_GROUP = re.compile(
     r"^\s*Name:\s+(\S{1,253})\s*\n\s*Health:\s+(\w+)\s+\([^\n]*cloudProviderTarget=(\d{1,6})\s+"
-    r"\(minSize=\d{1,6}, maxSize=(\d{1,6})\)\)[^\n]*\n(?:\s*Last\w+:[^\n]*\n)*(?:\s*ScaleUp:\s+(\w+))?",
+    r"\(minSize=\d{1,6}, maxSize=(\d{1,6})\)\)[^\n]*(?:\n|\Z)(?:\s*Last\w+:[^\n]*\n)*(?:\s*ScaleUp:\s+(\w+))?",
     re.MULTILINE,
 )
-_WRITTEN = re.compile(r"(?:\s*time:|Cluster-autoscaler status at)\s+\"?(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)")
-"""When a status was written, in UTC: both formats begin with it."""
+_WRITTEN = re.compile(
+    r"(?:\s*time:|Cluster-autoscaler status at)\s+\"?(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)[.\d]*(?:\s?([+-]\d{4}))?"
+)
+"""When a status was written, with the offset from UTC: both formats begin with it."""
 STALE_S = 900.0
 """It is written every ten seconds; what is so old was left behind by an autoscaler that runs no more."""
 
@@ -61,7 +63,7 @@ def cluster_autoscaler(status: str, nodes: Iterable[NodeFacts], now_s: float = 0
     written = _WRITTEN.match(status)
     if written is not None:
         try:
-            age_s = now_s - datetime.fromisoformat(f"{written[1]}T{written[2]}+00:00").timestamp()
+            age_s = now_s - datetime.fromisoformat(f"{written[1]}T{written[2]}{written[3] or '+0000'}").timestamp()
         except ValueError:
             age_s = 0.0
         if age_s > STALE_S:

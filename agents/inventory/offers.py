@@ -138,13 +138,14 @@ _ACCELERATOR = re.compile(
     re.IGNORECASE,
 )
 """Extended resources that are accelerators by their names: of vendors, of providers, and of plugins that cut them."""
+_SHARE = re.compile(r"mem|cores?(?:$|[._-])|millicores|tiles|percent", re.IGNORECASE)
+"""Of these, what is a share of a device that is mostly offered as such too."""
 _NO_ACCELERATOR = re.compile(
-    r"mem|cores?(?:$|[._-])|millicores|tiles|monitoring|percent|hostdev|sriov|rdma|roce|infiniband|mlnx|"
-    r"/(?:res)?(?:hca|ib|cx[0-9])|shared_dev|nics?(?:$|[0-9._-])|numa|koordinator\.sh/",
+    r"monitoring|hostdev|sriov|rdma|roce|infiniband|mlnx|/(?:res)?(?:hca|ib|cx[0-9])|shared_dev|nics?(?:$|[0-9._-])|"
+    r"numa|koordinator\.sh/",
     re.IGNORECASE,
 )
-"""Of these, what is a share of a device's memory or cores, a look at it, or a network card of the same vendor; and
-Koordinator's hundredths of devices that are offered as such too."""
+"""A look at devices, a network card of the same vendor, or Koordinator's hundredths of devices that are offered too."""
 MIB = 1024 * 1024
 MOST_VRAM_GIB = quantity.MAX_VRAM_MIB / 1024
 
@@ -563,14 +564,13 @@ def _product(label: str, value: str) -> str:
 
 def _uncounted(node: Node, allocatable: Mapping[str, str]) -> Iterator[messages.Condition]:
     """Accelerators by a resource that nothing here asks for: Neuron, Ascend, vGPU of Volcano, passthrough, renamed."""
-    found = [
-        f"{text} {resource}"
+    named = [
+        resource
         for resource, text in sorted(allocatable.items())
-        if _ACCELERATOR.fullmatch(resource)
-        and not VENDOR_RESOURCES.fullmatch(resource)
-        and not _NO_ACCELERATOR.search(resource)
-        and quantity.thousandths(text) != 0
+        if _ACCELERATOR.fullmatch(resource) and not _NO_ACCELERATOR.search(resource) and quantity.thousandths(text) != 0
     ]
+    whole = [one for one in named if not _SHARE.search(one)] or named
+    found = [f"{allocatable[one]} {one}" for one in whole if not VENDOR_RESOURCES.fullmatch(one)]
     if found:
         text = f"{', '.join(found)}: accelerators by a resource that is not known here; nothing is placed on them"
         yield _condition("UnknownAccelerator", node, text)

@@ -102,8 +102,13 @@ def test_a_cause_of_backing_off_does_not_make_a_status_unreadable() -> None:
 
 @pytest.mark.parametrize(
     ("status", "written_s"),
-    [(YAML_STATUS, 1790951362.0), (TEXT_STATUS, 1633552211.0)],
-    ids=["yaml", "text"],
+    [
+        (YAML_STATUS, 1790951362.0),
+        (TEXT_STATUS, 1633552211.0),
+        (TEXT_STATUS.replace("20:30:11:", "13:30:11.6 -0700 PDT:"), 1633552211.0),
+        (TEXT_STATUS.partition("\n               LastProbeTime")[0], 1633552211.0),
+    ],
+    ids=["yaml", "text", "another-time-zone", "without-a-last-line-end"],
 )
 def test_what_an_autoscaler_left_behind_promises_nothing(status: str, written_s: float) -> None:
     """The ConfigMap stays when the autoscaler is removed: replicas would wait for nodes that nobody adds."""
