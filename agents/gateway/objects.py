@@ -141,7 +141,9 @@ class _Walk:
             self.missing.append(f"{share.cluster} has no gateway address")
             return None
         ports = [{"name": "http", "port": PORT, "protocol": "TCP"}]
-        self.add(SERVICE, name, model.model, spec={"ports": ports})
+        # A cluster of both families gives a Service one of them, and passes endpoints of the other over.
+        families = {"ipFamilyPolicy": "PreferDualStack"} if ":" in share.address else {}
+        self.add(SERVICE, name, model.model, spec={"ports": ports, **families})
         self.add(
             SLICE,
             name,

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from msgspec import structs
 
 from agents.gateway import objects
 from agents.gateway.writer import Writer
@@ -81,6 +82,25 @@ async def test_what_is_not_installed_is_said_and_nothing_is_broken(plane: Contro
         assert any("no HTTPRoute" in one for one in made.missing)
         assert any("no DNSEndpoint" in one for one in made.missing)
         assert read(plane, objects.SERVICE, FRA)["spec"]["ports"][0]["port"] == 80
+
+
+async def test_a_front_door_of_the_newer_protocol_is_written_once(
+    plane: ControlPlane, definitions: list[dict[str, Any]]
+) -> None:
+    """Its requests would be sent to no endpoint, or every cycle would write the families that the API server adds."""
+    install(plane, definitions)
+    told = traffic(700, model="newer", remote="Service")
+    backends = (told.models[0].backends[0], structs.replace(told.models[0].backends[1], address="2001:db8::2"))
+    told = structs.replace(told, models=(structs.replace(told.models[0], backends=backends),))
+    name = objects.service_name("newer", "mad")
+    async with writer(plane) as made:
+        await made.steer(told)
+        assert not made.failed
+        assert read(plane, objects.SERVICE, name)["spec"]["ipFamilyPolicy"] == "PreferDualStack"
+        assert read(plane, objects.SLICE, name)["addressType"] == "IPv6"
+        writes = made.writes
+        await made.steer(told)
+        assert made.writes == writes
 
 
 async def test_objects_are_accepted_say_the_plan_and_are_written_once(
