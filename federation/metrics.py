@@ -68,6 +68,7 @@ class Metrics:
         self.ages_s: Callable[[], Mapping[str, float]] = dict
         """Cluster -> age of its newest report: asked for when Prometheus asks, as there may be thousands."""
         registry.register(_Ages(self))
+        self._series: dict[Gauge, set[tuple[str, str]]] = {}
         self.model_replicas = Gauge(
             "isochrone_model_replicas",
             "Replicas by model and state (desired, ready)",
@@ -116,3 +117,11 @@ class Metrics:
         self.solver_failures_total = Counter(
             "isochrone_solver_failures_total", "Solves without a usable answer", registry=registry
         )
+
+    def set_all(self, gauge: Gauge, values: Mapping[tuple[str, str], float]) -> None:
+        """Exactly these series, by the values of their labels. One that stays is never away, whenever it is read."""
+        for labels, value in values.items():
+            gauge.labels(*labels).set(value)
+        for labels in self._series.get(gauge, set()) - values.keys():
+            gauge.remove(*labels)
+        self._series[gauge] = set(values)

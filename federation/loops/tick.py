@@ -41,16 +41,19 @@ def measure(hub: Hub) -> None:
         desired[model] += count
     for (model, _, _), count in world.ready_replicas().items():
         ready[model] += count
-    metrics.model_replicas.clear()
-    for model in sorted(desired.keys() | {one.metadata.name for one in hub.documents_in_force().models}):
-        metrics.model_replicas.labels(model=model, state="desired").set(desired[model])
-        metrics.model_replicas.labels(model=model, state="ready").set(ready[model])
+    models = sorted(desired.keys() | {one.metadata.name for one in hub.documents_in_force().models})
+    replicas = {
+        (model, state): count[model] for model in models for state, count in (("desired", desired), ("ready", ready))
+    }
+    metrics.set_all(metrics.model_replicas, replicas)
     for cause, usd in asdict(hub.plan.costs).items():
         metrics.plan_cost_usd_per_hour.labels(cause=cause).set(usd)
-    metrics.plan_round_trip_seconds.clear()
-    for model, near in hub.plan.near_by_model.items():
-        for figure, ms in (("mean", near.rtt_ms_mean), ("p95", near.rtt_ms_p95), ("excess", near.excess_ms_mean)):
-            metrics.plan_round_trip_seconds.labels(model=model, figure=figure).set(ms / 1000.0)
+    round_trips = {
+        (model, figure): ms / 1000.0
+        for model, near in hub.plan.near_by_model.items()
+        for figure, ms in (("mean", near.rtt_ms_mean), ("p95", near.rtt_ms_p95), ("excess", near.excess_ms_mean))
+    }
+    metrics.set_all(metrics.plan_round_trip_seconds, round_trips)
     metrics.plan_generation.set(hub.plan.generation)
     metrics.plan_epoch.set(hub.epoch)
     metrics.brake_active.set(1 if world.braked else 0)
