@@ -40,7 +40,7 @@ class Guest:
     `full` is empty, or why it is let in only to be told so: `"peer"` (its own address has too many), `"all"`.
     """
 
-    __slots__ = ("_door", "full", "is_in", "peer", "task")
+    __slots__ = ("_door", "full", "is_in", "peer", "task", "was_served")
 
     def __init__(self, door: Door, peer: str, full: str) -> None:
         self._door = door
@@ -48,6 +48,8 @@ class Guest:
         self.full = full
         self.is_in = True
         self.task: asyncio.Task[None] | None = None
+        self.was_served = False
+        """Whether its owner has had it: a task that is cancelled at once never begins, and closes nothing."""
 
     def busy(self) -> None:
         """It has work now, and does not give way."""
@@ -99,10 +101,12 @@ class Door:
         self._sockets.clear()
 
     async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         while True:
+            await _readable(listening)
             try:
-                connection, address = await loop.sock_accept(listening)
+                connection, address = listening.accept()
+            except BlockingIOError:
+                continue
             except OSError as error:
                 await self._wait(error)
                 continue
@@ -137,8 +141,10 @@ class Door:
             self._guests[peer] += 1
             self.idle(guest)
         guest.task = self._tasks.start(f"{self._name} connection", self._serve(connection, guest))
+        guest.task.add_done_callback(lambda _: None if guest.was_served else connection.close())
 
     async def _serve(self, connection: socket.socket, guest: Guest) -> None:
+        guest.was_served = True
         try:
             await self._welcome(connection, guest)
         except (OSError, TimeoutError):
@@ -196,6 +202,17 @@ class Door:
     def count(self) -> int:
         """Connections that are in."""
         return self._count
+
+
+async def _readable(one: socket.socket) -> None:
+    """Until somebody knocks. `loop.sock_accept` would lose the connection of who knocks while it is cancelled."""
+    loop = asyncio.get_running_loop()
+    knocks = asyncio.Event()
+    loop.add_reader(one, knocks.set)
+    try:
+        await knocks.wait()
+    finally:
+        loop.remove_reader(one)
 
 
 def _listening(family: int, address: tuple[object, ...]) -> socket.socket:

@@ -10,6 +10,9 @@ import pytest
 from federation.adapters.embedded_broker import EmbeddedBroker
 from federation.aiokit import mqtt
 from federation.aiokit.broker import BrokerAddress
+from federation.wire import topics
+
+KEPT, NOW, OTHER = (topics.topic(*one) for one in (("kept", "report"), ("now", "report"), ("now", "desired")))
 
 
 class Peer:
@@ -52,14 +55,14 @@ async def test_what_is_published_is_heard_and_what_is_retained_is_told_as_such()
     heard: list[tuple[str, bytes, bool]] = []
     try:
         async with asyncio.timeout(20), client(served.address, heard) as first:
-            await first.publish("a/kept", b"x" * 70_000, retain=True)
-            await first.subscribe(["a/+"])
-            await first.publish("a/now", b"now")
-            await first.publish("b/now", b"not asked for")
+            await first.publish(KEPT, b"x" * 70_000, retain=True)
+            await first.subscribe([topics.subscription("report")])
+            await first.publish(NOW, b"now")
+            await first.publish(OTHER, b"not asked for")
             while len(heard) < 2:  # noqa: ASYNC110  a list has no event
                 await asyncio.sleep(0.02)
-        assert ("a/now", b"now", False) in heard
-        assert ("a/kept", b"x" * 70_000, True) in heard
+        assert (NOW, b"now", False) in heard
+        assert (KEPT, b"x" * 70_000, True) in heard
         assert len(heard) == 2
     finally:
         await served.stop()
