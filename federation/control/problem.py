@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -80,10 +81,11 @@ def formulate(
 class Formulation:
     """`formulate`, with the newest question kept: while nothing that it depends on changes, it is the same object.
 
-    Threads may call it at once.
+    Threads may call it at once: of two the second waits, as its question may be the same.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._newest: tuple[object, Formulated] | None = None
 
     def __call__(
@@ -97,10 +99,11 @@ class Formulation:
         given_up: Mapping[tuple[str, str], float],
     ) -> Formulated:
         basis = _basis(world, target, desired, now_s, aside), dict(given_up)
-        newest = self._newest
-        if newest is None or newest[0] != basis:
-            made = _formulate(world, target=target, desired=desired, now_s=now_s, aside=aside, given_up=given_up)
-            newest = self._newest = basis, made
+        with self._lock:
+            newest = self._newest
+            if newest is None or newest[0] != basis:
+                made = _formulate(world, target=target, desired=desired, now_s=now_s, aside=aside, given_up=given_up)
+                newest = self._newest = basis, made
         return _with_setbacks(newest[1], world, now_s)
 
 
@@ -419,18 +422,22 @@ def _pools(
     """Reported pools with the devices that are ours to use; and pools that only `counted` still names, with none."""
     pools: dict[str, engine.Pool] = {}
     keys: dict[str, tuple[str, PoolKey]] = {}
+    named: dict[str, set[PoolKey]] = {}
+    for _, cluster, key in counted:
+        named.setdefault(cluster, set()).add(key)
     for document in world.documents.clusters:
         cluster = document.metadata.name
         prices = {_catalogue_key(one): one for one in document.spec.accelerators}
         reported = _reported(world, document, now_s)
-        for key in {name[2] for name in counted if name[1] == cluster} - set(reported):
+        in_use = named.get(cluster, set())
+        for key in in_use - set(reported):
             vram_gib = prices[key].vram_gib if key in prices else 0.0
             reported[key] = PoolReport(key=key, vram_gib=vram_gib, allocatable=0, free=0)
         for key, pool in sorted(reported.items()):
             price = pool.usd_per_device_hour
             if price is None:
                 price = prices[key].usd_per_device_hour if key in prices else None
-            is_priced, runs = price is not None, any(name[1:] == (cluster, key) for name in counted)
+            is_priced, runs = price is not None, key in in_use
             if price is None:
                 left_out.append(f"pool {cluster}/{key.text} has no price, neither reported nor in the catalogue")
                 price = 0.0 if runs else None
@@ -498,7 +505,7 @@ def _devices_of(
     counted: Mapping[PlacementKey, int],
 ) -> int:
     """Devices of a pool that counted replicas take."""
-    shapes = ((n, models[name[0]].shape_for(pool)) for name, n in counted.items() if name[1:] == (cluster, key))
+    shapes = ((counted.get((name, cluster, key), 0), model.shape_for(pool)) for name, model in models.items())
     return sum(n * shape.devices for n, shape in shapes if shape is not None)
 
 
