@@ -426,11 +426,10 @@ class _Api:
             try:
                 while True:
                     async with asyncio.timeout(STREAM_SEND_S):
-                        for event in self._services.events_after(seen):
-                            await stream.write(b"id: %d\r\nevent: event\r\ndata: " % event.id)
-                            await stream.write(msgspec.json.encode(event) + b"\r\n\r\n")
-                            seen = event.id
-                        await stream.write(b"event: world\r\ndata: ")
+                        events = self._services.events_after(seen)
+                        seen = max((event.id for event in events), default=seen)
+                        # At once: thousands of small writes would hold the loop for seconds.
+                        await http.write(stream, b"".join(map(_as_event, events)) + b"event: world\r\ndata: ")
                         await http.write(stream, (await self._board.drawn(STREAM_SPACING_S)).body)
                         await stream.write(b"\r\n\r\n")
                     await asyncio.sleep(STREAM_SPACING_S)
@@ -441,6 +440,10 @@ class _Api:
                 if request.transport is not None:
                     request.transport.abort()
         return stream
+
+
+def _as_event(event: views.EventView) -> bytes:
+    return b"id: %d\r\nevent: event\r\ndata: %b\r\n\r\n" % (event.id, msgspec.json.encode(event))
 
 
 def _named(kind: str, name: str, items: Sequence[T]) -> T:

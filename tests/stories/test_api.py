@@ -13,11 +13,13 @@ from typing import Any
 
 import jsonschema
 import pytest
+from aiohttp import web
 
 from federation.aiokit import http as http_bounds
 from federation.api.access import COOKIE, OPEN_PATHS
 from federation.api.openapi import OPERATIONS
 from federation.api.server import STREAM_SPACING_S
+from federation.state.reduce import Note
 from tests.testbed.fleet import Fleet
 from tests.testbed.small_world import MODEL, POLICY, TOKEN
 
@@ -288,6 +290,24 @@ def test_a_stream_goes_on_where_it_broke(fleet: Fleet) -> None:
     with stream(fleet, "999999") as told:
         everything, _ = until_world(told)
     assert everything[: len(first)] == first, "ids of another start say nothing: all is told again"
+
+
+def test_a_map_that_opens_gets_its_events_in_few_writes(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of small ones for each map that is opened would keep everybody else waiting for seconds."""
+    sizes: list[int] = []
+    write = web.StreamResponse.write
+
+    async def counted(self: web.StreamResponse, data: bytes) -> None:
+        sizes.append(len(data))
+        await write(self, data)
+
+    monkeypatch.setattr(web.StreamResponse, "write", counted)
+    note = Note(reason="Test", object="controller", message="one of many")
+    for _ in range(300):
+        fleet.do(lambda: fleet.controller.hub.tell(note))
+    with stream(fleet) as told:
+        seen, _ = until_world(told)
+    assert len(seen) >= 300 and len(sizes) < 20
 
 
 def test_a_reader_who_goes_away_is_no_error(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
