@@ -15,6 +15,7 @@ from aiohttp import web
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from federation.adapters.xds import XdsListen, XdsServer
+from federation.api import render
 from federation.api import server as api
 from federation.metrics import Metrics
 from federation.policy.documents import Gateway, Traffic
@@ -71,6 +72,10 @@ class _Services:
 
     def index(self) -> Index:
         return self._index
+
+    def scene(self) -> render.Scene:
+        """Nobody asks for the world here."""
+        raise NotImplementedError
 
 
 def _serve_routes() -> web.Application:
