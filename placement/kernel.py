@@ -24,6 +24,8 @@ from placement.highs import Found, Programme, Relaxation
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+NO_ROWS: tuple[Ints, Ints, Floats] = (np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0))
+NOTHING_FIXED: Mapping[int, float] = {}
 ROUNDS = 50
 BROKEN = 1e-6
 USED = 1e-9
@@ -125,17 +127,19 @@ class Tight:
         kept = np.ones(len(self.programme.cost), bool)
         kept[self.bounds.arc] = False
         kept[self.bounds.arc[arcs]] = True
-        part = _part(self.programme, kept, self.bounds.rows(np.sort(arcs)))
-        number = np.cumsum(kept) - 1
-        for column, value in fixed.items():
-            part.lower[number[column]] = part.upper[number[column]] = value
-        found = highs.solve(part, gap=gap, node_limit=node_limit, time_limit_s=time_limit_s)
+        found = solve_part(
+            self.programme,
+            kept,
+            rows=self.bounds.rows(np.sort(arcs)),
+            fixed=fixed,
+            gap=gap,
+            node_limit=node_limit,
+            time_limit_s=time_limit_s,
+        )
         if found is None:
             return None
-        values = np.zeros(len(kept))
-        values[kept] = found.values
         bound = found.bound if kept.all() and not fixed else self.found.objective
-        return replace(found, values=values, bound=min(max(bound, self.found.objective), found.objective))
+        return replace(found, bound=min(max(bound, self.found.objective), found.objective))
 
 
 def tighten(programme: Programme, facilities: Sequence[Facility]) -> Tight | None:
@@ -165,17 +169,29 @@ def tighten(programme: Programme, facilities: Sequence[Facility]) -> Tight | Non
     )
 
 
-def solve_part(programme: Programme, kept: NDArray[np.bool_], *, gap: float, node_limit: int) -> Found | None:
-    """The best answer found with the `kept` columns alone; the others are zero. Its bound is that part's."""
-    none: Ints = np.zeros(0, np.int64)
-    part = _part(programme, kept, (np.zeros(1, np.int64), none, np.zeros(0)))
-    found = highs.solve(part, gap=gap, node_limit=node_limit)
+def solve_part(
+    programme: Programme,
+    kept: NDArray[np.bool_],
+    *,
+    rows: tuple[Ints, Ints, Floats] = NO_ROWS,
+    fixed: Mapping[int, float] = NOTHING_FIXED,
+    gap: float,
+    node_limit: int,
+    time_limit_s: float | None = None,
+) -> Found | None:
+    """The best answer found with the `kept` columns alone; the others are zero. Its bound is that part's.
+
+    Args: rows: more of them, as `Bounds.rows` gives. fixed: column -> its value.
+    """
+    part = _part(programme, kept, rows)
+    number = np.cumsum(kept) - 1
+    for column, value in fixed.items():
+        part.lower[number[column]] = part.upper[number[column]] = value
+    found = highs.solve(part, gap=gap, node_limit=node_limit, time_limit_s=time_limit_s)
     if found is None:
         return None
-    values = np.zeros(len(kept))
-    values[kept] = found.values
-    reduced = np.zeros(len(kept))
-    reduced[kept] = found.reduced
+    values, reduced = np.zeros(len(kept)), np.zeros(len(kept))
+    values[kept], reduced[kept] = found.values, found.reduced
     return replace(found, values=values, reduced=reduced)
 
 

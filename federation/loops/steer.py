@@ -264,8 +264,8 @@ class Steer:
         believed = {key: min(count, ready[key]) for key, count in formulated.theirs(trusted).items() if key in ready}
         used = rollout.to_be_used(problem, wanted, believed)
         routed = await self._ask(problem, used)
-        told = formulated.theirs(self._hub.plan.desired_by_key())
-        if away := rollout.in_the_way(problem, wanted, told, used):
+        told = await self._hub.beside(formulated.theirs, self._hub.plan.desired_by_key())
+        if away := await self._hub.beside(rollout.in_the_way, problem, wanted, told, used):
             routed = await self._without(problem, used, away, routed)
         if routed.unserved and believed != ready:
             routed = _better(routed, await self._ask(problem, rollout.to_be_used(problem, wanted, ready)))
