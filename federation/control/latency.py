@@ -122,7 +122,7 @@ def between(world: World, pairs: Collection[tuple[str, str]]) -> dict[tuple[str,
     columns = {name: column for column, name in enumerate(clusters)}
     users_at = tuple((world.cells[name].lat, world.cells[name].lon) for name in users)
     clusters_at = tuple((places[name].lat, places[name].lon) for name in clusters)
-    one, other, nearest = _on_the_sphere(users_at), _on_the_sphere(clusters_at), _nearest(users_at, clusters_at)
+    one, other, nearest = on_the_sphere(users_at), on_the_sphere(clusters_at), _nearest(users_at, clusters_at)
     at = np.array([(rows[cell], columns[cluster]) for cell, cluster in wanted], np.int64).reshape(-1, 2)
     km = _km(np.einsum("ij,ij->i", one[at[:, 0]], other[at[:, 1]]))
     near_km = _km(np.einsum("ij,ij->i", one, other[nearest]))[at[:, 0]]
@@ -152,7 +152,7 @@ def between(world: World, pairs: Collection[tuple[str, str]]) -> dict[tuple[str,
 def _nearest(users: Places, clusters: Places) -> NDArray[np.int64]:
     """[users]: the column of the nearest cluster; of places that seldom change, so the newest are kept."""
     made = np.zeros(len(users), np.int64)
-    one, other = _on_the_sphere(users), _on_the_sphere(clusters)
+    one, other = on_the_sphere(users), on_the_sphere(clusters)
     for first in range(0, len(users) if clusters else 0, AT_ONCE):
         some = slice(first, first + AT_ONCE)
         made[some] = _km(one[some] @ other.T).argmin(axis=1)
@@ -180,7 +180,7 @@ def _below(values: NDArray[np.float64]) -> Floats:
 @functools.lru_cache(maxsize=2)
 def _distances_km(users: Places, clusters: Places) -> Floats:
     """[users, clusters]: of places that seldom change, so the newest are kept."""
-    one, other = _on_the_sphere(users), _on_the_sphere(clusters)
+    one, other = on_the_sphere(users), on_the_sphere(clusters)
     made = np.empty((len(users), len(clusters)), np.float32)
     for first in range(0, len(users), AT_ONCE):
         some = slice(first, first + AT_ONCE)
@@ -188,7 +188,7 @@ def _distances_km(users: Places, clusters: Places) -> Floats:
     return made
 
 
-def _on_the_sphere(places: Places) -> NDArray[np.float64]:
+def on_the_sphere(places: Places) -> NDArray[np.float64]:
     """[places, 3] of length one."""
     lat, lon = np.radians(np.array(places).reshape(-1, 2)).T
     return np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])

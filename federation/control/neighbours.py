@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from federation.control.latency import on_the_sphere
 from federation.policy.documents import Cluster
 
 MOST = 256
@@ -31,7 +32,8 @@ class Neighbours:
     def __init__(self, clusters: tuple[Cluster, ...]) -> None:
         self.names = tuple(one.metadata.name for one in clusters)
         self._row = {name: row for row, name in enumerate(self.names)}
-        self._at = _on_the_sphere([(one.spec.location.lat, one.spec.location.lon) for one in clusters])
+        places = tuple((one.spec.location.lat, one.spec.location.lon) for one in clusters)
+        self._at = on_the_sphere(places).astype(np.float32)
         self._near = _nearest(self._at, min(MOST, len(clusters) - 1))
 
     def of(self, cluster: str) -> Iterator[str]:
@@ -103,9 +105,3 @@ def _nearest(at: NDArray[np.float32], most: int) -> NDArray[np.int32]:
         order = np.argsort(-np.take_along_axis(closeness, some, axis=1), axis=1, kind="stable")
         found[rows] = np.take_along_axis(some, order, axis=1)
     return found
-
-
-def _on_the_sphere(places: list[tuple[float, float]]) -> NDArray[np.float32]:
-    """[places, 3] of length one."""
-    lat, lon = np.radians(np.array(places, dtype=np.float64).reshape(-1, 2)).T
-    return np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)]).astype(np.float32)
