@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Locator, Page, expect
 
 from federation.traffic.status import GatewayStatus
 from federation.web import build
-from tests.testbed.browser import Browser, Page
+from tests.testbed.browser import Tab, go_to, open_tab, running_browser
 from tests.testbed.fixtures import require_chromium
 from tests.testbed.fleet import Fleet
 from tests.testbed.small_world import MODEL, POLICY
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
-MARKS = "[...document.querySelectorAll('[data-cluster]')]"
-EXPECTED = {"fra": "ok", "iad": "ok", "mad": "unknown"}
-STATES = f"Object.fromEntries({MARKS}.map(mark => [mark.dataset.cluster, mark.classList[1]]))"
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+STATES = {"fra": "ok", "iad": "ok", "mad": "unknown"}
+LOST_MS = 30_000.0
+FRONTIER_MS = 90_000.0
 
 
 @pytest.fixture(scope="module")
@@ -33,25 +36,47 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield fleet
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with Browser() as browser:
+    """One Chromium for all; every tab has a storage of its own."""
+    require_chromium()
+    async with running_browser() as browser:
         yield browser
 
 
-async def opened(browser: Browser, fleet: Fleet, place: str = "", *, width: int = 1440, dark: bool = False) -> Page:
+async def opened(browser: Browser, fleet: Fleet, place: str = "", *, width: int = 1440, dark: bool = False) -> Tab:
     """The map, signed in by the link that the controller prints, with its clusters drawn."""
-    page = await browser.open(fleet.controller.sign_in_url, width, 900, dark=dark)
-    await page.wait_for(f"{MARKS}.length === 3")
+    tab = await open_tab(browser, fleet.controller.sign_in_url, width=width, dark=dark)
+    await expect(marks(tab.page)).to_have_count(len(STATES))
     if place:
-        await page.evaluate(f"location.hash = {place!r}")
-    return page
+        await go_to(tab.page, place)
+    return tab
 
 
-def assert_clean(page: Page, fleet: Fleet) -> None:
+def marks(page: Page) -> Locator:
+    """The clusters on the map."""
+    return page.locator("[data-cluster]")
+
+
+def mark(page: Page, name: str) -> Locator:
+    """One cluster on the map."""
+    return page.locator(f"[data-cluster={name}]")
+
+
+def panel(page: Page) -> Locator:
+    """What is open."""
+    return page.locator("aside.side")
+
+
+async def expect_state(page: Page, name: str, state: str) -> None:
+    """A cluster is drawn in this state."""
+    await expect(mark(page, name)).to_have_class(re.compile(rf"^cluster {state}\b"), timeout=LOST_MS)
+
+
+def assert_clean(tab: Tab, fleet: Fleet) -> None:
     """Nothing on the console, and nothing asked of anyone but the controller."""
-    assert page.console_errors == []
-    asked = [url for url in page.request_urls if not url.startswith(("data:", "about:", fleet.url))]
+    assert tab.console_errors == []
+    asked = [url for url in tab.request_urls if not url.startswith(("data:", "about:", fleet.url))]
     assert asked == [], "an air-gapped operations room would see a broken page, others would be told of it"
 
 
@@ -59,87 +84,99 @@ def assert_clean(page: Page, fleet: Fleet) -> None:
 async def test_the_map_is_drawn_and_asks_nothing_of_the_internet(
     browser: Browser, fleet: Fleet, tmp_path: Path, dark: bool
 ) -> None:
-    page = await opened(browser, fleet, dark=dark)
-    await page.wait_for("document.querySelectorAll('path.arc').length >= 2")
-    await page.wait_for(f"Object.entries({EXPECTED}).every(([name, state]) => {STATES}[name] === state)")
-    assert "never heard" in await page.evaluate("document.querySelector('[data-cluster=mad]').ariaLabel")
-    assert await page.evaluate("document.querySelector('path.land').getBBox().width") > 600
-    ground = await page.evaluate(
-        "getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/g).map(Number)[0]"
-    )
-    assert (ground < 80) is dark
-    shot = tmp_path / "map.png"
-    await page.screenshot(shot)
-    assert shot.stat().st_size > 30_000
-    assert_clean(page, fleet)
+    """An operations room without the internet would see an empty page, and one at night a white one."""
+    tab = await opened(browser, fleet, dark=dark)
+    page = tab.page
+    await expect(page.locator("path.arc").nth(1)).to_be_attached()
+    for name, state in STATES.items():
+        await expect_state(page, name, state)
+    await expect(mark(page, "mad")).to_have_attribute("aria-label", re.compile("never heard"))
+    land = await page.locator("path.land").bounding_box()
+    assert land is not None
+    assert land["width"] > 600
+    ground = await page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    assert (int(re.findall(r"\d+", ground)[0]) < 80) is dark
+    shot = await page.screenshot(path=tmp_path / "map.png")
+    assert len(shot) > 30_000
+    assert_clean(tab, fleet)
 
 
 async def test_unknown_never_looks_like_good(browser: Browser, fleet: Fleet) -> None:
     """A cluster that says nothing would be taken for one that is well."""
-    page = await opened(browser, fleet)
-    colour = "getComputedStyle(document.querySelector('[data-cluster={}] .shape')).fill"
-    good, unknown = [await page.evaluate(colour.format(name)) for name in ("fra", "mad")]
+    page = (await opened(browser, fleet)).page
+    colour = "one => getComputedStyle(one).fill"
+    good, unknown = [await mark(page, name).locator(".shape").evaluate(colour) for name in ("fra", "mad")]
     assert good != unknown
-    assert "unknown" in await page.evaluate("document.querySelector('[data-cluster=mad]').ariaLabel")
+    await expect(mark(page, "mad")).to_have_attribute("aria-label", re.compile("unknown"))
 
 
 async def test_a_cluster_a_cell_and_a_model_say_why(browser: Browser, fleet: Fleet) -> None:
-    page = await opened(browser, fleet, "#cluster/fra")
-    panel = "document.querySelector('aside.side').innerText"
-    await page.wait_for(f"{panel}.includes('serves') && {panel}.includes('NVIDIA-L4')")
-    await page.evaluate("location.hash = '#cell/New York'")
-    await page.wait_for(f"{panel}.includes('New York') && {panel}.includes('iad')")
-    await page.evaluate("location.hash = '#model/chat-8b'")
-    await page.wait_for(f"{panel}.includes('250')")
-    assert_clean(page, fleet)
+    """Whoever opens something on the map would have to ask elsewhere why it is so."""
+    tab = await opened(browser, fleet, "cluster/fra")
+    for place, texts in (
+        ("cluster/fra", ("serves", "NVIDIA-L4")),
+        ("cell/New York", ("New York", "iad")),
+        ("model/chat-8b", ("250",)),
+    ):
+        await go_to(tab.page, place)
+        for text in texts:
+            await expect(panel(tab.page)).to_contain_text(text, use_inner_text=True)
+    assert_clean(tab, fleet)
 
 
 async def test_the_keyboard_reaches_a_cluster_and_opens_it(browser: Browser, fleet: Fleet) -> None:
-    page = await opened(browser, fleet)
+    """Who has no mouse could not open a cluster."""
+    page = (await opened(browser, fleet)).page
+    focused = page.locator("[data-cluster]:focus")
     for _ in range(25):
-        await page.press("Tab")
-        if await page.evaluate("document.activeElement.dataset?.cluster ?? ''"):
+        await page.keyboard.press("Tab")
+        if await focused.count():
             break
-    name = await page.evaluate("document.activeElement.dataset.cluster")
-    assert name in ("fra", "iad", "mad")
-    await page.press("Enter")
-    await page.wait_for(f"document.querySelector('.sheet h2')?.innerText === {name!r}")
-    await page.press("Escape")
-    await page.wait_for("location.hash.length <= 1")
+    name = await focused.get_attribute("data-cluster")
+    assert name in STATES
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".sheet h2")).to_have_text(name)
+    await page.keyboard.press("Escape")
+    await expect(page).to_have_url(re.compile(r"^[^#]*#?$"))
 
 
 async def test_what_happens_is_drawn_without_a_reload(browser: Browser, fleet: Fleet) -> None:
-    page = await opened(browser, fleet)
+    """A map left open on the wall would show the world as it was."""
+    tab = await opened(browser, fleet)
+    cordon = mark(tab.page, "iad").locator(".mark")
     await asyncio.to_thread(fleet.request, "POST", "/v1/clusters/iad/cordon", b'{"reason": "a test"}')
-    await page.wait_for("document.querySelector('[data-cluster=iad] .mark') !== null")
-    await page.wait_for("document.querySelector('.dock').innerText.includes('iad is cordoned: a test')")
+    await expect(cordon).to_be_attached()
+    await expect(tab.page.locator(".dock")).to_contain_text("iad is cordoned: a test", use_inner_text=True)
     await asyncio.to_thread(fleet.request, "POST", "/v1/clusters/iad/uncordon", b"{}")
-    await page.wait_for("document.querySelector('[data-cluster=iad] .mark') === null")
-    assert_clean(page, fleet)
+    await expect(cordon).not_to_be_attached()
+    assert_clean(tab, fleet)
 
 
 @pytest.mark.parametrize("width", [390, 800])
 async def test_a_small_screen_scrolls_down_and_never_sideways(browser: Browser, fleet: Fleet, width: int) -> None:
-    page = await opened(browser, fleet, width=width)
+    """Who is on call with a phone would read half of each line."""
+    page = (await opened(browser, fleet, width=width)).page
     assert await page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 async def test_who_is_not_signed_in_is_told_how(browser: Browser, fleet: Fleet) -> None:
-    page = await browser.open(fleet.url)
-    await page.wait_for("document.body.innerText.includes('isochrone map')")
-    assert await page.evaluate(f"{MARKS}.length") == 0
+    """A bookmark without a session would end at an empty page."""
+    page = (await open_tab(browser, fleet.url)).page
+    await expect(page.locator("body")).to_contain_text("isochrone map")
+    await expect(marks(page)).to_have_count(0)
 
 
 async def test_a_map_that_lost_its_controller_stops_looking_well(browser: Browser, tmp_path: Path) -> None:
     """The worst map is one that shows yesterday's green during an outage."""
-    require_chromium()
     with Fleet(tmp_path) as fleet:
         await asyncio.to_thread(fleet.apply, "chat.yaml", MODEL, POLICY)
         await asyncio.to_thread(fleet.until, fleet.is_settled, "placement")
-        page = await opened(browser, fleet)
-        await page.wait_for(f"{MARKS}.every(mark => mark.classList.contains('ok'))")
-    await page.wait_for("document.querySelector('.banners').innerText.includes('Live data lost')", timeout_s=30)
-    await page.wait_for(f"{MARKS}.every(mark => mark.classList.contains('unknown'))", timeout_s=30)
+        page = (await opened(browser, fleet)).page
+        for name in STATES:
+            await expect_state(page, name, "ok")
+    await expect(page.locator(".banners")).to_contain_text("Live data lost", timeout=LOST_MS)
+    for name in STATES:
+        await expect_state(page, name, "unknown")
 
 
 async def test_what_a_gateway_refused_is_on_the_map(browser: Browser, fleet: Fleet) -> None:
@@ -153,10 +190,10 @@ async def test_what_a_gateway_refused_is_on_the_map(browser: Browser, fleet: Fle
     )
     fleet.do(lambda: fleet.controller.traffic.hear(refused))
     try:
-        page = await opened(browser, fleet, "#cluster/iad")
-        panel = "document.querySelector('aside.side').innerText"
-        await page.wait_for(f"{panel}.includes('refused new routes') && {panel}.includes('nowhere')")
-        await page.wait_for(f"{STATES}.iad === 'degraded'")
+        page = (await opened(browser, fleet, "cluster/iad")).page
+        await expect(panel(page)).to_contain_text("refused new routes")
+        await expect(panel(page)).to_contain_text("nowhere")
+        await expect_state(page, "iad", "degraded")
     finally:
         fleet.do(lambda: fleet.controller.traffic.hear(replace(refused, refused={})))
 
@@ -165,14 +202,15 @@ async def test_what_nearer_would_cost_is_drawn_for_the_fleet_and_for_a_model(
     browser: Browser, fleet: Fleet, tmp_path: Path
 ) -> None:
     """Who weighs milliseconds against dollars would have to leave the map."""
-    page = await opened(browser, fleet)
+    tab = await opened(browser, fleet)
+    page = tab.page
     for place, model in (("", ""), ("model/chat-8b", "chat-8b")):
-        await page.evaluate(f"location.hash = {place!r}")
+        await go_to(page, place)
         if model:
-            await page.wait_for(f"document.querySelector('.sheet h2')?.textContent === {model!r}")
-        await page.click(".sheet section details summary")
-        stands = "document.querySelector('.frontier')?.textContent.includes('policy stands')"
-        await page.wait_for(stands, timeout_s=90.0)  # the first curve starts a process
-        assert await page.evaluate("document.querySelectorAll('.frontier .curve').length") <= 1
-    await page.screenshot(tmp_path / "frontier.png")
-    assert_clean(page, fleet)
+            await expect(page.locator(".sheet h2")).to_have_text(model)
+        await page.locator(".sheet section details summary").first.click()
+        # The first curve starts a process.
+        await expect(page.locator(".frontier")).to_contain_text("policy stands", timeout=FRONTIER_MS)
+        assert await page.locator(".frontier .curve").count() <= 1
+    await page.screenshot(path=tmp_path / "frontier.png")
+    assert_clean(tab, fleet)

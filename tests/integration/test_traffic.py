@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from playwright.async_api import expect
 
 from federation.traffic import xds
 from federation.traffic.table import GatewayTable
 from tests.testbed import scenarios
 from tests.testbed.bad_routes import overflowing
-from tests.testbed.browser import Browser
+from tests.testbed.browser import go_to, open_tab, running_browser
 from tests.testbed.fixtures import require_chromium, require_envoy
 from tests.testbed.lab import Lab
 from tests.testbed.small_world import TOKEN
@@ -107,26 +109,25 @@ async def test_what_a_gateway_refuses_is_seen_by_whoever_is_on_call(
         made = true_snapshot(table)
         return overflowing(made) if table.cluster == "fra" else made
 
-    async with lab.running(), scenarios.load(lab) as users, Browser() as browser:
+    async with lab.running(), scenarios.load(lab) as users, running_browser() as browser:
         assert lab.controller is not None
-        page = await browser.open(lab.controller.sign_in_url, 1440, 900)
-        states = "[...document.querySelectorAll('[data-cluster]')].map(one => one.dataset.cluster + one.classList[1])"
-        await page.wait_for(f"{states}.includes('fraok')")
+        page = (await open_tab(browser, lab.controller.sign_in_url)).page
+        fra = page.locator("[data-cluster=fra]")
+        await expect(fra).to_have_class(re.compile(r"^cluster ok\b"))
         assert "refused new routes" not in await command(lab, "describe", "cluster", "fra")
         monkeypatch.setattr(xds, "snapshot", spoilt)
         step_slower(lab)  # so that its table is another one
         await lab.until(lambda: any(one.refused for one in lab.hub.gateways.values()), "refusal")
         spoilt_s = asyncio.get_running_loop().time()
-        await page.evaluate("location.hash = '#cluster/fra'")
-        panel = "document.querySelector('aside.side').innerText"
-        await page.wait_for(f"{panel}.includes('refused new routes')")
-        await page.wait_for(f"{states}.includes('fradegraded')")
+        await go_to(page, "cluster/fra")
+        await expect(page.locator("aside.side")).to_contain_text("refused new routes")
+        await expect(fra).to_have_class(re.compile(r"^cluster degraded\b"))
         listed = await command(lab, "get", "gateways", "-o", "wide")
         assert "sum of weights" in listed.lower()
         assert "refused new routes" in await command(lab, "describe", "cluster", "fra")
         assert not users.failed(spoilt_s), "the last good one serves"
         monkeypatch.setattr(xds, "snapshot", true_snapshot)
         step_slower(lab)
-        await page.wait_for(f"{states}.includes('fraok')")
+        await expect(fra).to_have_class(re.compile(r"^cluster ok\b"))
         assert not [one for one in lab.hub.gateways.values() if one.refused]
         assert not users.failed()
