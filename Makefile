@@ -6,7 +6,7 @@ ARGS ?=
 CASE ?= all
 STAMP := $(VENV)/.stamp
 WEB := federation/web/dist/app.js
-WEB_SOURCES := $(wildcard federation/web/src/*) federation/web/package.json federation/web/package-lock.json federation/web/build.py
+WEB_SOURCES := $(wildcard federation/web/src/* federation/web/src/*/*) federation/web/package.json federation/web/package-lock.json federation/web/build.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-kubernetes test check bench format lock schemas web testbed clean

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { spread } from "../src/spread.ts";
+import { spread } from "../src/map/spread.ts";
 
 test("clusters of one metro are all to be seen, near their place", () => {
   const discs = ["a", "b", "c", "d"].map((name) => ({ name, x: 100, y: 50, r: 6 }));
@@ -22,3 +22,14 @@ test("a circle that touches none stays where it is", () => {
   ]);
   for (const offset of moved.values()) assert.ok(Math.hypot(offset.dx, offset.dy) < 0.1);
 });
+
+test("a thousand clusters are spread in the time of a frame or two, and no circle is lost", () => {
+  const discs = Array.from({ length: 1000 }, (_, i) => ({ name: `c${i}`, x: (i * 37) % 900, y: (i * 61) % 450, r: 4 }));
+  const started = process.cpuUsage();
+  const moved = spread(discs);
+  assert.ok(process.cpuUsage(started).user / 1000 < 1000, "milliseconds of the processor");
+  assert.equal(moved.size, discs.length);
+  for (const { dx, dy } of moved.values()) assert.ok(Number.isFinite(dx) && Number.isFinite(dy));
+});
+
+test("nothing to spread is no error", () => assert.equal(spread([]).size, 0));

@@ -27,7 +27,17 @@ export function panned(from: Viewport, dx: number, dy: number, width: number, he
   return held({ k: from.k, x: from.x + dx, y: from.y + dy }, width, height);
 }
 
-/** Centred on a projected point, close enough to tell neighbours apart. */
+/** Where a projected point is seen, in pixels of the frame. */
+export function onScreen(view: Viewport, at: readonly [number, number]): readonly [number, number] {
+  return [at[0] * view.k + view.x, at[1] * view.k + view.y];
+}
+
+export function isSeen(view: Viewport, at: readonly [number, number], width: number, height: number): boolean {
+  const [x, y] = onScreen(view, at);
+  return x >= 0 && y >= 0 && x <= width && y <= height;
+}
+
+/** Centred on a projected point; the zoom stays. */
 export function centred(from: Viewport, px: number, py: number, width: number, height: number): Viewport {
   return held({ k: from.k, x: width / 2 - px * from.k, y: height / 2 - py * from.k }, width, height);
 }

@@ -20,6 +20,8 @@ const MAX_CACHED_ARCS = 10_000;
 
 export type Point = readonly [number, number];
 
+export const translate = (at: Point) => `translate(${at[0].toFixed(1)} ${at[1].toFixed(1)})`;
+
 /** All that is drawn from geography for one size of the map. */
 export class Basemap {
   readonly land: string;

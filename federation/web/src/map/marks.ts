@@ -1,6 +1,6 @@
 // Sizes and shapes of what is on the map: area stands for amount, and every state has its own outline.
 
-import type { ClusterView, WorstState } from "./views.ts";
+import type { ClusterView, WorstState } from "../views.ts";
 
 /** Radius in pixels of a cluster with so many accelerators; one that has not reported is drawn small. */
 export function clusterRadius(accelerators: number | null, most: number, scale: number): number {

@@ -1,8 +1,8 @@
 // What the signs mean, with the very shapes that the map draws.
 
-import { useShown } from "./context.tsx";
+import { useShown } from "../context.tsx";
+import type { WorstState } from "../views.ts";
 import { GLYPHS, outline } from "./marks.ts";
-import type { WorstState } from "./views.ts";
 
 const STATES: readonly WorstState[] = ["ok", "degraded", "bad", "unknown"];
 
