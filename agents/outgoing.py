@@ -16,6 +16,7 @@ import msgspec
 from msgspec import inspect
 
 from federation.wire import messages
+from federation.wire.conditions import ConditionType
 
 _REPORT = inspect.type_info(messages.Report)
 _CUT_FIRST: tuple[tuple[str, Callable[[Any], Any]], ...] = (
@@ -86,7 +87,7 @@ def _rows(name: str, given: tuple[Any, ...], kind: inspect.VarTupleType, told: l
     return kept
 
 
-def _condition(kind: str, subject: str, message: str) -> dict[str, str]:
+def _condition(kind: ConditionType, subject: str, message: str) -> dict[str, str]:
     return {"type": kind, "object": f"report/{subject}", "message": message[:300]}
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from agents.manifests.names import is_name
 from federation.wire import messages, quantity
+from federation.wire.conditions import condition
 
 
 class Code(Enum):
@@ -191,9 +192,7 @@ def explained(
         else:
             kept += [old] if old is not None else []
             text = f"{one.replicas} replicas ordered where {serving} are ready, and no reason given: none is stopped"
-        told.append(
-            messages.Condition(type="StopNotExplained", object=f"model/{one.model} on {one.pool.text}", message=text)
-        )
+        told.append(condition("StopNotExplained", f"model/{one.model} on {one.pool.text}", text))
     if not told:
         return desired, ()
     return msgspec.structs.replace(desired, workloads=tuple(kept)), tuple(told)

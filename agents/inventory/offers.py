@@ -17,6 +17,7 @@ from typing import Literal
 
 from agents.inventory.objects import Node
 from federation.wire import messages, quantity
+from federation.wire.conditions import ConditionType
 
 GPU_PRODUCT = "nvidia.com/gpu.product"
 GPU_MEMORY = "nvidia.com/gpu.memory"
@@ -243,11 +244,11 @@ def _one_of_a_kind(offers: list[Offer]) -> tuple[Offer, ...]:
     return tuple(best[key] for key in sorted(best))
 
 
-def _condition(kind: str, node: Node, message: str) -> messages.Condition:
+def _condition(kind: ConditionType, node: Node, message: str) -> messages.Condition:
     return condition(kind, f"node/{node.metadata.name}", message)
 
 
-def condition(kind: str, subject: str, message: str) -> messages.Condition:
+def condition(kind: ConditionType, subject: str, message: str) -> messages.Condition:
     """A condition whose text is cut to what the wire carries and holds nothing unprintable."""
     clean = "".join(one if one.isprintable() else "?" for one in message)
     return messages.Condition(type=kind, object=subject[:300], message=clean[:300])

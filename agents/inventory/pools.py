@@ -171,7 +171,7 @@ def _fewest(conditions: Iterable[messages.Condition]) -> tuple[messages.Conditio
     for kind, found in sorted(by_type.items()):
         kept += found[:each]
         if len(found) > each:
-            kept.append(condition(kind, "cluster", f"and {len(found) - each} more"))
+            kept.append(messages.Condition(type=kind, object="cluster", message=f"and {len(found) - each} more"))
     return tuple(kept[:MAX_CONDITIONS])
 
 

@@ -54,6 +54,7 @@ from federation.adapters.salvage import (
     wal,
 )
 from federation.control.plan import Plan, Routes
+from federation.state.reasons import EventReason
 from federation.state.reduce import Note
 from federation.state.world import Cordon
 
@@ -457,7 +458,7 @@ class Store:
             raise
         except StoreError as error:
             if self._failing is not type(error):
-                reason = "StoreFull" if isinstance(error, StoreFull) else "StoreFailed"
+                reason: EventReason = "StoreFull" if isinstance(error, StoreFull) else "StoreFailed"
                 text = f"{error}; routing and plans go on from memory, what people order is refused"
                 self._notes.append(Note(type="Warning", reason=reason, object="controller", message=text))
             self._failing = type(error)
@@ -526,7 +527,7 @@ class Store:
         with self._translated():
             self._manifest.reach(given)
 
-    def _say(self, reason: str, text: str) -> None:
+    def _say(self, reason: EventReason, text: str) -> None:
         """Tell something once, and again after the store could not be written."""
         if text not in self._said:
             self._said.add(text)

@@ -18,6 +18,7 @@ from federation.state.phases import Phase
 from federation.state.world import ClusterState, PlacementKey, World
 from federation.traffic.status import GatewayStatus
 from federation.wire import messages
+from federation.wire.conditions import condition
 from federation.wire.messages import PoolKey
 
 
@@ -331,13 +332,13 @@ class _Drawing:
         subject = f"cluster/{state.name}"
         if abs(state.skew_s) > self.world.timing.skew_s:
             text = f"its agent's clock is {state.skew_s:+.0f} s from the controller's; nothing is ordered by it"
-            yield messages.Condition(type="ClockSkew", object=subject, message=text)
+            yield condition("ClockSkew", subject, text)
         if state.disputed_with and state.report is not None:
             text = f"a second agent ({state.disputed_with}) reports under this name beside {state.report.boot_id}"
-            yield messages.Condition(type="NameTaken", object=subject, message=text)
+            yield condition("NameTaken", subject, text)
         for key, one in sorted(state.lent.items()):
             text = f"{one.pool.allocatable} devices of {key.text} are held by ready replicas and offered by no node"
-            yield messages.Condition(type="DevicesMissing", object=subject, message=text)
+            yield condition("DevicesMissing", subject, text)
         if state.report is not None:
             yield from self._foreign_conditions(state.report)
 
@@ -345,7 +346,7 @@ class _Drawing:
         """What somebody else ordered there: another controller, one that was before, or who has no right to."""
         if report.epoch > self.scene.epoch:
             text = f"its agent obeys epoch {report.epoch} and refuses ours, {self.scene.epoch}; --take-over goes beyond"
-            yield messages.Condition(type="ObeysAnother", object=f"cluster/{report.cluster}", message=text)
+            yield condition("ObeysAnother", f"cluster/{report.cluster}", text)
         foreign: dict[str, int] = {}
         for one in report.replicas:
             if one.model not in self.named and (count := max(one.ready, one.scheduled or 0)):
@@ -354,7 +355,7 @@ class _Drawing:
             text = (
                 f"{count} replicas of {model}, which no document and no plan names: hand it in, or delete its objects"
             )
-            yield messages.Condition(type="NotOrdered", object=f"model/{model}", message=text)
+            yield condition("NotOrdered", f"model/{model}", text)
 
     def _replicas(self, cluster: str) -> tuple[views.ReplicasView, ...]:
         report = self.world.clusters[cluster].report

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from federation.control.plan import Route, Routes
 from federation.policy.documents import Traffic
 from federation.state.phases import Phase
+from federation.state.reasons import EventReason
 from federation.state.reduce import Note
 from federation.state.world import World
 
@@ -254,5 +255,5 @@ def restrain(
     return {cluster: part for cluster, part in result.items() if part > 1e-6}
 
 
-def _warn(reason: str, key: Receiver, message: str) -> Note:
+def _warn(reason: EventReason, key: Receiver, message: str) -> Note:
     return Note(type="Warning", reason=reason, object=f"model/{key[0]}", message=message)

@@ -27,6 +27,7 @@ from federation.state import levels, plausible
 from federation.state.phases import Phase
 from federation.state.world import CellDemand, ClusterState, Level, World, countries, undecided
 from federation.wire import messages
+from federation.wire.conditions import ConditionType, condition
 
 HALVINGS = 10
 """After these a count is gone."""
@@ -60,14 +61,14 @@ def admit(
     believed = levels.believe(world, state, total, now_s, is_memory=is_memory)
     text = _told(state, total, believed)
     if text is not None:
-        found.append(messages.Condition(type=text[0], object="demand", message=text[1]))
+        found.append(condition(text[0], "demand", text[1]))
     if total <= believed.rps:
         return Admitted(rows=placed, level=believed.level, found=tuple(found))
     admitted = _levelled(placed, state.counted, believed.rps)
     return Admitted(rows=admitted, held=placed, level=believed.level, found=tuple(found))
 
 
-def _told(state: ClusterState, total: float, believed: levels.Believed) -> tuple[str, str] | None:
+def _told(state: ClusterState, total: float, believed: levels.Believed) -> tuple[ConditionType, str] | None:
     """Kind and text of the condition of a front door that grew, or of which not all is believed."""
     known_rps = max(believed.level.known.rps, levels.LEAST_RPS)
     text = f"{total:.6g} requests per second all together, {total / known_rps:.3g} times what was known"
@@ -186,11 +187,11 @@ def _placed(
         kept.setdefault(key, believed)
     if refused is not None:
         text = f"counts of {refused[0]} are left out: {refused[1]}"
-        found.append(messages.Condition(type="ImplausibleCell", object=f"cell/{refused[0]}", message=text[:300]))
+        found.append(condition("ImplausibleCell", f"cell/{refused[0]}", text[:300]))
     if ties:
         first, more = min(ties), f" (and {len(ties) - 1} cells more)" if len(ties) > 1 else ""
         text = f"front doors that are as many disagree where {first} is{more}: {ties[first]}; residency of all holds"
-        found.append(messages.Condition(type="CellDisputed", object=f"cell/{first}", message=text[:300]))
+        found.append(condition("CellDisputed", f"cell/{first}", text[:300]))
     return rows if len(kept) == len(rows) and refused is None else tuple(kept.values())
 
 

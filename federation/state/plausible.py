@@ -20,6 +20,7 @@ import msgspec
 from federation.policy import documents
 from federation.state.world import IMPLAUSIBLE_REPLICAS, ClusterState, Doubt, World
 from federation.wire import messages
+from federation.wire.conditions import ConditionType, condition
 
 MOST_POOL_DEVICES = 100_000
 """Of one pool; more than the largest data centres have of one product."""
@@ -65,10 +66,10 @@ class _Notebook:
     now_s: float
     lasting_s: float
     earlier: Mapping[str, Doubt]
-    found: dict[tuple[str, str], str] = field(default_factory=dict)
+    found: dict[tuple[ConditionType, str], str] = field(default_factory=dict)
     doubts: dict[str, Doubt] = field(default_factory=dict)
 
-    def tell(self, kind: str, subject: str, message: str) -> None:
+    def tell(self, kind: ConditionType, subject: str, message: str) -> None:
         self.found.setdefault((kind, subject), message[:300])
 
     @property
@@ -99,10 +100,7 @@ def examine(world: World, state: ClusterState, report: messages.Report, now_s: f
     peers = _peers(world, report, before, book)
     if pools is not report.pools or replicas is not report.replicas or peers is not report.peers:
         report = msgspec.structs.replace(report, pools=pools, replicas=replicas, peers=peers)
-    findings = tuple(
-        messages.Condition(type=kind, object=subject, message=text)
-        for (kind, subject), text in sorted(book.found.items())
-    )
+    findings = tuple(condition(kind, subject, text) for (kind, subject), text in sorted(book.found.items()))
     return Examined(report=report, findings=findings, doubts=book.doubts)
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
 from federation.policy.documents import Documents
 from federation.state import demand, levels, plausible
 from federation.state.phases import TABLE, Phase, Sign
+from federation.state.reasons import EventReason
 from federation.state.world import Brake, ClusterState, Cordon, Lent, OtherStart, Setbacks, World
 from federation.wire import messages
+from federation.wire.conditions import ConditionType
 
 BRAKE_SHARE = 1 / 3
 """When this share of all clusters falls silent within one stale time, the controller doubts itself first. There is no
@@ -100,10 +102,10 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Something worth telling people; `reason` is a constant, `message` a sentence."""
+    """An event for people: `reason` is listed in `state/reasons.py`, `message` is a sentence."""
 
     type: Literal["Normal", "Warning"] = "Normal"
-    reason: str
+    reason: EventReason | ConditionType
     object: str
     message: str
 
@@ -392,11 +394,7 @@ def _replica_notes(before: messages.Report | None, after: messages.Report) -> tu
 def _condition_notes(before: messages.Report | None, after: messages.Report) -> tuple[Note, ...]:
     """What an agent says is wrong in its cluster, once per change of it."""
     known = set(before.conditions) if before is not None else set()
-    return tuple(
-        _warn(one.type, f"cluster/{after.cluster}", f"{one.object} in {after.cluster}: {one.message}")
-        for one in after.conditions
-        if one not in known
-    )
+    return tuple(_of_condition(one, after.cluster) for one in after.conditions if one not in known)
 
 
 def _believed(
@@ -406,10 +404,7 @@ def _believed(
     examined = plausible.examine(world, state, report, now_s)
     admitted = demand.admit(world, state, report.demand, now_s, is_memory=is_memory)
     findings = examined.findings + admitted.found
-    notes = tuple(
-        _warn(one.type, f"cluster/{state.name}", f"{one.object} in {state.name}: {one.message}")
-        for one in plausible.new_among(state.findings, findings)
-    )
+    notes = tuple(_of_condition(one, state.name) for one in plausible.new_among(state.findings, findings))
     believed = examined.report
     if admitted.rows is not report.demand:
         believed = msgspec.structs.replace(believed, demand=admitted.rows)
@@ -680,7 +675,7 @@ def _with_cluster(world: World, state: ClusterState) -> World:
     return world.with_clusters({state.name: state})
 
 
-_SENTENCES: dict[tuple[Phase, Sign], tuple[str, str]] = {
+_SENTENCES: dict[tuple[Phase, Sign], tuple[EventReason, str]] = {
     (Phase.READY, Sign.HEARD): ("ClusterReady", "{name} is heard"),
     (Phase.UNREACHABLE, Sign.SILENT): ("ClusterUnreachable", "{name} is silent: its requests go elsewhere"),
     (Phase.UNREACHABLE, Sign.WILL): ("ClusterUnreachable", "{name} lost its connection: its requests go elsewhere"),
@@ -706,5 +701,16 @@ def _move(world: World, state: ClusterState, sign: Sign, now_s: float) -> tuple[
     return moved, (note,)
 
 
-def _warn(reason: str, subject: str, message: str) -> Note:
+def _of_condition(found: messages.Condition, cluster: str) -> Note:
+    """The event of a condition; an agent of another version may report a type that is not listed."""
+    reason = cast(ConditionType, found.type)
+    return Note(
+        type="Warning",
+        reason=reason,
+        object=f"cluster/{cluster}",
+        message=f"{found.object} in {cluster}: {found.message}",
+    )
+
+
+def _warn(reason: EventReason, subject: str, message: str) -> Note:
     return Note(type="Warning", reason=reason, object=subject, message=message)

@@ -13,8 +13,9 @@ from federation.policy.documents import Documents, PlacementPolicy
 from federation.state.byname import ByName
 from federation.state.phases import Phase
 from federation.wire import messages
+from federation.wire.conditions import ConditionType
 
-IMPLAUSIBLE_REPLICAS = "ImplausibleReplicas"
+IMPLAUSIBLE_REPLICAS: ConditionType = "ImplausibleReplicas"
 """The finding of a cluster that says that more replicas are ready than there can be."""
 PlacementKey = tuple[str, str, messages.PoolKey]
 """(model, cluster, pool)."""

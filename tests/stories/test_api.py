@@ -302,7 +302,7 @@ def test_a_map_that_opens_gets_its_events_in_few_writes(fleet: Fleet, monkeypatc
         await write(self, data)
 
     monkeypatch.setattr(web.StreamResponse, "write", counted)
-    note = Note(reason="Test", object="controller", message="one of many")
+    note = Note(reason="Started", object="controller", message="one of many")
     for _ in range(300):
         fleet.do(lambda: fleet.controller.hub.tell(note))
     with stream(fleet) as told:

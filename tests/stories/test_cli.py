@@ -328,7 +328,7 @@ def test_what_clusters_say_does_not_steer_the_terminal(
     fleet: Fleet, isochrone: Run, arguments: tuple[str, ...]
 ) -> None:
     """Who may name a cell or an error could write the operator's clipboard, or show a healthy table."""
-    note = Note(type="Warning", reason="Told", object="cluster/fra", message=HOSTILE)
+    note = Note(type="Warning", reason="MessageRefused", object="cluster/fra", message=HOSTILE)
     fleet.do(lambda: fleet.controller.hub.tell(note))
     done = isochrone(*arguments)
     assert done.returncode == 0, done.stderr
