@@ -18,7 +18,7 @@ import aiomqtt
 import msgspec
 import structlog
 
-from agents import limits, memory, outgoing, session
+from agents import fence, limits, memory, outgoing
 from agents.backend import Backend, BackendError, Observation
 from agents.gateway.stats import GatewayStats
 from agents.inventory.offers import condition
@@ -70,7 +70,7 @@ class Agent:
         self._obeying = asyncio.Lock()
         self._returning = Returning(rng, interval_s=settings.interval_s)
         self._memory = memory.Memory()
-        self._accepted = session.Accepted()
+        self._accepted = fence.Accepted()
         self._knows_fence = False
         self._hands = asyncio.Lock()
         """What was accepted, and what is carried out, change together."""
@@ -86,13 +86,12 @@ class Agent:
         self._log = log.bind(cluster=settings.cluster)
 
     async def run(self) -> None:
-        """Serve until cancelled; then say goodbye and leave everything running."""
-        self._memory = await asyncio.to_thread(memory.read, self.settings.state_path)
-        self._memory = msgspec.structs.replace(self._memory, boot_order=self._memory.boot_order + 1)
-        await asyncio.to_thread(memory.write, self.settings.state_path, self._memory)
-        self._accepted = self._memory.accepted()
-        await self._backend.start()
+        """Serve until cancelled; then say goodbye, close the backend, and leave everything running."""
         try:
+            self._memory = await asyncio.to_thread(memory.read, self.settings.state_path)
+            self._memory = msgspec.structs.replace(self._memory, boot_order=self._memory.boot_order + 1)
+            await asyncio.to_thread(memory.write, self.settings.state_path, self._memory)
+            self._accepted = self._memory.accepted()
             await self._keep()
             await together(link=self._stay_connected(), reports=self._keep_reporting())
         finally:
@@ -135,7 +134,7 @@ class Agent:
             not_allowed = ""
             if desired is not None and self._backend.limits != limits.NONE:
                 try:
-                    not_allowed = "; ".join(self._beyond(desired, await self._backend.observe()))
+                    not_allowed = "; ".join(self._beyond(desired, self._backend.observe()))
                 except BackendError as error:
                     self._log.warning("what was accepted is looked at later", cause=str(error))
                     return
@@ -250,17 +249,17 @@ class Agent:
             await self._acknowledge(desired, f"what was accepted here before is not known yet: {unknown}")
             return
         try:
-            seen = await self._backend.observe()
+            seen = self._backend.observe()
         except BackendError as error:
             await self._acknowledge(desired, f"the cluster cannot be asked: {error}")
             return
-        verdict = session.judge(
+        verdict = fence.judge(
             desired,
             cluster=self.settings.cluster,
             accepted=self._accepted,
-            devices=session.usable_devices(seen.pools, seen.replicas, desired),
+            devices=fence.usable_devices(seen.pools, seen.replicas, desired),
             beyond=self._beyond(desired, seen),
-            no_place=session.why_no_place(desired, seen.pools, seen.replicas),
+            no_place=fence.why_no_place(desired, seen.pools, seen.replicas),
         )
         if not verdict.obey:
             self._log.warning("desired state refused", code=verdict.code.value, cause=verdict.reason)
@@ -275,7 +274,7 @@ class Agent:
 
         The order is remembered first: what is carried out is never newer than what a restart would know.
         """
-        carried, self._told = session.explained(desired, self._memory.in_force(), seen.replicas)
+        carried, self._told = fence.explained(desired, self._memory.in_force(), seen.replicas)
         following = msgspec.structs.replace(
             self._memory, desired=desired, instead=carried if carried is not desired else None
         )
@@ -338,7 +337,7 @@ class Agent:
         if self._peers and not self._rtts:
             await self._measure()
         try:
-            seen = await self._backend.observe()
+            seen = self._backend.observe()
         except BackendError as error:
             self._log.warning("no report: the cluster cannot be asked", cause=str(error))
             return

@@ -39,11 +39,8 @@ class Backend(Protocol):
     namespace: str
     """Where models run."""
 
-    async def start(self) -> None:
-        """Begin to watch. Raises: BackendError when there is no way to reach the cluster at all."""
-
-    async def observe(self) -> Observation:
-        """The cluster now. Raises: BackendError."""
+    def observe(self) -> Observation:
+        """The cluster, from what was last read; nothing is asked for and nothing written. Raises: BackendError."""
 
     async def apply(self, desired: messages.Desired) -> str:
         """Carry out; gives why it could not, or nothing. Doing it again changes nothing."""

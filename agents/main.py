@@ -11,7 +11,7 @@ import re
 import secrets
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -89,8 +89,8 @@ class LinkOptions:
     demand: Path | None
     gateway_admin: str | None
 
-    def run(self, backend: Backend, clock: Clock, rng: random.Random) -> None:
-        """Be the agent of `backend` until a signal ends it. Raises: click.ClickException."""
+    def run(self, connect: Callable[[], Awaitable[Backend]], clock: Clock, rng: random.Random) -> None:
+        """Be the agent of what `connect` gives until a signal ends it. Raises: click.ClickException."""
         structlog.configure(
             processors=[
                 StructlogRepeats(Repeats()),
@@ -120,7 +120,7 @@ class LinkOptions:
             gateway_admin=self.gateway_admin,
         )
         try:
-            asyncio.run(_run(Agent(settings, backend, clock=clock, rng=rng)))
+            asyncio.run(_run(settings, connect, clock, rng))
         except BackendError as error:
             raise click.ClickException(str(error)) from error
 
@@ -179,14 +179,14 @@ def kubernetes(
 ) -> None:
     """Report a Kubernetes cluster and carry out what the controller wants there."""
     clock, rng = Clock(), random.Random(secrets.randbits(64))
-    backend = KubeBackend(
-        KubeSettings(kubeconfig=kubeconfig, namespace=namespace, limits=_limits(limits_file)),
-        probe=Probe(clock=clock, listen=_listen(probe_listen), advertise=_advertise(probe_advertise)),
-        demand=DemandFile(link.demand),
-        clock=clock,
-        rng=rng,
-    )
-    link.run(backend, clock, rng)
+    settings = KubeSettings(kubeconfig=kubeconfig, namespace=namespace, limits=_limits(limits_file))
+    probe = Probe(clock=clock, listen=_listen(probe_listen), advertise=_advertise(probe_advertise))
+    demand = DemandFile(link.demand)
+
+    async def connect() -> Backend:
+        return await KubeBackend.connect(settings, probe=probe, demand=demand, clock=clock, rng=rng)
+
+    link.run(connect, clock, rng)
 
 
 def _limits(path: Path | None) -> Limits:
@@ -232,17 +232,21 @@ def simulated(link: LinkOptions, pools: tuple[str, ...], vram_gib: float, at: st
     """Stand in for a cluster, to try the product without one: devices and replicas that exist only here."""
     clock, rng = Clock(), random.Random(secrets.randbits(64))
     demand = DemandFile(link.demand)
-    backend = SimulatedBackend(
-        pools=tuple(_pool(text, vram_gib) for text in pools),
-        clock=clock,
-        rng=rng,
-        rtt_ms=None if rtt_ms is None else lambda peer, chance: rtt_ms,
-        at=_place(at),
-        demand=demand.read,
-        told=demand.conditions,
-        probe=f"{link.cluster}.simulated:1",
-    )
-    link.run(backend, clock, rng)
+    offered, place = tuple(_pool(text, vram_gib) for text in pools), _place(at)
+
+    async def connect() -> Backend:
+        return SimulatedBackend(
+            pools=offered,
+            clock=clock,
+            rng=rng,
+            rtt_ms=None if rtt_ms is None else lambda peer, chance: rtt_ms,
+            at=place,
+            demand=demand.read,
+            told=demand.conditions,
+            probe=f"{link.cluster}.simulated:1",
+        )
+
+    link.run(connect, clock, rng)
 
 
 def _pool(text: str, vram_gib: float) -> messages.PoolReport:
@@ -285,12 +289,14 @@ def _advertise(text: str) -> str:
     return text
 
 
-async def _run(agent: Agent) -> None:
+async def _run(
+    settings: AgentSettings, connect: Callable[[], Awaitable[Backend]], clock: Clock, rng: random.Random
+) -> None:
     running = asyncio.current_task()
     assert running is not None
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     try:
-        await agent.run()
+        await Agent(settings, await connect(), clock=clock, rng=rng).run()
     except asyncio.CancelledError:
         return

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from agents.session import Accepted
+from agents.fence import Accepted
 from federation.wire import messages
 
 log = structlog.get_logger("agent")

@@ -87,9 +87,6 @@ class SimulatedBackend:
         self._fence = (0, 0)
         self._wakers: set[Timer] = set()
 
-    async def start(self) -> None:
-        """There is nothing to watch."""
-
     @property
     def offered(self) -> tuple[messages.PoolReport, ...]:
         """What the nodes offer, as last set."""
@@ -141,7 +138,7 @@ class SimulatedBackend:
         """(model, pool) -> replicas that hold devices, ready or warming."""
         return {key: sum(self._holds(one) for one in ones) for key, ones in sorted(self._running.items())}
 
-    async def observe(self) -> Observation:
+    def observe(self) -> Observation:
         ready, holding = self.ready(), self.holding()
         taken: dict[messages.PoolKey, int] = {}
         for key, ones in self._running.items():

@@ -5,27 +5,28 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 
 from agents import limits as local
 from agents.backend import BackendError, Observation
 from agents.demand import DemandFile
-from agents.gateway.writer import Writer
-from agents.inventory import growth, slices, usage
-from agents.inventory.objects import Claim, ClaimStatus, Deployment, Node, NodePool, Pod, Slice
+from agents.inventory import growth, usage
+from agents.inventory.objects import Claim, ClaimStatus, Deployment, Node, Pod, Slice
 from agents.inventory.offers import condition
 from agents.inventory.pools import MAX_CONDITIONS, Inventory, NodeFacts, facts, inventory
 from agents.kube import credentials, replicas
-from agents.kube.api import Api, ApiError
-from agents.kube.carrier import LABEL, Carrier, Trouble, without_rights
+from agents.kube.api import Api
+from agents.kube.applier import LABEL, Applier, Trouble, without_rights
 from agents.kube.keeper import Drifts, Keeper
 from agents.kube.mirror import Mirror
+from agents.kube.pollers import Liveness, SlowFacts
+from agents.kube.traffic import TrafficApplier
 from agents.manifests import names
 from agents.manifests.build import Site
 from agents.probe import Probe
@@ -34,13 +35,8 @@ from federation.wire import messages
 
 log = structlog.get_logger("agent")
 FIRST_SYNC_S = 60.0
-GROWTH_S = 60.0
-"""How often autoscalers are asked: they think in minutes."""
 REFUSED_S = 600.0
 """How long a pod that a kubelet would not start tells why replicas are missing: it stays there for days."""
-AUTOSCALER_STATUS = "/api/v1/namespaces/kube-system/configmaps/cluster-autoscaler-status"
-DEVICES = "/apis/resource.k8s.io"
-NODE_POOLS = "/apis/karpenter.sh/v1/nodepools"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,106 +48,61 @@ class KubeSettings:
     limits: local.Limits = local.NONE
 
 
-class _ConfigMap(msgspec.Struct):
-    data: dict[str, str] | None = None
-
-
-class _Version(msgspec.Struct, rename="camel"):
-    git_version: str = ""
-
-
-class _GroupVersion(msgspec.Struct):
-    version: str = ""
-
-
-class _Group(msgspec.Struct):
-    versions: list[_GroupVersion] = []
-
-
-class _NodePools(msgspec.Struct):
-    items: list[NodePool]
-
-
 class KubeBackend:
-    """A real cluster."""
+    """A real cluster, watched from `connect` to `close`."""
 
     def __init__(
-        self, settings: KubeSettings, *, probe: Probe, demand: DemandFile, clock: Clock, rng: random.Random
+        self, settings: KubeSettings, api: Api, *, probe: Probe, demand: DemandFile, clock: Clock, rng: random.Random
     ) -> None:
+        """Use `connect`, which also starts the tasks that keep this up to date."""
         self.changed = asyncio.Event()
         self.limits = settings.limits
         self.namespace = settings.namespace
-        self._settings = settings
-        self._probe = probe
-        self._demand = demand
-        self._clock = clock
-        self._rng = rng
-        self._watchers: list[asyncio.Task[None]] = []
+        self.touched = False
+        self._api, self._probe, self._demand, self._clock, self._rng = api, probe, demand, clock, rng
+        self._tasks: list[asyncio.Task[None]] = []
         self._shared: dict[replicas.PodFacts, replicas.PodFacts] = {}
         self._troubles: tuple[Trouble, ...] = ()
         self._ordered: tuple[messages.Workload, ...] = ()
-        self._growth: tuple[messages.Growth, ...] = ()
-        self._growth_conditions: tuple[messages.Condition, ...] = ()
-        self._growth_s = float("-inf")
         self._traffic: messages.Traffic | None = None
         self._left: frozenset[str] = frozenset()
         self._seen_specs: dict[str, tuple[str, int]] = {}
-        self.touched = False
-
-    async def start(self) -> None:
-        try:
-            access = await credentials.load(self._settings.kubeconfig)
-        except credentials.CredentialsError as error:
-            raise BackendError(str(error)) from error
-        self._api = Api(access, clock=self._clock)
-        namespace = self._settings.namespace
-        self._nodes = self._mirror("/api/v1/nodes", Node, lambda one: one.metadata.name, self._keep_node, self._quiet)
-        self._pods = self._mirror(
+        namespace, ours = settings.namespace, f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+        self._nodes: Mirror[Node, NodeFacts] = self._mirror(
+            "/api/v1/nodes", Node, lambda node: node.metadata.name, self._keep_node, self._quiet
+        )
+        self._pods: Mirror[Pod, replicas.PodFacts] = self._mirror(
             "/api/v1/pods",
             Pod,
-            lambda one: one.metadata.uid,
+            lambda pod: pod.metadata.uid,
             self._keep_pod,
             self._quiet,
             # Pods that have ended hold nothing, and there may be many of them.
             fieldSelector="status.phase!=Succeeded,status.phase!=Failed",
         )
-        self._refused = self._mirror(
+        self._refused: Mirror[Pod, replicas.FailedPod] = self._mirror(
             f"/api/v1/namespaces/{namespace}/pods",
             Pod,
-            lambda one: one.metadata.uid,
+            lambda pod: pod.metadata.uid,
             replicas.of_failed,
             self._quiet,
             fieldSelector="status.phase=Failed",
-            labelSelector=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}",
+            labelSelector=ours,
         )
-        self._slices = self._mirror(
-            "/apis/resource.k8s.io/v1/resourceslices", Slice, lambda one: one.metadata.name, _same, self._quiet
+        self._slices: Mirror[Slice, Slice] = self._mirror(
+            "/apis/resource.k8s.io/v1/resourceslices", Slice, lambda found: found.metadata.name, _same, self._quiet
         )
-        self._claims = self._mirror(
-            "/apis/resource.k8s.io/v1/resourceclaims", Claim, lambda one: one.metadata.uid, _allocated, self._quiet
+        self._claims: Mirror[Claim, Claim] = self._mirror(
+            "/apis/resource.k8s.io/v1/resourceclaims", Claim, lambda claim: claim.metadata.uid, _allocated, self._quiet
         )
-        self._deployments = self._mirror(
+        self._deployments: Mirror[Deployment, replicas.DeploymentFacts] = self._mirror(
             f"/apis/apps/v1/namespaces/{namespace}/deployments",
             Deployment,
-            lambda one: one.metadata.name,
+            lambda deployment: deployment.metadata.name,
             replicas.of_deployment,
             self._deployments_changed,
-            labelSelector=f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}",
+            labelSelector=ours,
         )
-        site = Site(
-            namespace=namespace,
-            gateways=self.limits.gateways,
-            model_store=self.limits.destinations(),
-            dns=self.limits.resolvers(),
-            tolerated=self.limits.tolerated_taints,
-            spot_labels=self.limits.spot_labels,
-        )
-        self._drifts = Drifts(self._api, namespace, self._clock)
-        keeper = Keeper(self._api, names.MANAGER, LABEL, self._drifts, self._clock)
-        self._carrier = Carrier(self._api, site, keeper)
-        self._writer = Writer(self._api, namespace, self._drifts, self._clock)
-        await self._probe.start()
-        loop = asyncio.get_running_loop()
         self._mirrors: tuple[Mirror[Any, Any], ...] = (
             self._nodes,
             self._pods,
@@ -160,14 +111,58 @@ class KubeBackend:
             self._slices,
             self._claims,
         )
-        self._watchers = [loop.create_task(one.run(), name=f"agent-watch-{one.path}") for one in self._mirrors]
+        self._optional: tuple[Mirror[Any, Any], ...] = (self._slices, self._claims)
+        """Of kinds that an older cluster does not know."""
+        self._liveness = Liveness(api, clock)
+        self._slow = SlowFacts(
+            api,
+            clock,
+            nodes=lambda: None if self._nodes.problem else tuple(self._nodes),
+            has_slices=lambda: not self._slices.absent,
+        )
+        self._drifts = Drifts(api, namespace, clock)
+        self._applier = Applier(api, _site(settings), Keeper(api, names.MANAGER, LABEL, self._drifts, clock))
+        self._traffic_applier = TrafficApplier(api, namespace, self._drifts, clock)
+
+    @classmethod
+    async def connect(
+        cls, settings: KubeSettings, *, probe: Probe, demand: DemandFile, clock: Clock, rng: random.Random
+    ) -> KubeBackend:
+        """Begin to watch, and wait for the first lists. Raises: BackendError when there is no way to reach it at all.
+
+        `probe` is started, and closed with the backend.
+        """
+        try:
+            access = await credentials.load(settings.kubeconfig)
+        except credentials.CredentialsError as error:
+            raise BackendError(str(error)) from error
+        async with AsyncExitStack() as undone:
+            api = Api(access, clock=clock)
+            undone.push_async_callback(api.close)
+            backend = cls(settings, api, probe=probe, demand=demand, clock=clock, rng=rng)
+            undone.push_async_callback(backend._end_tasks)
+            await probe.start()
+            undone.push_async_callback(probe.close)
+            await backend._begin()
+            undone.pop_all()
+        return backend
+
+    async def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._tasks += [loop.create_task(one.run(), name=f"agent-watch-{one.path}") for one in self._mirrors]
         await self._first_sync()
+        await self._liveness.ask()
+        await self._slow.ask()
+        self._tasks += [
+            loop.create_task(self._liveness.run(), name="agent-liveness"),
+            loop.create_task(self._slow.run(), name="agent-slow-facts"),
+        ]
 
     async def _first_sync(self) -> None:
         """Wait a moment for the first lists; an API server that is away is no reason not to start."""
         try:
             async with asyncio.timeout(self._clock.machine_s(FIRST_SYNC_S)):
-                while any(one.problem == "not listed yet" for one in self._mirrors):  # noqa: ASYNC110  five conditions
+                while not all(one.tried for one in self._mirrors):  # noqa: ASYNC110  six conditions
                     await asyncio.sleep(0.02)
         except TimeoutError:
             log.warning("the cluster cannot be read yet", cause=self._mirrors[0].problem)
@@ -206,50 +201,46 @@ class KubeBackend:
         return made
 
     def _keep_pod(self, pod: Pod) -> replicas.PodFacts | None:
-        made = replicas.of_pod(pod, self._settings.namespace, self._shared)
+        made = replicas.of_pod(pod, self.namespace, self._shared)
         before = self._pods.get(pod.metadata.uid)
         if (made.endpoint if made else None) != (before.endpoint if before else None):
             self.changed.set()  # gateways are to know at once who answers
         return made
 
     async def close(self) -> None:
-        for task in self._watchers:
-            task.cancel()
-        await asyncio.gather(*self._watchers, return_exceptions=True)
+        await self._end_tasks()
         await self._probe.close()
-        if hasattr(self, "_api"):
-            await self._api.close()
+        await self._api.close()
+
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # ---- reading
 
-    async def observe(self) -> Observation:
-        for one in (self._nodes, self._pods, self._refused, self._deployments):
-            if one.problem and not (one.forbidden and one is self._deployments):
-                raise BackendError(one.problem)
-        for one in (self._slices, self._claims):
-            if one.problem and not one.absent:
-                raise BackendError(one.problem)
-        try:
-            # Mirrors of a server that is gone look like mirrors of one that is quiet.
-            version = msgspec.json.decode(await self._api.get("/version"), type=_Version).git_version
-        except ApiError as error:
-            raise BackendError(str(error)) from error
-        await self._look_rarely()
+    def observe(self) -> Observation:
+        for mirror in self._mirrors:
+            known = (mirror is self._deployments and mirror.forbidden) or (mirror in self._optional and mirror.absent)
+            if mirror.problem and not known:
+                raise BackendError(mirror.problem)
+        if self._liveness.problem:
+            raise BackendError(self._liveness.problem)
         found = self._inventory()
         deployments = self._deployments_seen()
         conditions = [
             *self._told(),
             *replicas.updates(deployments, self._pods),
             *found.conditions,
-            *self._growth_conditions,
+            *self._slow.conditions,
         ]
         return Observation(
             pools=found.pools,
             nodes=found.unwell,
             replicas=replicas.report(deployments, self._pods, self._lately_refused()),
             endpoints=replicas.endpoints(self._pods),
-            kubernetes_version=version[:60],
-            growth=self._growth,
+            kubernetes_version=self._liveness.version[:60],
+            growth=self._slow.growth,
             conditions=tuple(conditions[:MAX_CONDITIONS]),
         )
 
@@ -286,45 +277,12 @@ class KubeBackend:
                 condition("Conflict" if one.conflict else "NotCarriedOut", f"model/{one.subject}", one.message)
                 for one in self._troubles
             ),
-            *(condition("TrafficNotWritten", name, cause) for name, cause in sorted(self._writer.failed.items())),
-            *(condition("TrafficKindMissing", "cluster", text) for text in self._writer.missing),
+            *(
+                condition("TrafficNotWritten", name, cause)
+                for name, cause in sorted(self._traffic_applier.failed.items())
+            ),
+            *(condition("TrafficKindMissing", "cluster", text) for text in self._traffic_applier.missing),
         )
-
-    async def _look_rarely(self) -> None:
-        """At what changes slowly: autoscalers, and devices in a version of the API that is not read."""
-        if self._clock.monotonic_s() - self._growth_s < GROWTH_S:
-            return
-        self._growth_s = self._clock.monotonic_s()
-        nodes = list(self._nodes)
-        found: list[messages.Growth] = []
-        conditions: list[messages.Condition] = []
-        for look in (self._cluster_autoscaler, self._karpenter, self._older_devices):
-            try:
-                some, told = await look(nodes)
-            except ApiError as error:
-                if error.status not in (403, 404):  # no such autoscaler, or none of our business
-                    log.info("autoscalers and devices cannot be asked for", cause=str(error))
-                continue
-            except msgspec.MsgspecError as error:
-                told, some = (condition("BadAutoscalerStatus", "cluster", str(error)),), ()
-            found += some
-            conditions += told
-        self._growth, self._growth_conditions = tuple(found[:512]), tuple(conditions)
-
-    async def _cluster_autoscaler(self, nodes: list[NodeFacts]) -> growth.Found:
-        status = msgspec.json.decode(await self._api.get(AUTOSCALER_STATUS), type=_ConfigMap)
-        return growth.cluster_autoscaler((status.data or {}).get("status", ""), nodes, self._clock.wall_s())
-
-    async def _karpenter(self, nodes: list[NodeFacts]) -> growth.Found:
-        pools = msgspec.json.decode(await self._api.get(NODE_POOLS, limit="256"), type=_NodePools)
-        return growth.karpenter(pools.items, nodes)
-
-    async def _older_devices(self, nodes: list[NodeFacts]) -> growth.Found:
-        """Whether there are devices in a version of the API that is not read; without any there is no such group."""
-        if not self._slices.absent:
-            return (), ()
-        group = msgspec.json.decode(await self._api.get(DEVICES), type=_Group)
-        return (), slices.unread(one.version for one in group.versions)
 
     async def fence(self) -> tuple[int, int]:
         if self._deployments.problem:
@@ -351,7 +309,7 @@ class KubeBackend:
         found = self._inventory()
         before = self._troubles
         self._left = frozenset(one.model for one in desired.workloads if not one.self_heal)
-        self._troubles = await self._carrier.carry_out(
+        self._troubles = await self._applier.carry_out(
             desired, access=found.access, ceilings=local.ceilings(self.limits, desired, found.pools)
         )
         if self._troubles != before:
@@ -360,7 +318,7 @@ class KubeBackend:
 
     async def steer(self, traffic: messages.Traffic) -> None:
         self._traffic = traffic
-        await self._writer.steer(traffic, left=self._left)
+        await self._traffic_applier.steer(traffic, left=self._left)
 
     async def keep(self, desired: messages.Desired | None) -> None:
         self.touched = False
@@ -371,6 +329,18 @@ class KubeBackend:
             await self.steer(self._traffic)
         if self._drifts.conditions() != told:
             self.changed.set()
+
+
+def _site(settings: KubeSettings) -> Site:
+    limits = settings.limits
+    return Site(
+        namespace=settings.namespace,
+        gateways=limits.gateways,
+        model_store=limits.destinations(),
+        dns=limits.resolvers(),
+        tolerated=limits.tolerated_taints,
+        spot_labels=limits.spot_labels,
+    )
 
 
 def _same(one: Slice) -> Slice:

@@ -49,8 +49,8 @@ class _Refused(msgspec.Struct):
 class Mirror(Generic[Decoded, Kept]):
     """One kind. `keep` gives an object's key and what to hold of it, or None to hold nothing.
 
-    `problem` says why the mirror is not complete; `absent` that the cluster does not know the kind, `forbidden` that
-    the agent may not list it.
+    `tried` says that the first list was answered or refused; `problem` why the mirror is not complete; `absent` that
+    the cluster does not know the kind, `forbidden` that the agent may not list it.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Mirror(Generic[Decoded, Kept]):
         **query: str,
     ) -> None:
         self.path = path
+        self.tried = False
         self.problem = "not listed yet"
         self.absent = False
         self.forbidden = False
@@ -99,6 +100,7 @@ class Mirror(Generic[Decoded, Kept]):
             except (CredentialsError, msgspec.MsgspecError, OSError) as error:
                 self.forbidden = False
                 self.problem = f"{self.path}: {error}"
+            self.tried = True
             if self.absent:
                 self._items.clear()
                 await asyncio.sleep(ABSENT_S)
@@ -120,7 +122,7 @@ class Mirror(Generic[Decoded, Kept]):
             if not page.metadata.continue_:
                 break
             more = {"continue": page.metadata.continue_}
-        self.absent, self.forbidden, self.problem = False, False, ""
+        self.tried, self.absent, self.forbidden, self.problem = True, False, False, ""
         if found != self._items:
             self._items = found
             self._changed()

@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from agents.gateway import endpoints as answering
 from agents.inventory import usage
 from agents.inventory.objects import ContainerStatus, Deployment, Pod
 from agents.inventory.offers import condition
 from agents.kube import causes
+from agents.kube import endpoints as answering
 from agents.manifests import names
 from federation.wire import messages, quantity
 

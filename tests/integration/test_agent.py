@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agents import session
+from agents import fence
 from agents.backend import BackendError, Observation
 from agents.demand import DemandFile
 from agents.gateway import objects
@@ -65,14 +65,13 @@ def plane() -> Iterator[ControlPlane]:
 async def backend(kubeconfig: Path) -> AsyncIterator[KubeBackend]:
     """The agent's backend, with the agent's own account."""
     clock = Clock()
-    made = KubeBackend(
+    made = await KubeBackend.connect(
         KubeSettings(kubeconfig=kubeconfig),
         probe=Probe(clock=clock),
         demand=DemandFile(None),
         clock=clock,
         rng=random.Random(1),
     )
-    await made.start()
     try:
         yield made
     finally:
@@ -94,7 +93,7 @@ async def until(
     """The first observation of which `ask` is true."""
     deadline_s = time.monotonic() + timeout_s
     while True:
-        seen = await running.observe()
+        seen = running.observe()
         if ask(seen):
             return seen
         assert time.monotonic() < deadline_s, f"no {what}: {seen.replicas} {seen.conditions} {free(seen)}"
@@ -169,14 +168,14 @@ async def test_what_no_node_can_run_is_refused_though_the_sum_would_do(plane: Co
     """A replica of four devices would wait for ever: six are free, two on each node."""
     async with backend(plane.agent_kubeconfig()) as running:
         seen = await until(running, lambda one: free(one).get(A100) == (12, 6), "pools")
-        for devices, code in ((4, session.Code.DOES_NOT_FIT), (2, session.Code.ACCEPT)):
+        for devices, code in ((4, fence.Code.DOES_NOT_FIT), (2, fence.Code.ACCEPT)):
             order = desired(1, workload("big", A100, 1, devices=devices))
-            verdict = session.judge(
+            verdict = fence.judge(
                 order,
                 cluster="fra",
-                accepted=session.Accepted(),
-                devices=session.usable_devices(seen.pools, seen.replicas, order),
-                no_place=session.why_no_place(order, seen.pools, seen.replicas),
+                accepted=fence.Accepted(),
+                devices=fence.usable_devices(seen.pools, seen.replicas, order),
+                no_place=fence.why_no_place(order, seen.pools, seen.replicas),
             )
             assert verdict.code is code, verdict
 
@@ -241,7 +240,7 @@ async def test_what_another_manager_owns_is_told_and_not_taken(plane: ControlPla
         trouble = await running.apply(desired(2, workload("owned", L4, 2)))
         assert "Conflict: Deployment" in trouble and 'conflict with "kubectl": .spec.replicas' in trouble
         assert plane.request("GET", path)["spec"]["replicas"] == 3
-        seen = await running.observe()
+        seen = running.observe()
         assert ("Conflict", "model/owned on NVIDIA-L4/on-demand") in {(c.type, c.object) for c in seen.conditions}
         await running.apply(desired(3, workload("owned", L4, 0)))
         assert not (await until(running, lambda one: "owned" not in ready(one), "deletion")).conditions
@@ -348,12 +347,12 @@ async def test_traffic_that_cannot_be_written_is_told_and_tried_again(
     )
     async with backend(plane.agent_kubeconfig()) as running:
         await running.steer(traffic_of("blocked"))
-        told = {(one.type, one.object): one.message for one in (await running.observe()).conditions}
+        told = {(one.type, one.object): one.message for one in running.observe().conditions}
         assert "conflict" in told["TrafficNotWritten", f"Service/{BLOCKED}"]
         assert "no HTTPRoute" in told["TrafficKindMissing", "cluster"]
         plane.request("DELETE", service)
         await running.keep(None)
-        seen = await running.observe()
+        seen = running.observe()
         assert not any(each.type == "TrafficNotWritten" for each in seen.conditions), "tried again on the timer"
         assert any(one.type == "TrafficKindMissing" for one in seen.conditions), "nobody installed it"
         assert names.TRAFFIC_LABEL in plane.request("GET", service)["metadata"]["labels"]
@@ -486,16 +485,16 @@ async def test_autoscalers_promises_are_read_with_the_shipped_rights(plane: Cont
 async def test_an_api_server_that_is_gone_is_no_quiet_one(plane: ControlPlane) -> None:
     """The controller would go on believing what was true before, and place replicas on it."""
     async with backend(plane.agent_kubeconfig()) as running:
-        before = free(await running.observe())
+        before = free(running.observe())
         plane.kill_api_server()
         with pytest.raises(BackendError):
-            await running.observe()
+            await until(running, lambda seen: False, "loss of the API server", 5.0)
         assert "API server" in await running.apply(desired(1, workload("late", L4, 1)))
         plane.restart_api_server()
         deadline_s = time.monotonic() + 60.0
         while True:
             try:
-                seen = await running.observe()
+                seen = running.observe()
                 break
             except BackendError:
                 assert time.monotonic() < deadline_s

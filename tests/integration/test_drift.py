@@ -225,13 +225,13 @@ async def test_a_quiet_cluster_is_asked_to_change_nothing(here: Here) -> None:
         for _ in range(10):
             await running.keep(order)
         assert writes(running) == before
-        assert not [one for one in (await running.observe()).conditions if one.type == "Drifted"]
+        assert not [one for one in running.observe().conditions if one.type == "Drifted"]
         assert await running.apply(desired(2, workload("quiet", L4, 0))) == ""
 
 
 def writes(running: KubeBackend) -> int:
     """Requests that may have changed something."""
-    return running._carrier._keeper.writes + running._writer.writes
+    return running._applier._keeper.writes + running._traffic_applier.writes
 
 
 async def test_what_two_pools_of_a_model_share_is_no_drift_when_it_is_made(here: Here) -> None:
@@ -243,7 +243,7 @@ async def test_what_two_pools_of_a_model_share_is_no_drift_when_it_is_made(here:
         await until(running, lambda seen: L4_SPOT in {one.key for one in seen.pools}, "both pools")
         for generation in (1, 2):
             assert await running.apply(desired(generation, *both)) == ""
-            assert not [one for one in (await running.observe()).conditions if one.type == "Drifted"]
+            assert not [one for one in running.observe().conditions if one.type == "Drifted"]
         assert not here.noted("both", "deleted")
         assert await running.apply(desired(3, *(msgspec.structs.replace(one, replicas=0) for one in both))) == ""
 
@@ -258,7 +258,7 @@ async def test_what_is_being_deleted_is_waited_for_and_made_again(here: Here) ->
         here.plane.request("PATCH", path, hold, content_type=MERGE)
         here.plane.request("DELETE", path)
         await running.keep(order)
-        told = [one.message for one in (await running.observe()).conditions if one.type == "NotCarriedOut"]
+        told = [one.message for one in running.observe().conditions if one.type == "NotCarriedOut"]
         assert any("Service stuck: it is being deleted and waits for example.com/hold" in one for one in told), told
         here.plane.request("PATCH", path, {"metadata": {"finalizers": None}}, content_type=MERGE)
         await running.keep(order)

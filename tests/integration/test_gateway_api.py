@@ -15,10 +15,10 @@ import yaml
 from msgspec import structs
 
 from agents.gateway import objects
-from agents.gateway.writer import Writer
 from agents.kube import credentials
 from agents.kube.api import Api
 from agents.kube.keeper import Drifts
+from agents.kube.traffic import TrafficApplier
 from federation.aiokit.clock import Clock
 from federation.wire import messages
 from tests.testbed.cluster import MODELS_NAMESPACE, ApiError, ControlPlane
@@ -43,12 +43,12 @@ def plane(definitions: list[dict[str, Any]]) -> Iterator[ControlPlane]:
 
 
 @asynccontextmanager
-async def writer(plane: ControlPlane) -> AsyncIterator[Writer]:
+async def writer(plane: ControlPlane) -> AsyncIterator[TrafficApplier]:
     """One with the rights of the agent, as it is installed."""
     clock = Clock()
     api = Api(await credentials.load(plane.agent_kubeconfig()), clock=clock)
     try:
-        yield Writer(api, MODELS_NAMESPACE, Drifts(api, MODELS_NAMESPACE, clock), clock)
+        yield TrafficApplier(api, MODELS_NAMESPACE, Drifts(api, MODELS_NAMESPACE, clock), clock)
     finally:
         await api.close()
 

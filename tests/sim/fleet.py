@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import msgspec
 
-from agents import session
+from agents import fence
 from agents.app import HOLDING, LOOK_AGAIN, YIELDING
 from agents.simulated import SimulatedBackend
 from federation.adapters.store import Remembered, Store
@@ -57,7 +57,7 @@ class SimAgent:
     cells: tuple[messages.DemandSample, ...]
     report_at_s: float
     connected: bool = True
-    accepted: session.Accepted = field(default_factory=session.Accepted)
+    accepted: fence.Accepted = field(default_factory=fence.Accepted)
     boot_id: str = "boot-0001"
     boot_order: int = 1
     seq: int = 0
@@ -274,18 +274,18 @@ class SimFleet:
             await self._obey(agent, desired)
 
     async def _obey(self, agent: SimAgent, desired: messages.Desired) -> None:
-        seen = await agent.backend.observe()
+        seen = agent.backend.observe()
         before = agent.accepted.fence
-        devices = session.usable_devices(seen.pools, seen.replicas, desired)
-        verdict = session.judge(desired, cluster=agent.name, accepted=agent.accepted, devices=devices)
+        devices = fence.usable_devices(seen.pools, seen.replicas, desired)
+        verdict = fence.judge(desired, cluster=agent.name, accepted=agent.accepted, devices=devices)
         error = f"{verdict.code.value}: {verdict.reason}" if not verdict.obey else ""
         if verdict.obey:
-            fence = (desired.epoch, desired.generation)
-            assert fence >= before, f"{agent.name} obeyed {fence} after {before}"
-            agent.accepted = session.Accepted(
+            reached = (desired.epoch, desired.generation)
+            assert reached >= before, f"{agent.name} obeyed {reached} after {before}"
+            agent.accepted = fence.Accepted(
                 epoch=desired.epoch, generation=desired.generation, checksum=desired.checksum
             )
-            agent.carried, told = session.explained(desired, agent.carried, seen.replicas)
+            agent.carried, told = fence.explained(desired, agent.carried, seen.replicas)
             error = "; ".join(one.message for one in told)
             await self._carry_out(agent, agent.carried)
         ack = messages.Ack(
@@ -316,7 +316,7 @@ class SimFleet:
 
     async def _observed(self, agent: SimAgent) -> messages.Report:
         """The agent's next report."""
-        seen = await agent.backend.observe()
+        seen = agent.backend.observe()
         agent.seq += 1
         return messages.Report(
             cluster=agent.name,

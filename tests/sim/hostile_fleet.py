@@ -82,8 +82,8 @@ class FaultyBackend(SimulatedBackend):
         """(model, pool) -> replicas that somebody wants here."""
         return {key: len(ones) for key, ones in sorted(self._running.items()) if ones}
 
-    async def observe(self) -> Observation:
-        seen = await super().observe()
+    def observe(self) -> Observation:
+        seen = super().observe()
         if self.is_blind:
             pools = tuple(msgspec.structs.replace(one, allocatable=0, free=0) for one in seen.pools)
             seen = replace(seen, pools=pools)

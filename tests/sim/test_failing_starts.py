@@ -32,8 +32,8 @@ class FailingBackend(SimulatedBackend):
                     one.ready_at_s = now_s + WARMUP_S
         return super().ready()
 
-    async def observe(self) -> Observation:
-        seen = await super().observe()
+    def observe(self) -> Observation:
+        seen = super().observe()
         rows = tuple(
             msgspec.structs.replace(one, cause="image", reason="ImagePullBackOff: manifest unknown")
             if self.failing and one.ready < one.desired

@@ -179,8 +179,8 @@ async def test_what_a_member_claims_to_run_later_is_not_taken_into_the_plan(tmp_
     backend = fleet.agents[idle].backend
     seen = backend.observe
 
-    async def claims() -> Observation:
-        return replace(await seen(), replicas=(replicas("chat", 5, 5),))
+    def claims() -> Observation:
+        return replace(seen(), replicas=(replicas("chat", 5, 5),))
 
     backend.observe = claims  # type: ignore[method-assign]
     await fleet.run(MINUTES_S, fleet.check)

@@ -105,5 +105,5 @@ async def test_a_cluster_tells_of_its_file(tmp_path: Path) -> None:
     path = tmp_path / "demand.csv"
     path.write_text("model,cell,rps\nchat,Oslo,3\n")
     running = SimulatedBackend(pools=(), clock=Clock(), rng=random.Random(1), told=DemandFile(path).conditions)
-    (told,) = (await running.observe()).conditions
+    (told,) = running.observe().conditions
     assert told.message.startswith("it holds CSV, not a list")

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agents import session
+from agents import fence
 from agents.manifests import drift
 from federation.wire import messages
 from tests.builders import L4
@@ -107,6 +107,6 @@ def test_ready_replicas_are_stopped_for_a_reason_or_not_at_all(
 ) -> None:
     """A controller that is wrong about the rest of the fleet would stop what serves."""
     old = order(before) if before is not None else None
-    carried, conditions = session.explained(order(wanted, reason), old, ready(there))
+    carried, conditions = fence.explained(order(wanted, reason), old, ready(there))
     assert [one.replicas for one in carried.workloads] == kept, "the other workloads are carried out"
     assert [one.type for one in conditions] == (["StopNotExplained"] if told else [])

@@ -10,7 +10,7 @@ import pytest
 
 from agents.inventory.offers import Access
 from agents.kube.api import Api, ApiError
-from agents.kube.carrier import KINDS, LABEL, Carrier
+from agents.kube.applier import KINDS, LABEL, Applier
 from agents.kube.keeper import Drifts, Keeper
 from agents.manifests import names
 from agents.manifests.build import Site
@@ -56,12 +56,12 @@ class Server(Api):
 
 
 class Here:
-    """A carrier and its API server."""
+    """An applier and its API server."""
 
     def __init__(self) -> None:
         self.server, clock = Server(), Clock()
         drifts = Drifts(self.server, NAMESPACE, clock)
-        self._carrier = Carrier(
+        self._applier = Applier(
             self.server, Site(namespace=NAMESPACE), Keeper(self.server, names.MANAGER, LABEL, drifts, clock)
         )
         self._generation = 0
@@ -70,7 +70,7 @@ class Here:
         """Carry out; gives what could not be done."""
         self._generation += 1
         desired = messages.Desired(cluster="fra", epoch=1, generation=self._generation, workloads=workloads)
-        troubles = await self._carrier.carry_out(desired, access={L4: WAY, L4_SPOT: WAY}, ceilings={})
+        troubles = await self._applier.carry_out(desired, access={L4: WAY, L4_SPOT: WAY}, ceilings={})
         return [one.message for one in troubles]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,9 +13,10 @@ from agents.inventory import usage
 from agents.inventory.objects import Deployment, Pod
 from agents.kube import replicas
 from agents.kube.api import ApiError
-from agents.kube.backend import KubeBackend
+from agents.kube.pollers import SILENT_S, Liveness, SlowFacts
 from agents.kube.replicas import PodFacts
 from agents.manifests import names
+from federation.aiokit.clock import Clock
 from federation.wire import messages
 from tests.builders import L4, L4_SPOT
 
@@ -212,21 +212,53 @@ class Discovery:
     def __init__(self, *versions: str) -> None:
         self._versions = versions
 
-    async def get(self, path: str) -> bytes:
-        assert path == "/apis/resource.k8s.io"
-        if not self._versions:
+    async def get(self, path: str, **query: str) -> bytes:
+        if path != "/apis/resource.k8s.io" or not self._versions:
             raise ApiError(404, "not found")
         return msgspec.json.encode({"kind": "APIGroup", "versions": [{"version": one} for one in self._versions]})
 
 
 async def test_devices_in_an_older_version_of_the_api_are_told() -> None:
     """A cluster of Kubernetes 1.33 whose GPUs are had by DRA alone would look empty, and nothing would say why."""
-    backend = object.__new__(KubeBackend)
-    backend.__dict__ |= {"_slices": SimpleNamespace(absent=True), "_api": Discovery("v1beta2", "v1beta1")}
-    _, (told,) = await backend._older_devices([])
+
+    def asked(*versions: str, has_slices: bool = False) -> SlowFacts:
+        api: Any = Discovery(*versions)
+        return SlowFacts(api, Clock(), nodes=list, has_slices=lambda: has_slices)
+
+    older = asked("v1beta2", "v1beta1")
+    assert await older.ask()
+    (told,) = older.conditions
     assert told.type == "DeviceApiTooOld" and "v1beta1, v1beta2 and not as v1" in told.message
-    backend.__dict__ |= {"_slices": SimpleNamespace(absent=False)}
-    assert await backend._older_devices([]) == ((), ())
-    backend.__dict__ |= {"_slices": SimpleNamespace(absent=True), "_api": Discovery()}
-    with pytest.raises(ApiError):  # as of an autoscaler that is not there
-        await backend._older_devices([])
+    read = asked("v1beta2", "v1beta1", has_slices=True)
+    assert await read.ask() and read.conditions == ()
+    none = asked()
+    assert await none.ask() and none.conditions == ()
+
+
+class Answering:
+    """An API server that answers what is asked for its version, until it fails."""
+
+    failure: ApiError | None = None
+
+    async def get(self, path: str) -> bytes:
+        assert path == "/version"
+        if self.failure is not None:
+            raise self.failure
+        return b'{"gitVersion": "v1.36.0"}'
+
+
+async def test_an_api_server_that_hangs_is_gone_though_nothing_has_failed_yet() -> None:
+    """Its mirrors look like those of a quiet cluster: the controller would go on believing what was true before."""
+    api: Any = Answering()
+    clock = Clock(speed=1000.0)
+    liveness = Liveness(api, clock)
+    assert liveness.problem
+    await liveness.ask()
+    assert (liveness.problem, liveness.version) == ("", "v1.36.0")
+    await clock.sleep(2 * SILENT_S)
+    assert "no answer" in liveness.problem
+    await liveness.ask()
+    assert not liveness.problem
+    api.failure = ApiError(0, "API server: away")
+    await liveness.ask()
+    assert "away" in liveness.problem

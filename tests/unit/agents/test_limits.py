@@ -11,7 +11,7 @@ from agents.limits import Limits
 from federation.wire import messages
 from federation.yamlkit.explain import Problem
 from tests.builders import L4
-from tests.unit.agents.test_session import desired, workload
+from tests.unit.agents.test_fence import desired, workload
 
 HEAD = b"apiVersion: isochrone.dev/v1alpha1\nkind: AgentLimits\nspec:\n"
 

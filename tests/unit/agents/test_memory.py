@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agents import memory
-from tests.unit.agents.test_session import desired
+from tests.unit.agents.test_fence import desired
 
 
 def test_what_was_accepted_is_remembered_exactly(tmp_path: Path) -> None:

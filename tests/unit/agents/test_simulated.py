@@ -8,7 +8,7 @@ from agents.simulated import SimulatedBackend
 from federation.aiokit.clock import Clock
 from federation.wire import messages
 from tests.builders import L4, a_report, a_world, heard
-from tests.unit.agents.test_session import desired, workload
+from tests.unit.agents.test_fence import desired, workload
 
 
 def pool(devices: int) -> messages.PoolReport:
@@ -23,7 +23,7 @@ def cluster(devices: int) -> SimulatedBackend:
 
 async def seen(backend: SimulatedBackend) -> tuple[int, int, int, int]:
     """(desired, scheduled, ready, free devices)."""
-    found = await backend.observe()
+    found = backend.observe()
     one = found.replicas[0]
     return one.desired, one.scheduled or 0, one.ready, found.pools[0].free
 
@@ -44,7 +44,7 @@ async def test_more_replicas_than_devices_wait() -> None:
     backend = cluster(4)
     await backend.apply(desired(1, 1, workload(3, devices=2)))
     assert await seen(backend) == (3, 2, 2, 0)
-    assert (await backend.observe()).replicas[0].reason == "no devices"
+    assert backend.observe().replicas[0].reason == "no devices"
     await backend.apply(desired(1, 2, workload(1, devices=2)))
     assert await seen(backend) == (1, 1, 1, 2)
     await backend.close()

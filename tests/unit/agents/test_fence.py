@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from agents.session import Accepted, Code, judge, usable_devices
+from agents.fence import Accepted, Code, judge, usable_devices
 from federation.wire import messages
 from tests.builders import L4
 

@@ -44,7 +44,7 @@ OF_INSTANCE = (
 """In the order of deletion: what would start replicas goes before them."""
 OF_MODEL = ("Service", "NetworkPolicy", "ServiceAccount")
 LABEL = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY},!{names.TRAFFIC_LABEL}"
-"""Selects what a carrier made."""
+"""Selects what an applier made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Trouble:
     message: str
 
 
-class Carrier:
+class Applier:
     """Applies to one namespace."""
 
     def __init__(self, api: Api, site: Site, keeper: Keeper) -> None:

@@ -45,7 +45,7 @@ class _Resources(msgspec.Struct):
     resources: list[_Resource] = []
 
 
-class Writer:
+class TrafficApplier:
     """Of one cluster. `missing` says what cannot be made, and why.
 
     `failed`: kind and name of an object -> why it is not as it should be.
