@@ -470,10 +470,16 @@ class _Drawing:
                     latency_ms=round(latency_ms, 1),
                     excess_ms=None if nearest_ms is None else round(max(0.0, estimate.rtt_ms - nearest_ms), 1),
                     latency_source=estimate.source,
+                    latency_basis=estimate.basis,
+                    latency_age_s=None if estimate.measured_s is None else self._age_s(estimate.measured_s),
+                    latency_confidence=estimate.confidence,
                     within_objective=latency_ms <= document.spec.slo.p95_latency_ms,
                 )
             )
         return tuple(rows)
+
+    def _age_s(self, at_s: float) -> float:
+        return round(max(0.0, self.scene.now_s - at_s), 1)
 
     def route_rows(self) -> tuple[views.RouteTableRow, ...]:
         rows = []
@@ -534,6 +540,7 @@ class _Drawing:
             runtime=document.spec.runtime.preset,
             policy=policy.metadata.name if policy else "",
             objective_ms=document.spec.slo.p95_latency_ms,
+            service_ms=document.spec.service_latency_ms,
             demand_rps=asked,
             served_rps=asked - unserved,
             late_rps=late,

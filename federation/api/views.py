@@ -13,6 +13,8 @@ import msgspec
 Phase = Literal["unknown", "ready", "unreachable", "lost"]
 WorstState = Literal["ok", "degraded", "bad", "unknown"]
 EventType = Literal["Normal", "Warning"]
+LatencyBasis = Literal["measured", "inferred", "prior"]
+"""Of a round trip: measurements of this very pair, measurements of other pairs, or distance alone."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +138,8 @@ class ModelView(View, frozen=True, kw_only=True):
     runtime: str
     policy: str
     objective_ms: float
+    service_ms: float
+    """What a replica takes to answer: latency less the round trip."""
     demand_rps: float
     served_rps: float
     late_rps: float
@@ -159,6 +163,11 @@ class RouteView(View, frozen=True, kw_only=True):
     excess_ms: float | None
     """Round trip beyond that to the nearest cluster that could serve these users; null before the first plan."""
     latency_source: str
+    latency_basis: LatencyBasis = "prior"
+    latency_age_s: float | None = None
+    """Of the newest measurement behind it; null where there is none."""
+    latency_confidence: float | None = None
+    """The chance that the true round trip is within 20 % of the estimate; null where nothing says it."""
     within_objective: bool
 
 

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,10 @@ median, 2025-05-29); median relative error 14 %."""
 EARTH_RADIUS_KM = 6371.0088
 
 
+Basis = Literal["measured", "inferred", "prior"]
+"""Of an estimate: measurements of this very pair, measurements of other pairs, or distance alone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """Round trip between a cell and a cluster, and where the figure comes from."""
@@ -39,6 +44,11 @@ class Estimate:
     cluster: str
     rtt_ms: float
     source: str
+    basis: Basis = "prior"
+    measured_s: float | None = None
+    """When the newest measurement behind it was heard (monotonic seconds of the controller's clock)."""
+    confidence: float | None = None
+    """The chance that the true round trip is within 20 % of `rtt_ms`; None where nothing says it."""
 
 
 def distance_km(lat_a: float, lon_a: float, lat_b: float, lon_b: float) -> float:
@@ -53,7 +63,7 @@ def distance_km(lat_a: float, lon_a: float, lat_b: float, lon_b: float) -> float
 class Estimates(Mapping[tuple[str, str], Estimate]):
     """(cell, cluster) -> estimate, in arrays [cells, clusters]: there may be ten millions of them.
 
-    `nearest` [cells] is the column of the cluster nearest to each cell.
+    `nearest` [cells] is the column of the cluster nearest to each cell. How old a measurement is they do not say.
     """
 
     cells: Mapping[str, int]
@@ -66,12 +76,14 @@ class Estimates(Mapping[tuple[str, str], Estimate]):
 
     def __getitem__(self, pair: tuple[str, str]) -> Estimate:
         row, column = self.cells[pair[0]], self.clusters[pair[1]]
+        basis: Basis = "prior"
         source = f"estimated over {self.km[row, column]:.0f} km"
         if self.is_measured[row, column]:
             near = int(self.nearest[row])
+            basis = "inferred"
             source = f"measured from {tuple(self.clusters)[near]}, {self.km[row, near]:.0f} km from the users"
         rtt_ms = round(float(self.rtt_ms[row, column]), 2)
-        return Estimate(cell=pair[0], cluster=pair[1], rtt_ms=rtt_ms, source=source)
+        return Estimate(cell=pair[0], cluster=pair[1], rtt_ms=rtt_ms, source=source, basis=basis)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return itertools.product(self.cells, self.clusters)
@@ -127,6 +139,7 @@ def between(world: World, pairs: Collection[tuple[str, str]]) -> dict[tuple[str,
     km = _km(np.einsum("ij,ij->i", one[at[:, 0]], other[at[:, 1]]))
     near_km = _km(np.einsum("ij,ij->i", one, other[nearest]))[at[:, 0]]
     told = np.full(len(wanted), np.nan, np.float32)
+    told_by: dict[int, str] = {}
     by_pair: dict[str, dict[str, float]] = {}
     for row, (cell, cluster) in enumerate(wanted):
         near = clusters[nearest[rows[cell]]]
@@ -134,17 +147,28 @@ def between(world: World, pairs: Collection[tuple[str, str]]) -> dict[tuple[str,
             if who not in by_pair:
                 by_pair[who] = _measured_by(world, who)
             if (rtt_ms := by_pair[who].get(whom)) is not None:
-                told[row] = rtt_ms
+                told[row], told_by[row] = rtt_ms, who
                 break
     known = ~np.isnan(told)
     way_km = np.where(known, near_km, km)
     rtt = _below(np.round(BASE_RTT_MS + RTT_MS_PER_KM * way_km + np.where(known, told, np.float32(0.0)), 2)).tolist()
     made = {}
     for row, (cell, cluster) in enumerate(wanted):
+        basis: Basis = "prior"
+        measured_s = None
         source = f"estimated over {km[row]:.0f} km"
         if known[row]:
+            basis = "inferred"
+            measured_s = world.clusters[told_by[row]].heard_s
             source = f"measured from {clusters[nearest[rows[cell]]]}, {near_km[row]:.0f} km from the users"
-        made[cell, cluster] = Estimate(cell=cell, cluster=cluster, rtt_ms=round(rtt[row], 2), source=source)
+        made[cell, cluster] = Estimate(
+            cell=cell,
+            cluster=cluster,
+            rtt_ms=round(rtt[row], 2),
+            source=source,
+            basis=basis,
+            measured_s=measured_s,
+        )
     return made
 
 

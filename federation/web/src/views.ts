@@ -3,6 +3,7 @@
 export type Phase = "unknown" | "ready" | "unreachable" | "lost";
 export type WorstState = "ok" | "degraded" | "bad" | "unknown";
 export type EventType = "Normal" | "Warning";
+export type LatencyBasis = "measured" | "inferred" | "prior";
 export type Explained = "plan" | "newest";
 
 export interface PoolView {
@@ -95,6 +96,7 @@ export interface ModelView {
   runtime: string;
   policy: string;
   objective_ms: number;
+  service_ms: number;
   demand_rps: number;
   served_rps: number;
   late_rps: number;
@@ -114,6 +116,9 @@ export interface RouteView {
   latency_ms: number;
   excess_ms: number | null;
   latency_source: string;
+  latency_basis: LatencyBasis;
+  latency_age_s: number | null;
+  latency_confidence: number | null;
   within_objective: boolean;
 }
 

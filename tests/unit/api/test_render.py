@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from federation.api import render
 from federation.control import latency
 from federation.control.plan import Plan, Replicas, Route, Routes, Share
-from tests.builders import L4, a_model, a_policy, a_report, a_world, heard, replicas, some_demand
+from federation.wire import messages
+from tests.builders import L4, a_model, a_policy, a_report, a_world, heard, renamed, replicas, some_demand
 
 NAMES = tuple(f"fra-{number:03}" for number in range(300))
 
@@ -64,3 +66,20 @@ def test_a_drawing_looks_at_each_replica_once(monkeypatch: pytest.MonkeyPatch) -
     drawing.desired, drawing.ready = Counted(drawing.desired), Counted(drawing.ready)
     assert len(drawing.clusters()) == len(NAMES)
     assert len(looks) <= 2
+
+
+def test_a_route_says_how_its_latency_is_known() -> None:
+    """Whoever looks would take a guess for a measurement, and an old measurement for a new one."""
+    scene = a_scene()
+    routes = [route for cell in render.overview(scene).cells for one in cell.demand for route in one.routes]
+    assert {one.latency_basis for one in routes} == {"prior"}
+    assert {one.latency_age_s for one in routes} == {None}
+    peers = (messages.PeerRtt(cluster="iad", rtt_ms_p50=90.0, rtt_ms_p95=95.0, samples=3),)
+    report = renamed(a_report("fra", demand=(some_demand("chat", "here", 3.0),)), peers=peers)
+    world = heard(a_world("fra", "iad", models=(a_model(),), policies=(a_policy("chat"),)), report)
+    route = Route(model="chat", cell="here", now=(Share(cluster="iad", share=1.0),), target=())
+    routed = Routes(version=2, routes=(route,))
+    drawn = render.overview(replace(scene, world=world, plan=Plan(desired=()), routes=routed, now_s=9.0))
+    (shown,) = drawn.cells[0].demand[0].routes
+    assert (shown.latency_basis, shown.latency_age_s) == ("inferred", 9.0 - (world.clusters["fra"].heard_s or 0.0))
+    assert shown.latency_ms - next(one.service_ms for one in drawn.models) >= 90.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,17 @@ def test_a_measured_round_trip_is_believed_over_distance() -> None:
 
 def test_a_measurement_of_the_other_side_serves_too() -> None:
     assert latency.estimate(measured(300.0, by="iad"), ["Berlin"])["Berlin", "iad"].source.startswith("measured")
+
+
+def test_an_estimate_says_what_it_is_based_on_and_how_old_that_is() -> None:
+    """The map would show a guess over the distance as if somebody had measured it, or last week's as today's."""
+    pair = ("Berlin", "iad")
+    assert latency.between(measured(), [pair])[pair].basis == "prior"
+    assert latency.between(measured(), [pair])[pair].measured_s is None
+    world = measured(300.0, by="iad")
+    found = latency.between(world, [pair])[pair]
+    assert found.basis == "inferred", "nobody has measured the users themselves"
+    assert found.measured_s == world.clusters["iad"].heard_s
 
 
 def test_no_samples_are_no_measurement() -> None:
@@ -72,7 +85,8 @@ def test_all_pairs_at_once_are_what_each_is_by_itself() -> None:
         reports.append(renamed(a_report(name, demand=demand if name == names[0] else ()), peers=peers))
     world = heard(a_world(*names), *reports)
     found = latency.estimate(world, users)
-    assert latency.between(world, {*found, ("nowhere", "fra-0"), ("cell-0", "nobody")}) == dict(found)
+    some = latency.between(world, {*found, ("nowhere", "fra-0"), ("cell-0", "nobody")})
+    assert {pair: replace(one, measured_s=None) for pair, one in some.items()} == dict(found)
     assert len(found) == len(users) * len(names)
     for (cell, cluster), estimate in found.items():
         lat, lon = users[cell]
