@@ -7,7 +7,7 @@ import { freshness } from "./freshness.ts";
 import { Banners, Header, SignedOut } from "./header.tsx";
 import { Legend } from "./map/legend.tsx";
 import { WorldMap } from "./map/world.tsx";
-import { Panel } from "./panel.tsx";
+import { Panel } from "./panel/panel.tsx";
 import { formatPlace } from "./selection.ts";
 import type { State, Store } from "./state.ts";
 import { CellsTable, ClustersTable, ModelsTable } from "./tables.tsx";

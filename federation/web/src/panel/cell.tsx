@@ -1,0 +1,58 @@
+// Users of one place: what they ask, who serves them, and how long that takes.
+
+import { Link, useShown } from "../context.tsx";
+import { age, milliseconds, percent, plural, rps } from "../format.ts";
+import { grown } from "../freshness.ts";
+import type { CellView } from "../views.ts";
+import { Latency, Sheet, total } from "./sheet.tsx";
+
+export function CellPanel({ cell }: { cell: CellView }) {
+  const { fresh } = useShown();
+  const asked = total(cell.demand);
+  return (
+    <Sheet kind={`User cell · ${cell.country}`} title={cell.name}>
+      <p>
+        {rps(asked)} requests per second over {plural(cell.demand.length, "model")}.
+      </p>
+      {[...cell.demand]
+        .sort((a, b) => b.rps - a.rps)
+        .map((demand) => (
+          <section key={demand.model}>
+            <h3>
+              <Link kind="model" name={demand.model} />{" "}
+              <small>
+                {rps(demand.rps)} req/s · {age(grown(demand.age_s, fresh))}
+              </small>
+            </h3>
+            {demand.unserved_rps > 0 && (
+              <p class="verdict bad">
+                <strong>{rps(demand.unserved_rps)} req/s unserved:</strong> {demand.reason || "no reason was given"}
+              </p>
+            )}
+            <ul class="rows">
+              {[...demand.routes]
+                .sort((a, b) => b.share - a.share)
+                .map((route) => (
+                  <li key={route.cluster}>
+                    <div class="row">
+                      <Link kind="cluster" name={route.cluster} />
+                      <span>
+                        {percent(route.share)}
+                        {Math.abs(route.share - route.target_share) > 0.005 && ` → ${percent(route.target_share)}`}
+                      </span>
+                      <Latency ms={route.latency_ms} within={route.within_objective} />
+                    </div>
+                    <p class="muted">
+                      {route.latency_source}
+                      {route.excess_ms !== null &&
+                        route.excess_ms > 0 &&
+                        ` · ${milliseconds(route.excess_ms)} farther than the nearest that could serve`}
+                    </p>
+                  </li>
+                ))}
+            </ul>
+          </section>
+        ))}
+    </Sheet>
+  );
+}
