@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from tests.bench import (
     agent_footprint,
+    demand,
     demo_size,
     elsewhere,
     events,
@@ -48,6 +49,7 @@ CASES: dict[str, Callable[[], Iterator[Result]]] = {
     "fleet": mass.mass,
     "elsewhere": elsewhere.elsewhere,
     "spot": spot.spot,
+    "demand": demand.demand,
     "agent": agent_footprint.agent,
 }
 
