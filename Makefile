@@ -9,7 +9,7 @@ WEB := federation/web/dist/app.js
 WEB_SOURCES := $(wildcard federation/web/src/* federation/web/src/*/*) federation/web/package.json federation/web/package-lock.json federation/web/build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kubernetes test check bench format lock schemas web testbed clean
+.PHONY: help setup demo demo-kubernetes test check bench format lock schemas web docs testbed clean
 
 help: ## this text
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,12 +37,16 @@ demo: $(STAMP) $(WEB) ## a day of the world in ten minutes, with the map; ARGS="
 demo-kubernetes: $(STAMP) $(WEB) testbed ## the product on three real Kubernetes control planes
 	$(BIN)/python -m tests.testbed demo $(ARGS)
 
-check: $(STAMP) ## format, lint, types, import contracts, the map's types and tests, and the quick tests
+docs: $(STAMP) ## build the documentation in docs/_build/html; a warning fails it
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
+
+check: $(STAMP) ## format, lint, types, import contracts, the map's types and tests, docs, and the quick tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python federation/web/build.py --check
+	$(MAKE) --no-print-directory docs
 	$(BIN)/pytest -q -m "not slow and not real" $(ARGS)
 
 test: $(STAMP) $(WEB) ## every test, real components included where they can be had
@@ -51,6 +55,7 @@ test: $(STAMP) $(WEB) ## every test, real components included where they can be 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python federation/web/build.py --check
+	$(MAKE) --no-print-directory docs
 	$(BIN)/python -m tests.testbed build
 	$(BIN)/pytest $(ARGS)
 
@@ -71,4 +76,4 @@ lock: ## write the hash-locked requirements from pyproject.toml
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11 --extra dev -o requirements-dev.txt pyproject.toml
 
 clean: ## remove what make made in this directory
-	rm -rf $(VENV) federation/web/dist federation/web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) docs/_build federation/web/dist federation/web/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,38 @@
+"""Sphinx configuration: `make docs` builds the site in docs/_build, and fails on any warning."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from docs import reference_pages
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project = "Isochrone"
+author = "The Isochrone authors"
+version = release = version_of("isochrone")
+extensions = ["myst_parser", "sphinx_click"]
+exclude_patterns = ["_build"]
+nitpicky = True
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 4
+html_theme = "furo"
+html_title = f"Isochrone {version}"
+html_copy_source = False
+html_show_sphinx = False
+
+
+def setup(app: Sphinx) -> None:
+    """Append to each page of docs/reference that has a generator the text that the code gives it."""
+
+    def extend(_app: Sphinx, name: str, source: list[str]) -> None:
+        if name in reference_pages.PAGES:
+            source[0] += "\n" + reference_pages.PAGES[name]()
+
+    app.connect("source-read", extend)
