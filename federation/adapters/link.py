@@ -110,7 +110,7 @@ class Link:
         self._heartbeat_s = heartbeat_s
         self._is_asked = asyncio.Event()
         self._heard_s: dict[topics.Kind, float] = {}
-        """When our own was heard last, by subscription."""
+        """When something was heard last, by subscription: ours, or an agent's."""
         self._arrival_s = 0.0
         """When anything was heard."""
         self._client: mqtt.Client | None = None
@@ -201,9 +201,12 @@ class Link:
             self._judge(loop.time())
 
     def _judge(self, now_s: float) -> None:
-        """Look whether what we say comes back by each subscription; it may be late, behind thousands of others.
+        """Look whether each subscription delivers: at least what we say comes back by it.
 
-        Raises: Deaf when nothing arrives at all, or nothing of ours by one subscription while it does by another.
+        What is ours may be late or dropped behind thousands of others', which prove the subscription as well: to
+        connect anew in an overload would only add to it.
+
+        Raises: Deaf when nothing arrives at all, or nothing by one subscription while something does by another.
         """
         newest_s = max(self._heard_s.values())
         late_s = {k: newest_s - heard_s for k, heard_s in self._heard_s.items()}
@@ -212,13 +215,15 @@ class Link:
         if silent_s > MISSED * self._heartbeat_s:
             raise Deaf(f"nothing heard for {silent_s:.0f} s, not even of our own: connecting anew")
         if late_s[kind] > MISSED * self._heartbeat_s:
-            raise Deaf(f"nothing heard of our own {kind} messages for {late_s[kind]:.0f} s: connecting anew")
+            raise Deaf(f"no {kind} heard for {late_s[kind]:.0f} s, not even of our own: connecting anew")
 
     def _arrived(self, topic: str, payload: bytes, retained: bool) -> None:
         """A message is there, to be read when its turn comes: of each topic the newest, as each is full state. Ours are
         told from others' by the one identity that we speak under."""
         address = topics.parse(topic)
         self._arrival_s = asyncio.get_running_loop().time()
+        if address is not None and address[0] != topics.CONTROLLER:
+            self._heard_s[address[1]] = self._arrival_s
         if address is None or address[0] != topics.CONTROLLER:
             self._waiting[topic] = _Arrived(payload, retained, self._clock.monotonic_s())
             self._news.set()

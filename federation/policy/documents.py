@@ -64,8 +64,11 @@ NonNegative = Annotated[float, Meta(ge=0, le=1e9)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
-class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """What all parts of a document share: camelCase in YAML, unknown fields refused."""
+class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel", gc=False):
+    """What all parts of a document share: camelCase in YAML, unknown fields refused.
+
+    Documents are trees of plain values: the collector of cycles need not visit them.
+    """
 
 
 class Metadata(Base, frozen=True, kw_only=True):

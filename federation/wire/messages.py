@@ -42,7 +42,8 @@ beyond each."""
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
-# `gc=False` marks what has no parts that could make a cycle and comes by the hundred thousand.
+# `gc=False`: messages are trees of plain values and there are hundreds of thousands of them. The collector of cycles,
+# which holds every thread while it runs, need not visit them.
 
 
 class WireError(ValueError):
@@ -77,7 +78,7 @@ class NodeRoom(msgspec.Struct, frozen=True, order=True, kw_only=True, gc=False):
     memory_mib: Annotated[int, Meta(ge=0, le=MAX_NODE_MEMORY_MIB)]
 
 
-class PoolReport(msgspec.Struct, frozen=True, kw_only=True):
+class PoolReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One accelerator pool as the agent sees it. A price is null where the cluster does not know its own."""
 
     key: PoolKey
@@ -104,7 +105,7 @@ class PoolReport(msgspec.Struct, frozen=True, kw_only=True):
     """Of its nodes, as `key:effect`; the agent's replicas tolerate them."""
 
 
-class Growth(msgspec.Struct, frozen=True, kw_only=True):
+class Growth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Devices that an autoscaler could still add: never free, and never counted with what is.
 
     `pool` is null where nothing says what devices the node group would bring.
@@ -119,7 +120,7 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     """From asking for a node to its being ready, as this group's nodes took; null where none was seen."""
 
 
-class Condition(msgspec.Struct, frozen=True, order=True, kw_only=True):
+class Condition(msgspec.Struct, frozen=True, order=True, kw_only=True, gc=False):
     """Something in the cluster that people should know of: `type` is a constant in CamelCase, `message` a sentence."""
 
     type: Annotated[str, Meta(max_length=60)]
@@ -141,7 +142,7 @@ def replicas_that_fit(room: Iterable[NodeRoom], *, devices: int, cpu_millis: int
     )
 
 
-class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One node with accelerators that is not well, or is about to go; nodes that are well are in their pool's room."""
 
     name: Annotated[str, Meta(max_length=253)]
@@ -151,7 +152,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     reason: Annotated[str, Meta(max_length=300)] = ""
 
 
-class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
+class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Replicas of one model in one pool, as observed; `reason` says what keeps the others from being ready."""
 
     model: Name
@@ -216,7 +217,7 @@ class ServedSample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     latency_ms_p95: NonNegative | None = None
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", gc=False):
     """All that an agent knows of its cluster. Retained by the broker; of one start (`boot_id`) the highest `seq` is
     the newest, and another start takes its place once the one in force is gone: no clock says what is newer.
 
@@ -255,7 +256,7 @@ NOT_READY = "it was not ready"
 """The stop reason of replicas that serve nobody: it stops none that the agent sees ready."""
 
 
-class Workload(msgspec.Struct, frozen=True, kw_only=True):
+class Workload(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Typed intent for one model in one pool. `replicas: 0` asks for deletion; a workload not named is left alone."""
 
     model: Name
@@ -282,7 +283,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     `NOT_READY`."""
 
 
-class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired"):
+class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired", gc=False):
     """The part of a plan that concerns one cluster, fenced by (epoch, generation)."""
 
     version: Literal[1] = 1
@@ -294,7 +295,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired"):
     """SHA-256 of what was sent, see `seal`; empty in a decoded message that is not what was sealed."""
 
 
-class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
+class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack", gc=False):
     """The agent's answer to a desired state: accepted and carried out, or refused with the reason (a NACK)."""
 
     version: Literal[1] = 1
@@ -310,7 +311,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
     accepted_generation: Ordinal
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
+class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status", gc=False):
     """Birth and last will. A hint that shortens detection; the age of the last report is the truth."""
 
     version: Literal[1] = 1
@@ -321,7 +322,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     """The agent ends in order, as for an upgrade: what runs goes on, and its next start may take its place at once."""
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
+class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session", gc=False):
     """Which start of a cluster's agent is in force, told while two speak under one name; not retained."""
 
     version: Literal[1] = 1
@@ -331,7 +332,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session"):
     """Over how long agents come back after their connection broke: a large fleet's must not all do so at once."""
 
 
-class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", gc=False):
     """A controller to itself, and to any other, by each of its own subscriptions: what it does not hear, it is deaf to.
 
     `uptime_s` since its start; of two with one epoch the elder leads.
@@ -343,14 +344,14 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
     uptime_s: NonNegative
 
 
-class PeerEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+class PeerEndpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a peer can be measured: `host:port`."""
 
     cluster: Name
     probe: str
 
 
-class Peers(msgspec.Struct, frozen=True, kw_only=True, tag="peers"):
+class Peers(msgspec.Struct, frozen=True, kw_only=True, tag="peers", gc=False):
     """Which clusters this agent should measure the round trip to."""
 
     version: Literal[1] = 1
@@ -358,7 +359,7 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True, tag="peers"):
     peers: Annotated[tuple[PeerEndpoint, ...], Meta(max_length=5000)] = ()
 
 
-class BackendShare(msgspec.Struct, frozen=True, kw_only=True):
+class BackendShare(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A cluster that serves part of a gateway's requests: `weight` in thousandths; its front door, IP and port."""
 
     cluster: Name
@@ -367,7 +368,7 @@ class BackendShare(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
 
 
-class DnsShare(msgspec.Struct, frozen=True, kw_only=True):
+class DnsShare(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What names of a model should say of this cluster. `weight`, of Route 53's 255, is its part of all requests
     against the largest part that a cluster has.
 
@@ -384,7 +385,7 @@ class DnsShare(msgspec.Struct, frozen=True, kw_only=True):
     is_default: bool = False
 
 
-class ModelTraffic(msgspec.Struct, frozen=True, kw_only=True):
+class ModelTraffic(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One model at this cluster's gateway. `port` is the one that replicas listen on."""
 
     model: Name
@@ -394,7 +395,7 @@ class ModelTraffic(msgspec.Struct, frozen=True, kw_only=True):
     dns: DnsShare | None = None
 
 
-class Traffic(msgspec.Struct, frozen=True, kw_only=True, tag="traffic"):
+class Traffic(msgspec.Struct, frozen=True, kw_only=True, tag="traffic", gc=False):
     """Where this cluster's gateway sends requests, for standards that the agent speaks. Full state."""
 
     version: Literal[1] = 1

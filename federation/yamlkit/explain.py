@@ -7,7 +7,7 @@ import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
 import msgspec
@@ -138,9 +138,11 @@ def without_nulls(node: Node, kind: Any) -> Node:
             for key, item in node.items.items()
             if key not in fields or fields[key].required or not item.is_null
         }
-        return replace(node, items=items)
+        return msgspec.structs.replace(node, items=items)
     if node.elements is not None and get_args(plain)[1:] == (...,):
-        return replace(node, elements=tuple(without_nulls(one, get_args(plain)[0]) for one in node.elements))
+        return msgspec.structs.replace(
+            node, elements=tuple(without_nulls(one, get_args(plain)[0]) for one in node.elements)
+        )
     return node
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import yaml
 
 MAX_BYTES = 1024 * 1024
@@ -45,8 +45,11 @@ LARGEST_EXACT = 2**53
 """Above it, floating point has no longer every whole number."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+# `gc=False`: nodes are trees, and the files of a large fleet have a million of them that stay. The collector of cycles,
+# which holds every thread while it runs, need not visit them.
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A place in a file; both count from 1."""
 
     line: int
@@ -61,8 +64,7 @@ class YamlProblem(Exception):
         self.mark, self.message, self.expected, self.hint = mark, message, expected, hint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
+class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A value with its place. Mappings hold nodes by key in `items`, with the key's own mark in `key_marks`."""
 
     mark: Mark

@@ -140,9 +140,13 @@ async def test_a_backlog_of_others_makes_nobody_deaf() -> None:
         link._heard_s = dict.fromkeys(topics.FROM_AGENTS, now_s - 5_000.0)
         payload = messages.encode(messages.Status(cluster="fra", boot_id="boot-0001", online=True))
         link._arrived(topics.topic("fra", "status"), payload, False)
+        with pytest.raises(Deaf, match="no report heard"):
+            link._judge(now_s)
+        link._arrived(topics.topic("fra", "report"), messages.encode(a_report("fra")), False)
+        link._arrived(topics.topic("fra", "ack"), b"of somebody", False)
         link._judge(now_s)
-        link._heard_s["report"] = now_s
-        with pytest.raises(Deaf, match="our own ack messages"):
+        link._heard_s["ack"] = now_s - 5_000.0
+        with pytest.raises(Deaf, match="no ack heard"):
             link._judge(now_s)
         link._heard_s = dict.fromkeys(topics.FROM_AGENTS, now_s)
         with pytest.raises(Deaf, match="not even of our own"):
