@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+import placement as words
 from federation.adapters.link import Link
 from federation.adapters.solver import Solver, SolverError
 from federation.adapters.store import NEWEST, Store, StoreError, StoreFull, Superseded
@@ -26,10 +27,9 @@ from federation.state.demand import unconfirmed
 from federation.state.reduce import Confirmed, CordonsSet, Note, waits
 from federation.state.world import Cordon, World
 from federation.traffic.snapshot import Index
-from placement import explain as reasons
-from placement import model as words
-from placement.cell import CellExplanation
-from placement.frontier import Point
+from placement.explain.cell import CellExplanation
+from placement.explain.frontier import Point
+from placement.explain.model import Explanation
 
 PLANS_AT_A_TIME = 20
 
@@ -207,10 +207,10 @@ class ControllerServices:
         )
         return msgspec.structs.replace(view, clusters=clusters)
 
-    def _explanation(self, found: reasons.Explanation) -> views.ExplanationView:
+    def _explanation(self, found: Explanation) -> views.ExplanationView:
         return msgspec.convert(self._of_plan(found), views.ExplanationView)
 
-    def _of_plan(self, found: reasons.Explanation | CellExplanation) -> dict[str, object]:
+    def _of_plan(self, found: Explanation | CellExplanation) -> dict[str, object]:
         """The plan in force that an explanation is of, with it."""
         made: dict[str, object] = msgspec.to_builtins(found)
         return made | {"epoch": self.hub.plan.epoch, "generation": self.hub.plan.generation}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from placement import large, transport
-from placement.filters import Index
-from placement.model import Cell, Cluster, Demand, Model, Path, Pool, Problem, Shape
+from placement.index import Index
+from placement.large import plan as large
+from placement.problem import Cell, Cluster, Demand, Model, Path, Pool, Problem, Shape
+from placement.routing import transport
 
 
 def main() -> None:

@@ -14,21 +14,8 @@ from dataclasses import dataclass
 import highspy
 import numpy as np
 
-from placement.model import (
-    Cell,
-    Cluster,
-    Floor,
-    Flow,
-    Intake,
-    Model,
-    Pool,
-    Problem,
-    Ready,
-    Routing,
-    Shape,
-    Solution,
-    Unserved,
-)
+from placement.problem import Cell, Cluster, Intake, Model, Pool, Problem, Shape
+from placement.solution import Floor, Flow, Ready, Routing, Solution, Unserved
 
 TOLERANCE_RPS = 1e-3
 TOLERANCE_USD = 1e-3

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from placement.compiled import compiled
-from placement.world import Floats, Ints
+from placement.jit import compiled
+from placement.large.arrays import Floats, Ints
 
 EXPONENT = 1.2
 """The hazard of a zone is EXPONENT / (YOUNG_S + its age): 7.2 losses an hour at first, 0.1 after half a day."""

@@ -20,11 +20,13 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+import placement as words
 from federation.adapters import parcel
-from placement import cell as ways
-from placement import check, engine, explain, frontier
-from placement import model as words
-from placement.planner import Planner
+from placement import check, engine
+from placement.explain import frontier
+from placement.explain.cell import CellExplanation, explain_cell
+from placement.explain.model import Explanation, explain_model, reasons
+from placement.replanner import Replanner
 
 T = TypeVar("T")
 
@@ -80,16 +82,16 @@ class Solver:
 
     async def explain(
         self, problem: words.Problem, solution: words.Solution, model: str, kept_because: str = ""
-    ) -> explain.Explanation:
+    ) -> Explanation:
         """Why a model is where it is, and why it is not elsewhere. Args: as `explain.explain`. Raises: SolverError."""
-        told: explain.Explanation = await self._routes.ask(explain.explain, problem, solution, model, kept_because)
+        told: Explanation = await self._routes.ask(explain_model, problem, solution, model, kept_because)
         return told
 
     async def explain_cell(
         self, problem: words.Problem, solution: words.Solution, model: str, cell: str
-    ) -> ways.CellExplanation:
+    ) -> CellExplanation:
         """Why requests of a cell go where they go. Raises: SolverError."""
-        told: ways.CellExplanation = await self._routes.ask(ways.explain, problem, solution, model, cell)
+        told: CellExplanation = await self._routes.ask(explain_cell, problem, solution, model, cell)
         return told
 
     async def frontier(
@@ -211,7 +213,7 @@ class _Lent:
         """Nothing: it is not ours."""
 
 
-_planner = Planner()
+_planner = Replanner()
 """In a process of our own: what it planned last, to be mended."""
 _last: words.Routing | None = None
 """In a process of our own: the prices of its last routing, from which the next one begins."""
@@ -257,13 +259,13 @@ def _solve_mending(problem: words.Problem, present: tuple[words.Placed, ...]) ->
 
 
 def solve_and_check(
-    problem: words.Problem, present: tuple[words.Placed, ...], planner: Planner | None = None
+    problem: words.Problem, present: tuple[words.Placed, ...], planner: Replanner | None = None
 ) -> Answer:
     """Solve, check, and route what is kept: the work of one plan, in one process.
 
     Args: planner: what remembers the plans before this one.
     """
-    planner = planner or Planner()
+    planner = planner or Replanner()
     solution = planner.solve(problem)
     violations = check.check(problem, solution)
     if violations and planner.mended:
@@ -276,7 +278,7 @@ def solve_and_check(
     return Answer(
         solution=solution,
         kept=engine.route(trusting, kept),
-        reasons=explain.reasons(problem, solution),
+        reasons=reasons(problem, solution),
         late=engine.late_parts(solution),
     )
 

@@ -11,11 +11,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import placement as engine
 from federation.control.plan import Plan, Routes
 from federation.control.problem import Formulated
 from federation.policy.documents import Documents
 from federation.state.world import PlacementKey
-from placement import model as engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import placement as engine
 from federation.control.plan import History
 from federation.policy.documents import Disruption
-from placement import model as engine
-from placement import rules, survival
-from placement.engine import assess, overload_rps
-from placement.filters import Index
-from placement.formulation import egress_usd_per_rps, events_usd_per_hour, risk_usd_per_hour
+from placement import floors, limits
+from placement.capacity import overload_rps
+from placement.costs import egress_usd_per_rps, events_usd_per_hour, risk_usd_per_hour
+from placement.engine import assess
+from placement.index import Index
+from placement.survival import cuts
 
 HOUR_S = 3600.0
 LIMIT_TOLERANCE = 1e-6
@@ -211,7 +213,7 @@ def _beyond_limit(
     index: Index, model: engine.Model, present: Counts, before: Mapping[str, int], after: Mapping[str, int]
 ) -> str:
     """The limit that the present placement is beyond and of which the model takes less in the new one, or nothing."""
-    for rule in rules.limits(index):
+    for rule in limits.upper_rules(index):
         now = _taken(index, rule, present)
         one, other = (_taken(index, rule, _keyed(model, counts)) for counts in (before, after))
         if now > rule.upper + LIMIT_TOLERANCE and other < one - LIMIT_TOLERANCE:
@@ -221,7 +223,7 @@ def _beyond_limit(
     return ""
 
 
-def _taken(index: Index, rule: rules.UpperRule, counts: Counts) -> float:
+def _taken(index: Index, rule: limits.UpperRule, counts: Counts) -> float:
     """What so many replicas take of a limit; one that no longer fits its pool still costs a device."""
     owners = {name for name, _ in rule.terms}
     total = 0.0
@@ -236,16 +238,16 @@ def _taken(index: Index, rule: rules.UpperRule, counts: Counts) -> float:
 def _broken_floor(index: Index, model: engine.Model, before: dict[str, int], after: dict[str, int]) -> str:
     """The floor that the present placement misses by more than the new one does."""
     options = index.options(model)
-    for rule in rules.floors(index, model, options):
+    for rule in floors.floors(index, model, options):
         now = sum(term * before.get(options[at].pool.name, 0) for at, term in rule.terms.items())
         new = sum(term * after.get(options[at].pool.name, 0) for at, term in rule.terms.items())
         if now < rule.lower - 1e-6 and new > now + 1e-6:
             return _WHY[rule.floor].format(now=now, wanted=rule.lower, subject=rule.subject)
-    wanted = max((one.wanted_rps for one in survival.left(index, model, after)), default=0.0)
+    wanted = max((one.wanted_rps for one in cuts.left(index, model, after)), default=0.0)
     if wanted > 0.0:
-        now, new = (min(one.servable_rps for one in survival.left(index, model, each)) for each in (before, after))
+        now, new = (min(one.servable_rps for one in cuts.left(index, model, each)) for each in (before, after))
         if now < wanted * (1.0 - OBJECTIVE_TOLERANCE) and new > now * (1.0 + OBJECTIVE_TOLERANCE):
-            lost = min(survival.left(index, model, before), key=lambda one: (one.servable_rps, one.lost)).lost
+            lost = min(cuts.left(index, model, before), key=lambda one: (one.servable_rps, one.lost)).lost
             return _WHY["survive_within"].format(now=now, wanted=wanted, subject=lost)
     regions, more = (len({index.clusters[index.pools[name].cluster].region for name in one}) for one in (before, after))
     if regions < model.min_regions and more > regions:
@@ -347,7 +349,7 @@ def _blocking(index: Index, now: Counts, new: Counts, mixed: Counts) -> set[str]
         for model in index.problem.models:
             if mixed.get((model.name, pool.name), 0) != new.get((model.name, pool.name), 0):
                 blocking.add(model.name)
-    for rule in rules.limits(index):
+    for rule in limits.upper_rules(index):
         if _taken(index, rule, mixed) > rule.upper + LIMIT_TOLERANCE:
             owners = {name for name, _ in rule.terms}
             blocking |= {name for name in owners if _of(mixed, name) != _of(new, name)}

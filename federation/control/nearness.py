@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+import placement as engine
 from federation.control.plan import Near
-from placement import model as engine
-from placement.filters import Index
-from placement.near import nearest_ms
+from placement.index import Index
+from placement.nearest import nearest_ms
 
 Nearest = Mapping[tuple[str, str], float]
 """(model, cell) -> round trip in ms to the nearest cluster that could serve, full or not."""

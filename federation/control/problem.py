@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+import placement as engine
 from federation.control import latency, setbacks
 from federation.policy import documents
 from federation.state import levels, plausible
@@ -17,7 +18,6 @@ from federation.state.phases import Phase
 from federation.state.world import PlacementKey, SpotRisk, World, countries
 from federation.wire import quantity
 from federation.wire.messages import PoolKey, PoolReport, ReplicaReport, replicas_that_fit
-from placement import model as engine
 
 REACTION_S = 60.0
 """From the loss of a spot replica until the order for another: it is reported, planned and told."""

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 
+import placement as engine
 from federation.control.decide import HOUR_S, cost_usd_per_hour
 from federation.control.problem import Formulated
 from federation.state.phases import Phase
 from federation.state.world import ClusterState, World
-from placement import model as engine
-from placement.filters import Index
+from placement.index import Index
 
 NOTHING_USD_PER_HOUR = 0.01
 

@@ -25,9 +25,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import placement as engine
 from federation.state.world import PlacementKey
 from federation.wire.messages import NOT_READY, PoolKey
-from placement import model as engine
 
 WITHDRAWN = "the model is withdrawn"
 ARRIVED = 0.005

@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+import placement as engine
 from federation.control import shift
 from federation.control.plan import Route, Routes, Share
 from federation.policy.documents import Traffic
 from federation.state.reduce import Note
 from federation.state.world import World
-from placement import model as engine
 
 Targets = Mapping[tuple[str, str], tuple[dict[str, float], str]]
 """(model, cell) -> (cluster -> share, why the rest is unserved)."""

@@ -14,13 +14,13 @@ from functools import cached_property
 
 import numpy as np
 
+import placement as words
 from federation.control.problem import shapes
 from federation.demo import rivals
 from federation.demo.catalogue import Outage, SpotGone
 from federation.demo.physics import Physics, PoolNow
 from federation.demo.scoring import Observed, Pools, ReplicaKey, Score, Summary
 from federation.wire.messages import PoolKey
-from placement import model as words
 
 DAY_S = 86_400.0
 PLANS_PER_DAY = 48

@@ -19,8 +19,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from placement.filters import Index, Option
-from placement.model import Flow, Model, Problem
+from placement.index import Index, Option
+from placement.problem import Model, Problem
+from placement.solution import Flow
 
 DUST_RPS = 1e-6
 

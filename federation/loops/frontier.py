@@ -9,7 +9,7 @@ from federation.adapters.solver import Solver, SolverError
 from federation.aiokit.clock import Clock
 from federation.aiokit.tasks import Tasks
 from federation.loops.hub import Hub, Thought
-from placement.frontier import POINTS, Point, Standing, says
+from placement.explain.frontier import POINTS, Point, Standing, says
 
 KEPT_S = 30.0
 """The machine's seconds for which a finished curve is told to who asks again, whatever was planned meanwhile."""

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+import placement as engine
 from federation.adapters.solver import Answer, SolverError
 from federation.control import blast, staged
 from federation.control.plan import Forced, Plan, Routes
@@ -23,7 +24,6 @@ from federation.policy.documents import FORCE_ANNOTATION, Documents
 from federation.policy.load import ParsedFile
 from federation.state.reduce import CordonsSet, DocumentsAccepted, reduce
 from federation.state.world import Cordon, World
-from placement import model as engine
 
 ANSWER_WITHIN_S = 45.0
 """Of the machine: less than a caller of the API waits."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+import placement as engine
 from federation.adapters import store
 from federation.adapters.solver import Solver, SolverError
 from federation.control import blast, leadership, rollout, routing, setbacks, shift, staged, versions
@@ -39,7 +40,6 @@ from federation.state.phases import Phase
 from federation.state.reduce import Note, SetbacksSeen
 from federation.state.world import PlacementKey, World
 from federation.wire.messages import NOT_READY
-from placement import model as engine
 
 log = structlog.get_logger("steer")
 REST = 1.0

@@ -16,7 +16,7 @@ from federation.state.reduce import BrokerFound, DocumentsAccepted, Heard, reduc
 from federation.state.world import Timing, World
 from federation.wire import messages
 from placement import engine
-from placement.model import Problem
+from placement.problem import Problem
 
 EVENING = 0.8
 """Fraction of the day (UTC): demand has doubled in North America."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from federation.adapters import executors
 from federation.adapters.solver import Answer, Solver
-from placement.model import Problem
+from placement.problem import Problem
 from tests.bench.demo_size import result
 from tests.bench.worlds import a_large_world
 

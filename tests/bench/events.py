@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 from msgspec import structs
 
-from placement import large
-from placement.filters import Index
-from placement.mend import Mending
-from placement.model import Problem
-from placement.number import number
+from placement.index import Index
+from placement.large import plan as large
+from placement.large.encoding import number
+from placement.large.reoptimise import Mending
+from placement.problem import Problem
 from tests.bench.demo_size import result
 from tests.bench.worlds import a_large_world
 

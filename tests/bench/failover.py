@@ -25,9 +25,10 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from placement import engine
-from placement.filters import Index
-from placement.model import Flow, MaxPart, Placed, Problem, Solution
-from placement.planner import Planner
+from placement.index import Index
+from placement.problem import MaxPart, Placed, Problem
+from placement.replanner import Replanner
+from placement.solution import Flow, Solution, counts_of
 from tests.bench import baselines
 from tests.bench.worlds import a_large_world
 
@@ -140,8 +141,8 @@ def losses(problem: Problem) -> Iterator[tuple[str, Loss]]:
         made = plan(problem)
         yield name, lost(problem, dict(made.replicas), plan)
     for name, policy in policies(problem).items():
-        planner = Planner()
-        yield name, lost(policy, engine.counts_of(planner.solve(policy)), planner.solve)
+        planner = Replanner()
+        yield name, lost(policy, counts_of(planner.solve(policy)), planner.solve)
 
 
 def policies(problem: Problem) -> dict[str, Problem]:
@@ -183,7 +184,7 @@ def lost(problem: Problem, replicas: Replicas, plan: Callable[[Problem], Solutio
     )
     began_s = time.process_time()
     again = plan(rest)
-    new = engine.counts_of(again) if isinstance(again, Solution) else dict(again.replicas)
+    new = counts_of(again) if isinstance(again, Solution) else dict(again.replicas)
     planned_s = time.process_time() - began_s
     both = {key: max(left.get(key, 0), new.get(key, 0)) for key in left.keys() | new.keys()}
     fitting = _fitting(rest, both, left)

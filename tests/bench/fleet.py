@@ -11,7 +11,7 @@ from federation.policy import documents
 from federation.state.reduce import BrokerFound, DocumentsAccepted, reduce
 from federation.state.world import Timing, World
 from federation.wire import messages
-from placement.model import Problem, RttMatrix
+from placement.problem import Problem, RttMatrix
 from tests.bench.worlds import OTHER, RESIDENT, Floats, a_world_with_places
 
 EARTH_RADIUS_KM = 6371.0

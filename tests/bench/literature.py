@@ -16,9 +16,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from placement import kernel
+from placement.exact import kernel_search
+from placement.exact.kernel_search import Facility
 from placement.highs import Found, Programme
-from placement.kernel import Facility
 
 Floats = NDArray[np.float64]
 
@@ -139,7 +139,7 @@ def solve(instance: Instance, *, time_limit_s: float | None = None) -> Found | N
 
     A small one is proved, or the best within the time. Of a large one it is the best of its kernel.
     """
-    tight = kernel.tighten(instance.programme, instance.facilities)
+    tight = kernel_search.tighten(instance.programme, instance.facilities)
     if tight is None:
         return None
     ways = len(tight.bounds.arc)

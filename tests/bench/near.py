@@ -10,11 +10,13 @@ from dataclasses import replace
 from federation.demo import catalogue
 from federation.demo.physics import Physics
 from federation.policy.documents import DEFAULT_USD_PER_1000_PER_MS
-from placement import engine, large
-from placement.filters import Index
-from placement.frontier import NO_MOVES_H, Point, Sweep, priced
-from placement.model import NEARER_USD_PER_1000_PER_MS, Problem, Solution
-from placement.number import number
+from placement import engine
+from placement.explain.frontier import NO_MOVES_H, Point, Sweep, priced
+from placement.index import Index
+from placement.large import plan as large
+from placement.large.encoding import number
+from placement.problem import NEARER_USD_PER_1000_PER_MS, Problem
+from placement.solution import Solution
 from tests.bench.demo_size import a_problem, result
 
 MOMENTS = (0.02, 0.2, 0.35, 0.5, 0.65, 0.8)

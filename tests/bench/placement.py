@@ -16,12 +16,15 @@ import click
 import highspy
 import numpy as np
 
-from placement import classes, engine, highs, large, prices
-from placement.coarse import Coarse
-from placement.filters import Index
-from placement.formulation import formulate
-from placement.model import Problem, Solution
-from placement.number import number
+from placement import engine, highs
+from placement.exact.formulation import formulate
+from placement.index import Index
+from placement.large import aggregation, duals
+from placement.large import plan as large
+from placement.large.encoding import number
+from placement.large.master import Coarse
+from placement.problem import Problem
+from placement.solution import Solution
 from tests.bench import literature
 from tests.bench.demo_size import quiet_solver, result
 from tests.bench.worlds import a_large_world, a_lumpy_world
@@ -149,8 +152,8 @@ def alone(index: Index, *, whole: bool, time_limit_s: float) -> tuple[float, flo
     Args: whole: replicas in whole numbers.
     """
     world = number(index).world
-    programme = Coarse(world, classes.whole(world, prices.none(world), None))
-    programme.add_best(prices.none(world), WAYS_ALONE)
+    programme = Coarse(world, aggregation.whole(world, duals.none(world), None))
+    programme.add_best(duals.none(world), WAYS_ALONE)
     solver, options = programme.solver, np.arange(len(world.option_node), dtype=np.int32)
     solver.setOptionValue("time_limit", time_limit_s)
     if whole:

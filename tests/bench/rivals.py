@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from placement import engine, formulation
-from placement.filters import Index
-from placement.model import Flow, Problem
+from placement import costs, engine
+from placement.index import Index
+from placement.problem import Problem
+from placement.solution import Flow
 from tests.bench import baselines
 from tests.bench.worlds import a_large_world
 
@@ -176,7 +177,7 @@ def _trouble_usd(index: Index, flows: Iterable[Flow]) -> float:
         if flow.latency_ms > model.objective_ms:
             usd += flow.requests_per_second * model.late_usd_per_1000
     usd += sum(max(0.0, rps) * index.models[model].unserved_usd_per_1000 for (model, _), rps in left.items())
-    return formulation.USD_PER_HOUR * usd
+    return costs.THOUSANDS_PER_HOUR * usd
 
 
 # ---- spot that is taken back

@@ -12,9 +12,10 @@ from unittest import mock
 import numpy as np
 from msgspec import structs
 
-from placement import engine, formulation
-from placement.filters import Index
-from placement.model import Flow, Problem, Routing
+from placement import answer, capacity, costs, engine
+from placement.index import Index
+from placement.problem import Problem
+from placement.solution import Flow, Routing
 from tests.bench.demo_size import result
 from tests.bench.worlds import a_large_world
 
@@ -110,15 +111,15 @@ def figures(problem: Problem, ready: Ready, flows: Iterable[Flow]) -> Figures:
     for flow in flows:
         rps, model = flow.requests_per_second, models[flow.model]
         within += rps if flow.within_objective else 0.0
-        usd += rps * formulation.served_usd_per_rps(model, index.clusters[flow.cluster], flow.latency_ms)
+        usd += rps * costs.served_usd_per_rps(model, index.clusters[flow.cluster], flow.latency_ms)
         load[flow.model, flow.cluster] += rps
         left[flow.model, flow.cell] -= rps
     usd += sum(
-        formulation.USD_PER_HOUR * models[model].unserved_usd_per_1000 * rps
+        costs.THOUSANDS_PER_HOUR * models[model].unserved_usd_per_1000 * rps
         for (model, _), rps in left.items()
-        if rps > engine.DUST_RPS
+        if rps > answer.DUST_RPS
     )
-    usable = {name: engine.capacity_of(index, model, ready)[0] for name, model in models.items()}
+    usable = {name: capacity.capacity_of(index, model, ready)[0] for name, model in models.items()}
     fullest = max(
         (
             rps / usable[model][cluster] * models[model].target_utilisation if usable[model].get(cluster) else np.inf
@@ -134,7 +135,7 @@ def greedy(problem: Problem, ready: Ready) -> list[Flow]:
     index, made = Index(problem), []
     rtt_ms = problem.rtt_matrix()
     for model in problem.models:
-        usable, _ = engine.capacity_of(index, model, ready)
+        usable, _ = capacity.capacity_of(index, model, ready)
         names = sorted(usable)
         room = np.array([usable[name] for name in names])
         demands = sorted(index.demands[model.name], key=lambda one: (-one.requests_per_second, one.cell))
@@ -142,14 +143,14 @@ def greedy(problem: Problem, ready: Ready) -> list[Flow]:
         for at, demand in enumerate(demands):
             allowed = index.allowed(model, index.cells[demand.cell])
             usd = [
-                formulation.served_usd_per_rps(model, index.clusters[name], waits_ms[at, column])
+                costs.served_usd_per_rps(model, index.clusters[name], waits_ms[at, column])
                 if name in allowed and waits_ms[at, column] == waits_ms[at, column]
                 else np.inf
                 for column, name in enumerate(names)
             ]
             rps = demand.requests_per_second
             for column in np.argsort(usd, kind="stable").tolist():
-                if rps <= engine.DUST_RPS or not np.isfinite(usd[column]):
+                if rps <= answer.DUST_RPS or not np.isfinite(usd[column]):
                     break
                 part = min(rps, float(room[column]))
                 if part <= 0:

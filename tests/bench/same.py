@@ -20,11 +20,15 @@ import msgspec
 import numpy as np
 from msgspec import structs
 
-from placement import cell, engine, explain, large
-from placement.filters import Index
-from placement.frontier import Sweep
-from placement.model import Problem, Solution
-from placement.planner import Planner
+from placement import engine
+from placement.explain.cell import explain_cell
+from placement.explain.frontier import Sweep
+from placement.explain.model import explain_model, reasons
+from placement.index import Index
+from placement.large import plan as large
+from placement.problem import Problem
+from placement.replanner import Replanner
+from placement.solution import Solution
 from tests.bench.demo_size import quiet_solver
 from tests.bench.worlds import a_large_world, a_lumpy_world
 from tests.properties import worlds
@@ -95,16 +99,18 @@ def _large(seed: int) -> Iterator[tuple[str, object]]:
 
 def _mended(seed: int) -> Iterator[tuple[str, object]]:
     problem = a_large_world(seed, clusters=50, cells=700, models=6)
-    planner, rng = Planner(), np.random.default_rng(seed)
+    pools = problem.pools
+    planner, rng = Replanner(), np.random.default_rng(seed)
     for event in range(EVENTS):
         solution = planner.solve(problem)
         yield f"event {event}, mended {planner.mended}", solution
         if event == 1:
             lost = rng.choice([one.pool.partition("/")[0] for one in solution.replicas])
-            problem = replace(problem, pools=tuple(one for one in problem.pools if one.cluster != lost))
-        names = {one.name for one in problem.pools}
+            pools = tuple(one for one in problem.pools if one.cluster != lost)
+        names = {one.name for one in pools}
         problem = replace(
             problem,
+            pools=pools,
             current=tuple(one for one in solution.replicas if one.pool in names),
             demands=tuple(
                 structs.replace(one, requests_per_second=one.requests_per_second * float(rng.lognormal(0.0, NOISE)))
@@ -124,11 +130,11 @@ def _by_doors(problem: Problem) -> Iterator[tuple[str, object]]:
     yield "routing over half the replicas", routed
     yield "another placement", engine.assess(solution, problem, half, routed.flows, routed.unserved)
     for model in problem.models:
-        yield f"why {model.name}", explain.explain(problem, solution, model.name)
-    yield "reasons", sorted(explain.reasons(problem, solution).items())
+        yield f"why {model.name}", explain_model(problem, solution, model.name)
+    yield "reasons", sorted(reasons(problem, solution).items())
     if problem.demands:
         first = problem.demands[0]
-        yield "why a cell", cell.explain(problem, solution, first.model, first.cell)
+        yield "why a cell", explain_cell(problem, solution, first.model, first.cell)
 
 
 def _frontier(problem: Problem, solution: Solution) -> Iterator[tuple[str, object]]:

@@ -25,7 +25,7 @@ import numpy as np
 
 from placement import highs, risk
 from placement.highs import Programme
-from placement.world import Ints
+from placement.large.arrays import Ints
 from tests.bench.demo_size import quiet_solver
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "spot-traces"

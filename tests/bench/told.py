@@ -30,9 +30,10 @@ from federation.settings import Listen, Settings
 from federation.state.world import Timing
 from federation.traffic.table import GatewayTable
 from federation.wire import messages
-from placement import engine
-from placement.filters import Index
-from placement.model import Flow, Problem
+from placement import capacity, engine
+from placement.index import Index
+from placement.problem import Problem
+from placement.solution import Flow
 from tests.bench import fleet
 from tests.bench.demo_size import result
 from tests.bench.worlds import Floats, a_world_with_places
@@ -159,7 +160,7 @@ def _told(controller: Controller, now_s: float) -> Told:
     target = hub.thought.formulated.theirs(hub.plan.target_by_key())
     routed = engine.route(problem, target, foreseen=engine.late_parts(solution))
     sent = _sent(index, hub.tables.by_cluster)
-    usable = {name: engine.capacity_of(index, model, target)[0] for name, model in index.models.items()}
+    usable = {name: capacity.capacity_of(index, model, target)[0] for name, model in index.models.items()}
     load: dict[tuple[str, str], float] = defaultdict(float)
     for (model, _, cluster), rps in sent.items():
         load[model, cluster] += rps

@@ -16,19 +16,8 @@ from numpy.typing import NDArray
 
 from federation import resources
 from federation.loops.policies import shipped_continents
-from placement.formulation import USD_PER_HOUR
-from placement.model import (
-    Cell,
-    Cluster,
-    Demand,
-    Market,
-    Model,
-    Pool,
-    Problem,
-    Residency,
-    RttMatrix,
-    Shape,
-)
+from placement.costs import THOUSANDS_PER_HOUR
+from placement.problem import Cell, Cluster, Demand, Market, Model, Pool, Problem, Residency, RttMatrix, Shape
 
 Rng = np.random.Generator
 Floats = NDArray[np.float64]
@@ -212,8 +201,8 @@ def _models(rng: Rng, count: int, pools: list[Pool]) -> tuple[Model, ...]:
         made.append(
             replace(
                 model,
-                late_usd_per_1000=LATE_TIMES * unit_usd / USD_PER_HOUR,
-                unserved_usd_per_1000=UNSERVED_TIMES * unit_usd / USD_PER_HOUR,
+                late_usd_per_1000=LATE_TIMES * unit_usd / THOUSANDS_PER_HOUR,
+                unserved_usd_per_1000=UNSERVED_TIMES * unit_usd / THOUSANDS_PER_HOUR,
             )
         )
     return tuple(made)

@@ -11,7 +11,8 @@ import pytest
 
 from placement import engine
 from placement.check import check, check_routing
-from placement.model import Cluster, Intake, Model, Pool, Problem, Shape, Solution
+from placement.problem import Cluster, Intake, Model, Pool, Problem, Shape
+from placement.solution import Solution
 from tests.properties.worlds import a_world
 
 QUICK, ALL = range(200), range(5_000)

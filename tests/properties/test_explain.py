@@ -8,8 +8,11 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from placement import cell, engine, explain
-from placement.model import Path, Problem, Solution
+from placement import engine
+from placement.explain.cell import explain_cell
+from placement.explain.model import explain_model
+from placement.problem import Path, Problem
+from placement.solution import Solution
 from tests.properties.worlds import a_world, without_floors
 
 PAYS_BELOW = re.compile(r"would pay below ([0-9.]+) USD")
@@ -20,7 +23,7 @@ def thresholds(problem: Problem, solution: Solution) -> list[tuple[str, float]]:
     used = {one.pool.split("/")[0] for one in solution.replicas}
     found = []
     for model in problem.models:
-        for verdict in explain.explain(problem, solution, model.name).clusters:
+        for verdict in explain_model(problem, solution, model.name).clusters:
             said = PAYS_BELOW.search(verdict.reason)
             if said and verdict.cluster not in used and float(said[1]) > 0.02:
                 found.append((verdict.cluster, float(said[1])))
@@ -120,7 +123,7 @@ def test_requests_take_the_cheapest_way_and_each_way_says_its_whole_price() -> N
         for demand in problem.demands[:3]:
             if demand.requests_per_second <= 0 or (demand.model, demand.cell) in late:
                 continue
-            found = cell.explain(problem, solution, demand.model, demand.cell)
+            found = explain_cell(problem, solution, demand.model, demand.cell)
             served = sum(one.requests_per_second for one in found.ways)
             assert served == pytest.approx(demand.requests_per_second, abs=1e-6), f"seed {seed}"
             priced = [one for one in found.ways if one.usd_per_hour is not None]
@@ -143,7 +146,7 @@ def test_at_the_latency_that_is_said_a_way_is_as_good_as_any() -> None:
         for demand in problem.demands:
             if demand.requests_per_second <= 0:
                 continue
-            for way in cell.explain(problem, solution, demand.model, demand.cell).ways:
+            for way in explain_cell(problem, solution, demand.model, demand.cell).ways:
                 said = WOULD_SERVE.search(way.reason)
                 if said is None or way.latency_ms is None:
                     continue
@@ -153,7 +156,7 @@ def test_at_the_latency_that_is_said_a_way_is_as_good_as_any() -> None:
                     continue
                 nearer = (*paths[:place], replace(paths[place], rtt_ms=paths[place].rtt_ms - shorter_ms))
                 changed = replace(problem, paths=nearer + tuple(paths[place + 1 :]))
-                ways = cell.explain(changed, solution, demand.model, demand.cell).ways
+                ways = explain_cell(changed, solution, demand.model, demand.cell).ways
                 assert next(one.code for one in ways if one.cluster == way.cluster) != "Dearer", f"seed {seed}: {way}"
                 compared += 1
     assert compared > 5

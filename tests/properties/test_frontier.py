@@ -9,11 +9,14 @@ import pytest
 
 from federation.demo import catalogue
 from federation.demo.physics import Physics
-from placement import engine, formulation, highs, large
-from placement.filters import Index
-from placement.frontier import NO_MOVES_H, POINTS, Point, Sweep, priced, says
-from placement.model import Problem, Solution
-from placement.number import number
+from placement import engine, highs
+from placement.exact import formulation
+from placement.explain.frontier import NO_MOVES_H, POINTS, Point, Sweep, priced, says
+from placement.index import Index
+from placement.large import plan as large
+from placement.large.encoding import number
+from placement.problem import Problem
+from placement.solution import Solution
 from tests.bench.demo_size import a_problem
 from tests.bench.worlds import a_large_world
 from tests.properties.worlds import a_world

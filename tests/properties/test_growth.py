@@ -11,7 +11,8 @@ import pytest
 
 from placement import engine
 from placement.check import check, check_routing
-from placement.model import Cell, Cluster, Demand, Model, Path, Pool, Problem, Routing, Shape
+from placement.problem import Cell, Cluster, Demand, Model, Path, Pool, Problem, Shape
+from placement.solution import Routing
 from tests.properties.worlds import a_world
 
 WORLDS = range(80)

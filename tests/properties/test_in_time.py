@@ -8,8 +8,9 @@ import pytest
 
 from placement import engine
 from placement.check import check
-from placement.model import Problem, Solution
-from placement.planner import Planner
+from placement.problem import Problem
+from placement.replanner import Replanner
+from placement.solution import Solution
 from tests.bench.worlds import a_large_world
 from tests.properties.test_engine import brute_force, survives_in_time
 from tests.properties.test_scale import solved_as_large
@@ -72,7 +73,7 @@ def test_a_large_fleet_is_protected_from_event_to_event(monkeypatch: pytest.Monk
     made = a_large_world(1, clusters=60, cells=300, models=3)
     guarded = tuple(replace(one, survive="region", survive_within_fraction=0.85) for one in made.models)
     problem = replace(made, models=guarded)
-    planner, mended = Planner(), 0
+    planner, mended = Replanner(), 0
     for times in (1.0, 1.03, 0.98):
         dearer = tuple(
             replace(one, usd_per_device_hour=times * one.usd_per_device_hour) if at % 3 else one

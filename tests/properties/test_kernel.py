@@ -7,9 +7,11 @@ import pytest
 
 from federation.demo import catalogue
 from federation.demo.physics import Physics
-from placement import engine, formulation, highs, kernel
+from placement import engine, highs
 from placement.check import check
-from placement.filters import Index
+from placement.exact import formulation, kernel_search
+from placement.exact import solve as exact
+from placement.index import Index
 from tests.bench.demo_size import a_problem
 from tests.bench.worlds import a_lumpy_world
 from tests.properties.worlds import a_world
@@ -25,10 +27,10 @@ def test_the_tight_relaxation_is_a_bound_and_no_weaker(seed: int) -> None:
     """A bound above the best plan would call a bad plan good, and stop the search for a better one."""
     problem = a_world(seed)
     everyone = frozenset(model.name for model in problem.models)
-    made = formulation.formulate(Index(problem), missable=engine.COUNTS, exposed=everyone)
+    made = formulation.formulate(Index(problem), missable=exact.COUNTS, exposed=everyone)
     best = highs.solve(made.programme, gap=1e-9, node_limit=LONG)
     plain = highs.solve(made.programme, relaxed=True)
-    tight = kernel.tighten(made.programme, made.facilities)
+    tight = kernel_search.tighten(made.programme, made.facilities)
     assert best is not None and plain is not None and tight is not None
     slack = 1e-6 * max(1.0, abs(best.objective))
     assert plain.objective - slack <= tight.found.objective <= best.objective + slack
@@ -37,7 +39,7 @@ def test_the_tight_relaxation_is_a_bound_and_no_weaker(seed: int) -> None:
 def test_an_arc_adds_no_more_than_using_it_costs() -> None:
     """The kernel would leave out what the best plans need."""
     made = formulation.formulate(Index(a_lumpy_world(1, clusters=8, cells=10, models=2)))
-    tight = kernel.tighten(made.programme, made.facilities)
+    tight = kernel_search.tighten(made.programme, made.facilities)
     assert tight is not None
     adding = np.flatnonzero(tight.added > 0.1)
     assert len(adding) > FORCED
@@ -53,7 +55,7 @@ def test_nobody_is_left_unserved_because_a_fraction_was_rounded_badly() -> None:
     """At noon of the demo's day one model's rounding left users unserved, at a fifth more than the best plan costs."""
     solution = engine.solve(a_problem(Physics(catalogue.load()), NOON))
     assert solution.unserved == ()
-    assert solution.gap < engine.LUMPY_GAP
+    assert solution.gap < exact.LUMPY_GAP
 
 
 @pytest.mark.slow
@@ -64,7 +66,7 @@ def test_an_edge_world_of_few_replicas_is_planned_near_its_best_and_the_same_eac
     solution = engine.solve(problem)
     assert check(problem, solution) == ()
     made = formulation.formulate(Index(problem))
-    assert len(made.replicas) > engine.EXACT_COLUMNS
+    assert len(made.replicas) > exact.EXACT_COLUMNS
     alone = highs.solve(made.programme, gap=0.001, node_limit=LONG)
     assert alone is not None and solution.cost.total <= alone.objective * 1.005
     assert engine.solve(problem) == solution

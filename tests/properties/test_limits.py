@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from placement import engine, large
+from placement import engine
 from placement.check import check
-from placement.filters import Index
-from placement.mend import Mending
-from placement.model import Budget, Placed, Problem, Solution, UnservedCode
-from placement.planner import Planner
+from placement.index import Index
+from placement.large import plan as large
+from placement.large.reoptimise import Mending
+from placement.problem import Budget, Placed, Problem
+from placement.replanner import Replanner
+from placement.solution import Solution, UnservedCode
 from tests.bench.worlds import a_large_world
 from tests.properties.test_engine import brute_force, options, within_limits
 from tests.properties.test_scale import solved_as_large
@@ -179,7 +181,7 @@ def test_a_price_that_rises_brings_a_large_plan_down_to_its_budget(
     monkeypatch.setattr(engine, "LARGE_PAIRS", 1)
     names = tuple(model.name for model in problem.models)
     limited = replace(problem, budgets=(Budget(name="all", models=names, usd_per_hour=1.1 * free_usd),))
-    planner = Planner()
+    planner = Replanner()
     first = planner.solve(limited)
     assert not first.reached
     for times, is_mended in ((1.05, True), (1.5, False)):

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from placement import engine, large, local, mend
+from placement import engine
 from placement.check import check
-from placement.filters import Index
-from placement.large import Answer
-from placement.mend import Mending
-from placement.model import Intake, Placed, Pool, Problem, RttMatrix, Solution
-from placement.number import number
-from placement.planner import Planner
+from placement.index import Index
+from placement.large import local_search, reoptimise
+from placement.large import plan as large
+from placement.large.encoding import number
+from placement.large.reoptimise import Mending
+from placement.problem import Intake, Placed, Pool, Problem, RttMatrix
+from placement.replanner import Replanner
+from placement.solution import Solution
 from tests.bench.worlds import a_large_world
 from tests.properties.worlds import a_world
 
@@ -47,8 +49,7 @@ def needs(index: Index, placed: Placed, pool: Pool) -> int:
 
 
 def solution(problem: Problem, mended: Mending) -> Solution:
-    standing = mended.standing
-    answer = Answer(counts=standing.counts(), rates=standing.rates(), bound_usd_per_hour=0.0, device_usd={})
+    answer = replace(mended.answer, bound_usd_per_hour=0.0, device_usd={}, limit_usd={})
     return engine.solution_of(Index(problem), answer)
 
 
@@ -272,7 +273,7 @@ def test_a_planner_mends_what_it_may_and_plans_anew_what_it_must(
 ) -> None:
     """Every cycle would move replicas all over a large fleet, or a plan drift away from the best and nobody notice."""
     monkeypatch.setattr(engine, "LARGE_PAIRS", 1)
-    planner = Planner()
+    planner = Replanner()
     first = planner.solve(problem)
     assert not planner.mended
     again = planner.solve(replace(problem, current=first.replicas))
@@ -295,8 +296,8 @@ def test_a_model_looks_again_when_the_others_gave_back_what_they_do_not_need(mon
     index = Index(a_large_world(3, clusters=60, cells=600, models=6))
     mended = Mending(index, large.plan(index))
     once = mended.copy()
-    for one, dear in ((mended, mend.DEAR), (once, np.inf)):
-        monkeypatch.setattr(mend, "DEAR", dear)
+    for one, dear in ((mended, reoptimise.DEAR), (once, np.inf)):
+        monkeypatch.setattr(reoptimise, "DEAR", dear)
         one.lose(["cluster-0000"])
         one.follow()
     assert mended.standing.usd_per_hour < 0.998 * once.standing.usd_per_hour
@@ -321,7 +322,7 @@ def test_a_plan_that_was_mended_very_often_still_can_be(planned: Mending, monkey
     for _ in range(4):
         lost = [cluster for cluster in itertools.islice(left_over, 2) if rng.random() < 0.7]
         for one, crowded in ((mended, 1.0), (tidied, -1.0)):
-            monkeypatch.setattr(local, "CROWDED", crowded)
+            monkeypatch.setattr(local_search, "CROWDED", crowded)
             one.lose(lost)
             one.follow()
     assert tidied.standing.usd_per_hour == pytest.approx(mended.standing.usd_per_hour, rel=0.01)

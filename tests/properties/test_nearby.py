@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from placement import classes, large, nearby, prices
-from placement.classes import Classes, Grain
-from placement.coarse import DUST_RPS, WHOLE, Coarse
-from placement.filters import Index
-from placement.number import Since
-from placement.prices import Prices
-from placement.world import Bools, Floats, Ints, World
+from placement.index import Index
+from placement.large import aggregation, duals, subproblem
+from placement.large import plan as large
+from placement.large.aggregation import Classes, Grain
+from placement.large.arrays import Bools, Floats, Ints, World
+from placement.large.duals import Prices
+from placement.large.encoding import Since
+from placement.large.master import DUST_RPS, WHOLE, Coarse
 from tests.bench.worlds import a_large_world
 
 pytestmark = pytest.mark.timeout(400)  # the first call compiles, for most of a minute
@@ -65,7 +66,7 @@ def without(coarse: Coarse, cluster: int) -> tuple[Coarse, Coarse]:
     whole, near = coarse.copy(), coarse.copy()
     close(whole, cluster)
     whole.run()
-    nearby.replan(near, close(near, cluster), stick=0.0)
+    subproblem.replan(near, close(near, cluster), stick=0.0)
     return whole, near
 
 
@@ -116,7 +117,7 @@ def test_part_after_part_goes_on_from_where_the_last_ended(solved: Coarse) -> No
     """After a night of losses the plan would no longer be one, or each would take as long as the first plan."""
     near = solved.copy()
     for cluster in used(solved)[::4]:
-        nearby.replan(near, close(near, cluster), stick=0.0)
+        subproblem.replan(near, close(near, cluster), stick=0.0)
     assert near.activity == pytest.approx(carried(near), abs=NEAR_ENOUGH)
     whole = near.copy()
     whole.run()
@@ -128,14 +129,14 @@ def test_who_leaves_a_class_takes_what_is_due(solved: Coarse) -> None:
     before, world = solved.classes, solved.world
     for cluster in used(solved)[:6]:
         groups = leaving(solved, cluster)
-        after = classes.split(world, before, prices.raised(world, solved.prices), GRAIN, groups)
+        after = aggregation.split(world, before, duals.raised(world, solved.prices), GRAIN, groups)
         assert sorted(after.order.tolist()) == list(range(len(world.group_rps)))
         kind = np.repeat(np.arange(len(after.rps)), np.diff(after.first))
         assert (kind[np.isin(after.order, groups)] >= len(before.rps)).all()
         assert (kind[~np.isin(after.order, groups)] < len(before.rps)).all()
         rps = np.bincount(kind, weights=world.group_rps[after.order], minlength=len(after.rps))
         assert after.rps == pytest.approx(rps, abs=1e-9)
-        whole = classes.again(world, after)  # every mean made from its members
+        whole = aggregation.again(world, after)  # every mean made from its members
         asks = (after.rps > 1e-6) & (np.diff(after.first) > 0)
         reached = np.isfinite(whole.usd[asks])
         assert (np.isfinite(after.usd[asks]) == reached).all()
@@ -152,7 +153,7 @@ def test_whom_a_loss_hits_is_told_apart_before_it_is_planned_for(solved: Coarse)
         kinds = close(apart, cluster)
         told = apart.split(groups, GRAIN, ways=6)
         assert told[: len(kinds)][kinds].all()
-        nearby.replan(apart, told, stick=0.0)
+        subproblem.replan(apart, told, stick=0.0)
         lp, rows = apart.solver.getLp(), carried(apart)
         assert apart.activity == pytest.approx(rows, abs=NEAR_ENOUGH)
         assert (rows <= np.asarray(lp.row_upper_) + NEAR_ENOUGH).all()
@@ -167,12 +168,12 @@ def test_a_programme_that_was_split_is_the_same_when_made_again(solved: Coarse) 
     apart = solved.copy()
     cluster = used(solved)[0]
     close(apart, cluster)
-    nearby.replan(apart, apart.split(leaving(solved, cluster), GRAIN, ways=6), stick=0.0)
+    subproblem.replan(apart, apart.split(leaving(solved, cluster), GRAIN, ways=6), stick=0.0)
     apart.run()
     world = apart.world
     options, nodes = np.arange(len(world.option_model)), np.arange(len(world.node_model))
     kept = Since(options=options, nodes=nodes, pools=np.arange(len(world.pool_devices)))
-    kinds = classes.again(world, apart.classes)
+    kinds = aggregation.again(world, apart.classes)
     made = apart.again(world, kinds, kept)
     close(made, cluster)
     made.run()
@@ -180,19 +181,19 @@ def test_a_programme_that_was_split_is_the_same_when_made_again(solved: Coarse) 
     assert made.solver.getInfo().simplex_iteration_count < 20
 
 
-@pytest.mark.parametrize("make", [classes.whole, classes.halves])
+@pytest.mark.parametrize("make", [aggregation.whole, aggregation.halves])
 def test_classes_at_other_prices_are_those_made_anew(
     solved: Coarse, make: Callable[[World, Prices, Grain], Classes]
 ) -> None:
     """After a price event plans would be made with the costs of before, or for those who may not be served there."""
     world = solved.world
-    kinds = make(world, prices.none(world), GRAIN)
+    kinds = make(world, duals.none(world), GRAIN)
     dearer = replace(world, option_usd=2 * world.option_usd)
-    assert classes.ask_alike(world, dearer) and classes.go_alike(world, dearer)
-    kept, anew = classes.again(dearer, kinds, are_same=True), classes.again(dearer, kinds)
+    assert aggregation.ask_alike(world, dearer) and aggregation.go_alike(world, dearer)
+    kept, anew = aggregation.again(dearer, kinds, are_same=True), aggregation.again(dearer, kinds)
     for name in ("order", "first", "model", "permit", "rps", "usd", "most"):
         assert np.array_equal(getattr(kept, name), getattr(anew, name)), name
-    assert not classes.ask_alike(world, replace(world, group_rps=1.01 * world.group_rps))
-    assert not classes.ask_alike(world, replace(world, rtt_ms=world.rtt_ms + np.float32(1.0)))
-    assert not classes.go_alike(world, replace(world, node_usd=world.node_usd + 1.0))
-    assert not classes.go_alike(world, replace(world, permitted=~world.permitted))
+    assert not aggregation.ask_alike(world, replace(world, group_rps=1.01 * world.group_rps))
+    assert not aggregation.ask_alike(world, replace(world, rtt_ms=world.rtt_ms + np.float32(1.0)))
+    assert not aggregation.go_alike(world, replace(world, node_usd=world.node_usd + 1.0))
+    assert not aggregation.go_alike(world, replace(world, permitted=~world.permitted))

@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 
 from federation.policy.documents import Objective
-from placement import engine
+from placement import capacity, engine
 from placement.check import check, check_routing
-from placement.filters import Index
-from placement.model import NEARER_USD_PER_1000_PER_MS, Bend, Problem, Solution
+from placement.index import Index
+from placement.problem import NEARER_USD_PER_1000_PER_MS, Bend, Problem
+from placement.solution import Solution
 from tests.bench.worlds import a_large_world
 from tests.properties.test_engine import brute_force
 from tests.properties.test_scale import solved_as_large
@@ -184,7 +185,7 @@ def assert_nearest(problem: Problem, solution: Solution) -> None:
     """No nearer cluster has room for one more replica, but where so few would ask it that it would stand idle."""
     index = Index(problem)
     counts = {(one.model, one.pool): one.replicas for one in solution.replicas}
-    used = engine.devices_used(index, counts)
+    used = capacity.devices_used(index, counts)
     for flow in solution.flows:
         model = index.models[flow.model]
         for option in index.options(model):

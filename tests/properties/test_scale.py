@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from placement import engine, transport
+from placement import engine
 from placement.check import check, check_routing
-from placement.model import Cell, Cluster, Demand, Model, Path, Pool, Problem, Shape, Solution
+from placement.problem import Cell, Cluster, Demand, Model, Path, Pool, Problem, Shape
+from placement.routing import transport
+from placement.solution import Solution
 from tests.bench.worlds import a_large_world
 from tests.properties.worlds import a_world
 

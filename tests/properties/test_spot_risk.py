@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from placement import engine, large
+from placement import engine
 from placement.check import check
-from placement.filters import Index
-from placement.model import Cell, Cluster, Demand, Model, Path, Pool, Problem, Shape, Solution
+from placement.index import Index
+from placement.large import plan as large
+from placement.problem import Cell, Cluster, Demand, Model, Path, Pool, Problem, Shape
+from placement.solution import Solution
 from tests.bench.worlds import a_large_world
 from tests.properties.test_engine import brute_force
 from tests.properties.test_scale import solved_as_large

@@ -8,7 +8,8 @@ import pytest
 
 from placement import engine
 from placement.check import check
-from placement.model import MaxPart, Problem, Solution
+from placement.problem import MaxPart, Problem
+from placement.solution import Solution
 from tests.bench.worlds import a_large_world
 from tests.properties.test_engine import brute_force, is_even
 from tests.properties.test_scale import solved_as_large

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import structs
 
-from placement.model import (
+from placement.problem import (
     Budget,
     Cell,
     Cluster,

@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
+import placement as words
 from federation.adapters.solver import Answer, route_and_check, solve_and_check
-from placement import model as words
 
 T = TypeVar("T")
 ANSWERS_KEPT = 400

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from msgspec import structs
 
+import placement as words
 from federation.adapters.solver import Answer
 from federation.state import levels
-from placement import model as words
 from tests.builders import L4, a_model, a_policy, some_demand
 from tests.sim.engine import Engine
 from tests.sim.fleet import SimFleet

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+import placement as words
 from federation.control import rollout
 from federation.wire import messages
-from placement import model as words
 from tests.builders import L4
 from tests.sim.engine import Engine
 from tests.sim.fleet import SimAgent, SimFleet

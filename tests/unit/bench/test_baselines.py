@@ -6,8 +6,8 @@ from collections import defaultdict
 
 import pytest
 
-from placement.filters import Index
-from placement.model import Problem
+from placement.index import Index
+from placement.problem import Problem
 from tests.bench import baselines
 from tests.bench.worlds import a_large_world
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+import placement as engine
 from federation.control import decide
-from placement import model as engine
 from tests.unit.control.test_decide import a_question, pool
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+import placement as engine
 from federation.control import decide
 from federation.control.plan import History
 from federation.policy.documents import Disruption
-from placement import model as engine
 
 RULES = Disruption(min_gain_percent=5.0, dwell_seconds=600.0, max_moves_per_hour=2)
 Counts = dict[tuple[str, str], int]

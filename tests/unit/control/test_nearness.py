@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+import placement as words
 from federation.control.nearness import near, nearest, of_flows
 from placement import engine
-from placement import model as words
 from tests.bench.worlds import a_large_world
 from tests.properties.worlds import a_world
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import placement as engine
 from federation.control import problem
 from federation.control.problem import Formulated, Formulation, formulate
 from federation.policy import documents
@@ -17,7 +18,6 @@ from federation.state.phases import Phase
 from federation.state.reduce import CordonsSet, Heard, TimePassed
 from federation.state.world import Brake, Cordon, PlacementKey, Setback, Setbacks, SpotRisk, World
 from federation.wire import messages
-from placement import model as engine
 from tests.builders import L4, L4_SPOT, a_model, a_policy, a_report, a_world, heard, replicas, some_demand, told
 
 CHAT = a_model("chat")

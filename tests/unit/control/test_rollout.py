@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+import placement as engine
 from federation.control import rollout
 from federation.state.world import PlacementKey
-from placement import model as engine
 from tests.builders import L4
 
 FRA: PlacementKey = ("chat", "fra", L4)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import placement as engine
 from federation.control import routing
 from federation.control.plan import Route, Share
 from federation.control.routing import next_routes, step
 from federation.policy.documents import Traffic
-from placement import model as engine
 
 ALL = frozenset({"fra", "iad", "nrt"})
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+import placement as words
 from federation.control import rollout
 from federation.state.world import PlacementKey
 from placement import engine
-from placement import model as words
 from tests.builders import L4
 from tests.unit.control.test_rollout import step
 

@@ -13,7 +13,7 @@ from federation.adapters.solver import SolverError
 from federation.aiokit.tasks import Tasks
 from federation.control.plan import Plan
 from federation.loops.frontier import Frontiers
-from placement.frontier import Point, Standing
+from placement.explain.frontier import Point, Standing
 
 HERE = Point(
     usd_per_1000_per_ms=5e-4, usd_per_hour=10.0, rtt_ms_mean=20.0, excess_ms_mean=2.0, unserved_rps=0.0, gap=0.0

@@ -9,24 +9,14 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from placement import cell, engine, explain, large
+from placement import engine
 from placement.check import check, check_routing
-from placement.filters import Index
-from placement.model import (
-    Cell,
-    Cluster,
-    Demand,
-    Flow,
-    Model,
-    Path,
-    Pool,
-    Problem,
-    Residency,
-    Routing,
-    Shape,
-    Solution,
-    UnservedCode,
-)
+from placement.explain.cell import explain_cell
+from placement.explain.model import explain_model
+from placement.index import Index
+from placement.large import plan as large
+from placement.problem import Cell, Cluster, Demand, Model, Path, Pool, Problem, Residency, Shape
+from placement.solution import Flow, Routing, Solution, UnservedCode
 
 CONTINENTS = {"fra": "EU", "par": "EU", "iad": "NA", "nrt": "AS"}
 DEVICES = {"fra": 100, "par": 100, "iad": 600, "nrt": 40}
@@ -135,9 +125,9 @@ def test_who_is_left_is_told_that_the_cap_is_why() -> None:
     first, *_ = solution.unserved
     assert first.reason.startswith("policy lets other continents serve at most 10 % of the requests from EU; ")
     assert first.reason.endswith(" has room")
-    told = explain.explain(problem, solution, "chat")
+    told = explain_model(problem, solution, "chat")
     assert "at most 10 % of a continent's requests, which leaves some of EU unserved" in told.summary
-    ways = {way.cluster: way for way in cell.explain(problem, solution, "chat", "fra").ways}
+    ways = {way.cluster: way for way in explain_cell(problem, solution, "chat", "fra").ways}
     assert {way.code for way in ways.values()} <= {"Serves", "Even", "ContinentCap", "NoReplicas", "Full"}
     away = [way for way in ways.values() if CONTINENTS[way.cluster] != "EU" and way.usd_per_hour is not None]
     assert away and all("continent" in {term.name for term in way.terms} for way in away)
@@ -149,9 +139,9 @@ def test_a_cluster_that_no_user_may_leave_for_is_told_apart_from_residency() -> 
     quiet = replace(problem, demands=tuple(one for one in problem.demands if one.cell in ("fra", "par")))
     solution = engine.solve(quiet)
     assert check(quiet, solution) == ()
-    verdicts = {one.cluster: one for one in explain.explain(quiet, solution, "chat").clusters}
+    verdicts = {one.cluster: one for one in explain_model(quiet, solution, "chat").clusters}
     assert verdicts["iad"].code == "OtherContinent"
-    ways = {way.cluster: way for way in cell.explain(quiet, solution, "chat", "fra").ways}
+    ways = {way.cluster: way for way in explain_cell(quiet, solution, "chat", "fra").ways}
     assert ways["iad"].code == "OtherContinent"
 
 

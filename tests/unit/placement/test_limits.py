@@ -9,8 +9,9 @@ import pytest
 
 from placement import engine
 from placement.check import check
-from placement.explain import explain
-from placement.model import Budget, Intake, Model, Placed, Problem, Solution, UnservedCode
+from placement.explain.model import explain_model
+from placement.problem import Budget, Intake, Model, Placed, Problem
+from placement.solution import Solution, UnservedCode
 from tests.unit.placement.test_shortage import a_model, a_problem, unserved_rps
 
 pytestmark = pytest.mark.timeout(400)  # the first call compiles, for most of a minute
@@ -133,7 +134,7 @@ def test_the_checker_sees_what_is_beyond_a_limit() -> None:
 def test_an_explanation_says_that_the_limit_is_why_not(limit: dict[str, Any], code: str) -> None:
     """Nobody could tell why a cluster with free devices is not used while users are turned away."""
     problem = a_limited(a_model("chat", **limit), usd_per_hour=None if limit else 3.0)
-    told = explain(problem, engine.solve(problem), "chat")
+    told = explain_model(problem, engine.solve(problem), "chat")
     assert {one.code for one in told.clusters if not one.replicas} == {code}
     assert ("maxReplicas 3" if limit else "maxUsdPerHour 3.00") in told.summary
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from placement import engine
-from placement.filters import Index
-from placement.model import Intake, Placed
-from placement.number import number
+from placement import capacity
+from placement.index import Index
+from placement.large.encoding import number
+from placement.problem import Intake, Placed
 from tests.unit.placement.test_shortage import a_model, a_problem
 
 
@@ -20,5 +20,5 @@ def test_a_replica_that_no_longer_fits_holds_a_device_everywhere() -> None:
     clusters = tuple(replace(one, intake=Intake.HELD) for one in problem.clusters)
     index = Index(replace(problem, clusters=clusters, current=current))
     assert model.shape_for(pool) is None and model.devices_in(pool) == 1
-    assert engine.devices_used(index, index.current)[pool.name] == 3
+    assert capacity.devices_used(index, index.current)[pool.name] == 3
     assert number(index).world.pool_devices.tolist() == [3], "the large engine's"

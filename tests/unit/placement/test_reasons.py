@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from placement import engine, explain, rules
+from placement import engine, floors
+from placement.explain.model import reasons
 from tests.bench.worlds import a_large_world
 
 
@@ -21,13 +22,13 @@ def test_a_models_losses_are_worked_out_once_for_all_its_sentences(monkeypatch: 
         reaction_s=60.0,
     )
     solution = engine.solve(problem)
-    asked, events = [], rules.events
+    asked, events = [], floors.events
 
-    def counted(*args: Any) -> list[rules.Event]:
+    def counted(*args: Any) -> list[floors.Event]:
         asked.append(args)
         return events(*args)
 
-    monkeypatch.setattr(rules, "events", counted)
-    told = explain.reasons(problem, solution)
+    monkeypatch.setattr(floors, "events", counted)
+    told = reasons(problem, solution)
     assert sum("for its risk" in text for text in told.values()) > len(problem.models)
     assert len(asked) <= len(problem.models)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from placement import check, engine
-from placement.model import Cell, Cluster, Demand, Model, Path, Pool, Problem, Room, Shape
+from placement.problem import Cell, Cluster, Demand, Model, Path, Pool, Problem, Room, Shape
 
 POOLS = ("a", "b")
 

@@ -9,7 +9,7 @@ import pytest
 
 from placement import engine
 from placement.check import check, check_routing
-from placement.model import Cell, Cluster, Demand, Model, Path, Placed, Pool, Problem, Shape
+from placement.problem import Cell, Cluster, Demand, Model, Path, Placed, Pool, Problem, Shape
 
 FAR_MS, NEAR_MS = 90.0, 10.0
 

@@ -1,0 +1,371 @@
+"""Demand in classes: groups that would be served alike are planned for as one, and told apart again at the end.
+
+Thousands of cells ask for each model, and hardly any of them matters by itself. A class is served at the mean cost of
+its members, so a plan for classes is a plan for the groups at no more cost; what members differ in is used in
+`apportion`. Prices are found in classes whose members may each go where they are in time (`halves`), which asks a
+little less than can be had and so is no plan, but prices almost exactly, from few and coarse classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placement.jit import compiled
+from placement.large.arrays import Floats, Ints, Singles, World, best
+from placement.large.duals import Prices
+from placement.request_costs import request_usd
+
+TINY_RPS = 1e-30
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grain:
+    """Groups are alike when `alike` of their cheapest nodes are the same, of those that cost at most `near` times the
+    cheapest. The `classes` with the most load are kept; of the rest those with the same `rest` cheapest nodes are one.
+    """
+
+    classes: int
+    near: float
+    alike: int
+    rest: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classes:
+    """K classes, each of one model and one set of permitted clusters (so of one cap too).
+
+    `order` lists groups by class, and `first` [K + 1] says where each class begins. `usd` [K, ways] is the mean cost of
+    one request per second by each way, infinite where there is none, and `most` [K, ways] how much may go by it. A way
+    is a cluster, `way % clusters`.
+    """
+
+    order: Ints
+    first: Ints
+    model: Ints
+    permit: Ints
+    rps: Floats
+    usd: Floats
+    most: Floats
+
+
+def whole(world: World, start: Prices, grain: Grain | None) -> Classes:
+    """Classes whose members all go anywhere, at their mean cost: what a plan can be made of.
+
+    Without a `grain` each group is a class.
+    """
+    every = np.arange(len(world.group_rps))
+    return _whole(world, *(_classify(world, start, grain, every) if grain else _each(world)))
+
+
+def halves(world: World, start: Prices, grain: Grain) -> Classes:
+    """Classes with two ways to each cluster: in time, as much as the members are who would be, and late, the others."""
+    return _halves(world, *_classify(world, start, grain, np.arange(len(world.group_rps))))
+
+
+def split(world: World, before: Classes, start: Prices, grain: Grain, groups: Ints) -> Classes:
+    """Whole classes, but that these groups leave theirs for new ones, which come after those before."""
+    new = _whole(world, *_classify(world, start, grain, groups))
+    leaves = np.zeros(len(world.group_rps), dtype=bool)
+    leaves[groups] = True
+    count, sizes, leaves = len(before.rps), np.diff(before.first), leaves[before.order]
+    gone, kind = before.order[leaves], np.repeat(np.arange(count), sizes)[leaves]
+    sizes = sizes - np.bincount(kind, minlength=count)
+    usd, rps = np.concatenate([before.usd, new.usd]), np.concatenate([before.rps, new.rps])
+    one, first = np.unique(kind, return_index=True)
+    gone_rps: Floats = np.bincount(kind, weights=world.group_rps[gone], minlength=count)[one].astype(np.float64)
+    left_rps = np.where(sizes[one] > 0, np.maximum(0.0, before.rps[one] - gone_rps), 0.0)
+    less = _whole(world, gone, np.append(first, len(gone)), before.model[one], before.permit[one], gone_rps)
+    tells = np.flatnonzero(left_rps > ROUNDING * before.rps[one])  # nothing is known of the mean of no one
+    sums = before.usd[one[tells]] * before.rps[one[tells], None]
+    with np.errstate(invalid="ignore"):
+        left_usd = (sums - less.usd[tells] * gone_rps[tells, None]) / left_rps[tells, None]
+    usd[one[tells]] = np.where(np.isfinite(sums), left_usd, np.inf)
+    rps[one] = left_rps
+    return Classes(
+        order=np.concatenate([before.order[~leaves], new.order]),
+        first=np.concatenate([[0], np.cumsum(sizes), sizes.sum() + new.first[1:]]),
+        model=np.concatenate([before.model, new.model]),
+        permit=np.concatenate([before.permit, new.permit]),
+        rps=rps,
+        usd=usd,
+        most=np.broadcast_to(np.inf, usd.shape),
+    )
+
+
+def hold(world: World, before: Classes) -> bool:
+    """Whether all members of each class may still go where the others may, in another world of the same groups."""
+    permit = world.group_permit[before.order]
+    return bool((permit == np.repeat(_of_members(before, permit), np.diff(before.first))).all())
+
+
+def ask_alike(world: World, other: World) -> bool:
+    """Whether as many ask for each group in two worlds of the same groups, and ways cost the same, egress aside."""
+    return _are_equal(
+        (world.group_cell, other.group_cell),
+        (world.group_rps, other.group_rps),
+        (world.service_ms, other.service_ms),
+        (world.objective_ms, other.objective_ms),
+        (world.late_usd, other.late_usd),
+        (world.near_usd, other.near_usd),
+        (world.rtt_ms.view(np.int32), other.rtt_ms.view(np.int32)),  # where it is not known too
+    )
+
+
+def go_alike(world: World, other: World) -> bool:
+    """Whether each group may go to the same nodes in two worlds of the same groups, at the same cost of egress."""
+    return _are_equal(
+        (world.node_model, other.node_model),
+        (world.node_cluster, other.node_cluster),
+        (world.node_usd, other.node_usd),
+        (world.group_permit, other.group_permit),
+        (world.permitted, other.permitted),
+    )
+
+
+def _are_equal(*pairs: tuple[NDArray[Any], NDArray[Any]]) -> bool:
+    return all(one is another or np.array_equal(one, another) for one, another in pairs)
+
+
+def again(world: World, before: Classes, *, are_same: bool = False) -> Classes:
+    """The same classes of the same groups with the numbers of another world, where they `hold`.
+
+    Args: are_same: groups ask and go alike in both worlds, which saves most of the time.
+    """
+    if are_same:
+        return before
+    order, first, count = before.order, before.first, len(before.rps)
+    permit = _of_members(before, world.group_permit[order])
+    kind = np.repeat(np.arange(count), np.diff(first))
+    rps = np.bincount(kind, weights=world.group_rps[order], minlength=count).astype(np.float64)
+    make = _whole if before.usd.shape[1] == world.rtt_ms.shape[1] else _halves
+    return make(world, order, first, before.model, permit, rps)
+
+
+def _of_members(classes: Classes, values: Ints) -> Ints:
+    """[K] the first member's; zero where there is none. Args: values: of members, in their order."""
+    some = np.diff(classes.first) > 0
+    made = np.zeros(len(some), np.int64)
+    made[some] = values[classes.first[:-1][some]]
+    return made
+
+
+def _whole(world: World, order: Ints, first: Ints, model: Ints, permit: Ints, rps: Floats) -> Classes:
+    _, near_usd, late_usd = _sums(world, order, first, model)
+    usd = (near_usd + late_usd) / np.maximum(rps, TINY_RPS)[:, None]
+    usd = _reachable(world, usd, model, permit)
+    most = np.broadcast_to(np.inf, usd.shape)
+    return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most)
+
+
+def _halves(world: World, order: Ints, first: Ints, model: Ints, permit: Ints, rps: Floats) -> Classes:
+    on, near_usd, late_usd = _sums(world, order, first, model)
+    off = np.maximum(0.0, rps[:, None] - on)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        in_time = np.where(on > 0, near_usd / on, np.inf)
+        late = np.where(off > 1e-12, late_usd / off, np.inf)
+    usd = np.concatenate([_reachable(world, in_time, model, permit), _reachable(world, late, model, permit)], axis=1)
+    most = np.concatenate([on, off], axis=1)
+    return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most)
+
+
+def _each(world: World) -> tuple[Ints, Ints, Ints, Ints, Floats]:
+    count = len(world.group_rps)
+    return np.arange(count), np.arange(count + 1), world.group_model, world.group_permit, world.group_rps
+
+
+def _classify(world: World, start: Prices, grain: Grain, groups: Ints) -> tuple[Ints, Ints, Ints, Ints, Floats]:
+    top, usd = best(world, start.capacity, start.away, max(1, grain.alike), groups)
+    near = (usd <= usd[:, :1] * grain.near + 1e-9) & (top >= 0)
+    alike = np.sort(np.where(near, top, -1), axis=1)
+    model, permit, rps = world.group_model[groups], world.group_permit[groups], world.group_rps[groups]
+    kind = _numbered(model, permit, *alike.T)
+    worth = np.bincount(kind, weights=rps * np.minimum(world.unserved_usd[model], usd[:, 0]))
+    if len(worth) > grain.classes:
+        large = np.zeros(len(worth), dtype=bool)
+        large[np.argsort(-worth, kind="stable")[: grain.classes]] = True
+        apart = np.where(large[kind], kind, -1)
+        kind = _numbered(model, apart, permit, *np.where(large[kind, None], -1, top[:, : grain.rest]).T)
+    count = int(kind.max()) + 1 if len(kind) else 0
+    order = np.argsort(kind, kind="stable")
+    first = np.searchsorted(kind[order], np.arange(count + 1)).astype(np.int64)
+    member = order[first[:-1]]
+    total = np.bincount(kind, weights=rps, minlength=count).astype(np.float64)
+    return groups[order], first, model[member], permit[member], total
+
+
+def _numbered(*columns: Ints) -> Ints:
+    """[G] the same number where all columns are the same; numbers rise with the first column."""
+    order = np.lexsort(columns[::-1])
+    differs = np.zeros(len(order), dtype=bool)
+    for column in columns:
+        differs[1:] |= column[order][1:] != column[order][:-1]
+    kind = np.empty(len(order), np.int64)
+    kind[order] = np.cumsum(differs)
+    return kind
+
+
+def _reachable(world: World, usd: Floats, model: Ints, permit: Ints) -> Floats:
+    """Costs with what egress adds, infinite where the model cannot be or these users not be served."""
+    node_usd = np.full((len(world.service_ms), usd.shape[1]), np.inf)
+    node_usd[world.node_model, world.node_cluster] = world.node_usd
+    made: Floats = np.where(world.permitted[permit], usd + node_usd[model], np.inf)
+    return made
+
+
+def _sums(world: World, order: Ints, first: Ints, model: Ints) -> tuple[Floats, Floats, Floats]:
+    return _by_cluster(
+        order,
+        first,
+        model,
+        world.group_cell,
+        world.group_rps,
+        world.rtt_ms,
+        world.service_ms,
+        world.objective_ms,
+        world.late_usd,
+        world.near_usd,
+    )
+
+
+@compiled
+def _by_cluster(
+    order: Ints,
+    first: Ints,
+    model: Ints,
+    group_cell: Ints,
+    group_rps: Floats,
+    rtt_ms: Singles,
+    service_ms: Floats,
+    objective_ms: Floats,
+    late_usd: Floats,
+    near_usd: Floats,
+) -> tuple[Floats, Floats, Floats]:
+    """[K, clusters]: requests per second that would be in time, what they would cost, and what those would that are
+    late."""
+    count, clusters = len(first) - 1, rtt_ms.shape[1]
+    on, in_time, late = np.zeros((count, clusters)), np.zeros((count, clusters)), np.zeros((count, clusters))
+    usd = np.empty(clusters)
+    for one in range(count):
+        kind = model[one]
+        near, late_by, objective, service = near_usd[kind], late_usd[kind], objective_ms[kind], service_ms[kind]
+        part_on, part_in_time, part_late = on[one], in_time[one], late[one]
+        for at in range(first[one], first[one + 1]):
+            group = order[at]
+            rps, row = group_rps[group], rtt_ms[group_cell[group]]
+            # Loops without branches, which take a fifth of the time.
+            for cluster in range(clusters):
+                usd[cluster] = near[0] * row[cluster]
+            for bend in range(1, len(near), 2):
+                for cluster in range(clusters):
+                    usd[cluster] += near[bend + 1] * max(0.0, row[cluster] - near[bend])
+            for cluster in range(clusters):
+                is_on = row[cluster] + service <= objective
+                part_on[cluster] += rps if is_on else 0.0
+                part_in_time[cluster] += rps * usd[cluster] if is_on else 0.0
+                part_late[cluster] += 0.0 if is_on else rps * (usd[cluster] + late_by)
+    return on, in_time, late
+
+
+def apportion(world: World, classes: Classes, one: Ints, cluster: Ints, rps: Floats) -> tuple[Ints, Ints, Floats]:
+    """(group, cluster, requests per second): flows of classes told to their members, best for those it matters to most.
+
+    Args: one, cluster, rps: the flows; one class after the other.
+    """
+    start = np.searchsorted(one, np.arange(len(classes.rps) + 1)).astype(np.int64)
+    most = len(one) + int(np.diff(classes.first)[np.unique(one)].sum())
+    return _apportion(
+        most,
+        classes.order,
+        classes.first,
+        start,
+        cluster,
+        rps,
+        world.group_model,
+        world.group_cell,
+        world.group_rps,
+        world.unserved_usd,
+        world.rtt_ms,
+        world.service_ms,
+        world.objective_ms,
+        world.late_usd,
+        world.near_usd,
+        world.node_usd,
+        world.node_at,
+    )
+
+
+@compiled
+def _apportion(
+    most: int,
+    order: Ints,
+    first: Ints,
+    start: Ints,
+    cluster: Ints,
+    rps: Floats,
+    group_model: Ints,
+    group_cell: Ints,
+    group_rps: Floats,
+    unserved_usd: Floats,
+    rtt_ms: Singles,
+    service_ms: Floats,
+    objective_ms: Floats,
+    late_usd: Floats,
+    near_usd: Floats,
+    node_usd: Floats,
+    node_at: Ints,
+) -> tuple[Ints, Ints, Floats]:
+    """Cluster by cluster, the busiest first: it gets the members that lose most by their next best of those left."""
+    to_group, to_cluster, to_rps = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
+    end = 0
+    for one in range(len(first) - 1):
+        if start[one] == start[one + 1]:
+            continue
+        lo, hi = first[one], first[one + 1]
+        flows = np.arange(start[one], start[one + 1])
+        flows = flows[np.argsort(-rps[flows], kind="mergesort")]
+        members = order[lo:hi].copy()
+        left = group_rps[members].copy()
+        price = np.empty((len(flows) + 1, len(members)))
+        total = 0.0
+        for at in range(len(members)):
+            group = members[at]
+            model = group_model[group]
+            total += group_rps[group]
+            price[len(flows), at] = unserved_usd[model]
+            for flow in range(len(flows)):
+                to = cluster[flows[flow]]
+                price[flow, at] = node_usd[node_at[model, to]] + request_usd(
+                    rtt_ms[group_cell[group], to],
+                    service_ms[model],
+                    objective_ms[model],
+                    late_usd[model],
+                    near_usd[model],
+                )
+        served = rps[flows].sum()
+        is_all = served >= total * (1.0 - 1e-9) - 1e-9
+        for flow in range(len(flows)):
+            want = rps[flows[flow]]
+            is_last = is_all and flow == len(flows) - 1
+            regret = np.zeros(len(members))
+            for at in range(len(members)):
+                other = np.inf
+                for later in range(flow + 1, len(flows) + (0 if is_all else 1)):
+                    other = min(other, price[later, at])
+                if other < np.inf:
+                    regret[at] = price[flow, at] - other
+            for at in np.argsort(regret, kind="mergesort"):
+                part = left[at] if is_last else min(left[at], want)
+                if part <= 0.0:
+                    continue
+                left[at] -= part
+                want -= part
+                to_group[end], to_cluster[end], to_rps[end] = members[at], cluster[flows[flow]], part
+                end += 1
+                if want <= 1e-12 and not is_last:
+                    break
+    return to_group[:end].copy(), to_cluster[:end].copy(), to_rps[:end].copy()

@@ -1,0 +1,228 @@
+"""A placement question as columns of numbers, with every pair of users and clusters: what large worlds are solved on.
+
+Names are gone; position is identity. Shapes are in brackets: P pools, O options, N nodes, G groups, M models, R rules,
+K sets of permitted clusters, C caps.
+
+  option  a (model, pool) pair that may hold replicas       node   a (model, cluster) pair: requests go to these
+  group   a (model, cell) pair: requests come from these
+
+Options are sorted by (model, pool), nodes by (model, cluster), groups by (model, cell). Money is USD per hour, load is
+requests per second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from placement.jit import compiled
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """One placement question.
+
+    One request per second of a group at a node costs the node's `node_usd` (egress), `near_usd` for each millisecond of
+    round trip, and `late_usd` when they take longer than the objective. `option_rps` is what plans count
+    on of one replica; `option_start_usd` the price of each beyond `option_current`. A rule r reads: the sum of
+    `rule_term` times replicas over its part of `rule_option` is at least `rule_lower`, or it is missed at `rule_usd`.
+    The last of the rules may be limits, which are never missed: what replicas take of them counts as less than nothing,
+    and they are over several models where these have a budget together.
+    A cap c is of one model and one continent of users: of what groups with it ask for, at most `cap_rps` may leave.
+    """
+
+    pool_devices: Ints
+    """[P]"""
+    option_model: Ints
+    """[O], as all that begin with option_"""
+    option_pool: Ints
+    option_node: Ints
+    option_devices: Ints
+    """per replica"""
+    option_rps: Floats
+    option_usd: Floats
+    """of one replica: its devices and risk, and where none runs and none of the model are counted, its start"""
+    option_start_usd: Floats
+    option_current: Ints
+    option_least: Ints
+    option_most: Ints
+    node_model: Ints
+    """[N], as all that begin with node_"""
+    node_cluster: Ints
+    node_usd: Floats
+    rtt_ms: Singles
+    """[cells, clusters]"""
+    permitted: Bools
+    """[K, clusters]: the sets of clusters that some cell may be served in, by residency and where a latency is known"""
+    permit_cap: Ints
+    """[K] the cap that counts what groups with this set send to other continents, or -1"""
+    permit_leaves: Bools
+    """[K, clusters] whether what is served there is counted by the cap"""
+    cap_rps: Floats
+    """[C]"""
+    group_model: Ints
+    """[G], as all that begin with group_"""
+    group_cell: Ints
+    group_permit: Ints
+    """which of the K sets"""
+    group_rps: Floats
+    service_ms: Floats
+    """[M]"""
+    objective_ms: Floats
+    """[M]"""
+    late_usd: Floats
+    """[M]"""
+    unserved_usd: Floats
+    """[M]: of one request per second that nobody serves"""
+    max_starts: Floats
+    """[M]; infinite where there is no budget"""
+    near_usd: Floats
+    """[M, 1 + 2B]: of one request per second, for each millisecond of round trip; then for each bend of its price the
+    round trip, and what each millisecond beyond it costs more"""
+    rule_start: Ints
+    """[R + 1]: where each rule's part begins"""
+    rule_option: Ints
+    rule_term: Floats
+    rule_lower: Floats
+    """[R]"""
+    rule_usd: Floats
+    """[R]: what missing it by one costs; infinite of limits"""
+    rule_yields: Bools
+    """[R]: whether it is missed rather than that users go unserved for it"""
+    rule_is_priced: Bools
+    """[R]: whether it is no rule of policy: missing it costs what it is worth"""
+
+    @property
+    def model_node(self) -> Ints:
+        """[M + 1]: where each model's nodes begin."""
+        return np.searchsorted(self.node_model, np.arange(len(self.service_ms) + 1)).astype(np.int64)
+
+    @property
+    def rule_of(self) -> Ints:
+        """The rule of each of `rule_option`."""
+        return np.repeat(np.arange(len(self.rule_lower)), np.diff(self.rule_start))
+
+    @property
+    def is_limit(self) -> Bools:
+        """[R]"""
+        made: Bools = np.isinf(self.rule_usd)
+        return made
+
+    def taken(self, replicas: Floats | Ints) -> Floats:
+        """[R] minus what so many replicas of each option take of each limit; nothing for other rules."""
+        terms = np.where(self.is_limit[self.rule_of], self.rule_term, 0.0) * replicas[self.rule_option]
+        return np.bincount(self.rule_of, weights=terms, minlength=len(self.rule_lower)).astype(np.float64)
+
+    @property
+    def limits_of(self) -> dict[int, list[tuple[int, float]]]:
+        """Option -> (limit, what one replica takes of it: less than nothing), of options that limits count."""
+        made: dict[int, list[tuple[int, float]]] = {}
+        rule_of = self.rule_of
+        for at in np.flatnonzero(self.is_limit[rule_of]).tolist():
+            made.setdefault(int(self.rule_option[at]), []).append((int(rule_of[at]), float(self.rule_term[at])))
+        return made
+
+    @property
+    def node_at(self) -> Ints:
+        """[M, clusters] the node of each pair, or -1."""
+        made = np.full((len(self.service_ms), self.rtt_ms.shape[1]), -1, np.int64)
+        made[self.node_model, self.node_cluster] = np.arange(len(self.node_model))
+        return made
+
+    def toll(self, away: Floats) -> Floats:
+        """[K, clusters] what one request per second pays besides when caps [C] have these prices."""
+        made = np.zeros(self.permitted.shape)
+        capped = np.flatnonzero(self.permit_cap >= 0)
+        made[capped] = self.permit_leaves[capped] * away[self.permit_cap[capped]][:, None]
+        return made
+
+    def used_devices(self, replicas: Floats | Ints) -> Floats:
+        """[P] taken by so many replicas of each option."""
+        weights = replicas * self.option_devices
+        return np.bincount(self.option_pool, weights=weights, minlength=len(self.pool_devices)).astype(np.float64)
+
+
+@compiled
+def _best(
+    group_model: Ints,
+    group_cell: Ints,
+    group_permit: Ints,
+    rtt_ms: Singles,
+    service_ms: Floats,
+    objective_ms: Floats,
+    late_usd: Floats,
+    near_usd: Floats,
+    price: Floats,
+    toll: Floats,
+    most: int,
+) -> tuple[Ints, Floats]:
+    """[G, most] the clusters that serve each group best at these prices, or -1, and what each then pays.
+
+    Args: price: [M, clusters]. toll: [K, clusters], infinite where those with this set may not go.
+    """
+    groups, clusters = len(group_model), rtt_ms.shape[1]
+    top = np.full((groups, most), -1, np.int64)
+    top_usd = np.full((groups, most), np.inf)
+    usd = np.empty(clusters)
+    for group in range(groups):
+        model, row, extra = group_model[group], rtt_ms[group_cell[group]], toll[group_permit[group]]
+        mine, near = price[model], near_usd[model]
+        late, objective, service = late_usd[model], objective_ms[model], service_ms[model]
+        best, best_usd = top[group], top_usd[group]
+        # Loops without branches, which take a fifth of the time.
+        for cluster in range(clusters):
+            usd[cluster] = near[0] * row[cluster] + mine[cluster] + extra[cluster]
+        for bend in range(1, len(near), 2):
+            for cluster in range(clusters):
+                usd[cluster] += near[bend + 1] * max(0.0, row[cluster] - near[bend])
+        for cluster in range(clusters):
+            usd[cluster] += late if row[cluster] + service > objective else 0.0
+        for cluster in range(clusters):
+            paid = usd[cluster]
+            if paid < best_usd[most - 1]:
+                place = most - 1
+                while place > 0 and best_usd[place - 1] > paid:
+                    best_usd[place] = best_usd[place - 1]
+                    best[place] = best[place - 1]
+                    place -= 1
+                best_usd[place] = paid
+                best[place] = cluster
+    return top, top_usd
+
+
+def best(
+    world: World, capacity: Floats, away: Floats, most: int, groups: Ints | slice = slice(None)
+) -> tuple[Ints, Floats]:
+    """[G, most] the nodes that serve each of these groups best at these prices of capacity [N] and of caps [C], or -1,
+    and what each pays."""
+    price = np.full((len(world.service_ms), world.rtt_ms.shape[1]), np.inf)
+    price[world.node_model, world.node_cluster] = capacity + world.node_usd
+    cluster, usd = _best(
+        world.group_model[groups],
+        world.group_cell[groups],
+        world.group_permit[groups],
+        world.rtt_ms,
+        world.service_ms,
+        world.objective_ms,
+        world.late_usd,
+        world.near_usd,
+        price,
+        np.where(world.permitted, world.toll(away), np.inf),
+        most,
+    )
+    nodes: Ints = world.node_at[world.group_model[groups][:, None], cluster]
+    return np.where(cluster >= 0, nodes, -1), usd
+
+
+def served_usd(world: World, capacity: Floats, away: Floats) -> float:
+    """What everyone pays when each takes what is cheapest at these prices of capacity [N] and of caps [C], or stays
+    unserved."""
+    _, usd = best(world, capacity, away, 1)
+    return float((world.group_rps * np.minimum(world.unserved_usd[world.group_model], usd[:, 0])).sum())

@@ -1,0 +1,165 @@
+"""The part of a programme in fractions that an event changes, solved by itself; everything else is held.
+
+Who was served on nodes that are gone goes elsewhere, which hardly changes what lies further: some hundred classes are
+planned for, not all. Only where that makes devices so dear that others would save much by making way, they may.
+"""
+
+from __future__ import annotations
+
+import highspy
+import numpy as np
+
+from placement import highs
+from placement.large.arrays import Bools, Floats
+from placement.large.duals import raised
+from placement.large.master import DUST_RPS, WHOLE, Coarse
+
+ROUNDS = 2
+WAYS = 2
+"""That are added for each class where they save, after a round."""
+MATTERS = 0.02
+"""Others are planned for again where they may save this part of what everybody pays."""
+GOES = 0.2
+""" They are those who may save this part of what they pay,"""
+OTHERS = 60
+""" and the so many classes of them that may save most."""
+AT_BOUND = 1e-9
+PRIMAL = 4
+"""Of HiGHS's simplex strategies: from this basis it takes half the time of the dual one."""
+
+
+def replan(coarse: Coarse, kinds: Bools, *, stick: float) -> None:
+    """Solve the programme again for these classes [K].
+
+    That makes devices dearer, and those who would rather go elsewhere at the new prices are planned for again too.
+    Args: stick: another way must save its class more than this part of what it pays, and an option that is not in use
+        costs this part more.
+    """
+    for more in reversed(range(ROUNDS)):
+        if not kinds.any():
+            return
+        _Part(coarse, kinds, stick).solve()
+        if not more:
+            return
+        is_wider = coarse.widen(kinds, more=WAYS)
+        saves_usd, pays_usd = _may_save(coarse)
+        others = np.zeros(0, np.int64)
+        if saves_usd[~kinds].sum() >= MATTERS * pays_usd.sum():
+            others = np.flatnonzero(~kinds & (saves_usd > GOES * pays_usd))
+            others = others[np.argsort(-saves_usd[others], kind="stable")[:OTHERS]]
+        if not is_wider and not len(others):
+            return
+        kinds = kinds.copy()
+        kinds[others] = True
+
+
+def _may_save(coarse: Coarse) -> tuple[Floats, Floats]:
+    """[K] USD per hour that each class would at most save elsewhere at the newest prices, and what it pays."""
+    capacity = raised(coarse.world, coarse.prices).capacity
+    usd = coarse.classes.usd[coarse.way_class, coarse.way] + capacity[coarse.way_node]
+    least = np.full(coarse.count, np.inf)
+    np.minimum.at(least, coarse.way_class, usd)
+    used = coarse.flows > DUST_RPS
+    kind, rps = coarse.way_class[used], coarse.flows[used]
+    saves, pays = (
+        np.bincount(kind, weights=rps * each, minlength=coarse.count).astype(np.float64)
+        for each in (usd[used] - least[kind], usd[used])
+    )
+    return saves, pays
+
+
+class _Part:
+    """What each row carries is a column of its own, at the row's price. So with costs less these prices any basis is
+    feasible for the dual, and the solver goes on from where the whole programme ended, although rows of what is held
+    are missing.
+
+    Columns: those of the classes, then what rows carry that are `shared` and not of one class. Rows: all theirs.
+    """
+
+    def __init__(self, coarse: Coarse, kinds: Bools, stick: float) -> None:
+        self._coarse = coarse
+        solver, self._columns = coarse.solver, coarse.columns_of(kinds)
+        _, self._count, usd, lower, upper, _ = solver.getCols(len(self._columns), self._columns)
+        _, self._first, entry, self._value = solver.getColsEntries(len(self._columns), self._columns)
+        self._rows, self._row = np.unique(entry, return_inverse=True)
+        _, _, low, high, _ = solver.getRows(len(self._rows), self._rows)
+        self._column = np.repeat(np.arange(self._count), np.diff(np.append(self._first, len(entry))))
+        is_of_class = coarse.is_of_class(self._rows)
+        self._shared = np.flatnonzero(~is_of_class)
+        self._before = coarse.values[self._columns]
+        self._price = np.where(is_of_class, np.inf, coarse.duals[self._rows])
+        self._usd = self._without_prices(usd, stick)
+        self._lower = np.concatenate([lower, low[self._shared]])
+        self._upper = np.concatenate([upper, high[self._shared]])
+        self._asked = np.where(is_of_class, low, 0.0)
+
+    def _without_prices(self, usd: Floats, stick: float) -> Floats:
+        """Costs less what rows are worth; classes pay for the cheapest way at these prices."""
+        coarse, price = self._coarse, self._price
+        shared = np.where(np.isinf(price), 0.0, price)
+        usd = usd - np.bincount(self._column, weights=self._value * shared[self._row], minlength=self._count)
+        idle = np.flatnonzero((self._columns < coarse.options) & (self._before <= WHOLE))
+        usd[idle] += stick * coarse.world.option_usd[self._columns[idle]]
+        asks = np.isinf(price[self._row])
+        column, row = self._column[asks], self._row[asks]
+        paid = np.maximum(0.0, coarse.duals[self._rows[row]])
+        usd[column] -= np.where(self._before[column] > DUST_RPS, stick * paid, 0.0)
+        np.minimum.at(price, row, usd[column])
+        usd[column] -= price[row]
+        return usd
+
+    def solve(self) -> None:
+        """Tell the programme what it gives; where it gives nothing the whole is solved."""
+        coarse, columns, rows, shared = self._coarse, self._columns, self._rows, self._shared
+        held = coarse.activity[rows] - self._carried(self._before)
+        part = highs.quiet()
+        part.setOptionValue("simplex_strategy", PRIMAL)
+        part.setOptionValue("primal_simplex_bound_perturbation_multiplier", 0.0)
+        part.passModel(self._programme(self._asked - held))
+        part.setBasis(self._basis())
+        part.run()
+        if part.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            coarse.run()
+            return
+        answer = part.getSolution()
+        values = np.asarray(answer.col_value)
+        carried, duals = held + self._carried(values[: self._count]), self._price + np.asarray(answer.row_dual)
+        coarse.take(columns, values[: self._count], rows, carried, duals)
+        is_basic = np.zeros(len(values), dtype=bool)
+        basic = part.getBasicVariables()[1]
+        is_basic[basic[basic >= 0]] = True
+        coarse.take_basis(columns, is_basic[: self._count], rows[shared], is_basic[self._count :])
+
+    def _carried(self, values: Floats) -> Floats:
+        """What these values are in each row."""
+        weights = self._value * values[self._column]
+        return np.bincount(self._row, weights=weights, minlength=len(self._rows)).astype(np.float64)
+
+    def _programme(self, exactly: Floats) -> highspy.HighsLp:
+        lp, shared, entries = highspy.HighsLp(), self._shared, len(self._value)
+        lp.num_col_, lp.num_row_ = self._count + len(shared), len(self._rows)
+        lp.col_cost_ = np.concatenate([self._usd, self._price[shared]])
+        lp.col_lower_, lp.col_upper_ = self._lower, self._upper
+        lp.row_lower_ = lp.row_upper_ = exactly
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+        lp.a_matrix_.start_ = np.concatenate([self._first, entries + np.arange(len(shared) + 1)]).astype(np.int32)
+        lp.a_matrix_.index_ = np.concatenate([self._row, shared]).astype(np.int32)
+        lp.a_matrix_.value_ = np.concatenate([self._value, np.full(len(shared), -1.0)])
+        return lp
+
+    def _basis(self) -> highspy.HighsBasis:
+        """As much of the whole programme's as is here; a class that is new takes its cheapest way."""
+        coarse, shared, status = self._coarse, self._rows[self._shared], highspy.HighsBasisStatus
+        own = coarse.is_basic[self._columns]
+        lacks = coarse.is_of_class(self._rows)
+        lacks[self._row[own[self._column]]] = False
+        cheapest = np.flatnonzero(lacks[self._row] & (self._usd[self._column] == 0.0))
+        own[self._column[cheapest[np.unique(self._row[cheapest], return_index=True)[1]]]] = True
+        is_basic = np.concatenate([own, coarse.row_is_basic[shared]])
+        values: Floats = np.concatenate([self._before, coarse.activity[shared]])
+        names = np.array([status.kLower, status.kUpper, status.kBasic], dtype=object)
+        basis = highspy.HighsBasis()
+        basis.valid, basis.alien = True, True
+        basis.col_status = names[np.where(is_basic, 2, values >= self._upper - AT_BOUND)].tolist()
+        basis.row_status = [status.kNonbasic] * len(self._rows)
+        return basis

@@ -1,0 +1,111 @@
+"""Policy's upper limits: the most replicas of a model, and budgets that models share.
+
+Limits read `sum(term * replicas) <= upper`, and a budget's sum goes over several models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from placement.index import Index, Option
+from placement.problem import Model
+from placement.solution import Limit, Reached, Ready
+
+ROUND = 1e-6
+"""So much more than a limit is no more: rounding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpperRule:
+    """`sum(terms[model, pool] * replicas) <= upper`; `subject` as in `Reached`.
+
+    Held replicas cannot move: where they alone are more than policy's limit, `upper` is what they are.
+    """
+
+    limit: Limit
+    subject: str
+    terms: Mapping[tuple[str, str], float]
+    upper: float
+
+
+def upper_rules(index: Index) -> list[UpperRule]:
+    """The most replicas of each model that has a limit, then every budget; without those that bound nothing."""
+    problem, found = index.problem, []
+    for model in problem.models:
+        if model.max_replicas is not None:
+            terms = {(model.name, option.pool.name): 1.0 for option in index.options(model)}
+            found.append(_limit(index, "max_replicas", model.name, terms, float(model.max_replicas)))
+    for budget in problem.budgets:
+        terms = {
+            (name, option.pool.name): option.shape.devices * option.pool.usd_per_device_hour
+            for name in budget.models
+            for option in index.options(index.models[name])
+            if option.pool.usd_per_device_hour > 0
+        }
+        found.append(_limit(index, "budget", budget.name, terms, budget.usd_per_hour))
+    return [one for one in found if one.terms]
+
+
+def _limit(index: Index, limit: Limit, subject: str, terms: dict[tuple[str, str], float], most: float) -> UpperRule:
+    models = {name for name, _ in terms}
+    least = {(n, option.pool.name): option.least for n in models for option in index.options(index.models[n])}
+    held = sum(term * least[key] for key, term in terms.items())
+    return UpperRule(limit=limit, subject=subject, terms=terms, upper=max(most, held))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """A limit, and what a placement takes of it: `used` of `most`; `usd_per_hour` is what one more of it would save."""
+
+    rule: UpperRule
+    used: float
+    most: float
+    usd_per_hour: float
+
+    @property
+    def told(self) -> Reached:
+        """For people."""
+        return Reached(
+            limit=self.rule.limit,
+            subject=self.rule.subject,
+            used=self.used,
+            most=self.most,
+            usd_per_hour=self.usd_per_hour,
+        )
+
+    def has_room(self, term: float) -> bool:
+        """Whether a replica that takes so much of it fits."""
+        return self.used + term <= self.most + ROUND
+
+
+def counted(index: Index, counts: Ready, limit_usd: Mapping[tuple[Limit, str], float]) -> list[Counted]:
+    """Every limit with what so many replicas take of it."""
+    budgets = {one.name: one.usd_per_hour for one in index.problem.budgets}
+    found = []
+    for rule in upper_rules(index):
+        most = budgets[rule.subject] if rule.limit == "budget" else index.models[rule.subject].max_replicas
+        assert most is not None, "a rule comes from a limit"
+        used = sum(term * counts.get(key, 0) for key, term in rule.terms.items())
+        usd = max(0.0, limit_usd.get((rule.limit, rule.subject), 0.0))
+        found.append(Counted(rule=rule, used=used, most=float(most), usd_per_hour=usd))
+    return found
+
+
+def reached(limits: Sequence[Counted]) -> tuple[Reached, ...]:
+    """Those that leave no room for the smallest replica that they count."""
+    return tuple(sorted(one.told for one in limits if not one.has_room(min(one.rule.terms.values()))))
+
+
+def limits_on(model: Model, options: Sequence[Option], limits: Sequence[Counted]) -> list[Counted]:
+    """The limits that leave no room for one more replica of the model in any of these options.
+
+    A budget may have something left and still be one: when no replica fits in what is left.
+    """
+    keys = [(model.name, option.pool.name) for option in options]
+    return [
+        one
+        for one in limits
+        if not one.rule.terms.keys().isdisjoint(keys)
+        and not one.has_room(min(one.rule.terms.get(k, 0.0) for k in keys))
+    ]
