@@ -31,7 +31,7 @@ from federation.state.phases import Phase
 from federation.state.reasons import EVENTS
 from federation.state.world import Timing
 from federation.wire.conditions import CONDITIONS
-from placement.model import UnservedCode
+from placement.solution import UnservedCode
 
 
 def attribute_docs(kind: type) -> dict[str, str]:

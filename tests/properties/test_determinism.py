@@ -8,12 +8,13 @@ import sys
 
 PROGRAMME = """
 import msgspec
-from placement import engine, explain
+from placement import engine
+from placement.explain.model import explain_model
 from tests.properties.worlds import a_world
 for seed, size in ((1, 4), (2, 6), (3, 12)):
     problem = a_world(seed, clusters=size, models=size, cells=2 * size, most_devices=20)
     solution = engine.solve(problem)
-    told = [explain.explain(problem, solution, model.name) for model in problem.models]
+    told = [explain_model(problem, solution, model.name) for model in problem.models]
     ready = {(one.model, one.pool): one.replicas for one in solution.replicas}
     print(msgspec.json.encode([solution, told, engine.route(problem, ready)]).decode())
 """

@@ -286,7 +286,7 @@ def test_a_planner_mends_what_it_may_and_plans_anew_what_it_must(
     assert check(fewer, planner.solve(fewer)) == ()
     assert not planner.mended, "a model less is another question"
     assert check(problem, planner.solve(problem)) == ()
-    monkeypatch.setattr("placement.planner.DRIFT", -1.0)
+    monkeypatch.setattr("placement.replanner.DRIFT", -1.0)
     planner.solve(problem)
     assert not planner.mended, "what is too far from its bound is planned anew"
 

@@ -299,8 +299,9 @@ def test_a_rush_in_europe_fills_other_continents_no_more_than_policy_allows(
 PROGRAMME = """
 import hashlib
 from dataclasses import replace
-from placement import engine, large
-from placement.filters import Index
+from placement import engine
+from placement.index import Index
+from placement.large import plan as large
 from tests.bench.worlds import a_large_world
 world = a_large_world(5, clusters=8, cells=40, models=2)
 capped = replace(world, models=tuple(replace(one, other_continents_max_fraction=0.1) for one in world.models))
