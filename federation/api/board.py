@@ -1,14 +1,17 @@
-"""The overview, drawn once for everyone who looks: a change costs one drawing, however many maps are open."""
+"""A view of the world, drawn once for everyone who looks: a change costs one drawing, however many maps are open."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import msgspec
 
 from federation.api import render, views
+
+V = TypeVar("V", bound=views.View)
 
 LONG_S, MANY = 0.02, 100
 """What takes longer, or may as it has so many clusters, is drawn in a thread, beside the loop."""
@@ -17,20 +20,21 @@ REST = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
+class Drawn(Generic[V]):
     """The world at one instant of the loop's clock, and as JSON."""
 
     at_s: float
-    view: views.OverviewView
+    view: V
     body: bytes
 
 
-class Board:
-    """Draws when the newest drawing is too old for who asks."""
+class Board(Generic[V]):
+    """Draws when the newest drawing is too old for who asks. Args: draw: pure, as a thread may run it."""
 
-    def __init__(self, scene: Callable[[], render.Scene]) -> None:
+    def __init__(self, scene: Callable[[], render.Scene], draw: Callable[[render.Scene], V]) -> None:
         self._scene = scene
-        self._newest: Drawn | None = None
+        self._draw = draw
+        self._newest: Drawn[V] | None = None
         self._not_before_s = float("-inf")
         self._took_s = 0.0
         self._drawing = asyncio.Lock()
@@ -39,7 +43,7 @@ class Board:
         """Somebody changed something through the API, and will want to see it."""
         self._not_before_s = asyncio.get_running_loop().time()
 
-    async def drawn(self, max_age_s: float = 0.0) -> Drawn:
+    async def drawn(self, max_age_s: float = 0.0) -> Drawn[V]:
         """The world as it was that long ago at most, or as long as a drawing takes anyhow."""
         async with self._drawing:
             loop = asyncio.get_running_loop()
@@ -48,12 +52,16 @@ class Board:
             if newest is None or not is_fresh or newest.at_s < self._not_before_s:
                 scene = self._scene()
                 is_long = self._took_s > LONG_S or len(scene.world.clusters) > MANY
-                view, body = await asyncio.to_thread(_draw, scene) if is_long else _draw(scene)
+                view, body = await asyncio.to_thread(self._drawing_of, scene) if is_long else self._drawing_of(scene)
                 self._took_s = loop.time() - now_s
                 self._newest = newest = Drawn(at_s=now_s, view=view, body=body)
             return newest
 
+    def _drawing_of(self, scene: render.Scene) -> tuple[V, bytes]:
+        view = self._draw(scene)
+        return view, msgspec.json.encode(view)
 
-def _draw(scene: render.Scene) -> tuple[views.OverviewView, bytes]:
-    view = render.overview(scene)
-    return view, msgspec.json.encode(view)
+
+def listed(draw: Callable[[render.Scene], Sequence[views.View]]) -> Callable[[render.Scene], views.Items]:
+    """The same as `{"items": [...]}`."""
+    return lambda scene: views.Items(items=tuple(draw(scene)))

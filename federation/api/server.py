@@ -19,7 +19,7 @@ from federation.aiokit import http
 from federation.aiokit.address import is_loopback
 from federation.api import access, openapi, render, views
 from federation.api.answers import answer, answer_bytes, answer_list, refuse
-from federation.api.board import Board
+from federation.api.board import Board, listed
 from federation.api.openapi import COUNTRY, DECIMAL, FILE_NAME, H3, LONGEST_WAIT_S, MOST_PLANS, MOST_REVISION_DIGITS
 from federation.traffic.snapshot import Entry, Index
 
@@ -161,7 +161,11 @@ class _Held:
 class _Api:
     def __init__(self, services: Services, token: str, web_dir: Path | None, version: str, held: int) -> None:
         self._services = services
-        self._board = Board(services.scene)
+        self._board = Board(services.scene, render.overview)
+        self._placed = Board(services.scene, listed(render.placements))
+        self._gateway_board = Board(services.scene, listed(render.gateways))
+        self._route_board = Board(services.scene, render.route_table)
+        self._boards = (self._board, self._placed, self._gateway_board, self._route_board)
         self._held = _Held(held)
         self._token = token
         self._web_dir = web_dir
@@ -223,6 +227,10 @@ class _Api:
     async def _overview(self, request: web.Request) -> web.Response:
         return answer_bytes((await self._board.drawn()).body)
 
+    def _outdate(self) -> None:
+        for board in self._boards:
+            board.outdate()
+
     async def _drawn(self) -> views.OverviewView:
         return (await self._board.drawn()).view
 
@@ -239,7 +247,7 @@ class _Api:
         return handler
 
     async def _placements(self, request: web.Request) -> web.Response:
-        return answer_list(await asyncio.to_thread(render.placements, self._services.scene()))
+        return answer_bytes((await self._placed.drawn()).body)
 
     async def _plans(self, request: web.Request) -> web.Response:
         limit = _number(request, "limit", default=50.0, low=1.0, high=MOST_PLANS)
@@ -259,23 +267,23 @@ class _Api:
         return answer_list(self._services.events_after(0))
 
     async def _gateways(self, request: web.Request) -> web.Response:
-        return answer_list(render.gateways(self._services.scene()))
+        return answer_bytes((await self._gateway_board.drawn()).body)
 
     async def _policies(self, request: web.Request) -> web.Response:
         return answer_list(self._services.policies())
 
     async def _routes(self, request: web.Request) -> web.Response:
-        scene = self._services.scene()
         model = request.query.get("model")
         if "lat" not in request.query and "lon" not in request.query:
-            table = await asyncio.to_thread(render.route_table, scene)
-            if model is not None:
-                table = msgspec.structs.replace(table, items=tuple(row for row in table.items if row.model == model))
-            return answer(table)
+            drawn = await self._route_board.drawn()
+            if model is None:
+                return answer_bytes(drawn.body)
+            rows = tuple(row for row in drawn.view.items if row.model == model)
+            return answer(msgspec.structs.replace(drawn.view, items=rows))
         if model is None:
             raise Refused(404, "NotFound", "lat and lon need a model", "add &model=NAME")
         lat, lon = _place(request)
-        nearest = await asyncio.to_thread(render.nearest_route, scene, model, lat, lon)
+        nearest = await asyncio.to_thread(render.nearest_route, self._services.scene(), model, lat, lon)
         if nearest is None:
             raise not_found(f"no routes for model {model}", "models")
         return answer(nearest)
@@ -364,7 +372,7 @@ class _Api:
 
     async def _apply(self, request: web.Request) -> web.Response:
         changed = await self._services.apply(_file_name(request), await _body(request), "api", _force(request))
-        self._board.outdate()
+        self._outdate()
         return answer(changed)
 
     async def _roll_back(self, request: web.Request) -> web.Response:
@@ -373,12 +381,12 @@ class _Api:
             raise Refused(400, "BadRequest", f"revision={text!r} is no revision", "a whole number")
         revision = int(text) if text is not None else None
         changed = await self._services.roll_back(name, revision, "api", _force(request))
-        self._board.outdate()
+        self._outdate()
         return answer(changed)
 
     async def _withdraw(self, request: web.Request) -> web.Response:
         changed = await self._services.withdraw(request.match_info["name"], "api", _force(request))
-        self._board.outdate()
+        self._outdate()
         return answer(changed)
 
     async def _cordon(self, request: web.Request) -> web.Response:
@@ -389,14 +397,14 @@ class _Api:
         else:
             reason, force = await _reason(request), action == "drain" and _is_forced(request)
             await self._services.cordon(name, reason, drain=action == "drain", force=force)
-        self._board.outdate()
+        self._outdate()
         return answer(_named("cluster", name, (await self._drawn()).clusters))
 
     async def _confirm(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         _named("cluster", name, (await self._drawn()).clusters)
         await self._services.confirm(name, request.query.get("model", ""), await _reason(request))
-        self._board.outdate()
+        self._outdate()
         return answer(_named("cluster", name, (await self._drawn()).clusters))
 
     # ---- the browser

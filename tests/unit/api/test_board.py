@@ -6,9 +6,7 @@ import asyncio
 import threading
 from types import SimpleNamespace
 
-import pytest
-
-from federation.api import board, render
+from federation.api import render, views
 from federation.api.board import Board
 from tests.builders import a_world
 
@@ -16,30 +14,30 @@ from tests.builders import a_world
 class Drawings:
     """Counts the drawings of a world of these clusters, and where they are made."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *clusters: str) -> None:
+    def __init__(self, *clusters: str) -> None:
         self.count = 0
 
-        def draw(scene: render.Scene) -> object:
+        def draw(scene: render.Scene) -> views.Items:
             self.count += 1
             self.threads.add(threading.get_ident())
-            return (object(), b"{}")
+            return views.Items(items=())
 
-        monkeypatch.setattr(board, "_draw", draw)
         self.threads: set[int] = set()
-        self.board = Board(lambda: SimpleNamespace(world=a_world(*clusters)))  # type: ignore[arg-type, return-value]
+        scene = SimpleNamespace(world=a_world(*clusters))
+        self.board = Board(lambda: scene, draw)  # type: ignore[arg-type, return-value]
 
 
-async def test_a_hundred_readers_of_one_world_cost_one_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hundred_readers_of_one_world_cost_one_drawing() -> None:
     """Ten open maps of a large fleet held up the controller for eight seconds."""
-    drawings = Drawings(monkeypatch)
+    drawings = Drawings()
     drawn = await asyncio.gather(*(drawings.board.drawn(1.0) for _ in range(100)))
     assert drawings.count == 1
     assert len({id(one.body) for one in drawn}) == 1
 
 
-async def test_who_changed_something_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_changed_something_sees_it() -> None:
     """`drain` would answer that nothing is drained."""
-    drawings = Drawings(monkeypatch)
+    drawings = Drawings()
     before = await drawings.board.drawn(60.0)
     await asyncio.sleep(0.001)
     drawings.board.outdate()
@@ -47,16 +45,16 @@ async def test_who_changed_something_sees_it(monkeypatch: pytest.MonkeyPatch) ->
     assert drawings.count == 2
 
 
-async def test_who_asks_without_an_age_gets_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawings = Drawings(monkeypatch)
+async def test_who_asks_without_an_age_gets_a_new_one() -> None:
+    drawings = Drawings()
     await drawings.board.drawn()
     await asyncio.sleep(0.01)
     await drawings.board.drawn()
     assert drawings.count == 2
 
 
-async def test_the_first_drawing_of_a_large_fleet_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_first_drawing_of_a_large_fleet_holds_nobody_up() -> None:
     """The first map that is opened on ten thousand clusters would hold up all that they say for seconds."""
-    drawings = Drawings(monkeypatch, *(f"fra-{number:03}" for number in range(150)))
+    drawings = Drawings(*(f"fra-{number:03}" for number in range(150)))
     await drawings.board.drawn()
     assert threading.get_ident() not in drawings.threads
