@@ -98,6 +98,9 @@ def of(labels: Mapping[str, str], spot: Collection[str] = ()) -> messages.Market
     return "on-demand"
 
 
+OS = "kubernetes.io/os"
+
+
 def notice(node: Node) -> str:
     """What is said to be about to happen to a node or its devices, or nothing."""
     if node.metadata.deletion_timestamp:
@@ -123,6 +126,8 @@ def why_unusable(node: Node, terms: messages.Market, tolerated: Collection[str] 
     if node.spec.unschedulable:
         return "cordoned"
     labels = node.metadata.labels or {}
+    if labels.get(OS, "linux") != "linux":
+        return f"its operating system is {labels[OS]}: models are served by Linux containers"
     for (label, value), key in VIRTUAL.items():
         if labels.get(label) == value and key not in tolerated:
             return f"a virtual node ({label}: {value}): its devices are another's, and are counted there"

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import json
 import os
 import ssl
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 import yaml
 
@@ -101,7 +105,7 @@ def _from_kubeconfig(path: Path) -> Access:
         server=server,
         tls=tls,
         server_name=str(cluster["tls-server-name"]) if cluster.get("tls-server-name") else None,
-        proxy=_proxy(path, cluster),
+        proxy=_proxy(path, cluster) or _proxy_of_environment(server),
         token=str(user.get("token") or ""),
         token_file=path.parent / str(user["tokenFile"]) if user.get("tokenFile") else None,
         program=program,
@@ -147,6 +151,30 @@ def _proxy(path: Path, cluster: Any) -> str | None:
     if scheme not in ("http", "https"):
         raise CredentialsError(f"{path}: proxy-url of kind {scheme or 'none'!r}: only http:// and https:// are spoken")
     return str(proxy)
+
+
+def _proxy_of_environment(server: str) -> str | None:
+    """By HTTPS_PROXY and NO_PROXY, as kubectl has it: loopback is asked directly, and NO_PROXY may name networks."""
+    url = urlsplit(server)
+    host = url.hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        address = None
+    if host == "localhost" or (address is not None and address.is_loopback) or proxy_bypass(url.netloc):
+        return None
+    proxies = getproxies_environment()
+    if address is not None and any(address in one for one in _networks(proxies.get("no", ""))):
+        return None
+    proxy = proxies.get(url.scheme)
+    return proxy if proxy and urlsplit(proxy).scheme in ("http", "https") else None
+
+
+def _networks(no_proxy: str) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    for text in no_proxy.split(","):
+        if "/" in text:
+            with suppress(ValueError):
+                yield ipaddress.ip_network(text.strip(), strict=False)
 
 
 def _named(entries: Any, name: str) -> Any:

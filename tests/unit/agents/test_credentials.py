@@ -275,3 +275,29 @@ async def test_a_server_is_asked_through_the_proxy_that_is_named(tmp_path: Path)
     assert [one.partition("?")[0] for one in asked] == ["http://127.0.0.1:8001/things"]
     with pytest.raises(CredentialsError, match="proxy-url of kind 'socks5'"):
         await credentials.load(written(tmp_path, {**LOOPBACK, "proxy-url": "socks5://127.0.0.1:1"}, {}))
+
+
+@pytest.mark.parametrize(
+    ("server", "environment", "proxy"),
+    [
+        ("https://api.fra.example:6443", {"HTTPS_PROXY": "http://proxy.example:3128"}, "http://proxy.example:3128"),
+        ("https://api.fra.example:6443", {"https_proxy": "http://proxy.example:3128"}, "http://proxy.example:3128"),
+        ("https://api.fra.example:6443", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "localhost,.fra.example"}, None),
+        ("https://10.2.3.4:6443", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "bad/x, 10.0.0.0/8"}, None),
+        ("https://11.2.3.4:6443", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8"}, "http://p:1"),
+        ("https://127.0.0.1:6443", {"HTTPS_PROXY": "http://p:1"}, None),
+        ("https://[fd00::1]:6443", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "fd00::/8"}, None),
+        ("https://api.fra.example:6443", {"HTTPS_PROXY": "socks5://p:1"}, None),
+        ("https://api.fra.example:6443", {}, None),
+    ],
+)
+async def test_the_environment_names_a_proxy_as_for_kubectl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: str, environment: dict[str, str], proxy: str | None
+) -> None:
+    """An agent beside a kubectl that works would wait for ever, or send what is inside to the proxy outside."""
+    for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "REQUEST_METHOD"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    access = await credentials.load(written(tmp_path, {"server": server}, {}))
+    assert access.proxy == proxy
