@@ -359,6 +359,7 @@ async def test_traffic_that_cannot_be_written_is_told_and_tried_again(
 
 
 async def test_what_the_scheduler_misses_is_told_in_its_own_words(plane: ControlPlane) -> None:
+    """A replica waits for CPU, and nobody could tell from the controller what it waits for."""
     async with backend(plane.agent_kubeconfig()) as running:
         await running.apply(desired(1, workload("wide", L4, 1, cpu="500")))
         seen = await until(

@@ -116,6 +116,7 @@ REFUSED: list[tuple[str, str, dict[str, Any] | None]] = [
 async def test_the_rest_is_refused_by_the_api_server(
     plane: ControlPlane, method: str, path: str, body: dict[str, Any] | None
 ) -> None:
+    """A stolen agent token would open secrets, exec or other namespaces of the cluster."""
     status, answer = await ask(plane, method, path, body)
     assert status == 403, answer
     assert "isochrone-agent" in answer["message"], "refused for who asks, and not for what"

@@ -148,6 +148,7 @@ WRITTEN = (
 async def test_other_clusters_are_named_by_address_where_the_policy_says_so(
     plane: ControlPlane, definitions: list[dict[str, Any]]
 ) -> None:
+    """Without the multi-cluster Services API no request would reach another cluster."""
     install(plane, definitions)
     async with writer(plane) as made:
         await made.steer(traffic(250, model="by-address", remote="Service"))
@@ -182,6 +183,7 @@ async def test_names_are_published_as_the_provider_can(
     value: str,
     is_default: bool,
 ) -> None:
+    """ExternalDNS would refuse the records, and the model's name would not resolve."""
     install(plane, definitions)
     share = messages.DnsShare(
         zone="models.example",

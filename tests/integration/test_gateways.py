@@ -329,6 +329,7 @@ def mutual(certificates: Path) -> XdsListen:
 
 
 async def test_beyond_loopback_there_is_no_plain_text() -> None:
+    """Anybody on the network could read every endpoint, or act as a gateway."""
     server = XdsServer(XdsListen(host="0.0.0.0"), now_s=time.monotonic, on_status=print, on_sent=print)
     with pytest.raises(InsecureXds, match="--xds-cert"):
         await server.start()

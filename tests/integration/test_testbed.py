@@ -115,6 +115,7 @@ async def ready_replicas(api: Any, name: str, *, wanted: int, timeout_s: float =
 
 
 def test_nodes_carry_what_device_plugin_and_feature_discovery_would_say(plane: ControlPlane) -> None:
+    """The agent would be tested against nodes that no real cluster has."""
     whole = plane.request("GET", "/api/v1/nodes/l4-0")
     assert whole["status"]["allocatable"]["nvidia.com/gpu"] == "4"
     labels = whole["metadata"]["labels"]
@@ -131,6 +132,7 @@ def test_nodes_carry_what_device_plugin_and_feature_discovery_would_say(plane: C
 
 
 async def test_the_agents_account_runs_models_on_the_devices_asked_for(plane: ControlPlane) -> None:
+    """The shipped rights would not suffice to start a model on a GPU or a MIG slice."""
     async with connected(plane.agent_kubeconfig()) as api:
         await apply(api, deployment("chat", product="NVIDIA-L4", replica_count=2))
         assert await ready_replicas(api, "chat", wanted=2) == 2
@@ -147,6 +149,7 @@ async def test_the_agents_account_runs_models_on_the_devices_asked_for(plane: Co
 
 
 async def test_the_scheduler_gives_no_device_twice(plane: ControlPlane) -> None:
+    """Tests of shortage would pass with more replicas than devices."""
     plane.add_gpu_node("t4-0", product="Tesla-T4", count=2, memory_mib=15360, zone="r1-a", region="r1")
     plane.wait_for_nodes()
     async with connected(plane.agent_kubeconfig()) as api:
@@ -174,6 +177,7 @@ async def test_the_scheduler_gives_no_device_twice(plane: ControlPlane) -> None:
 async def test_the_agents_account_is_refused_the_rest(
     plane: ControlPlane, call: str, arguments: tuple[str, ...]
 ) -> None:
+    """A stolen agent token would read secrets or delete nodes."""
     async with connected(plane.agent_kubeconfig()) as api:
         with pytest.raises(client.ApiException) as refusal:
             await getattr(client.CoreV1Api(api), call)(*arguments)
@@ -181,12 +185,14 @@ async def test_the_agents_account_is_refused_the_rest(
 
 
 async def test_the_models_namespace_may_have_another_name(plane: ControlPlane) -> None:
+    """A cluster whose owner chose another namespace could not run a model."""
     async with connected(plane.agent_kubeconfig("team-a")) as api:
         found = await client.AppsV1Api(api).list_namespaced_deployment("team-a")
         assert found.items == []
 
 
 async def test_what_was_applied_outlives_the_api_server(plane: ControlPlane) -> None:
+    """A test of a restart would lose the objects whose survival it claims to show."""
     kubeconfig = plane.agent_kubeconfig()
     async with connected(kubeconfig) as api:
         await apply(api, deployment("lasting", product="NVIDIA-L4", replica_count=1))
@@ -205,11 +211,14 @@ async def test_what_was_applied_outlives_the_api_server(plane: ControlPlane) -> 
 
 
 def test_a_refusal_says_why(plane: ControlPlane) -> None:
+    """A failing test would name a status and not its cause."""
     with pytest.raises(ApiError, match=r"404: .*not found"):
         plane.request("GET", "/api/v1/nodes/nowhere")
 
 
 async def test_mosquitto_forgets_when_restarted_empty() -> None:
+    """A test of a broker without memory would pass by what the broker had kept."""
+
     async def retained(broker: Mosquitto) -> list[Any]:
         async with aiomqtt.Client("127.0.0.1", broker.port) as listener:
             await listener.subscribe("t/#", qos=1)
@@ -232,6 +241,7 @@ async def test_mosquitto_forgets_when_restarted_empty() -> None:
 
 
 def test_a_program_that_dies_says_what_it_said(tmp_path: Path) -> None:
+    """A component that fails to start would leave its test without a cause."""
     process = Process(
         "talker", [sys.executable, "-c", "print('last words'); raise SystemExit(3)"], log_file=tmp_path / "log"
     )
@@ -245,6 +255,7 @@ def test_a_program_that_dies_says_what_it_said(tmp_path: Path) -> None:
 
 
 def test_what_a_program_leaves_behind_is_ended_and_told(tmp_path: Path) -> None:
+    """Leftover processes would take the ports and the memory of the next test."""
     # The shell ends at once; what it started ignores the asking.
     script = "sh -c 'trap \"\" TERM; sleep 600' & echo $!; sleep 600"
     process = Process("shell", ["/bin/sh", "-c", script], log_file=tmp_path / "log")
@@ -263,6 +274,7 @@ def test_what_a_program_leaves_behind_is_ended_and_told(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with a killed parent")
 def test_nothing_outlives_a_killed_parent(tmp_path: Path) -> None:
+    """An interrupted test run would leave API servers on the developer's machine."""
     parent = subprocess.Popen(
         [
             *(sys.executable, "-c"),

@@ -69,6 +69,7 @@ def test_a_file_with_nonsense_is_refused_with_its_name(tmp_path: Path, text: str
 
 
 def test_a_file_that_is_something_else_is_refused_with_its_name(tmp_path: Path) -> None:
+    """A benchmark would compare its answer with the optimum of another instance."""
     path = tmp_path / "notes.txt"
     path.write_text("3 4 capacity", encoding="ascii")
     with pytest.raises(ValueError, match=r"notes\.txt: no cap file"):

@@ -80,6 +80,7 @@ def test_what_goes_unserved_as_spot_is_lost_stays_within_policy(monkeypatch: pyt
 
 
 def test_a_stated_risk_that_is_not_so_is_caught() -> None:
+    """A plan could state a cost that its spot replicas do not have, and win a comparison by it."""
     seed = 3
     problem = at_risk(a_large_world(seed, clusters=10, cells=50, models=2), seed)
     made = engine.solve(problem)

@@ -39,6 +39,7 @@ def filled(path: str, plan: int = 1) -> str:
 @pytest.mark.parametrize("path", [*READS, "/v1/stream", "/metrics", "/openapi.json", "/v1/nothing"])
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Cookie": f"{COOKIE}=wrong"}])
 def test_nothing_is_told_to_who_has_no_token(fleet: Fleet, path: str, headers: dict[str, str]) -> None:
+    """Anybody who reaches the port could read the fleet, or order a drain."""
     status, answered, body = fleet.request("GET", filled(path), headers=headers)
     assert status == 401
     assert answered["WWW-Authenticate"] == 'Bearer realm="isochrone"'
@@ -60,6 +61,7 @@ def test_a_cookie_changes_nothing(fleet: Fleet, operation: Any) -> None:
 
 
 def test_a_browser_signs_in_by_the_link_and_reads_by_its_cookie(fleet: Fleet) -> None:
+    """The link that the controller prints would not open the map."""
     status, headers, _ = fleet.request("GET", f"/signin?token={TOKEN}", headers={})
     assert status == 303
     assert headers["Location"] == "/"
@@ -71,6 +73,7 @@ def test_a_browser_signs_in_by_the_link_and_reads_by_its_cookie(fleet: Fleet) ->
 
 @pytest.mark.parametrize("path", sorted(OPEN_PATHS - {"/signin"}))
 def test_every_answer_carries_the_strict_headers(fleet: Fleet, path: str) -> None:
+    """A name in the fleet could run script in an operator's browser."""
     _, headers, _ = fleet.request("GET", path, headers={})
     assert "default-src 'self'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
@@ -78,6 +81,7 @@ def test_every_answer_carries_the_strict_headers(fleet: Fleet, path: str) -> Non
 
 
 def test_health_and_readiness_are_open(fleet: Fleet) -> None:
+    """Kubernetes' probes, which carry no token, would restart a controller that is well."""
     assert fleet.request("GET", "/healthz", headers={})[::2] == (200, b"ok\n")
     assert fleet.request("GET", "/readyz", headers={})[::2] == (200, b"ok\n")
 
@@ -152,6 +156,7 @@ def test_the_openapi_document_says_what_is_answered(fleet: Fleet, operation: Any
 def test_a_refusal_says_the_cause(
     fleet: Fleet, method: str, path: str, body: bytes | None, status: int, says: str
 ) -> None:
+    """A script would get a status without the field or the name to correct."""
     got, _, answer = fleet.request(method, path, body)
     assert got == status, answer
     if status >= 400:
@@ -184,6 +189,7 @@ def test_a_user_of_an_unknown_place_is_told_who_serves_everyone(fleet: Fleet) ->
 
 
 def test_a_user_anywhere_is_told_the_shares_of_the_nearest_cell(fleet: Fleet) -> None:
+    """Users between two cells would get no cluster, or one on another continent."""
     answer = fleet.get("/v1/routes?model=chat-8b&lat=52&lon=13")
     assert answer["cell"] == "Berlin"
     assert 50 < answer["cell_distance_km"] < 70
@@ -223,6 +229,7 @@ def test_doors_say_how_full_they_are(fleet: Fleet) -> None:
 
 
 def test_metrics_are_prometheus_text_with_the_state_of_the_world(fleet: Fleet) -> None:
+    """Alerts would read gauges that say nothing of the fleet."""
     _, headers, _ = fleet.request("GET", "/metrics")
     assert headers["Content-Type"].startswith("text/plain")
     awaited = {
@@ -320,6 +327,7 @@ def test_a_reader_who_goes_away_is_no_error(fleet: Fleet, caplog: pytest.LogCapt
 
 
 def test_what_happens_reaches_who_watches(fleet: Fleet) -> None:
+    """The map would show a cordoned cluster as taking load until somebody reloads it."""
     with stream(fleet) as told:
         until_world(told)
         assert fleet.request("POST", "/v1/clusters/mad/cordon", b'{"reason": "a test"}')[0] == 200
@@ -351,6 +359,7 @@ def test_what_waits_of_a_cluster_is_believed_by_a_word(fleet: Fleet) -> None:
 
 
 def test_an_unchanged_file_is_not_a_new_revision(fleet: Fleet) -> None:
+    """A periodic apply would fill the history with equal revisions, and rollback would change nothing."""
     status, answer = fleet.apply("chat.yaml", MODEL, POLICY)
     assert (status, answer["changed"]) == (200, False)
 

@@ -51,6 +51,7 @@ def table(text: str) -> list[list[str]]:
 
 
 def test_get_clusters_is_a_table_as_kubectl_prints(isochrone: Run) -> None:
+    """Scripts that read columns would break, and operators would not see which cluster is ready."""
     done = isochrone("get", "clusters")
     assert done.returncode == 0, done.stderr
     rows = table(done.stdout)
@@ -77,6 +78,7 @@ def test_get_clusters_is_a_table_as_kubectl_prints(isochrone: Run) -> None:
 def test_every_kind_can_be_listed(
     isochrone: Run, arguments: tuple[str, ...], header: str, first: list[str] | None
 ) -> None:
+    """A kind of object would be visible on the map only."""
     done = isochrone(*arguments)
     assert done.returncode == 0, done.stderr
     rows = table(done.stdout)
@@ -87,6 +89,7 @@ def test_every_kind_can_be_listed(
 
 @pytest.mark.parametrize("kind", ["clusters", "models", "cells", "placements", "plans", "events", "policies"])
 def test_json_and_yaml_say_the_same(isochrone: Run, kind: str) -> None:
+    """A script that changes its format would lose fields."""
     as_json, as_yaml = (isochrone("get", kind, "-o", form) for form in ("json", "yaml"))
     one, other = json.loads(as_json.stdout)["items"], yaml.safe_load(as_yaml.stdout)["items"]
     assert [sorted(item) for item in one] == [sorted(item) for item in other]
@@ -94,11 +97,13 @@ def test_json_and_yaml_say_the_same(isochrone: Run, kind: str) -> None:
 
 
 def test_one_thing_and_its_name(isochrone: Run) -> None:
+    """Pipelines over names could not be built, as with kubectl."""
     assert json.loads(isochrone("get", "cluster", "fra", "-o", "json").stdout)["name"] == "fra"
     assert isochrone("get", "cl", "-o", "name").stdout.split() == ["cluster/fra", "cluster/iad", "cluster/mad"]
 
 
 def test_describe_tells_the_events_of_a_thing(isochrone: Run) -> None:
+    """An operator would have to search all events for those of one cluster."""
     done = isochrone("describe", "cluster", "fra")
     assert done.returncode == 0, done.stderr
     assert "worst_state: ok" in done.stdout
@@ -110,6 +115,7 @@ def test_describe_tells_the_events_of_a_thing(isochrone: Run) -> None:
 
 
 def test_explain_says_why_here_and_why_not_there(isochrone: Run) -> None:
+    """Nobody could argue with a placement, because its reasons and prices would be hidden."""
     done = isochrone("explain", "placement", "chat-8b")
     assert done.returncode == 0, done.stderr
     rows = {row[0]: row for row in table(done.stdout) if row}
@@ -121,6 +127,7 @@ def test_explain_says_why_here_and_why_not_there(isochrone: Run) -> None:
 
 
 def test_explain_says_why_a_cells_requests_go_where_they_go(isochrone: Run) -> None:
+    """Nobody could tell why users of one place are served from far away."""
     done = isochrone("explain", "cell", "chat-8b", "New York")
     assert done.returncode == 0, done.stderr
     assert "New York" in done.stdout and "Serves" in done.stdout and "distance" in done.stdout
@@ -132,6 +139,7 @@ def test_explain_says_why_a_cells_requests_go_where_they_go(isochrone: Run) -> N
 
 
 def test_routes_say_who_is_served_where(isochrone: Run) -> None:
+    """An operator could not tell which cluster a user's requests reach."""
     rows = {row[1]: row[3] for row in table(isochrone("routes").stdout)}
     assert rows["Berlin"] == "fra 100 %"
     nearest = isochrone("routes", "--model", "chat-8b", "--lat", "52", "--lon", "13")
@@ -178,6 +186,7 @@ def test_diff_ends_with_one_when_something_would_move(isochrone: Run, tmp_path: 
 
 
 def test_a_bad_file_is_refused_with_its_place(isochrone: Run, tmp_path: Path) -> None:
+    """The author of a policy would search a long file for one wrong value."""
     bad = tmp_path / "bad.yaml"
     bad.write_text("apiVersion: isochrone.dev/v1alpha1\nkind: Model\nmetadata: {name: x}\nspec: {slo: 5s}\n")
     where = "bad.yaml:4:13: "
@@ -190,12 +199,14 @@ def test_a_bad_file_is_refused_with_its_place(isochrone: Run, tmp_path: Path) ->
 
 
 def test_lint_needs_no_controller(tmp_path: Path) -> None:
+    """A policy could not be checked in a pull request."""
     (tmp_path / "chat.yaml").write_text(yaml.safe_dump_all([MODEL, POLICY]))
     done = run("lint", "chat.yaml", cwd=tmp_path, env=environment(tmp_path))
     assert (done.returncode, done.stdout) == (0, "1 file is good\n")
 
 
 def test_apply_and_delete_a_policy(isochrone: Run, tmp_path: Path) -> None:
+    """A policy could not be handed in, withdrawn or put back from the command line."""
     (tmp_path / "extra.yaml").write_text(yaml.safe_dump({**MODEL, "metadata": {"name": "extra"}}))
     assert isochrone("apply", "-f", "extra.yaml").stdout == "model/extra configured\n"
     assert isochrone("apply", "-f", "extra.yaml").stdout == "model/extra unchanged\n"
@@ -221,6 +232,7 @@ def test_what_does_harm_needs_force_and_a_reason(isochrone: Run) -> None:
 
 
 def test_cordon_drain_and_uncordon(isochrone: Run) -> None:
+    """Maintenance would start on a cluster that still gets load, or nobody would know who cordoned it and why."""
     for reason in ([], ["--reason", " "]):
         assert isochrone("cordon", "mad", *reason).returncode == 2, "the next engineer will ask why"
     assert isochrone("cordon", "mad", "--reason", "kernel").stdout == "cluster/mad cordoned\n"
@@ -250,6 +262,7 @@ def test_confirm_makes_believed_what_waits(fleet: Fleet, isochrone: Run) -> None
 
 
 def test_watch_prints_what_changes(fleet: Fleet, isochrone: Run, tmp_path: Path) -> None:
+    """An operator who follows a rollout would see nothing, or the same rows every second."""
     env = environment(tmp_path, ISOCHRONE_SERVER=fleet.url, ISOCHRONE_TOKEN=TOKEN, PYTHONUNBUFFERED="1")
     command = [sys.executable, "-m", "federation.cli", "get", "clusters", "-w"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as watching:
@@ -300,6 +313,7 @@ def test_watch_prints_what_changes(fleet: Fleet, isochrone: Run, tmp_path: Path)
 def test_errors_say_the_cause_and_the_next_step(
     isochrone: Run, tmp_path: Path, arguments: tuple[str, ...], status: int, says: str
 ) -> None:
+    """A user would see a stack trace, or a password in the terminal's history."""
     (tmp_path / "wrong-token").write_text("wrong\n")
     done = isochrone(*arguments)
     assert done.returncode == status, done.stderr
@@ -339,6 +353,7 @@ def test_what_clusters_say_does_not_steer_the_terminal(
 
 
 def test_without_a_controller_the_way_to_one_is_said(tmp_path: Path) -> None:
+    """The first command of a new user would end in a refused connection without advice."""
     done = run("get", "clusters", cwd=tmp_path, env=environment(tmp_path))
     assert done.returncode == 3
     assert "isochrone demo" in done.stderr
@@ -370,6 +385,7 @@ def commands() -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_help_shows_examples(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A user would have to guess the arguments of a command."""
     done = run(*command, "--help", cwd=tmp_path, env=environment(tmp_path))
     assert done.returncode == 0
     assert "Examples:" in done.stdout
@@ -378,12 +394,14 @@ def test_help_shows_examples(tmp_path: Path, command: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_name_the_command(tmp_path: Path, shell: str) -> None:
+    """The shell's completion would be silent."""
     done = run("completion", shell, cwd=tmp_path, env=environment(tmp_path))
     assert done.returncode == 0
     assert "_ISOCHRONE_COMPLETE" in done.stdout
 
 
 def test_completion_completes(tmp_path: Path) -> None:
+    """Pressing Tab would offer nothing."""
     env = environment(tmp_path, _ISOCHRONE_COMPLETE="bash_complete", COMP_WORDS="isochrone unc", COMP_CWORD="1")
     done: Any = run(cwd=tmp_path, env=env)
     assert done.stdout == "plain,uncordon\n", done.stderr

@@ -51,6 +51,7 @@ def set_pool(fleet: Fleet, cluster: str, **changes: object) -> None:
 
 
 def test_a_drained_cluster_is_emptied_after_others_serve(moving: Fleet) -> None:
+    """A drain would turn users away, or send residents out of their jurisdiction."""
     assert ready(moving)["fra"] == 7
     moving.request("POST", "/v1/clusters/fra/drain", b'{"reason": "leaving the region"}')
     follow(moving, lambda: ready(moving)["fra"] == 0, "end of the drain")
@@ -77,6 +78,7 @@ def test_a_drain_of_the_last_that_may_serve_its_users_needs_a_persons_word(movin
 
 
 def test_load_moves_away_from_a_price_that_rises(moving: Fleet) -> None:
+    """The fleet would go on paying a price that has quadrupled."""
     set_pool(moving, "fra", usd_per_device_hour=4.0)
     follow(moving, lambda: ready(moving)["mad"] >= 5 and moving.is_settled(), "move to Madrid")
     plan = moving.get("/v1/plans?limit=50")["items"]
@@ -91,6 +93,7 @@ def test_devices_that_vanish_are_replaced(moving: Fleet) -> None:
 
 
 def test_a_cluster_that_was_never_heard_is_unknown_and_gets_nothing(tmp_path: Path) -> None:
+    """Replicas would be ordered in a cluster that does not answer, and its users served by nobody."""
     with Fleet(tmp_path, silent=("fra",)) as fleet:
         assert fleet.apply("chat.yaml", MODEL, POLICY)[0] == 200
         fleet.until(fleet.is_settled, "placement without it")

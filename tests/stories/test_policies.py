@@ -40,6 +40,7 @@ def reasons(fleet: Fleet, subject: str) -> list[str]:
 
 
 def test_a_file_put_into_the_directory_is_in_force_without_a_restart(quiet: Fleet) -> None:
+    """A merged policy would do nothing until somebody restarts the controller."""
     (quiet.policies / "new.yaml").write_text(yaml.safe_dump(named("newcomer")))
     state = quiet.until(lambda: file_state(quiet, "new.yaml")["revision"] and file_state(quiet, "new.yaml"), "revision")
     assert state["documents"] == ["Model/newcomer"]
@@ -123,6 +124,7 @@ def test_a_withdrawn_model_is_stopped_everywhere(quiet: Fleet) -> None:
 
 
 def test_a_policy_that_another_file_needs_defined_once_is_refused_twice(quiet: Fleet) -> None:
+    """Two definitions of a model would be in force by turns."""
     status, answer = quiet.apply("double.yaml", MODEL)
     assert (status, answer["code"]) == (409, "Contradiction")
     assert "Model chat-8b is already defined at chat.yaml:" in answer["message"]

@@ -24,6 +24,7 @@ def asked(fleet: Fleet, query: str, **headers: str) -> tuple[int, str, Any]:
 
 
 def test_a_user_is_sent_where_the_plan_serves_the_nearest_cell(fleet: Fleet) -> None:
+    """An edge function would send users where the plan holds no replicas for them."""
     _, _, berlin = asked(fleet, "?model=chat-8b&lat=52.4&lon=13.0")
     assert berlin["cell"] == "Berlin"
     (row,) = [row for row in fleet.get("/v1/routes?model=chat-8b")["items"] if row["cell"] == "Berlin"]
@@ -72,6 +73,7 @@ def test_a_key_always_falls_to_the_same_cluster(fleet: Fleet) -> None:
 
 
 def test_what_is_unchanged_is_not_sent_again(fleet: Fleet) -> None:
+    """Thousands of edge functions would load the whole table every few seconds."""
     query = "?model=chat-8b&cell=Berlin"
     _, etag, _ = asked(fleet, query)
     for known in (etag, f"W/{etag}", f'"other", {etag}', "*"):

@@ -42,6 +42,7 @@ def within(sent: Any, again: Any) -> bool:
 
 
 def test_there_is_a_payload_of_every_message() -> None:
+    """A message could change its form without any test of the version before."""
     known = {kind.__struct_config__.tag for kind in get_args(messages.Message)}
     assert {path.name.partition(".")[0] for path in PAYLOADS} == known
 
@@ -55,6 +56,7 @@ def test_a_sealed_order_of_an_older_controller_is_intact() -> None:
 
 @pytest.mark.parametrize("kind", ["report", "ack", "status", "peers"])
 def test_a_field_of_a_newer_peer_is_passed_over(kind: str) -> None:
+    """During an upgrade old agents and new controllers would not understand each other."""
     messages.decode(json.dumps(raw(kind) | {"fieldOfTheFuture": {"a": [1]}}).encode())
 
 
@@ -86,6 +88,7 @@ def test_a_field_of_a_newer_peer_is_passed_over(kind: str) -> None:
     ],
 )
 def test_what_is_out_of_bounds_is_refused(kind: str, change: dict[str, Any]) -> None:
+    """One message with an absurd value would reach the plan."""
     with pytest.raises(messages.WireError):
         messages.decode(json.dumps(raw(kind) | change).encode())
 
@@ -105,6 +108,7 @@ def test_what_is_out_of_bounds_is_refused(kind: str, change: dict[str, Any]) -> 
     ids=["empty", "null", "list", "bare", "unknown", "binary", "deep", "long"],
 )
 def test_garbage_is_refused(payload: bytes) -> None:
+    """Bytes that are no message would be taken for one."""
     with pytest.raises(messages.WireError):
         messages.decode(payload)
 
@@ -119,6 +123,7 @@ def test_a_number_that_is_none_is_refused(number: str) -> None:
 
 @given(st.binary(max_size=300))
 def test_no_bytes_raise_anything_else(payload: bytes) -> None:
+    """One malformed message would end the loop that reads all clusters."""
     try:
         messages.decode(payload)
     except messages.WireError:
@@ -145,6 +150,7 @@ def sealed(payload: bytes) -> bool:
 
 @pytest.mark.parametrize("change", [('"replicas":2', '"replicas":3'), ('"epoch":3', '"epoch":4'), ("vllm/", "evil/")])
 def test_every_change_of_an_order_breaks_its_seal(change: tuple[str, str]) -> None:
+    """An order that was changed on its way would be carried out."""
     text = json.dumps(raw("desired"), separators=(",", ":"))
     assert sealed(text.encode())
     assert change[0] in text
@@ -160,6 +166,7 @@ def test_an_order_of_a_newer_controller_is_intact() -> None:
 
 
 def test_a_seal_does_not_depend_on_how_a_number_is_written() -> None:
+    """Agents would refuse intact orders, because 60 and 60.0 differ as text."""
     message = messages.Desired(cluster="fra", epoch=1, generation=1, workloads=(a_workload(warmup_s=60),))
     assert sealed(messages.encode(messages.seal(message)))
 
@@ -182,10 +189,12 @@ def a_workload(**fields: Any) -> messages.Workload:
     ["", "isochrone/v1/a", "isochrone/v2/a/report", "isochrone/v1//report", "isochrone/v1/a/else", "x/v1/a/ack"],
 )
 def test_a_foreign_topic_is_none_of_ours(text: str) -> None:
+    """Messages of other systems on the broker would be taken for reports."""
     assert topics.parse(text) is None
 
 
 def test_a_topic_is_read_as_it_was_written() -> None:
+    """A report would be counted for another cluster, or for none."""
     assert topics.parse(topics.topic("fra-1", "report")) == ("fra-1", "report")
     assert messages.PoolKey(product="X", mig_profile="1g.5gb", market="spot").text == "X:1g.5gb/spot"
     assert L4.text == "NVIDIA-L4/on-demand"

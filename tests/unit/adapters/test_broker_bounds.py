@@ -117,6 +117,7 @@ async def test_retained_messages_have_a_bound_and_the_newest_stay(monkeypatch: p
 
 
 async def test_what_is_not_ours_is_neither_kept_nor_passed_on() -> None:
+    """Foreign topics would fill the broker's memory and reach other agents."""
     async with serving() as (served, inside):
         _, writer = await connected(served, "junk")
         for topic in ("junk", "isochrone/v1/a/b/c", topics.topic("x" * 400, "report"), "$SYS/x"):
@@ -149,6 +150,7 @@ async def test_who_sends_what_nobody_may_is_thrown_out(sent: bytes) -> None:
 
 
 async def test_a_first_packet_that_is_long_or_late_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that never signs in could take all connections of the agents."""
     monkeypatch.setattr(embedded_broker, "CONNECT_S", 0.3)
     async with serving() as (served, _):
         for sent in (b"", b"\x10", b"\x10\xff\xff\x7f", connecting("x" * 60_000), b"GET / HTTP/1.1\r\n\r\n"):
@@ -186,6 +188,7 @@ async def test_who_does_not_read_is_thrown_out_and_leaves_nothing(monkeypatch: p
 
 
 async def test_all_that_waits_has_a_bound_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow readers together would take the controller's memory."""
     monkeypatch.setattr(embedded_broker, "UNSENT_BYTES_IN_ALL", 6_000_000)
     async with serving() as (served, inside):
         stuck = [await connected(served, f"stuck-{number}") for number in range(10)]

@@ -71,6 +71,7 @@ async def test_a_client_is_sent_only_what_it_subscribed_to() -> None:
 
 
 async def test_a_taken_port_is_said_with_a_way_out() -> None:
+    """A second controller on a machine would end in a stack trace."""
     first = EmbeddedBroker()
     await first.start()
     with pytest.raises(BrokerDown, match="is the port taken"):
@@ -79,5 +80,6 @@ async def test_a_taken_port_is_said_with_a_way_out() -> None:
 
 
 def test_it_is_never_open_to_other_machines() -> None:
+    """A broker without identities would take orders from the whole network."""
     with pytest.raises(ValueError, match="loopback only"):
         EmbeddedBroker(host="0.0.0.0")

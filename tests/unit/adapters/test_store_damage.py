@@ -334,6 +334,7 @@ async def test_a_manifest_that_is_lost_or_damaged_is_told(tmp_path: Path) -> Non
 
 
 async def test_a_plan_damaged_while_the_controller_runs_is_left_out_of_its_history(tmp_path: Path) -> None:
+    """One damaged row would make the list of plans unreadable."""
     world = await written(tmp_path / "written", closed=True)
     path = world.copy(tmp_path / "damaged")
     store = Store(path)

@@ -61,6 +61,7 @@ def test_a_pods_trouble_has_a_kind(status: dict[str, Any], cause: str) -> None:
     ],
 )
 def test_why_no_pod_can_be_made_has_a_kind(message: str, cause: str) -> None:
+    """A quota or a refused image would look alike, and the controller would retry what cannot succeed."""
     assert causes.of_failed_create(message) == cause
 
 

@@ -38,6 +38,7 @@ LOOPBACK = {"server": "http://127.0.0.1:8001"}
 
 
 async def test_a_token_is_taken_as_it_is(tmp_path: Path) -> None:
+    """A kubeconfig with a token would not connect."""
     access = await credentials.load(written(tmp_path, LOOPBACK, {"token": "abc"}))
     assert (access.server, access.tls) == ("http://127.0.0.1:8001", None)
     assert await Tokens(access).current(0.0) == "abc"
@@ -76,12 +77,14 @@ async def test_what_would_not_be_safe_is_refused_with_a_word(
 
 @pytest.mark.parametrize("content", ["", "[]", "a: b", "{", "contexts: []\ncurrent-context: x"])
 async def test_a_file_that_is_no_kubeconfig_is_refused(tmp_path: Path, content: str) -> None:
+    """The agent would start without a cluster and report nothing."""
     (tmp_path / "config").write_text(content)
     with pytest.raises(CredentialsError):
         await credentials.load(tmp_path / "config")
 
 
 async def test_outside_a_cluster_the_user_is_told_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first try on a laptop would end without advice."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(CredentialsError, match="give --kubeconfig"):
         await credentials.load(None)
@@ -153,6 +156,7 @@ async def test_a_program_that_fails_says_why(tmp_path: Path, script: str, says: 
 
 
 async def test_a_program_that_is_not_installed_is_said_with_the_hint(tmp_path: Path) -> None:
+    """A user of a cloud's login program would not learn what to install."""
     user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "no-such-login"}}
     user["exec"]["installHint"] = "install it from example.com\n"
     access = await credentials.load(written(tmp_path, LOOPBACK, user))
@@ -224,6 +228,7 @@ async def test_what_kubectl_obeys_and_the_agent_does_not_is_refused(
 
 
 def test_access_says_nothing_of_its_token_by_accident() -> None:
+    """A log line or a stack trace would contain the cluster's token."""
     assert "abc" not in repr(Access(server="https://c", tls=None, token="abc"))
 
 

@@ -57,6 +57,7 @@ def test_only_what_a_hand_changed_is_taken_back(said: str, insists: bool) -> Non
 
 
 def test_the_manager_of_a_changed_field_is_named() -> None:
+    """An owner would see a drift and not who caused it."""
     managed = [
         {"manager": "isochrone-agent", "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
         {

@@ -48,6 +48,7 @@ HELD = Accepted(epoch=2, generation=5, checksum=desired().checksum)
 def test_what_is_done_with_a_desired_state(
     message: messages.Desired, accepted: Accepted, devices: int, code: Code
 ) -> None:
+    """An agent would carry out an order that is stale, damaged or meant for another cluster."""
     verdict = judge(message, cluster="fra", accepted=accepted, devices={L4: devices})
     assert verdict.code is code
     assert verdict.obey is (code in (Code.ACCEPT, Code.REPEAT))
@@ -69,6 +70,7 @@ def test_a_repeat_is_obeyed_though_its_devices_are_gone() -> None:
     ],
 )
 def test_devices_of_others_are_not_ours_to_use(allocatable: int, free: int, running: int, usable: int) -> None:
+    """An order would evict or starve pods of the cluster's other tenants."""
     pool = messages.PoolReport(key=L4, vram_gib=22, allocatable=allocatable, free=free)
     replicas = messages.ReplicaReport(model="chat", pool=L4, desired=running, ready=running, scheduled=running)
     assert usable_devices((pool,), (replicas,), desired()) == {L4: usable}

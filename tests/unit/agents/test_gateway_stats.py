@@ -55,6 +55,7 @@ def test_the_first_few_answers_say_nothing_of_speed() -> None:
     ],
 )
 def test_the_95th_percentile(bins: dict[tuple[float, float], int], p95_ms: float | None) -> None:
+    """A degraded receiver would look fast, and the shift to it would go on."""
     assert Speed(since={}).later(bins).p95_ms == p95_ms
 
 
@@ -76,6 +77,7 @@ def test_a_gateway_that_started_anew_counts_from_zero() -> None:
 
 
 def test_nobody_who_asked_nothing_has_a_latency() -> None:
+    """An idle model would keep the latency of its last burst, and a shift would wait for nothing."""
     same = {"chat": Served(requests=30, answers={FAST: 30})}
     (sample,) = difference(same, same, {"chat": Speed(since={}).later({FAST: 30})}, 5.0)
     assert (sample.requests_per_second, sample.latency_ms_p95) == (0.0, None)

@@ -53,6 +53,7 @@ def members(label: str = "eks.amazonaws.com/nodegroup", group: str = "gpu-l4", *
 
 @pytest.mark.parametrize("status", [YAML_STATUS, TEXT_STATUS], ids=["yaml", "text"])
 def test_a_node_group_that_may_grow_is_told_with_what_its_nodes_have(status: str) -> None:
+    """The map would not show that an autoscaler could add devices."""
     found, conditions = growth.cluster_autoscaler(status, members())
     assert conditions == ()
     assert found == (
@@ -78,6 +79,7 @@ def test_a_node_group_that_may_grow_is_told_with_what_its_nodes_have(status: str
     ],
 )
 def test_a_group_that_cannot_grow_promises_nothing(change: tuple[str, str]) -> None:
+    """The map would promise devices that no autoscaler adds."""
     assert change[0] in YAML_STATUS
     assert growth.cluster_autoscaler(YAML_STATUS.replace(*change), members())[0] == ()
 
@@ -141,6 +143,7 @@ def test_a_group_without_a_real_limit_stays_within_what_a_report_may_say() -> No
     ids=["broken", "list", "number", "words", "anchor", "long", "negative"],
 )
 def test_a_status_that_cannot_be_read_is_said(status: str) -> None:
+    """A new format of the autoscaler's status would hide growth without a word."""
     found, conditions = growth.cluster_autoscaler(status, members())
     assert found == ()
     assert [one.type for one in conditions] == ["BadAutoscalerStatus"]
@@ -157,12 +160,14 @@ def pool(**fields: Any) -> NodePool:
 
 
 def test_karpenter_may_add_what_its_limit_leaves() -> None:
+    """The map would promise devices beyond the owner's limit."""
     spot = members("karpenter.sh/nodepool", "gpu", **{"karpenter.sh/capacity-type": "spot"})
     found, _ = growth.karpenter([pool()], spot)
     assert [(one.pool, one.devices, one.provisioning_s) for one in found] == [(L4_SPOT, 4, 90.0)]
 
 
 def test_a_pool_without_nodes_promises_what_its_template_says() -> None:
+    """A pool that scales from zero would be invisible."""
     template = {
         "metadata": {"labels": {"nvidia.com/gpu.product": "NVIDIA-L4"}},
         "spec": {"requirements": [{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["spot"]}]},
@@ -222,6 +227,7 @@ def test_a_pool_of_a_fixed_number_of_nodes_or_on_its_way_out_does_not_grow() -> 
 
 
 def test_how_long_a_node_took_is_read_from_the_node() -> None:
+    """Nobody could tell whether growth takes one minute or ten."""
     made = msgspec.structs.replace(
         node(0, {}),
         metadata=msgspec.convert(

@@ -156,6 +156,7 @@ def test_a_label_that_cannot_be_true_is_said_and_gives_no_capacity(label: str, v
 
 @pytest.mark.parametrize("value", ["-4", "1e99", "4.5", "many", "99999999", "4Zi", ""])
 def test_a_quantity_that_is_no_count_is_said_and_gives_no_capacity(value: str) -> None:
+    """A broken device plugin would give the plan devices that do not exist."""
     labels = {"nvidia.com/gpu.product": "NVIDIA-L4", "nvidia.com/gpu.memory": "23034"}
     found = take_stock({"nodes": [{"labels": labels, "allocatable": {"cpu": "8", "nvidia.com/gpu": value}}]})
     assert found.pools == ()
@@ -178,6 +179,7 @@ def test_a_quantity_that_is_no_count_is_said_and_gives_no_capacity(value: str) -
     ],
 )
 def test_other_vendors_labels_are_not_believed_either(labels: dict[str, str], resource: str) -> None:
+    """A forged label would draw models to devices that are something else."""
     found = take_stock({"nodes": [{"labels": labels, "allocatable": {"cpu": "8", resource: "8"}}]})
     assert found.pools == ()
     assert [one.type for one in found.conditions] == ["BadLabel"]
@@ -186,6 +188,7 @@ def test_other_vendors_labels_are_not_believed_either(labels: dict[str, str], re
 
 @pytest.mark.parametrize("value", ["-1", "40GB!", "1e999", "5", "99999Ti", ""])
 def test_a_devices_memory_that_cannot_be_true_gives_no_capacity(value: str) -> None:
+    """A model would start on a device that is too small for it, and crash."""
     device = {"name": "gpu-0", "attributes": {"productName": {"string": "NVIDIA L4"}}}
     device |= {"capacity": {"memory": {"value": value}}}
     spec = {"driver": "gpu.nvidia.com", "pool": {"name": "n"}, "nodeName": "node-0", "devices": [device]}

@@ -126,6 +126,7 @@ def test_what_is_not_well_is_said_in_the_pods_own_words(status: dict[str, Any], 
 
 
 def test_a_quota_is_said_though_no_pod_is_there_to_say_it() -> None:
+    """Replicas would be missing without a cause."""
     quota = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: gpus"}
     pods = [PodFacts("node-1", usage.NOTHING, "chat-x", "")] * 2
     (found,) = replicas.report([deployment(readyReplicas=2, conditions=[quota])], pods)

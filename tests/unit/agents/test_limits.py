@@ -35,6 +35,7 @@ def test_limits_are_read_as_tools_write_them(name: str) -> None:
 
 
 def test_every_limit_is_read() -> None:
+    """A bound that the owner wrote would not hold."""
     found = limits.parse(
         "limits.yaml",
         HEAD

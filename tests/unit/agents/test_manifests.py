@@ -174,6 +174,7 @@ def test_arguments_follow_from_the_intent_unless_the_user_says_them(
 
 
 def test_tensorflow_is_asked_for_the_model_that_it_was_told_to_serve() -> None:
+    """The readiness probe would ask for another model, and no replica would become ready."""
     order = an_order("tensorflow-serving", args=("--model_name", "other"))
     assert container(order)["readinessProbe"]["httpGet"]["path"] == "/v1/models/other"
 

@@ -101,6 +101,7 @@ async def until_holds(made: Mirror[Node, str], expected: list[str]) -> None:
 
 
 async def test_pages_then_changes_then_an_expired_version() -> None:
+    """After a long watch the agent would report nodes that are gone, or miss new ones."""
     server = Server(
         lists=[
             [[node("a", 1, v="a1"), node("unlabelled", 2)], [node("b", 3, v="b1")]],
@@ -135,6 +136,7 @@ async def test_what_a_watch_missed_is_no_longer_held() -> None:
 
 
 async def test_a_kind_that_the_cluster_does_not_know_is_absent_and_no_fault() -> None:
+    """A cluster without Dynamic Resource Allocation or Karpenter could not be reported."""
     server = Server(lists=[], watches=[])
     server.absent = True
     async with running(server) as made, asyncio.timeout(10):
@@ -153,6 +155,7 @@ async def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_refusal_shows_status_and_words() -> None:
+    """A condition would say that a call failed and not why."""
     assert str(ApiError(403, "nodes is forbidden")) == "403 nodes is forbidden"
     assert mirror.WATCH_S < 600
 

@@ -41,6 +41,7 @@ async def test_replicas_that_lost_their_devices_start_again_when_there_are_some(
 
 
 async def test_more_replicas_than_devices_wait() -> None:
+    """The demo's clusters would serve beyond their devices, and its figures would be wrong."""
     backend = cluster(4)
     await backend.apply(desired(1, 1, workload(3, devices=2)))
     assert await seen(backend) == (3, 2, 2, 0)

@@ -48,4 +48,5 @@ def test_the_password_may_be_in_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["mqtt://127.0.0.1:1883", "mqtts://me@host", "mqtts://[::1]:8883"])
 def test_a_url_without_a_password_may_be_an_argument(url: str) -> None:
+    """A broker's plain address would be refused as a secret."""
     assert not has_password(url)

@@ -151,6 +151,7 @@ async def test_who_does_not_read_holds_a_chunk_and_not_for_ever(monkeypatch: pyt
 
 
 async def test_a_large_answer_arrives_whole() -> None:
+    """The map of a large fleet would get half a document."""
     async with serving(Room(all=20, per_peer=20)) as site:
         assert await asked(site, "/large") == (200, LARGE)
 

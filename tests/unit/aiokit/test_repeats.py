@@ -33,6 +33,7 @@ def test_what_repeats_is_told_so_often_and_then_how_often_it_was() -> None:
 
 
 def test_libraries_are_held_to_it_too(caplog: pytest.LogCaptureFixture) -> None:
+    """A library in trouble would fill the disk with one line."""
     logger = logging.getLogger("library")
     caplog.handler.addFilter(LoggingRepeats(Repeats(lambda: 0.0)))
     for number in range(1_000):
@@ -42,6 +43,7 @@ def test_libraries_are_held_to_it_too(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_made_up_kinds_take_no_memory() -> None:
+    """A client that invents kinds of errors would take the controller's memory."""
     repeats = Repeats(lambda: 0.0)
     for number in range(100_000):
         repeats.count(number)

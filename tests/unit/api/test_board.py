@@ -46,6 +46,7 @@ async def test_who_changed_something_sees_it() -> None:
 
 
 async def test_who_asks_without_an_age_gets_a_new_one() -> None:
+    """A script that reads after its own change would see the world before it."""
     drawings = Drawings()
     await drawings.board.drawn()
     await asyncio.sleep(0.01)

@@ -26,6 +26,7 @@ def test_figures_are_those_of_the_engine() -> None:
 
 
 def test_a_point_dominates_only_what_it_is_as_good_as() -> None:
+    """A published comparison would count plans that serve fewer users as equals."""
     made = baselines.greedy(WORLD)
     found = rivals.figures(WORLD, made.replicas, made.flows)
     assert rivals.is_as_good(found, found)

@@ -27,6 +27,7 @@ def measured(rtt_ms: float | None = None, *, by: str = "fra", samples: int = 20)
 
 
 def test_a_measured_round_trip_is_believed_over_distance() -> None:
+    """Users would be sent over a detour that the agents have measured."""
     by_distance = latency.estimate(measured(), ["Berlin"])["Berlin", "iad"]
     by_agent = latency.estimate(measured(300.0), ["Berlin"])["Berlin", "iad"]
     assert by_distance.source.startswith("estimated over 65")
@@ -35,6 +36,7 @@ def test_a_measured_round_trip_is_believed_over_distance() -> None:
 
 
 def test_a_measurement_of_the_other_side_serves_too() -> None:
+    """A pair that only one side measures would be planned by distance."""
     assert latency.estimate(measured(300.0, by="iad"), ["Berlin"])["Berlin", "iad"].source.startswith("measured")
 
 
@@ -60,6 +62,7 @@ def test_no_samples_are_no_measurement() -> None:
     [((0, 0), (0, 0), 0), ((0, 0), (0, 180), 20015), ((52.5, 13.4), (48.9, 2.4), 877), ((0, 179.5), (0, -179.5), 111)],
 )
 def test_distance_is_over_the_globe(one: tuple[float, float], other: tuple[float, float], km: float) -> None:
+    """Users near the date line or the poles would count as half a world away."""
     assert latency.distance_km(*one, *other) == pytest.approx(km, rel=0.01, abs=0.5)
 
 

@@ -144,6 +144,7 @@ def test_a_silent_cluster_is_counted_on_until_the_policy_no_longer_tolerates_it(
 
 
 def test_under_the_brake_silence_proves_nothing() -> None:
+    """A controller that is cut off would replace replicas that still serve."""
     target = {("chat", "fra", L4): 2}
     braked = replace(world("fra", "iad"), brake=Brake(since_s=NOW_S, phases={}, silent=("fra", "iad"), counted=2))
     assert ask(braked, target, now_s=NOW_S + 9999).present != ()
@@ -153,6 +154,7 @@ def test_under_the_brake_silence_proves_nothing() -> None:
     ("drain", "intake"), [(False, engine.Intake.CORDONED), (True, engine.Intake.DRAINING)], ids=["cordon", "drain"]
 )
 def test_an_operators_word_is_heard(drain: bool, intake: engine.Intake) -> None:
+    """A cordoned cluster would get new replicas during its maintenance."""
     cordoned = told(world("fra"), CordonsSet(cordons={"fra": Cordon(reason="kernel", drain=drain)}))
     assert ask(cordoned).problem.clusters[0].intake is intake
 
@@ -254,6 +256,7 @@ def test_the_rules_of_every_country_that_an_undecided_cell_may_be_in_hold() -> N
 
 
 def test_a_model_without_a_policy_is_left_out_and_said() -> None:
+    """A model would start without anybody having said what it may cost, or stay away without a word."""
     belief = heard(a_world("fra", models=(CHAT,)), a_report("fra"), now_s=NOW_S)
     asked = ask(belief)
     assert asked.problem.models == ()
@@ -261,12 +264,14 @@ def test_a_model_without_a_policy_is_left_out_and_said() -> None:
 
 
 def test_demand_of_unknown_models_is_no_demand_of_others() -> None:
+    """Requests for a model that nobody declared would be planned for another."""
     counted = (some_demand("chat", "Berlin", 10), some_demand("ghost", "Berlin", 99))
     asked = ask(world("fra", demand=counted))
     assert [(one.model, one.requests_per_second) for one in asked.problem.demands] == [("chat", 10)]
 
 
 def test_names_go_there_and_back() -> None:
+    """A plan would count replicas of another cluster or pool, and agents would get wrong orders."""
     asked = ask(world("fra"), {("chat", "fra", L4): 2})
     assert asked.ours(asked.present) == {("chat", "fra", L4): 2}
     assert asked.theirs({("chat", "fra", L4): 2, ("ghost", "fra", L4): 1, ("chat", "fra", L4_SPOT): 0}) == {

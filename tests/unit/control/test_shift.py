@@ -78,6 +78,7 @@ HARM = {
 
 
 def test_a_shift_that_does_no_harm_goes_on_to_its_end() -> None:
+    """Users would stay split between clusters, and replicas that are to go would never be free."""
     shifting = Shifting()
     assert [shifting.step(GOOD).get("iad") for _ in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert shifting.said == []
@@ -96,6 +97,7 @@ def test_a_receiver_that_degrades_is_held_then_given_back(harm: str) -> None:
 
 
 def test_a_passing_trouble_only_delays() -> None:
+    """One bad minute would send a whole shift back."""
     shifting = Shifting()
     shifting.step(GOOD)
     shifting.step(HARM["errors"])
@@ -125,6 +127,7 @@ def test_it_is_tried_again_and_each_failure_doubles_the_wait() -> None:
     ],
 )
 def test_what_says_nothing_stops_nothing(quiet: dict[str, Any]) -> None:
+    """A cluster without a gateway's figures could never receive load."""
     shifting = Shifting()
     shifting.step(GOOD)
     assert shifting.step(world_of(1, **quiet)) == pytest.approx({"fra": 0.6, "iad": 0.4})

@@ -50,6 +50,8 @@ def test_what_takes_two_seconds_of_work_takes_two_simulated_seconds() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the processor time of another process is Linux's to tell")
 def test_the_work_of_a_solver_counts_and_its_waiting_for_a_core_does_not() -> None:
+    """The demo would judge the controller by how busy the machine is."""
+
     async def story(clock: DemoClock) -> None:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             loop = asyncio.get_running_loop()
@@ -76,6 +78,8 @@ def test_waiting_for_the_machine_takes_no_simulated_time_while_work_is_under_way
 
 
 def test_an_hour_passes_quickly_when_there_is_nothing_to_do() -> None:
+    """The demo's day would take a day."""
+
     async def story(clock: DemoClock) -> None:
         await clock.sleep(3600.0)
 
@@ -85,6 +89,8 @@ def test_an_hour_passes_quickly_when_there_is_nothing_to_do() -> None:
 
 
 def test_what_is_due_happens_in_order_and_at_its_time() -> None:
+    """The demo would show effects before their causes."""
+
     async def story(clock: DemoClock) -> None:
         begun_s = clock.monotonic_s()
 

@@ -92,6 +92,7 @@ def test_a_lost_region_is_left_as_late_as_the_tool_is(physics: Physics) -> None:
 
 
 def test_less_demand_is_followed_later_than_more(physics: Physics) -> None:
+    """The comparison would give the rival tool a delay that it does not have, or none."""
     slow = Rival(name="slow", plan=rivals.skyserve, delays=replace(SKYSERVE, down_s=7_200.0))
     prompt = Rival(name="prompt", plan=rivals.skyserve, delays=AT_ONCE)
     counts = [

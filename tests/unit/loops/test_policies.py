@@ -248,6 +248,7 @@ async def test_what_is_no_file_is_refused_alone(office: Office, tmp_path: Path) 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 async def test_a_file_that_may_not_be_read_is_told(office: Office, tmp_path: Path) -> None:
+    """A policy with wrong rights would be ignored without a word."""
     (tmp_path / "secret.yaml").write_bytes(documents("one"))
     (tmp_path / "secret.yaml").chmod(0)
     await office.desk.read(tmp_path)

@@ -58,6 +58,7 @@ def test_what_falls_together_is_not_counted_on_to_stand_alone() -> None:
 
 
 def test_survivors_are_those_of_every_case_counted_one_by_one() -> None:
+    """Plans would hold too few spares for a loss of spot, or pay for too many."""
     counts, held = np.array([2, 3]), np.array([2, 1])
     lost, launches = np.array([0.1, 0.2]), np.array([0.9, 0.7])
     wanted = np.zeros(6)
@@ -69,6 +70,7 @@ def test_survivors_are_those_of_every_case_counted_one_by_one() -> None:
 
 
 def test_a_zone_is_trusted_more_the_longer_it_had_no_trouble() -> None:
+    """Replicas would return at once to a zone that has just taken them back."""
     assert YOUNG.lost_within(210.0) > 10 * OLD.lost_within(210.0)
     refused = OLD.after(30.0, held=1, asked=2, got=1)
     assert refused.age_s == 0.0

@@ -54,12 +54,14 @@ def test_a_plan_gives_a_pool_no_more_than_finds_a_place(room: tuple[Room, ...], 
 
 
 def test_a_plan_that_ignores_the_room_is_caught() -> None:
+    """Replicas would be ordered that no node has room for."""
     solution = engine.solve(problem())
     bound = problem(Room(model="m", pool="a/X/on-demand", replicas=3))
     assert "room" in {one.rule for one in check.check(bound, solution)}
 
 
 def test_room_of_what_does_not_exist_is_refused() -> None:
+    """A misspelt pool would leave a real one without its bound."""
     with pytest.raises(ValueError, match="room"):
         problem(Room(model="m", pool="nowhere", replicas=1))
     one = Room(model="m", pool="a/X/on-demand", replicas=1)

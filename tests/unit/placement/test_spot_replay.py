@@ -31,6 +31,7 @@ def test_what_is_held_is_paid_and_what_is_warm_serves() -> None:
 
 
 def test_full_knowledge_uses_spot_whenever_it_lasts() -> None:
+    """The benchmark's best possible cost would be wrong, and with it every ratio to it."""
     capacity = np.array([[2] * 20 + [0] * 20, [0] * 10 + [2] * 30])
     assert spot.full_knowledge(TASK, capacity) == pytest.approx((38 * 2 + 2 * 2) / (3 * 2 * 38))
     assert spot.full_knowledge(TASK, np.zeros((2, 40), dtype=np.int64)) == pytest.approx(1.0)
@@ -38,6 +39,7 @@ def test_full_knowledge_uses_spot_whenever_it_lasts() -> None:
 
 @pytest.mark.parametrize("rule", spot.RULES, ids=lambda rule: rule.name)
 def test_every_rule_serves_where_spot_is_never_taken_back(rule: type[spot.Priced]) -> None:
+    """The benchmark would blame a rule for losses that its own replay causes."""
     score = spot.replay(rule(TASK, random.Random(1)), TASK, np.full((2, 200), 4))
     assert score.available > 0.97
     assert score.cost <= 1.0

@@ -12,6 +12,7 @@ GOOD = "# office\n198.51.100.0/24,DE,52.5,13.4\n198.51.100.128/25, FR, 45.8, 4.8
 
 
 def test_the_longest_prefix_decides() -> None:
+    """Users of a subnet would be answered for the country of the network around it."""
     places = parse_places(GOOD)
     for subnet, country in (("198.51.100.0/26", "DE"), ("198.51.100.200/32", "FR")):
         found = places.of(ipaddress.ip_network(subnet))

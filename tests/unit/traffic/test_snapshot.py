@@ -40,6 +40,7 @@ places = st.tuples(st.floats(-90, 90), st.floats(-180, 180))
 
 @given(cells=st.lists(places, min_size=1, max_size=20), user=places)
 def test_the_nearest_cell_decides(cells: list[tuple[float, float]], user: tuple[float, float]) -> None:
+    """A user would be sent where the plan serves people elsewhere."""
     snapshot = RouteSnapshot(
         clusters=(ClusterEntry("fra", "192.0.2.1", 443, 50.0, 8.0),),
         models=(
@@ -66,7 +67,7 @@ def test_a_snapshot_says_the_same_after_a_journey() -> None:
 
 
 def test_a_user_of_an_unknown_place_is_served_where_everyone_may_be() -> None:
-    """Residency fails closed."""
+    """Data of users whose place nobody knows would leave the jurisdiction that some of them are bound to."""
     entry = Index(build(world_of(residency=(RULE,)), ROUTES)).anywhere("chat")
     assert entry is not None
     assert {one.cluster for one in entry.answer.clusters} <= {"fra", "par"}
@@ -137,6 +138,7 @@ def test_a_snapshot_without_caps_carries_no_countries() -> None:
 
 
 def test_an_unknown_place_is_helped_only_by_whom_every_rule_admits() -> None:
+    """In a failover, data of users whose place nobody knows would leave their jurisdiction."""
     entry = Index(build(world_of(residency=(RULE,)), ROUTES)).anywhere("chat")
     assert entry is not None
     assert "iad" not in {one.cluster for one in (*entry.answer.clusters, *entry.answer.helpers)}
@@ -151,6 +153,7 @@ def test_a_cordoned_cluster_helps_nobody() -> None:
 
 
 def test_a_key_goes_to_a_helper_only_when_all_planned_are_out() -> None:
+    """Sessions would leave their replica, and its cache, while it serves."""
     entry = Index(build(world_of(), ROUTES)).at("chat", 47.4, 8.5, "CH")
     assert entry is not None
     planned = frozenset(one.cluster for one in entry.answer.clusters)

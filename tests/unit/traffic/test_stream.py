@@ -124,6 +124,7 @@ def test_a_gateway_that_comes_back_is_told_only_what_it_lacks() -> None:
 
 
 def test_state_of_the_world_that_comes_back_names_its_version() -> None:
+    """A restarted controller would send every gateway everything again."""
     world = snapshot("a")
     stream = Stream(delta=False)
     stream.hear(Request(type_url=CDS, version=world.version(CDS)))
@@ -154,6 +155,7 @@ def test_a_gateway_that_gets_nothing_is_told_so() -> None:
 
 
 def test_an_answer_to_something_older_changes_nothing() -> None:
+    """A late refusal would stop the newest configuration of a gateway."""
     gateway = Gateway(delta=True)
     gateway.take(snapshot("a"))
     assert gateway.stream.hear(Request(type_url=CDS, nonce="77", error="late")) is None

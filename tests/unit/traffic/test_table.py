@@ -119,6 +119,7 @@ def test_who_names_a_cell_of_another_front_door_is_served_where_everyone_may_be(
 
 
 def test_a_gateway_without_users_does_as_for_the_nearest() -> None:
+    """The first users of a new front door would be refused."""
     assert groups(world_of(), "par")[""].shares == {"fra": 0.8, "par": 0.2}
 
 
@@ -204,6 +205,7 @@ def test_what_nobody_has_room_for_is_turned_away_at_the_door() -> None:
 
 @pytest.mark.parametrize("drain", [True, False])
 def test_overflow_spares_what_is_cordoned(drain: bool) -> None:
+    """Requests would spill into a cluster that is under maintenance."""
     world = told(world_of(), CordonsSet(cordons={"par": Cordon(reason="maintenance", drain=drain)}))
     assert "par" not in groups(world, "iad")["New York"].overflow
 
