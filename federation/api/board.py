@@ -15,6 +15,8 @@ V = TypeVar("V", bound=views.View)
 
 LONG_S, MANY = 0.02, 100
 """What takes longer, or may as it has so many clusters, is drawn in a thread, beside the loop."""
+ISOLINES_S = 20.0
+"""Round trips change slowly: isochrones serve so long, unless other clusters serve."""
 REST = 2.0
 """A drawing serves for this many times as long as it took, so that readers never take more than a third of a core."""
 
@@ -65,3 +67,41 @@ class Board(Generic[V]):
 def listed(draw: Callable[[render.Scene], Sequence[views.View]]) -> Callable[[render.Scene], views.Items]:
     """The same as `{"items": [...]}`."""
     return lambda scene: views.Items(items=tuple(draw(scene)))
+
+
+class Isolines:
+    """The isochrones of the models that somebody looks at, each drawn once for all who do."""
+
+    def __init__(self, scene: Callable[[], render.Scene]) -> None:
+        self._scene = scene
+        self._newest: dict[str, _Isolines] = {}
+        self._drawing = asyncio.Lock()
+
+    async def drawn(self, model: str) -> bytes | None:
+        """As JSON; None where there is no such model. A new one once other clusters serve, or it is old."""
+        async with self._drawing:
+            loop = asyncio.get_running_loop()
+            scene = self._scene()
+            known = {one.metadata.name for one in scene.world.documents.models}
+            self._newest = {name: one for name, one in self._newest.items() if name in known}
+            if model not in known:
+                return None
+            serving, newest = render.serving(scene, model), self._newest.get(model)
+            if newest is None or newest.serving != serving or newest.not_after_s < loop.time():
+                began_s = loop.time()
+                body = await asyncio.to_thread(_draw_isolines, scene, model)
+                ended_s = loop.time()
+                not_after_s = ended_s + max(ISOLINES_S, REST * (ended_s - began_s))
+                self._newest[model] = newest = _Isolines(serving=serving, not_after_s=not_after_s, body=body)
+            return newest.body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Isolines:
+    serving: frozenset[str]
+    not_after_s: float
+    body: bytes
+
+
+def _draw_isolines(scene: render.Scene, model: str) -> bytes:
+    return msgspec.json.encode(render.isochrones_view(scene, model))

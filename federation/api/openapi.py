@@ -165,6 +165,12 @@ OPERATIONS = (
         query=(_MODEL,),
     ),
     Operation(
+        method="get",
+        path="/v1/isochrones/{model}",
+        summary="How near the ready replicas of a model are to users anywhere, by a grid over the earth",
+        answer=views.IsochronesView,
+    ),
+    Operation(
         method="post",
         path="/v1/diff",
         summary="What would move",

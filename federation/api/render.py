@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from federation.api import views
-from federation.control import latency, setbacks
+from federation.control import isochrones, latency, setbacks
 from federation.control.nearness import Nearest, near
 from federation.control.plan import Near, Plan, Route, Routes, Share
 from federation.policy import documents
@@ -62,6 +62,43 @@ def overview(scene: Scene) -> views.OverviewView:
         clusters=drawn.clusters(),
         models=models,
         cells=cells,
+    )
+
+
+def serving(scene: Scene, model: str) -> frozenset[str]:
+    """Clusters that are heard and have ready replicas of a model."""
+    world = scene.world
+    return frozenset(
+        cluster
+        for name, cluster, _ in world.ready_replicas()
+        if name == model and cluster in world.clusters and world.clusters[cluster].phase is Phase.READY
+    )
+
+
+def isochrones_view(scene: Scene, model: str) -> views.IsochronesView | None:
+    """How near a model's ready replicas are everywhere; None where there is no such model."""
+    document = next((one for one in scene.world.documents.models if one.metadata.name == model), None)
+    if document is None:
+        return None
+    service_ms = document.spec.service_latency_ms
+    squares = isochrones.isochrones(scene.world, sorted(serving(scene, model)))
+    clusters = tuple(sorted({one.cluster for one in squares}))
+    numbers = {name: number for number, name in enumerate(clusters)}
+    return views.IsochronesView(
+        model=model,
+        epoch=scene.epoch,
+        generation=scene.plan.generation,
+        objective_ms=document.spec.slo.p95_latency_ms,
+        service_ms=service_ms,
+        west_deg=isochrones.WEST_DEG,
+        north_deg=isochrones.NORTH_DEG,
+        step_deg=isochrones.STEP_DEG,
+        columns=isochrones.COLUMNS,
+        rows=isochrones.ROWS,
+        clusters=clusters,
+        latency_ms=tuple(round(one.rtt_ms + service_ms) for one in squares),
+        cluster=tuple(numbers[one.cluster] for one in squares),
+        basis="".join(one.basis[0] for one in squares),
     )
 
 

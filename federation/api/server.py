@@ -19,7 +19,7 @@ from federation.aiokit import http
 from federation.aiokit.address import is_loopback
 from federation.api import access, openapi, render, views
 from federation.api.answers import answer, answer_bytes, answer_list, refuse
-from federation.api.board import Board, listed
+from federation.api.board import Board, Isolines, listed
 from federation.api.openapi import COUNTRY, DECIMAL, FILE_NAME, H3, LONGEST_WAIT_S, MOST_PLANS, MOST_REVISION_DIGITS
 from federation.traffic.snapshot import Entry, Index
 
@@ -166,6 +166,7 @@ class _Api:
         self._gateway_board = Board(services.scene, listed(render.gateways))
         self._route_board = Board(services.scene, render.route_table)
         self._boards = (self._board, self._placed, self._gateway_board, self._route_board)
+        self._isolines = Isolines(services.scene)
         self._held = _Held(held)
         self._token = token
         self._web_dir = web_dir
@@ -200,6 +201,7 @@ class _Api:
             web.get("/v1/explain/placement/{model}", self._explain),
             web.get("/v1/explain/cell/{model}/{cell}", self._explain_cell),
             web.get("/v1/frontier", self._frontier),
+            web.get("/v1/isochrones/{model}", self._isochrones),
             web.post("/v1/diff", self._diff),
             web.post("/v1/clusters/{name}/{action:cordon|drain|uncordon}", self._cordon),
             web.post("/v1/clusters/{name}/confirm", self._confirm),
@@ -364,6 +366,13 @@ class _Api:
 
     async def _frontier(self, request: web.Request) -> web.Response:
         return answer(await self._services.frontier(request.query.get("model", "")))
+
+    async def _isochrones(self, request: web.Request) -> web.Response:
+        name = request.match_info["model"]
+        body = await self._isolines.drawn(name)
+        if body is None:
+            raise not_found(f"model {name} not found", "models")
+        return answer_bytes(body)
 
     # ---- changing
 

@@ -221,6 +221,30 @@ class OverviewView(View, frozen=True, kw_only=True):
     cells: tuple[CellView, ...]
 
 
+class IsochronesView(View, frozen=True, kw_only=True):
+    """`GET /v1/isochrones/{model}`: the latency of a user anywhere, by a grid over the inhabited earth.
+
+    Squares go row by row from the north west. `latency_ms` is the round trip to the best of `clusters`, those with
+    ready replicas, and `service_ms`; `cluster` its index there; `basis` has a letter for each square: m, i or p for
+    measured, inferred or prior. All three are empty while no replica is ready.
+    """
+
+    model: str
+    epoch: int
+    generation: int
+    objective_ms: float
+    service_ms: float
+    west_deg: float
+    north_deg: float
+    step_deg: float
+    columns: int
+    rows: int
+    clusters: tuple[str, ...]
+    latency_ms: tuple[int, ...]
+    cluster: tuple[int, ...]
+    basis: str
+
+
 class PlacementView(View, frozen=True, kw_only=True):
     """One row of `get placements`."""
 

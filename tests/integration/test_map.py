@@ -214,3 +214,43 @@ async def test_what_nearer_would_cost_is_drawn_for_the_fleet_and_for_a_model(
         assert await page.locator(".frontier .curve").count() <= 1
     await page.screenshot(path=tmp_path / "frontier.png")
     assert_clean(tab, fleet)
+
+
+async def test_the_heat_shows_what_users_experience_and_how_that_is_known(
+    browser: Browser, fleet: Fleet, tmp_path: Path
+) -> None:
+    """The latency map would show no latency, and a guess over the distance like a measurement."""
+    tab = await opened(browser, fleet)
+    page = tab.page
+    await expect(page.locator(".heat")).not_to_be_attached()
+    await page.get_by_label("Heat").select_option("rtt")
+    await expect(page).to_have_url(re.compile(r"heat=rtt"))
+    await expect(page.locator(".heat path[class=heat-0]")).to_have_attribute("d", re.compile(r"^M.+Z$"))
+    basis = page.locator(".heat .basis")
+    assert any([await one.get_attribute("d") for one in await basis.all()]), "nobody measures users themselves here"
+    await expect(page.locator(".legend")).to_contain_text("under 25 ms")
+    for word in ("measured", "inferred", "prior"):
+        await expect(page.locator(".legend")).to_contain_text(word)
+    await page.screenshot(path=tmp_path / "heat.png")
+    await go_to(page, "cell/New York?heat=late")
+    await expect(panel(page)).to_contain_text(re.compile(r"(inferred|prior) .*(ago|estimated over)"))
+    await expect(panel(page)).to_contain_text("confidence")
+    assert_clean(tab, fleet)
+
+
+async def test_isochrones_show_the_land_within_the_objective(browser: Browser, fleet: Fleet, tmp_path: Path) -> None:
+    """Where nobody asks yet, nobody would know whether a model is near enough."""
+    tab = await opened(browser, fleet)
+    page = tab.page
+    toggle = page.get_by_label("Isochrones")
+    await expect(toggle).to_be_disabled()
+    await page.get_by_label("Model").select_option("chat-8b")
+    await toggle.press("Space")
+    await expect(page.locator(".isoline.objective").first).to_have_attribute("d", re.compile(r"^M.+Z"))
+    await expect(page.locator(".legend")).to_contain_text("of ready replicas")
+    land = await page.locator("path.catcher").bounding_box()
+    assert land is not None
+    await page.mouse.move(land["x"] + land["width"] * 0.78, land["y"] + land["height"] * 0.3)
+    await expect(page.locator(".tooltip")).to_contain_text(re.compile(r"ms from here.*to (fra|iad)"))
+    await page.screenshot(path=tmp_path / "isochrones.png")
+    assert_clean(tab, fleet)

@@ -6,9 +6,9 @@ import { Announcer, Events } from "./events.tsx";
 import { freshness } from "./freshness.ts";
 import { Banners, Header, SignedOut } from "./header.tsx";
 import { Legend } from "./map/legend.tsx";
+import { Toolbar } from "./map/toolbar.tsx";
 import { WorldMap } from "./map/world.tsx";
 import { Panel } from "./panel/panel.tsx";
-import { formatPlace } from "./selection.ts";
 import type { State, Store } from "./state.ts";
 import { CellsTable, ClustersTable, ModelsTable } from "./tables.tsx";
 import type { OverviewView } from "./views.ts";
@@ -25,7 +25,7 @@ export function App({ store, state, nowMs }: { store: Store; state: State; nowMs
         <Announcer />
         <main class="main">
           <section class="stage" aria-label="Latency map">
-            <Toolbar store={store} state={state} view={view} />
+            <Toolbar />
             {view.clusters.length > 0 ? <WorldMap /> : <NoClusters />}
             <Legend />
           </section>
@@ -61,40 +61,6 @@ function NoClusters() {
         No cluster is known yet. Add a Cluster document to the policy directory, or run{" "}
         <code>isochrone apply -f cluster.yaml</code>, then start its agent.
       </p>
-    </div>
-  );
-}
-
-function Toolbar({ store, state, view }: { store: Store; state: State; view: OverviewView }) {
-  return (
-    <div class="toolbar">
-      <label>
-        Model
-        <select
-          value={state.model}
-          onChange={(event) => {
-            location.hash = formatPlace({ selection: state.selection, model: event.currentTarget.value });
-          }}
-        >
-          <option value="">All models</option>
-          {view.models.map((model) => (
-            <option key={model.name} value={model.name}>
-              {model.name}
-            </option>
-          ))}
-        </select>
-      </label>
-      <label class="check">
-        <input
-          type="checkbox"
-          checked={state.showArcs}
-          onChange={(event) => store.showArcs(event.currentTarget.checked)}
-        />
-        Arcs
-      </label>
-      <button type="button" class="skip" onClick={() => document.getElementById("dock-tab-0")?.focus()}>
-        Skip the map
-      </button>
     </div>
   );
 }

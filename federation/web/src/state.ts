@@ -1,7 +1,7 @@
 // What the page knows: the newest world, the events, what is selected. One object, changed only here; every change asks
 // for one drawing in the next frame, however many changes there were.
 
-import { formatPlace, type Place, parsePlace, type Selection } from "./selection.ts";
+import { formatPlace, type Place, parsePlace, type Selection, START } from "./selection.ts";
 import type { EventView, OverviewView } from "./views.ts";
 
 export const MAX_EVENTS = 300;
@@ -13,7 +13,6 @@ export interface State extends Place {
   signedOut: boolean;
   /** Newest first. */
   events: readonly EventView[];
-  showArcs: boolean;
 }
 
 export class Store {
@@ -23,9 +22,7 @@ export class Store {
     broken: false,
     signedOut: false,
     events: [],
-    showArcs: true,
-    selection: null,
-    model: "",
+    ...START,
   };
   readonly #changed: () => void;
 
@@ -58,12 +55,8 @@ export class Store {
     this.#set(parsePlace(hash));
   }
 
-  showArcs(showArcs: boolean): void {
-    this.#set({ showArcs });
-  }
-
   hashOf(selection: Selection | null): string {
-    return formatPlace({ selection, model: this.state.model });
+    return formatPlace({ ...this.state, selection });
   }
 }
 

@@ -3,9 +3,11 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { Figure, Link, StateBadge, useShown } from "./context.tsx";
+import { experienceOf, serviceMsOf } from "./experience.ts";
 import { cellTotals } from "./flows.ts";
 import { age, count, milliseconds, percent, rps, usd } from "./format.ts";
 import { grown, shownState } from "./freshness.ts";
+import { BasisBadge } from "./known.tsx";
 import type { WorstState } from "./views.ts";
 
 type Key = string | number | null;
@@ -74,10 +76,12 @@ export function ClustersTable() {
 
 export function CellsTable() {
   const { view, fresh, state } = useShown();
+  const serviceMs = serviceMsOf(view.models);
   const rows = view.cells
     .map((cell) => ({
       cell,
       totals: cellTotals(cell, state.model),
+      experience: experienceOf(cell, state.model, serviceMs),
       ageS: Math.max(0, ...cell.demand.map((one) => one.age_s)),
       clusters: new Set(
         cell.demand
@@ -96,6 +100,18 @@ export function CellsTable() {
         { name: "Cell", key: (row) => row.cell.name, show: (row) => <Link kind="cell" name={row.cell.name} /> },
         { name: "Country", key: (row) => row.cell.country, show: (row) => row.cell.country },
         { name: "Demand (req/s)", numeric: true, key: (row) => row.totals.rps, show: (row) => rps(row.totals.rps) },
+        {
+          name: "Round trip",
+          numeric: true,
+          key: (row) => row.experience.rttMs,
+          show: (row) => <Figure text={milliseconds(row.experience.rttMs)} />,
+        },
+        {
+          name: "Known",
+          key: (row) => row.experience.basis,
+          show: (row) =>
+            row.experience.basis ? <BasisBadge basis={row.experience.basis} /> : <Figure text="unknown" />,
+        },
         {
           name: "Late",
           numeric: true,

@@ -158,6 +158,23 @@ export interface OverviewView {
   cells: CellView[];
 }
 
+export interface IsochronesView {
+  model: string;
+  epoch: number;
+  generation: number;
+  objective_ms: number;
+  service_ms: number;
+  west_deg: number;
+  north_deg: number;
+  step_deg: number;
+  columns: number;
+  rows: number;
+  clusters: string[];
+  latency_ms: number[];
+  cluster: number[];
+  basis: string;
+}
+
 export interface PlacementView {
   model: string;
   cluster: string;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { formatPlace, isSame, parsePlace } from "../src/selection.ts";
+import { formatPlace, isSame, parsePlace, START } from "../src/selection.ts";
 import { MAX_EVENTS, withEvent } from "../src/state.ts";
 import type { EventView } from "../src/views.ts";
 
@@ -8,14 +8,21 @@ const event = (id: number, at_s = id) => ({ id, at_s }) as EventView;
 
 test("a link shows a colleague the same view, whatever a name is made of", () => {
   for (const name of ["New York", "Saint-Denis/Réunion", "a?b#c%", "東京"]) {
-    const place = { selection: { kind: "cell" as const, name }, model: "chat & rank" };
+    const place = {
+      selection: { kind: "cell" as const, name },
+      model: "chat & rank",
+      arcs: false,
+      heat: "late" as const,
+      isochrones: true,
+    };
     assert.deepEqual(parsePlace(formatPlace(place)), place);
+    assert.deepEqual(parsePlace(formatPlace({ ...START, selection: place.selection })).heat, "");
   }
 });
 
 test("a link that is damaged opens nothing and breaks nothing", () => {
-  for (const hash of ["", "#", "#cell", "#cell/", "#nonsense/fra", "#/fra"]) {
-    assert.deepEqual(parsePlace(hash), { selection: null, model: "" });
+  for (const hash of ["", "#", "#cell", "#cell/", "#nonsense/fra", "#/fra", "#?heat=spite"]) {
+    assert.deepEqual(parsePlace(hash), START);
   }
   assert.deepEqual(parsePlace("#cluster/50%").selection, { kind: "cluster", name: "50%" });
 });

@@ -6,9 +6,11 @@ import asyncio
 import threading
 from types import SimpleNamespace
 
-from federation.api import render, views
+import pytest
+
+from federation.api import board, render, views
 from federation.api.board import Board
-from tests.builders import a_world
+from tests.builders import a_model, a_world
 
 
 class Drawings:
@@ -59,3 +61,25 @@ async def test_the_first_drawing_of_a_large_fleet_holds_nobody_up() -> None:
     drawings = Drawings(*(f"fra-{number:03}" for number in range(150)))
     await drawings.board.drawn()
     assert threading.get_ident() not in drawings.threads
+
+
+async def test_isochrones_are_drawn_once_for_all_until_other_clusters_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten open maps would have ten times the work done, or show replicas that are gone."""
+    drawn: list[str] = []
+    world = a_world("fra", models=(a_model("chat"), a_model("rank")))
+    serving = frozenset({"fra"})
+    monkeypatch.setattr(render, "serving", lambda scene, model: serving)
+
+    def draw(scene: render.Scene, model: str) -> bytes:
+        drawn.append(model)
+        return b"{}"
+
+    monkeypatch.setattr(board, "_draw_isolines", draw)
+    isolines = board.Isolines(lambda: SimpleNamespace(world=world))  # type: ignore[arg-type, return-value]
+    assert set(await asyncio.gather(*(isolines.drawn("chat") for _ in range(50)))) == {b"{}"}
+    await isolines.drawn("rank")
+    assert drawn == ["chat", "rank"]
+    serving = frozenset()
+    await isolines.drawn("chat")
+    assert drawn == ["chat", "rank", "chat"]
+    assert await isolines.drawn("nobody") is None

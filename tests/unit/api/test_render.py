@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from federation.api import render
@@ -83,3 +84,19 @@ def test_a_route_says_how_its_latency_is_known() -> None:
     (shown,) = drawn.cells[0].demand[0].routes
     assert (shown.latency_basis, shown.latency_age_s) == ("inferred", 9.0 - (world.clusters["fra"].heard_s or 0.0))
     assert shown.latency_ms - next(one.service_ms for one in drawn.models) >= 90.0
+
+
+def test_isochrones_are_of_the_replicas_that_are_ready() -> None:
+    """The map would call users near to replicas that do not run yet."""
+    scene = a_scene()
+    view = render.isochrones_view(scene, "chat")
+    assert view is not None
+    assert len(view.latency_ms) == len(view.cluster) == len(view.basis) == view.columns * view.rows
+    assert min(view.latency_ms) >= view.service_ms
+    assert set(view.basis) <= set("mip")
+    assert len(msgspec.json.encode(view)) < 100_000
+    waiting = heard(a_world("fra", models=(a_model(),)), a_report("fra", replicas=(replicas("chat", 2, 0),)))
+    empty = render.isochrones_view(replace(scene, world=waiting), "chat")
+    assert empty is not None
+    assert (empty.clusters, empty.latency_ms, empty.basis) == ((), (), "")
+    assert render.isochrones_view(scene, "nobody") is None

@@ -48,6 +48,11 @@ export class Basemap {
     return this.#projection([lon, lat]) ?? [0, 0];
   }
 
+  /** Longitude and latitude of a projected point; null beside the world. */
+  place(at: Point): Point | null {
+    return this.#projection.invert?.([...at]) ?? null;
+  }
+
   /** The great circle between two places, as a path. */
   arc(from: Point, to: Point): string {
     const key = `${from},${to}`;

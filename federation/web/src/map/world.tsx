@@ -8,6 +8,8 @@ import { Basemap, type Point } from "./basemap.ts";
 import { Cells } from "./cells.tsx";
 import { Clusters } from "./clusters.tsx";
 import { useGestures, useSize } from "./gestures.ts";
+import { BasisPatterns, Heat } from "./heat.tsx";
+import { Isochrones, useIsochrones } from "./isochrones.tsx";
 import { moveOf } from "./keyboard.ts";
 import { type Hint, Tooltip } from "./tooltip.tsx";
 import { centred, isSeen, type Viewport, WHOLE } from "./viewport.ts";
@@ -26,6 +28,8 @@ export function WorldMap() {
   const scale = Math.min(1, Math.max(0.6, width / 1000));
   const { k } = viewport;
 
+  const isochrones = useIsochrones(state.isochrones ? state.model : "");
+
   useEffect(() => setViewport(WHOLE), [width, height]);
   useGestures(svg, setViewport);
 
@@ -33,8 +37,8 @@ export function WorldMap() {
   const nightStep = Math.floor(view.at_s / NIGHT_STEP_S);
   const night = useMemo(() => <path class="night" d={base.night(nightStep * NIGHT_STEP_S)} />, [base, nightStep]);
   const arcs = useMemo(
-    () => (state.showArcs ? <Arcs base={base} view={view} model={state.model} selection={state.selection} /> : null),
-    [base, view, state.model, state.selection, state.showArcs],
+    () => (state.arcs ? <Arcs base={base} view={view} model={state.model} selection={state.selection} /> : null),
+    [base, view, state.model, state.selection, state.arcs],
   );
   const show = (at: Point) => {
     if (!isSeen(viewport, at, width, height)) setViewport((from) => centred(from, at[0], at[1], width, height));
@@ -64,12 +68,26 @@ export function WorldMap() {
             <rect class="hatch-ground" width="5" height="5" />
             <line class="hatch-line" x1="0" y1="0" x2="0" y2="5" />
           </pattern>
+          <BasisPatterns k={k} />
+          <clipPath id="on-land">
+            <path d={base.land} />
+          </clipPath>
         </defs>
         <g
           transform={`translate(${viewport.x.toFixed(2)} ${viewport.y.toFixed(2)}) scale(${k})`}
           style={{ "--unit": String(1 / k) }}
         >
           {ground}
+          {state.heat && <Heat base={base} view={view} model={state.model} of={state.heat} />}
+          {isochrones && (
+            <Isochrones
+              base={base}
+              isochrones={isochrones}
+              viewport={viewport}
+              plain={state.heat !== ""}
+              onHint={setHint}
+            />
+          )}
           {night}
           <Cells base={base} viewport={viewport} scale={scale} onHint={setHint} />
           {arcs}

@@ -1,19 +1,29 @@
 // Users of one place: what they ask, who serves them, and how long that takes.
 
-import { Link, useShown } from "../context.tsx";
+import { Figure, Link, useShown } from "../context.tsx";
+import { experienceOf, roundTripMs, serviceMsOf } from "../experience.ts";
 import { age, milliseconds, percent, plural, rps } from "../format.ts";
 import { grown } from "../freshness.ts";
+import { BasisBadge, knownLine } from "../known.tsx";
 import type { CellView } from "../views.ts";
-import { Latency, Sheet, total } from "./sheet.tsx";
+import { Fact, Latency, Sheet, total } from "./sheet.tsx";
 
 export function CellPanel({ cell }: { cell: CellView }) {
-  const { fresh } = useShown();
+  const { fresh, state, view } = useShown();
+  const serviceMs = serviceMsOf(view.models);
+  const experience = experienceOf(cell, state.model, serviceMs);
   const asked = total(cell.demand);
   return (
     <Sheet kind={`User cell · ${cell.country}`} title={cell.name}>
       <p>
         {rps(asked)} requests per second over {plural(cell.demand.length, "model")}.
       </p>
+      <dl class="facts">
+        <Fact name={state.model ? `Round trip of ${state.model}` : "Round trip"}>
+          <Figure text={milliseconds(experience.rttMs)} /> {experience.basis && <BasisBadge basis={experience.basis} />}
+        </Fact>
+        <Fact name="Late or unserved">{percent(experience.lateShare)}</Fact>
+      </dl>
       {[...cell.demand]
         .sort((a, b) => b.rps - a.rps)
         .map((demand) => (
@@ -43,7 +53,8 @@ export function CellPanel({ cell }: { cell: CellView }) {
                       <Latency ms={route.latency_ms} within={route.within_objective} />
                     </div>
                     <p class="muted">
-                      {route.latency_source}
+                      <BasisBadge basis={route.latency_basis} /> {knownLine(route, fresh)}
+                      {` · round trip ${milliseconds(roundTripMs(route, serviceMs.get(demand.model) ?? 0))}`}
                       {route.excess_ms !== null &&
                         route.excess_ms > 0 &&
                         ` · ${milliseconds(route.excess_ms)} farther than the nearest that could serve`}

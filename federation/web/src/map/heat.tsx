@@ -1,0 +1,51 @@
+// What users experience, as a heat over the land around them. How it is known is told by a pattern, never by colour.
+
+import { useMemo } from "preact/hooks";
+import { experiences, type HeatOf, SCALES } from "../experience.ts";
+import type { OverviewView } from "../views.ts";
+import type { Basemap } from "./basemap.ts";
+import { areaPath, HEAT_GRID } from "./grid.ts";
+import { COVERED_FROM, heatField } from "./heat.ts";
+
+const MOSTLY = 0.5;
+
+export function Heat({ base, view, model, of }: { base: Basemap; view: OverviewView; model: string; of: HeatOf }) {
+  return useMemo(() => {
+    const field = heatField(HEAT_GRID, of, experiences(view, model));
+    const area = (values: ArrayLike<number>, least: number) => areaPath(base, HEAT_GRID, values, least);
+    return (
+      <g class="heat" clip-path="url(#on-land)" aria-hidden="true">
+        <clipPath id="near-users">
+          <path d={area(field.nearness, COVERED_FROM)} />
+        </clipPath>
+        <g clip-path="url(#near-users)">
+          {[Number.NEGATIVE_INFINITY, ...SCALES[of].from].map((least, index) => (
+            <path
+              key={least}
+              class={`heat-${index}`}
+              d={least === Number.NEGATIVE_INFINITY ? area(field.nearness, COVERED_FROM) : area(field.value, least)}
+            />
+          ))}
+          <path class="basis inferred" d={area(field.inferred, MOSTLY)} />
+          <path class="basis prior" d={area(field.prior, MOSTLY)} />
+        </g>
+      </g>
+    );
+  }, [base, view, model, of]);
+}
+
+/** The patterns that tell how a value is known; they keep their size when the map is zoomed by `k`. */
+export function BasisPatterns({ k }: { k: number }) {
+  const size = { width: 6, height: 6, patternUnits: "userSpaceOnUse" } as const;
+  return (
+    <>
+      <pattern id="basis-inferred" {...size} patternTransform={`scale(${1 / k}) rotate(45)`}>
+        <line class="basis-line" x1="0" y1="0" x2="0" y2="6" />
+      </pattern>
+      <pattern id="basis-prior" {...size} patternTransform={`scale(${1 / k})`}>
+        <circle class="basis-dot" cx="1.5" cy="1.5" r="0.9" />
+        <circle class="basis-dot" cx="4.5" cy="4.5" r="0.9" />
+      </pattern>
+    </>
+  );
+}

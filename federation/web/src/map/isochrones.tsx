@@ -1,0 +1,99 @@
+// Isochrones: the land from where the ready replicas of a model are within its objective, and lines of equal latency.
+
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { useShown } from "../context.tsx";
+import { milliseconds } from "../format.ts";
+import type { IsochronesView } from "../views.ts";
+import type { Basemap } from "./basemap.ts";
+import { areaPath } from "./grid.ts";
+import { gridOf, indicator, latencyAt, lines, lowness, servingKey } from "./isochrones.ts";
+import type { Hint } from "./tooltip.tsx";
+import type { Viewport } from "./viewport.ts";
+
+const AGAIN_EVERY_MS = 60_000;
+const HALF = 0.5;
+
+/** The controller's newest grid for a model; null for no model, and until it has answered. */
+export function useIsochrones(model: string): IsochronesView | null {
+  const { view } = useShown();
+  const [answer, setAnswer] = useState<IsochronesView | null>(null);
+  const [turn, setTurn] = useState(0);
+  const serving = model ? servingKey(view.clusters, model) : "";
+  useEffect(() => {
+    if (!model) return;
+    const stop = new AbortController();
+    fetch(`/v1/isochrones/${encodeURIComponent(model)}`, { signal: stop.signal })
+      .then(async (response) => setAnswer(response.ok ? await response.json() : null))
+      .catch(() => {
+        if (!stop.signal.aborted) setAnswer(null);
+      });
+    const timer = setTimeout(() => setTurn((n) => n + 1), AGAIN_EVERY_MS);
+    return () => {
+      clearTimeout(timer);
+      stop.abort();
+    };
+  }, [model, serving, turn]);
+  return answer?.model === model ? answer : null;
+}
+
+interface IsochronesProps {
+  base: Basemap;
+  isochrones: IsochronesView;
+  viewport: Viewport;
+  /** The heat says already how things are known. */
+  plain: boolean;
+  onHint: (hint: Hint | null) => void;
+}
+
+export function Isochrones({ base, isochrones, viewport, plain, onHint }: IsochronesProps) {
+  const layer = useMemo(() => <Layer base={base} isochrones={isochrones} plain={plain} />, [base, isochrones, plain]);
+  const tell = (event: PointerEvent) => {
+    const box = (event.currentTarget as SVGElement).ownerSVGElement!.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    const place = base.place([(x - viewport.x) / viewport.k, (y - viewport.y) / viewport.k]);
+    const found = place && latencyAt(isochrones, place[0], place[1]);
+    if (!found) return onHint(null);
+    onHint({
+      x,
+      y: y - 6,
+      title: `${milliseconds(found.latencyMs)} from here`,
+      lines: [
+        `to ${found.cluster} · ${found.basis}`,
+        `${found.within ? "within" : "later than"} the objective of ${milliseconds(isochrones.objective_ms)}`,
+      ],
+    });
+  };
+  return (
+    <>
+      {layer}
+      <path class="catcher" d={base.land} onPointerMove={tell} onPointerLeave={() => onHint(null)} />
+    </>
+  );
+}
+
+function Layer({ base, isochrones, plain }: { base: Basemap; isochrones: IsochronesView; plain: boolean }) {
+  if (isochrones.latency_ms.length === 0) return null;
+  const grid = gridOf(isochrones);
+  const low = lowness(isochrones);
+  const within = areaPath(base, grid, low, -isochrones.objective_ms);
+  return (
+    <g class="isochrones" aria-hidden="true">
+      <clipPath id="within-objective">
+        <path d={within} />
+      </clipPath>
+      {!plain && (
+        <g clip-path="url(#on-land)">
+          <path class="within-area" d={within} />
+          <g clip-path="url(#within-objective)">
+            <path class="basis inferred" d={areaPath(base, grid, indicator(isochrones, "inferred"), HALF)} />
+            <path class="basis prior" d={areaPath(base, grid, indicator(isochrones, "prior"), HALF)} />
+          </g>
+        </g>
+      )}
+      {lines(isochrones).map((ms) => (
+        <path key={ms} class="isoline" d={areaPath(base, grid, low, -ms)} />
+      ))}
+      <path class="isoline objective" d={within} />
+    </g>
+  );
+}
