@@ -68,11 +68,13 @@ def _table(head: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> Iterato
 
 # ---- JSON Schema
 
+FIXED = {"kind": "the kind of the document", "apiVersion": "the version of its form"}
+
 
 def _kind(field: Mapping[str, Any]) -> str:
     """The type and the bounds of a JSON Schema value, as a reader sees them."""
     if "anyOf" in field:
-        return " or ".join(dict.fromkeys(_kind(option) for option in field["anyOf"]))
+        return " or ".join(dict.fromkeys(_kind(option) for option in field["anyOf"] if option != {"type": "null"}))
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
@@ -103,8 +105,9 @@ def _described(field: Mapping[str, Any]) -> str:
 def _default(name: str, definition: Mapping[str, Any]) -> str:
     if name in definition.get("required", ()):
         return "required"
-    default = definition["properties"][name].get("default")
-    return "" if default in (None, {}, []) else f"`{default}`"
+    field = definition["properties"][name]
+    defaults = [option["default"] for option in (field, *field.get("anyOf", ())) if "default" in option]
+    return f"`{defaults[0]}`" if defaults and defaults[0] not in (None, {}, []) else ""
 
 
 def _definitions(definitions: Mapping[str, Mapping[str, Any]], depth: str) -> Iterator[str]:
@@ -121,7 +124,7 @@ def _definitions(definitions: Mapping[str, Mapping[str, Any]], depth: str) -> It
                         f"`{name}`",
                         _kind(field),
                         _default(name, definition),
-                        _described(field) or _of_target(field, definitions),
+                        _described(field) or _of_target(field, definitions) or FIXED.get(name, ""),
                     )
                     for name, field in rows
                 ),

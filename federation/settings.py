@@ -16,9 +16,13 @@ class Listen:
     """Where the API is served. Beyond loopback it needs a certificate; the token is needed everywhere."""
 
     host: str = "127.0.0.1"
+    """An address of this machine."""
     port: int = 8480
+    """0 takes a free one."""
     cert_file: Path | None = None
+    """Certificate chain, PEM."""
     key_file: Path | None = None
+    """Its private key, PEM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +30,13 @@ class Settings:
     """One controller. Durations are in seconds of its clock."""
 
     policies_dir: Path | None = None
+    """The directory of policy files; None takes policies from the API alone."""
     take_over: bool = False
     """Go beyond the epoch of another controller, which is gone for good."""
     data_dir: Path | None = None
     """Where the database lies; None keeps it in memory (the demo)."""
     listen: Listen = field(default_factory=Listen)
+    """Where API and map are served."""
     xds: XdsListen | None = None
     """Where gateways dial in; None serves none."""
     solver_url: str | None = None
@@ -38,11 +44,17 @@ class Settings:
     broker_url: str | None = None
     """None starts the embedded broker."""
     broker_password_file: Path | None = None
+    """The password of the URL's user."""
     broker_port: int = 0
+    """Of the embedded broker; 0 takes a free one."""
     broker_ca_file: Path | None = None
+    """Authorities that the broker is verified by, PEM."""
     broker_cert_file: Path | None = None
+    """The controller's certificate for the broker, PEM."""
     broker_key_file: Path | None = None
+    """Its private key, PEM."""
     timing: Timing = field(default_factory=Timing)
+    """How long the controller waits before it believes a silence or a return."""
     plan_period_s: float = 60.0
     """Placement is slow: demand and prices change over minutes, and a start costs minutes of warm-up."""
     plan_spacing_s: float = 5.0

@@ -71,6 +71,9 @@ class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """
 
 
+IGNORED = Meta(description="accepted and ignored")
+
+
 class Metadata(Base, frozen=True, kw_only=True):
     """Who this document is. Besides its name only the annotation that forces a change is read: what else Kubernetes,
     Helm or Kustomize write here is taken and does nothing."""
@@ -80,19 +83,19 @@ class Metadata(Base, frozen=True, kw_only=True):
         dict[str, str],
         Meta(description=f"{FORCE_ANNOTATION}: the digest that a refusal told, then a reason"),
     ] = {}
-    labels: dict[str, str] = {}
-    namespace: str | None = None
-    generate_name: str | None = None
-    creation_timestamp: str | None = None
-    deletion_timestamp: str | None = None
-    deletion_grace_period_seconds: int | None = None
-    finalizers: tuple[str, ...] = ()
-    generation: int | None = None
-    managed_fields: tuple[dict[str, Any], ...] = ()
-    owner_references: tuple[dict[str, Any], ...] = ()
-    resource_version: str | None = None
-    self_link: str | None = None
-    uid: str | None = None
+    labels: Annotated[dict[str, str], IGNORED] = {}
+    namespace: Annotated[str | None, IGNORED] = None
+    generate_name: Annotated[str | None, IGNORED] = None
+    creation_timestamp: Annotated[str | None, IGNORED] = None
+    deletion_timestamp: Annotated[str | None, IGNORED] = None
+    deletion_grace_period_seconds: Annotated[int | None, IGNORED] = None
+    finalizers: Annotated[tuple[str, ...], IGNORED] = ()
+    generation: Annotated[int | None, IGNORED] = None
+    managed_fields: Annotated[tuple[dict[str, Any], ...], IGNORED] = ()
+    owner_references: Annotated[tuple[dict[str, Any], ...], IGNORED] = ()
+    resource_version: Annotated[str | None, IGNORED] = None
+    self_link: Annotated[str | None, IGNORED] = None
+    uid: Annotated[str | None, IGNORED] = None
 
 
 # ---- Model
@@ -114,10 +117,13 @@ PORT_OPTIONS: dict[Preset, str] = {"vllm": "--port", "triton": "--http-port", "t
 class Runtime(Base, frozen=True, kw_only=True):
     """What serves the model. A preset supplies the port and the probes; args go to the container."""
 
-    preset: Preset
+    preset: Annotated[Preset, Meta(description="sets the port and the probes")]
     image: Annotated[str, Meta(min_length=1, max_length=500, description="container image, best with its digest")]
-    args: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
-    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    args: Annotated[tuple[str, ...], Meta(max_length=64, description="arguments of the container")] = ()
+    port: Annotated[
+        Annotated[int, Meta(ge=1, le=65535)] | None,
+        Meta(description="the port that requests go to; null: the port that args name, else the preset's"),
+    ] = None
 
     @property
     def port_of_args(self) -> int | None:
@@ -178,7 +184,10 @@ class ModelSpec(Base, frozen=True, kw_only=True):
 
     runtime: Runtime
     resources: Resources
-    accelerators: Annotated[tuple[Accelerator, ...], Meta(min_length=1, max_length=64)]
+    accelerators: Annotated[
+        tuple[Accelerator, ...],
+        Meta(min_length=1, max_length=64, description="the ways to run a replica: any one of them suffices"),
+    ]
     slo: Slo
     service_latency_ms: Annotated[
         float, Meta(ge=0, le=3_600_000, description="p95 inside the replica, to the first token for text")
@@ -206,7 +215,9 @@ class Model(Base, frozen=True, kw_only=True, tag_field="kind", tag="Model"):
 class ModelSelector(Base, frozen=True, kw_only=True):
     """Which models a policy governs. A model obeys at most one policy."""
 
-    match_names: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=1000)]
+    match_names: Annotated[
+        tuple[Name, ...], Meta(min_length=1, max_length=1000, description="the names of the selected models")
+    ]
 
 
 FARTHEST_MS = 300.0
@@ -237,8 +248,12 @@ class LatencyPoint(Base, frozen=True, kw_only=True):
 class Objective(Base, frozen=True, kw_only=True):
     """What things are worth, in US dollars, so that an engineer can argue with a plan."""
 
-    late_request_usd_per_1000: NonNegative = msgspec.field(default=0.5, name="lateRequestUsdPer1000")
-    unserved_request_usd_per_1000: NonNegative = msgspec.field(default=20.0, name="unservedRequestUsdPer1000")
+    late_request_usd_per_1000: Annotated[
+        NonNegative, Meta(description="what 1,000 requests cost that are slower than the latency objective")
+    ] = msgspec.field(default=0.5, name="lateRequestUsdPer1000")
+    unserved_request_usd_per_1000: Annotated[
+        NonNegative, Meta(description="what 1,000 requests cost that no cluster serves")
+    ] = msgspec.field(default=20.0, name="unservedRequestUsdPer1000")
     latency_usd_per_1000_per_ms: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
         Meta(
@@ -300,13 +315,18 @@ class Objective(Base, frozen=True, kw_only=True):
 class UsersIn(Base, frozen=True, kw_only=True):
     """Users by country; all users when there is no list."""
 
-    countries: Annotated[tuple[Country, ...], Meta(min_length=1, max_length=300)]
+    countries: Annotated[
+        tuple[Country, ...], Meta(min_length=1, max_length=300, description="ISO 3166-1 alpha-2, as DE")
+    ]
 
 
 class ClustersIn(Base, frozen=True, kw_only=True):
     """Clusters that declare at least one of these jurisdictions."""
 
-    jurisdictions: Annotated[tuple[Jurisdiction, ...], Meta(min_length=1, max_length=100)]
+    jurisdictions: Annotated[
+        tuple[Jurisdiction, ...],
+        Meta(min_length=1, max_length=100, description="a cluster that declares any of these may serve"),
+    ]
 
 
 class ResidencyRule(Base, frozen=True, kw_only=True):
@@ -320,7 +340,7 @@ class Pinned(Base, frozen=True, kw_only=True):
     """At least so many replicas in one cluster, whatever they cost there."""
 
     cluster: Name
-    replicas: Annotated[int, Meta(ge=1, le=100_000)]
+    replicas: Annotated[int, Meta(ge=1, le=100_000, description="the least number there")]
 
 
 class MaxPartPerDomain(Base, frozen=True, kw_only=True):
@@ -329,19 +349,21 @@ class MaxPartPerDomain(Base, frozen=True, kw_only=True):
     Where keeping to it would leave users unserved, it is missed by as little as that takes, and told.
     """
 
-    domain: Domain
-    percent: Annotated[float, Meta(gt=0, le=100)]
+    domain: Annotated[Domain, Meta(description="what can be lost at once")]
+    percent: Annotated[float, Meta(gt=0, le=100, description="of what all replicas can serve")]
 
 
 class Availability(Base, frozen=True, kw_only=True):
     """Floors that hold whatever the demand, and the most replicas, whatever the demand."""
 
-    min_replicas: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    min_replicas: Annotated[
+        int, Meta(ge=0, le=100_000, description="each selected model has at least so many replicas")
+    ] = 0
     max_replicas: Annotated[
         Annotated[int, Meta(ge=1, le=100_000)] | None,
         Meta(description="each selected model never has more, whatever its demand; null: as many as pay"),
     ] = None
-    min_regions: Annotated[int, Meta(ge=0, le=1000)] = 0
+    min_regions: Annotated[int, Meta(ge=0, le=1000, description="its replicas are in at least so many regions")] = 0
     survive: (
         Annotated[
             Domain,
@@ -367,7 +389,9 @@ class Availability(Base, frozen=True, kw_only=True):
             "let it; null: what goes unserved is paid at its price"
         ),
     ] = None
-    pinned: Annotated[tuple[Pinned, ...], Meta(max_length=1000)] = ()
+    pinned: Annotated[
+        tuple[Pinned, ...], Meta(max_length=1000, description="replicas that named clusters have in any case")
+    ] = ()
 
 
 class Budget(Base, frozen=True, kw_only=True):
@@ -382,7 +406,7 @@ class Budget(Base, frozen=True, kw_only=True):
 class Spot(Base, frozen=True, kw_only=True):
     """How much of a model may run on devices that can be taken away."""
 
-    max_fraction: Fraction = 1.0
+    max_fraction: Annotated[Fraction, Meta(description="of the replicas, at most this part runs on spot")] = 1.0
     min_on_demand_replicas: Annotated[
         int, Meta(ge=0, le=100_000, description="replicas on devices that cannot be taken away")
     ] = 0
@@ -391,11 +415,15 @@ class Spot(Base, frozen=True, kw_only=True):
 class Disruption(Base, frozen=True, kw_only=True):
     """Hysteresis: how much better a plan must be, and how often replicas may move."""
 
-    min_gain_percent: Annotated[float, Meta(ge=0, le=100)] = 5.0
+    min_gain_percent: Annotated[
+        float, Meta(ge=0, le=100, description="a voluntary change saves at least this part of the model's cost")
+    ] = 5.0
     dwell_seconds: Annotated[float, Meta(ge=0, le=604_800, description="least time between two voluntary changes")] = (
         600.0
     )
-    max_moves_per_hour: Annotated[int, Meta(ge=0, le=100_000)] = 20
+    max_moves_per_hour: Annotated[
+        int, Meta(ge=0, le=100_000, description="replicas that voluntary changes start within an hour")
+    ] = 20
 
 
 class Failover(Base, frozen=True, kw_only=True):
@@ -444,14 +472,19 @@ class DnsRecords(Base, frozen=True, kw_only=True):
     provider: Annotated[
         Literal["aws", "any"], Meta(description="aws: Route 53's routing policies; any: plain records, without weights")
     ] = "any"
-    routing: Literal["weighted", "geoproximity", "geolocation"] = "weighted"
+    routing: Annotated[
+        Literal["weighted", "geoproximity", "geolocation"],
+        Meta(description="Route 53: by the clusters' shares, by distance, or by the users' country"),
+    ] = "weighted"
 
 
 class Traffic(Base, frozen=True, kw_only=True):
     """How fast shares move to where the plan wants them, when they stop or go back, and what gateways are told."""
 
-    step_percent: Annotated[float, Meta(gt=0, le=100)] = 20.0
-    step_seconds: Annotated[float, Meta(gt=0, le=3600)] = 15.0
+    step_percent: Annotated[
+        float, Meta(gt=0, le=100, description="of a cell's requests, the part that moves in one step")
+    ] = 20.0
+    step_seconds: Annotated[float, Meta(gt=0, le=3600, description="time between two steps")] = 15.0
     drain_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="time without new requests before a replica that leaves is stopped")
     ] = 10.0
@@ -473,7 +506,9 @@ class Traffic(Base, frozen=True, kw_only=True):
     session_header: Annotated[
         HeaderName | None, Meta(description="requests with the same value stay on the same replica; null: spread")
     ] = None
-    dns_ttl_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 30
+    dns_ttl_seconds: Annotated[
+        int, Meta(ge=1, le=86_400, description="how long resolvers and edge functions keep an answer")
+    ] = 30
     dns: Annotated[DnsRecords | None, Meta(description="DNSEndpoint objects for ExternalDNS; null: none")] = None
     remote_backends: Annotated[
         Literal["ServiceImport", "Service"],
@@ -504,7 +539,10 @@ class PlacementPolicySpec(Base, frozen=True, kw_only=True):
         int, Meta(ge=-1000, le=1000, description="in a shortage, models of higher priority are served first")
     ] = 0
     objective: Objective = Objective()
-    residency: Annotated[tuple[ResidencyRule, ...], Meta(max_length=1000)] = ()
+    residency: Annotated[
+        tuple[ResidencyRule, ...],
+        Meta(max_length=1000, description="where users' requests may be served; each rule that names a user binds"),
+    ] = ()
     availability: Availability = Availability()
     budget: Budget = Budget()
     spot: Spot = Spot()
@@ -531,9 +569,9 @@ class PlacementPolicy(Base, frozen=True, kw_only=True, tag_field="kind", tag="Pl
 class Location(Base, frozen=True, kw_only=True):
     """Where a cluster is; degrees, WGS 84."""
 
-    lat: Annotated[float, Meta(ge=-90, le=90)]
-    lon: Annotated[float, Meta(ge=-180, le=180)]
-    city: Annotated[str, Meta(max_length=100)] = ""
+    lat: Annotated[float, Meta(ge=-90, le=90, description="degrees north")]
+    lon: Annotated[float, Meta(ge=-180, le=180, description="degrees east")]
+    city: Annotated[str, Meta(max_length=100, description="shown on the map")] = ""
     country: Country
 
 
@@ -542,10 +580,14 @@ class AcceleratorPool(Base, frozen=True, kw_only=True):
 
     product: Product
     mig_profile: MigProfile | None = None
-    vram_gib: Annotated[float, Meta(gt=0, le=10_000)] = msgspec.field(name="vramGiB")
-    market: Market = "on-demand"
-    devices: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    usd_per_device_hour: NonNegative
+    vram_gib: Annotated[float, Meta(gt=0, le=10_000, description="memory of one device")] = msgspec.field(
+        name="vramGiB"
+    )
+    market: Annotated[Market, Meta(description="spot can be taken back at any time")] = "on-demand"
+    devices: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="as expected; plans count on at most twice as many")
+    ] = 0
+    usd_per_device_hour: Annotated[NonNegative, Meta(description="the price of one device")]
     losses_per_hour: Annotated[
         NonNegative | None,
         Meta(description="spot: how often a replica is taken back; left out: what is known of the provider"),
@@ -571,7 +613,7 @@ class Gateway(Base, frozen=True, kw_only=True):
             description="an IP address: endpoint discovery takes no names",
         ),
     ]
-    port: Annotated[int, Meta(ge=1, le=65535)] = 443
+    port: Annotated[int, Meta(ge=1, le=65535, description="where it accepts requests")] = 443
 
 
 class CellPlace(Base, frozen=True, kw_only=True):
@@ -587,11 +629,15 @@ class ClusterSpec(Base, frozen=True, kw_only=True):
     provider: Name
     region: Name
     zone: Name | None = None
-    tier: Tier = "cloud"
+    tier: Annotated[Tier, Meta(description="shown beside the cluster; decides nothing")] = "cloud"
     location: Location
-    jurisdictions: Annotated[tuple[Jurisdiction, ...], Meta(max_length=100)] = ()
+    jurisdictions: Annotated[
+        tuple[Jurisdiction, ...], Meta(max_length=100, description="what residency rules may ask for, as EU")
+    ] = ()
     egress_usd_per_gib: Annotated[NonNegative, Meta(description="price of what is sent to users from here")] = 0.0
-    accelerators: Annotated[tuple[AcceleratorPool, ...], Meta(max_length=512)] = ()
+    accelerators: Annotated[
+        tuple[AcceleratorPool, ...], Meta(max_length=512, description="pools that it is expected to have, and prices")
+    ] = ()
     max_requests_per_second: Annotated[
         Positive | None,
         Meta(

@@ -36,10 +36,13 @@ class Timing:
     """How long things may take, in seconds of the controller's clock."""
 
     report_interval_s: float = 10.0
+    """Between two reports of an agent."""
     tick_s: float = 5.0
+    """Between two looks at the clock: silences are noticed at most this late."""
     stale_after_s: float = 40.0
     """Four report intervals, as Karmada's grace: one lost report is no event."""
     default_toleration_s: float = 300.0
+    """`tolerationSeconds` where no policy says another."""
     losses_kept_s: float = 3600.0
     """Losses that are longer ago are forgotten: as long as trust takes at most."""
     will_grace_s: float = 0.5

@@ -52,6 +52,17 @@ def test_every_policy_field_is_listed() -> None:
         assert [name for name in definition.get("properties", {}) if f"| `{name}` |" not in section] == []
 
 
+def test_every_policy_field_and_every_setting_has_a_meaning() -> None:
+    """Whoever sets a field would have to read the sources to know what it does."""
+    rows = [*reference_pages.policy().splitlines(), *reference_pages.settings().splitlines()]
+    assert [row for row in rows if row.startswith("| `") and row.endswith("|  |")] == []
+
+
+def test_a_default_that_may_be_null_is_shown() -> None:
+    """A reader would take a field with a default for one without, and set what needs no setting."""
+    assert "| `minGainPercent` | number ≥ 0, ≤ 100 | `5.0` |" in reference_pages.policy()
+
+
 def test_every_operation_is_listed() -> None:
     """Whoever writes a script against the API would not know of an operation."""
     text = reference_pages.api().replace("\\{", "{")
