@@ -1,4 +1,4 @@
-"""A mapping by name that is never changed: what follows shares all of it but what is new. In order of the names."""
+"""An immutable mapping by name, in order of the names. A successor shares every part that does not change."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TypeVar
 V = TypeVar("V")
 T = TypeVar("T")
 PART = 64
-"""Names that are kept together: a change copies these, and a pointer for each other part."""
+"""Names per part: a successor copies the changed parts, and one pointer for each other part."""
 
 
 class ByName(Mapping[str, V]):
-    """Name -> value. Reading takes as long as with a dict, `following` a small part of a dict's copy."""
+    """Name -> value. A read costs as much as with a dict; `following` costs a small part of a dict's copy."""
 
     __slots__ = ("_at", "_derived", "_parts")
 
@@ -26,7 +26,7 @@ class ByName(Mapping[str, V]):
         ]
 
     def following(self, changed: Mapping[str, V]) -> ByName[V]:
-        """With these values."""
+        """The successor in which these names have these values."""
         if any(name not in self._at for name in changed):
             return ByName({**self, **changed})
         made: ByName[V] = object.__new__(ByName)
@@ -41,7 +41,7 @@ class ByName(Mapping[str, V]):
         return made
 
     def derived(self, work: Callable[[ByName[V]], T]) -> T:
-        """What pure `work` makes of this: once. Not to be changed by who gets it."""
+        """The result of the pure function `work` on this mapping, computed once. Callers must not change it."""
         if work not in self._derived:
             self._derived[work] = work(self)
         return self._derived[work]  # type: ignore[return-value]  # of this very work

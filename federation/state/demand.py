@@ -1,18 +1,19 @@
-"""How many users there are, and where: what each front door counted, summed.
+"""Demand: how many users there are and where, as the sum of what front doors count.
 
-* A front door counts its own requests, so a cell's demand is the sum over the front doors that name it, and no cluster
-  can erase or replace what another counted.
-* Where a cell is (its country) is what the catalogue says (`cells` of a Cluster document), else what most front doors
-  that name it say. A count that comes with another place is left out and told, so a minority can never lift a residency
-  rule. Where they are even it is in one of their countries, the residency of all holds, and all of them are told.
-* What one front door counts all together is bounded by what was declared, known or confirmed of it (`state/levels.py`).
-  What is over the bound is taken off the rows that grew most.
-* A cell that a front door names no more in a report that counts others is gone at once. A front door that counts
-  nothing at all, or is silent, has said nothing: its counts stand for `Timing.count_stands_s`, then halve each
-  `lasting_s`, and end after ten halvings; not while the brake is on or the controller is deaf. Users who come in at
-  another door meanwhile are taken off the silent one's count.
+* A front door counts its own requests. A cell's demand is the sum over all front doors that name the cell, so no
+  cluster can erase or replace another's counts.
+* A cell's country is the catalogue's (`cells` of a Cluster document), otherwise the majority's of the front doors that
+  name the cell. A count with another country is left out and reported, so a minority cannot lift a residency rule. With
+  a tie the cell is in one of the named countries, the residency rules of all of them hold, and each front door is
+  informed.
+* The total of one front door is bounded by its declared, known or confirmed level (`state/levels.py`). The excess is
+  taken off the rows that grew most.
+* A cell that a front door stops naming, while it counts others, is gone at once. A front door that counts nothing at
+  all, or is silent, keeps its counts for `Timing.count_stands_s`; then they halve each `lasting_s`, and end after ten
+  halvings. They stand still under the brake and while the controller is deaf. Users who appear at another front door
+  meanwhile are taken off the silent one's count.
 
-Pure. What a report does not change is shared with the world before it.
+Pure. A world shares with its predecessor whatever a report does not change.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from federation.wire import messages
 from federation.wire.conditions import ConditionType, condition
 
 HALVINGS = 10
-"""After these a count is gone."""
+"""A count is dropped after this many halvings."""
 MAX_CELLS = 20_000
 PLACE_KM = 100.0
-"""Two who say that a cell is no further apart mean the same place."""
+"""Two locations of a cell that are no further apart count as the same place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """What of a front door's counts is believed, what it claims where that is more, its level, and what was found."""
+    """The believed counts of a front door, its claim where that is higher, its level, and the findings."""
 
     rows: tuple[messages.DemandSample, ...]
     held: tuple[messages.DemandSample, ...] = ()
@@ -49,9 +50,9 @@ class Admitted:
 def admit(
     world: World, state: ClusterState, rows: tuple[messages.DemandSample, ...], now_s: float, *, is_memory: bool = False
 ) -> Admitted:
-    """What of a cluster's counts is believed.
+    """The part of a cluster's counts that is believed.
 
-    Args: is_memory: the rows are the broker's memory, from before anything was heard.
+    Args: is_memory: the rows are retained by the broker, from before this controller heard anything.
     """
     if not rows:
         return Admitted(rows=rows, level=state.level)
@@ -69,7 +70,8 @@ def admit(
 
 
 def _told(state: ClusterState, total: float, believed: levels.Believed) -> tuple[ConditionType, str] | None:
-    """Kind and text of the condition of a front door that grew, or of which not all is believed."""
+    """Type and text of the condition of a front door that grew, or whose claim is not fully believed; otherwise
+    None."""
     known_rps = max(believed.level.known.rps, levels.LEAST_RPS)
     text = f"{total:.6g} requests per second all together, {total / known_rps:.3g} times what was known"
     confirm = f'`isochrone confirm {state.name} --reason "…"`'
@@ -89,7 +91,7 @@ def _told(state: ClusterState, total: float, believed: levels.Believed) -> tuple
 
 
 def unconfirmed(world: World, cluster: str) -> tuple[str, ...]:
-    """Models of which a front door claims to count more than is believed, and a person may confirm it."""
+    """Models whose claimed demand at a front door exceeds what is believed, and which an operator may confirm."""
     state = world.clusters[cluster]
     if sum(row.requests_per_second for row in state.counted) > levels.most_rps(world, cluster) * (1 - 1e-9):
         return ()
@@ -99,9 +101,9 @@ def unconfirmed(world: World, cluster: str) -> tuple[str, ...]:
 
 
 def confirmed(world: World, cluster: str, model: str, now_s: float) -> World:
-    """The world in which what a front door claims to count is believed, up to what is declared or can be.
+    """The world in which a front door's claim is believed, up to the declared or physical bound.
 
-    Args: model: of this one alone; of all where none is named.
+    Args: model: confirm the users of this model only; empty: of all models.
     """
     state = world.clusters[cluster]
     if state.level is None:
@@ -123,7 +125,7 @@ def confirmed(world: World, cluster: str, model: str, now_s: float) -> World:
 def _levelled(
     rows: tuple[messages.DemandSample, ...], counted: tuple[messages.DemandSample, ...], most: float
 ) -> tuple[messages.DemandSample, ...]:
-    """The rows, `most` together: first what was counted before, then what grew, the most of it cut to one size."""
+    """Rows scaled to a total of `most`: earlier counts first, then growth, with the largest growth cut to one size."""
     known = {(row.model, row.cell.name): row.requests_per_second for row in counted}
     kept = [min(row.requests_per_second, known.get((row.model, row.cell.name), 0.0)) for row in rows]
     if sum(kept) >= most:
@@ -137,7 +139,7 @@ def _levelled(
 
 
 def _cut(sizes: list[float], most: float) -> list[float]:
-    """The same with the largest cut to one size, so that they are `most` together."""
+    """The rows with the largest cut to one size, so that their total is `most`."""
     left, size = most, 0.0
     for number, one in enumerate(sorted(sizes)):
         remaining = len(sizes) - number
@@ -154,10 +156,10 @@ def _placed(
     rows: tuple[messages.DemandSample, ...],
     found: list[messages.Condition],
 ) -> tuple[messages.DemandSample, ...]:
-    """Rows whose cell is where it is believed to be, each (model, cell) once.
+    """Rows with their cells at the believed location, each (model, cell) once.
 
-    A count of nothing says nothing of a cell that others count. Of an absurd one the last good count stays, or what its
-    front door counts at most: nothing would say that it has no users.
+    A count of zero says nothing about a cell that others count. An absurd count is replaced by the last good one,
+    otherwise by the front door's bound: zero would claim that the cell has no users.
     """
     verdicts: dict[str, tuple[messages.UserCell, str]] = {}
     ties: dict[str, str] = {}
@@ -196,8 +198,8 @@ def _placed(
 
 
 def _why_not_there(world: World, cluster: str, cell: messages.UserCell, ties: dict[str, str]) -> str:
-    """Why a cluster's counts of a cell are left out, or nothing. Where its word is one of several that are as many, who
-    says what goes into `ties`."""
+    """Why a cluster's counts of a cell are left out; empty if they are not. A tie between countries is recorded in
+    `ties`."""
     declared = plausible.cell_countries(world).get(cell.name, cell.country)
     if declared != cell.country:
         return f"it is in {declared} by the catalogue, not in {cell.country}"
@@ -224,8 +226,8 @@ def _unclaimed(world: World) -> int:
 
 
 def _believed_place(world: World, claims: Iterable[messages.UserCell]) -> messages.UserCell:
-    """What the catalogue says, else what most say, by country, and among those who say it first. Where several are as
-    many, it is in one of them."""
+    """The catalogue's location; otherwise the majority's, by country, as its first member gives it. A tie yields all of
+    them."""
     votes: dict[str, list[messages.UserCell]] = {}
     for where in claims:
         votes.setdefault(where.country, []).append(where)
@@ -239,7 +241,7 @@ def _believed_place(world: World, claims: Iterable[messages.UserCell]) -> messag
 
 
 def count(world: World, before: ClusterState, rows: tuple[messages.DemandSample, ...], at_s: float) -> World:
-    """The world after the front door of a cluster counted these at `at_s`, as `admit` gave them.
+    """The world after a cluster's front door counted these rows at `at_s`, as `admit` returned them.
 
     Args: world: with the cluster's state after the report. before: its state before the report.
     """
@@ -288,14 +290,14 @@ def _take_out(world: World, demand: _Demand, key: tuple[str, str], name: str) ->
 
 
 def _is_fresh(state: ClusterState, world: World) -> bool:
-    """Whether its front door counts now."""
+    """Whether the front door's counts are current."""
     if state.phase is not Phase.READY or state.heard_s is None:
         return False
     return state.heard_s - state.counted_s <= world.timing.stale_after_s
 
 
 def _summed(world: World, counts: tuple[tuple[str, float], ...]) -> CellDemand:
-    """The broker's memory of a front door counts only where no other front door was heard to count."""
+    """Retained rows of a front door count only for cells that no other front door was heard to count."""
     heard = [one for one in counts if world.clusters[one[0]].heard_s is not None]
     total = sum(rps * world.clusters[name].count_weight for name, rps in heard or counts)
     fresh = next((name for name, _ in counts if _is_fresh(world.clusters[name], world)), counts[0][0])
@@ -305,7 +307,7 @@ def _summed(world: World, counts: tuple[tuple[str, float], ...]) -> CellDemand:
 def _with_claims(
     world: World, name: str, before: tuple[messages.DemandSample, ...], rows: tuple[messages.DemandSample, ...]
 ) -> World:
-    """The world after a cluster claims the cells of `rows` and no more those that are in `before` alone."""
+    """The world after a cluster claims the cells of `rows`, and gives up those that only `before` names."""
     claimed = {row.cell.name: row.cell for row in rows}
     earlier = {row.cell.name: row.cell for row in before}
     changed = [cell for cell in {**earlier, **claimed} if earlier.get(cell) != claimed.get(cell)]
@@ -333,7 +335,7 @@ def _with_claims(
 
 
 def placed_anew(world: World) -> World:
-    """The world with each cell where it is by the catalogue in force and by what is claimed."""
+    """The world with each cell at the location that the catalogue in force and the claims give it."""
     moved = {
         cell: place
         for cell, said in world.claims.items()
@@ -343,7 +345,7 @@ def placed_anew(world: World) -> World:
 
 
 def _without_unclaimed(world: World) -> World:
-    """Places that nobody counts are forgotten when there are too many."""
+    """Locations that nobody counts are forgotten when there are too many of them."""
     with world.cells.mutate() as cells:
         for cell in list(world.cells):
             if cell not in world.claims:
@@ -353,7 +355,7 @@ def _without_unclaimed(world: World) -> World:
 
 
 def aged(world: World, now_s: float) -> World:
-    """The world with the counts of front doors that count no more as they are at `now_s`."""
+    """The world with the counts of silent front doors decayed to `now_s`."""
     if world.brake is not None or not world.is_settled(now_s):
         return world
     fresh_s = now_s - world.timing.count_stands_s
@@ -366,14 +368,14 @@ def aged(world: World, now_s: float) -> World:
 
 
 def forget(world: World, names: Iterable[str]) -> World:
-    """The world without what these front doors counted."""
+    """The world without the counts of these front doors."""
     for name in names:
         world = _weighed(world, name, 0.0)
     return world
 
 
 def silent_s(world: World, state: ClusterState, now_s: float) -> float:
-    """For how long its front door has counted nothing, while something could have been heard of it."""
+    """For how long a front door has counted nothing while the controller could have heard it."""
     if state.heard_s is None:
         return now_s - state.counted_s
     began_s = state.since_s if state.phase is Phase.UNREACHABLE else 0.0
@@ -386,7 +388,7 @@ def _weight(world: World, quiet_s: float) -> float:
 
 
 def _weighed(world: World, name: str, weight: float) -> World:
-    """The world with a silent front door's counts at this weight; at 0 they are gone."""
+    """The world with a silent front door's counts multiplied by this weight; at 0 they are dropped."""
     state = world.clusters[name]
     left = replace(state, count_weight=weight)
     if weight == 0.0:

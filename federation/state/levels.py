@@ -1,13 +1,13 @@
-"""How much one front door is believed to count, all together, of what it claims.
+"""The level of a front door: how much of its claimed total is believed.
 
-* At once: what it was known to count (the most that was believed of it within the last whole day), `STEP_FACTOR` times
-  its level, or a part of what all others count. More waits until it has lasted for `Timing.lasting_s`, then one such
-  step is believed and the rest waits for as long again.
-* By lasting alone: no more than `DAY_FACTOR` times what it was known to count, or as much as all others are known to
-  count on top of that, as their users may come in here. While more is claimed no day ends: what is beyond waits until
-  somebody confirms it, or declares `maxRequestsPerSecond`, which is then the bound in place of this one.
-* At a controller's start the bound is that of what the last plan remembers of it; where nothing at all is remembered
-  the first value is believed, up to `MOST_RPS`.
+* At once: the known peak (the most that was believed within the last whole day), `STEP_FACTOR` times the level, or a
+  share of what all other front doors count. A higher claim waits for `Timing.lasting_s`; then one such step is
+  believed, and the rest waits as long again.
+* By lasting alone: at most `DAY_FACTOR` times the known peak, or that peak plus as much as all others are known to
+  count, because their users may come in here. While more is claimed no day ends. Anything higher waits for `isochrone
+  confirm`, or for `maxRequestsPerSecond`, which then is the bound instead.
+* At a controller's start the bound follows from what the last plan remembers of the front door. Where nothing at all is
+  remembered, the first value is believed, up to `MOST_RPS`.
 
 Pure.
 """
@@ -20,27 +20,28 @@ from federation.state import plausible
 from federation.state.world import ClusterState, Known, Level, World
 
 MOST_RPS = 1_000_000.0
-"""Of one front door, where the catalogue declares nothing."""
+"""The bound of one front door for which the catalogue declares none."""
 STEP_FACTOR = 4.0
-"""A front door is believed to count so many times its level; again so many when that has lasted."""
+"""One step: a claim up to this multiple of the level is believed at once; the next step waits until it has lasted."""
 DAY_FACTOR = 16.0
-"""Steps lead no further than so many times what it was known to count for a day."""
+"""By lasting alone, a claim is believed up to this multiple of the peak known for a day."""
 DAY_S = 86_400.0
 FLEET_SHARE = 0.25
-"""Or this part more of what all others count together."""
+"""Or up to this share of what all other front doors count together."""
 NEWCOMER_SHARE = 1.0
-"""The same of a front door that was not heard before: its users were there, and too few replicas would be kept."""
+"""The same share for a front door that was not heard before: its users existed already, and a lower share would keep
+too few replicas."""
 GROWTH_FROM = 0.01
-"""Less than this part more than what is known is no growth."""
+"""An excess over the known peak below this fraction does not count as growth."""
 LEAST_RPS = 20.0
-"""Or so much; who is known to count less is taken to count this."""
+"""The least level of a front door: one that is known to count less is treated as counting this much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Believed:
-    """The level of a front door after a claim, the most that is believed of it now, and by which bound.
+    """The level after a claim, how much of the claim is believed, and by which bound.
 
-    `most_rps` is declared or physical, `by_lasting_rps` as far as steps lead.
+    `most_rps` is the declared or physical bound, `by_lasting_rps` the bound that steps can reach.
     """
 
     level: Level
@@ -50,13 +51,13 @@ class Believed:
 
 
 def most_rps(world: World, cluster: str) -> float:
-    """The bound of a front door that no claim and no confirmation passes."""
+    """The bound that neither a claim nor a confirmation passes."""
     declared = _declared_rps(world, cluster)
     return MOST_RPS if declared is None else declared
 
 
 def is_declared(world: World, cluster: str) -> bool:
-    """Whether the catalogue says what its front door counts at most."""
+    """Whether the catalogue declares a bound for the front door."""
     return _declared_rps(world, cluster) is not None
 
 
@@ -66,8 +67,8 @@ def _declared_rps(world: World, cluster: str) -> float | None:
 
 
 def growth_part(world: World, state: ClusterState) -> float:
-    """Which part of a front door's counts is beyond what it was known to count, in [0, 1): growth that nobody vouches
-    for. None of it is where the catalogue says what it counts at most."""
+    """The fraction of a front door's counts beyond its known peak, in [0, 1): unconfirmed growth. It is 0 where the
+    catalogue declares a bound."""
     if state.level is None or is_declared(world, state.name):
         return 0.0
     known = max(state.level.known.rps, LEAST_RPS)
@@ -78,14 +79,14 @@ def growth_part(world: World, state: ClusterState) -> float:
 
 
 def remembered(known: Known) -> Level:
-    """The level at a controller's start of a front door that an earlier one knew."""
+    """The level of a front door at a controller's start, as an earlier controller remembered it."""
     return Level(rps=known.rps, since_s=known.since_s, known=known, is_remembered=True)
 
 
 def believe(world: World, state: ClusterState, total: float, now_s: float, *, is_memory: bool) -> Believed:
-    """What to believe of a front door that claims to count `total` requests per second.
+    """How much of a front door's claim of `total` requests per second is believed.
 
-    Args: is_memory: by the broker's memory, from before anything was heard.
+    Args: is_memory: the claim is retained by the broker, from before this controller heard anything.
     """
     most = most_rps(world, state.name)
     if state.level is None and _knows_nothing(world, now_s, is_memory=is_memory):
@@ -109,12 +110,12 @@ def _at(rps: float, now_s: float) -> Level:
 
 
 def confirmed(rps: float, now_s: float, *, is_doubted: bool) -> Level:
-    """The level after somebody confirmed that the front door counts `rps`. Args: is_doubted: it claims more."""
+    """The level after an operator confirmed `rps`. Args: is_doubted: the front door claims more than that."""
     return replace(_at(rps, now_s), is_doubted=is_doubted)
 
 
 def _knows_nothing(world: World, now_s: float, *, is_memory: bool) -> bool:
-    """Whether the controller has just begun to listen and remembers no front door: nothing to hold a claim against."""
+    """Whether the controller has only begun to listen and remembers no front door, so that no claim can be compared."""
     if not is_memory and now_s - world.started_s > world.timing.stale_after_s:
         return False
     levels = [state.level for state in world.clusters.values() if state.level is not None]
@@ -122,7 +123,7 @@ def _knows_nothing(world: World, now_s: float, *, is_memory: bool) -> bool:
 
 
 def _by_lasting(world: World, state: ClusterState, known: Known, total: float, most: float) -> float:
-    """As far as steps lead."""
+    """The bound that steps can reach."""
     if is_declared(world, state.name):
         return most
     bound = DAY_FACTOR * max(known.rps, LEAST_RPS)
@@ -135,7 +136,7 @@ def _by_lasting(world: World, state: ClusterState, known: Known, total: float, m
 def _stepped(
     world: World, state: ClusterState, level: Level, total: float, by_lasting: float, now_s: float
 ) -> tuple[Level, float]:
-    """The level after a claim, and how much of that is believed at most."""
+    """The level after a claim, and the most of the claim that is believed."""
     has_lasted = now_s - level.since_s >= world.timing.lasting_s
     if has_lasted and not level.is_doubted:
         counted = sum(row.requests_per_second for row in state.counted)
@@ -163,7 +164,8 @@ def _others(world: World, cluster: str) -> list[ClusterState]:
 
 
 def _after(known: Known, rps: float, now_s: float, *, is_beyond: bool) -> Known:
-    """What is known once `rps` is believed. Args: is_beyond: more is claimed than lasting makes believed."""
+    """The known peaks once `rps` is believed. Args: is_beyond: the claim is higher than lasting alone can make
+    believed."""
     if is_beyond:
         return replace(known, peak_rps=rps, since_s=now_s)
     if now_s - known.since_s >= DAY_S:

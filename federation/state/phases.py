@@ -1,4 +1,4 @@
-"""What the controller may believe of a cluster, as a table: a pair that is not in it cannot happen.
+"""The phases of a cluster as a table: a (phase, sign) pair that is not in it cannot occur.
 
 Routing follows the phase at once; placement follows only after the policy's toleration.
 """
@@ -12,11 +12,11 @@ class Phase(Enum):
     """How far a cluster can be trusted."""
 
     UNKNOWN = "unknown"
-    """Not heard since this controller started. What it held is kept; it is given nothing new."""
+    """Not heard since this controller started. It keeps its replicas and gets nothing new."""
     READY = "ready"
-    """Heard lately."""
+    """Its agent reports."""
     UNREACHABLE = "unreachable"
-    """Silent, or its last will was read. It gets no requests; its replicas are still counted on to come back."""
+    """Silent, or its last will was received. It gets no requests; its replicas still count."""
     LOST = "lost"
     """Silent for longer than any policy tolerates. Its replicas are replaced elsewhere; none is deleted there."""
 
@@ -29,7 +29,7 @@ class Sign(Enum):
     SILENT = "silent"
     """No report for the stale time."""
     WILL = "will"
-    """The broker told that the agent's connection broke."""
+    """The broker reported that the agent's connection broke."""
     TOLERATED = "tolerated"
     """Unreachable for longer than the longest toleration."""
 

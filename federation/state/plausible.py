@@ -1,11 +1,11 @@
-"""What a report may make the controller believe: bounds of each number, and jumps that wait until they last.
+"""Plausibility: bounds on each number of a report, and jumps that wait until they last.
 
-`examine` gives a report without what cannot be true, and a finding for each kind of thing that was left out. What is
-left out is left out alone: the last good value stays in force with its age, or the value is unknown. The rest of the
-report is believed, so one number never stops what depends on others.
+`examine` returns a report without impossible values, and a finding for each kind of omission. Only the impossible value
+is omitted: its last good value stays in force with its age, or it is unknown. The rest of the report is believed, so
+one wrong number never blocks decisions that depend on others.
 
-Pure. What is physical is a constant here; what somebody declared is in the catalogue, and raising it there is how an
-operator confirms what a cluster has. A jump that waits is confirmed by `isochrone confirm`.
+Pure. Physical bounds are constants here. Declared bounds are in the catalogue, which an operator raises to confirm what
+a cluster has. `isochrone confirm` confirms a jump that waits.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from federation.wire import messages
 from federation.wire.conditions import ConditionType, condition
 
 MOST_POOL_DEVICES = 100_000
-"""Of one pool; more than the largest data centres have of one product."""
+"""Devices of one pool; more than the largest data centres have of one product."""
 MOST_VRAM_GIB = 2_048.0
-"""Of one device; several times the largest."""
+"""Memory of one device; several times the largest."""
 MOST_DEVICES_PER_NODE = 4_096
 LEAST_USD, MOST_USD = 0.0001, 10_000.0
-"""Per device-hour. Nothing is believed to be free unless the catalogue says so."""
+"""Bounds of a price per device-hour. A price of 0 is believed only where the catalogue says so."""
 CATALOGUE_USD_FACTOR = 10.0
-"""A price that is so much lower than the catalogue's is not believed: spot prices stay well within."""
+"""A price below the catalogue's by this factor is not believed; spot prices stay well above it."""
 CATALOGUE_VRAM_FACTOR = 1.25
 DECLARED_DEVICES_FACTOR = 2
-"""A cluster is counted on for so many times the devices that the catalogue declares."""
+"""A pool counts for at most this multiple of the devices that the catalogue declares."""
 UNDECLARED_DEVICES = 64
-"""What a pool of which the catalogue declares no devices is counted on for before replicas were seen ready there."""
+"""Devices that an undeclared pool counts for before replicas were seen ready in it."""
 RAMP_FACTOR = 2
-"""What was ordered and seen ready there lets it be counted on for so many times that."""
+"""An undeclared pool counts for this multiple of the devices whose replicas were ordered and seen ready."""
 KM_PER_RTT_MS = 100.0
-"""Light in fibre goes 200 km in a millisecond, there and back half as far."""
+"""Light in fibre covers 200 km in a millisecond, and half of that there and back."""
 PLACE_SLACK_KM = 150.0
-"""A location in the catalogue is a city's, not a building's."""
+"""A location in the catalogue is that of a city, not of a building."""
 MOST_RTT_MS = 5_000.0
-"""Agents wait no longer for an answer."""
+"""The time-out of an agent's probe."""
 JUMP_FACTOR = 10.0
-"""A price or a round trip that changes by more between two reports waits until it lasts."""
+"""A price or a round trip that changes by this factor between two reports waits until it lasts."""
 EARTH_RADIUS_KM = 6371.0088
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
-    """What may be believed of a report (all but its demand), what was found, and which jumps wait."""
+    """The believable part of a report (all but its demand), the findings, and the jumps that wait."""
 
     report: messages.Report
     findings: tuple[messages.Condition, ...]
@@ -60,7 +60,7 @@ class Examined:
 
 @dataclass(slots=True)
 class _Notebook:
-    """What is found while a report is read."""
+    """Collects findings and jumps while a report is examined."""
 
     cluster: str
     now_s: float
@@ -74,11 +74,11 @@ class _Notebook:
 
     @property
     def waits(self) -> str:
-        """What a jump waits for."""
+        """The text that says what a jump waits for."""
         return f'waits until it lasts, or `isochrone confirm {self.cluster} --reason "…"`'
 
     def settled(self, key: str, before: float | None, claimed: float) -> float:
-        """What is believed: the claim, unless it jumped and has not lasted yet."""
+        """The claim, or the earlier value while the claim is a jump that has not lasted."""
         if before is None or not before > 0 or _is_near(before, claimed):
             return claimed
         earlier = self.earlier.get(key)
@@ -91,7 +91,7 @@ class _Notebook:
 
 
 def examine(world: World, state: ClusterState, report: messages.Report, now_s: float) -> Examined:
-    """The report of a cluster of the catalogue, without what cannot be true. Its demand is left as it is."""
+    """The report of a cluster of the catalogue without impossible values. Its demand is left unchanged."""
     book = _Notebook(cluster=state.name, now_s=now_s, lasting_s=world.timing.lasting_s, earlier=state.doubts)
     document = document_of(world, state.name)
     before = state.report
@@ -107,8 +107,8 @@ def examine(world: World, state: ClusterState, report: messages.Report, now_s: f
 def counted_on(declared: int, ready_devices: int) -> int:
     """The most devices of a pool that plans count on.
 
-    Args: declared: by the catalogue; 0 where it declares none. ready_devices: that replicas held which were ordered and
-        seen ready.
+    Args: declared: devices in the catalogue; 0 where it declares none. ready_devices: devices held by replicas that
+        were ordered and seen ready.
     """
     at_once = DECLARED_DEVICES_FACTOR * declared if declared else UNDECLARED_DEVICES
     ramped = ready_devices if declared else RAMP_FACTOR * ready_devices
@@ -116,7 +116,7 @@ def counted_on(declared: int, ready_devices: int) -> int:
 
 
 def document_of(world: World, cluster: str) -> documents.Cluster | None:
-    """The catalogue's word on a cluster."""
+    """The Cluster document of `cluster`, or None."""
     return _by_name(_Same(world.documents)).get(cluster)
 
 
@@ -226,7 +226,8 @@ def _replicas(
     before: messages.Report | None,
     book: _Notebook,
 ) -> tuple[messages.ReplicaReport, ...]:
-    """No more ready than have a node, and than devices exist: those offered, those before, those declared."""
+    """Replicas with ready counts bounded by the scheduled ones, and by the devices offered, offered before, or
+    declared."""
     if not report.replicas:
         return report.replicas
     exist = {key: one.devices for key, one in declared_pools(document).items()}
@@ -262,7 +263,7 @@ def _replicas(
 
 
 def declared_pools(document: documents.Cluster | None) -> dict[messages.PoolKey, documents.AcceleratorPool]:
-    """What the catalogue says of a cluster's pools."""
+    """The accelerator pools in the catalogue's document of a cluster."""
     return {
         messages.PoolKey(product=one.product, mig_profile=one.mig_profile or "", market=one.market): one
         for one in (document.spec.accelerators if document is not None else ())
@@ -270,12 +271,12 @@ def declared_pools(document: documents.Cluster | None) -> dict[messages.PoolKey,
 
 
 def cell_countries(world: World) -> Mapping[str, str]:
-    """Cell -> the country that the catalogue says it is in."""
+    """Cell -> the country that the catalogue gives it."""
     return _cell_countries(_Same(world.documents))
 
 
 class _Same:
-    """Documents, compared by identity: to hash them would be to read them all."""
+    """Documents compared by identity, because hashing them would read them all."""
 
     __slots__ = ("documents",)
 
@@ -352,7 +353,7 @@ _Vector = tuple[float, float, float]
 
 @functools.lru_cache(maxsize=2)
 def _places(known: _Same) -> dict[str, _Vector]:
-    """Cluster -> where it is, on a sphere of radius one."""
+    """Cluster -> unit vector of its location."""
     return {
         one.metadata.name: _on_the_sphere(one.spec.location.lat, one.spec.location.lon)
         for one in known.documents.clusters
@@ -393,6 +394,6 @@ def _is(one: object, other: object) -> bool:
 
 
 def new_among(before: Iterable[messages.Condition], after: Iterable[messages.Condition]) -> list[messages.Condition]:
-    """Findings of another kind or object than before: told once, whatever their figures do."""
+    """Findings whose kind and object are new, whatever their figures: each is reported once."""
     known = {(one.type, one.object) for one in before}
     return [one for one in after if (one.type, one.object) not in known]

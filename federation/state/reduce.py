@@ -1,8 +1,7 @@
-"""How belief changes: `reduce(world, event)` gives the next world and what is worth telling.
+"""How beliefs change: `reduce(world, event)` returns the next world and the events to report.
 
-Pure and total: an event that should not change anything returns the same world. Knowledge never goes backwards (an
-older boot, a lower sequence number, the broker's memory of what is already known better), and what is not said is
-not forgotten.
+Pure and total: an event without effect returns the same world. Knowledge never goes backwards (an older boot, a lower
+sequence number, a retained message about something known better), and omission is not a deletion.
 """
 
 from __future__ import annotations
@@ -22,20 +21,21 @@ from federation.wire import messages
 from federation.wire.conditions import ConditionType
 
 BRAKE_SHARE = 1 / 3
-"""When this share of all clusters falls silent within one stale time, the controller doubts itself first. There is no
-such rule for one region: a region that is lost is what the product must act on."""
+"""The share of all clusters that must fall silent within one stale time for the controller to doubt itself. There is no
+such rule for one region: the product must act on the loss of a region."""
 BURST_LEAST, BURST_SHARE = 8, 1 / 20
-"""So many last wills that are not believed yet, and such a part of all clusters, are a burst: more may follow."""
+"""The least number, and the least share of all clusters, of unbelieved last wills that count as a burst: more may
+follow."""
 BRAKE_LEAST = 2
-"""Fewer than so many silent clusters are no reason to brake, unless they are all there are."""
+"""Fewer silent clusters than this never set the brake, unless they are all clusters."""
 MAX_OTHER_STARTS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """A message came. `retained` marks the broker's memory, which proves nothing about now.
+    """A message arrived. `retained` marks the broker's memory, which proves nothing about the present.
 
-    `wall_s` is what the controller's own clock says, in Unix seconds, to tell an agent's skew; None tells none.
+    `wall_s` is the controller's own wall clock in Unix seconds, from which an agent's skew follows; None if unknown.
     """
 
     message: messages.Message
@@ -46,8 +46,8 @@ class Heard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimePassed:
-    """It is now `now_s`. `waiting`: when the newest report of a cluster arrived that is there and not read yet: who has
-    been heard is not silent, however long the controller takes to come to it."""
+    """The time is `now_s`. `waiting`: cluster -> arrival of its newest report that waits to be read. Such a cluster is
+    not silent, however long the controller takes to read the report."""
 
     now_s: float
     waiting: Mapping[str, float] = field(default_factory=dict)
@@ -55,7 +55,8 @@ class TimePassed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slept:
-    """This controller did not run for `gap_s` (starved, paused): what it missed meanwhile is nobody's silence."""
+    """The controller did not run for `gap_s` (starved or paused). Messages it missed meanwhile are not a cluster's
+    silence."""
 
     gap_s: float
     now_s: float
@@ -63,21 +64,21 @@ class Slept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerLost:
-    """The controller's own connection broke: it is deaf, and no silence counts."""
+    """The controller's own connection to the broker broke: the controller is deaf, and no silence counts."""
 
     now_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerFound:
-    """The controller hears again; silence counts from now."""
+    """The connection to the broker is back; silence counts from this moment."""
 
     now_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentsAccepted:
-    """These are the documents in force."""
+    """The documents in force changed."""
 
     documents: Documents
     now_s: float
@@ -85,14 +86,14 @@ class DocumentsAccepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CordonsSet:
-    """These are the operators' words in force."""
+    """The cordons and drains in force changed."""
 
     cordons: Mapping[str, Cordon]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmed:
-    """An operator says that what waits of a cluster's claims is true: all of it, or the users of the model named."""
+    """An operator confirmed what waits of a cluster's claims: all of it, or the users of the named model."""
 
     cluster: str
     model: str
@@ -112,7 +113,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetbacksSeen:
-    """What was ordered and did not become ready, as `control/setbacks.py` finds it."""
+    """Orders that did not become ready, as `control/setbacks.py` finds them."""
 
     setbacks: Setbacks
     notes: tuple[Note, ...]
@@ -125,18 +126,18 @@ Event = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reduced:
-    """The next world, what to tell, and whether routing or placement should look again."""
+    """The next world, the events to report, and which loops should look again."""
 
     world: World
     notes: tuple[Note, ...] = ()
     reroute: bool = False
     replan: bool = False
     look_after_s: float | None = None
-    """In how many seconds the time should be told again, because something is to be believed then."""
+    """Seconds until the next `TimePassed` is needed, because something becomes believable then."""
     greet: bool = False
-    """Whether another start of an agent is in force than before: it waits to hear so."""
+    """Whether another start of an agent came into force, which waits to be told so."""
     result: str = field(default="accepted")
-    """For the metric: accepted, or why a message was not used."""
+    """For the metric of messages: `accepted`, or why the message was not used."""
 
 
 def reduce(world: World, event: Event) -> Reduced:
@@ -234,13 +235,13 @@ def _on_report(world: World, event: Heard) -> Reduced:
 
 
 def _age_s(report: messages.Report, wall_s: float | None) -> float:
-    """How old a remembered report is, by the agent's own clock; 0 where nobody can say."""
+    """The age of a retained report by the agent's own clock; 0 where it is unknown."""
     return max(0.0, wall_s - report.clock_s) if wall_s is not None and report.clock_s is not None else 0.0
 
 
 def _is_vacant(world: World, state: ClusterState, now_s: float) -> bool:
-    """Whether another start of the agent may take the place of the one in force: that one is gone, or was never heard
-    by this controller. No clock and no count of starts says so, only that it speaks or does not."""
+    """Whether another start of the agent may replace the one in force, because that one is gone or was never heard by
+    this controller. Only speech and silence decide; clocks and counts of starts do not."""
     if state.heard_s is None or state.has_left or state.will_s is not None:
         return True
     silent_s = now_s - max(state.heard_s, world.started_s)
@@ -248,11 +249,11 @@ def _is_vacant(world: World, state: ClusterState, now_s: float) -> bool:
 
 
 def _goes_on_from_lower(world: World, state: ClusterState, event: Heard) -> bool:
-    """Whether the agent in force goes on from a lower sequence number than one that came under its name: that one was
-    forged, or its machine was set back.
+    """Whether the agent in force continues from a lower sequence number than one seen under its name: the higher number
+    was forged, or the machine was set back.
 
-    As with another start, the higher number must have been silent for a while; and of the lower ones it is the second
-    in order, so that one report that was late on its way is no sign of life.
+    As with another start, the higher number must have been silent for a while. It takes two lower reports in order, so
+    that one report that was late on its way is no sign of life.
     """
     report = event.message
     assert isinstance(report, messages.Report)
@@ -271,7 +272,7 @@ def _went_back(known: messages.Report, report: messages.Report) -> Note:
 
 
 def _others(state: ClusterState, report: messages.Report) -> dict[str, OtherStart]:
-    """Other starts, once `report` is in force; what was in force before, of another start, is remembered as one."""
+    """The other starts once `report` is in force; the start that was in force before becomes one of them."""
     others = {boot: other for boot, other in state.others.items() if boot != report.boot_id}
     if state.report is not None and state.report.boot_id != report.boot_id:
         others[state.report.boot_id] = OtherStart(seq=state.report.seq, heard_s=float("-inf"))
@@ -279,7 +280,7 @@ def _others(state: ClusterState, report: messages.Report) -> dict[str, OtherStar
 
 
 def _newest(others: dict[str, OtherStart]) -> dict[str, OtherStart]:
-    """As many as are remembered; those that were heard longest ago go first."""
+    """The most recently heard starts, as many as are remembered."""
     return dict(sorted(others.items(), key=lambda one: one[1].heard_s)[-MAX_OTHER_STARTS:])
 
 
@@ -290,10 +291,10 @@ def _on_second(world: World, state: ClusterState, report: messages.Report, now_s
 
 
 def _dispute(state: ClusterState, now_s: float, within_s: float) -> tuple[str, tuple[Note, ...]]:
-    """The second agent that speaks under the name, or nothing: told once, when the one in force goes on speaking after
-    another began to.
+    """The second agent that speaks under the name, or nothing. It is reported once, when the agent in force goes on
+    speaking after another began to.
 
-    Args: state: before the report of the one in force that came at `now_s`.
+    Args: state: before the report of the agent in force that arrived at `now_s`.
     """
     rivals = state.rivals(now_s, within_s)
     if state.disputed_with in rivals:
@@ -311,7 +312,7 @@ def _dispute(state: ClusterState, now_s: float, within_s: float) -> tuple[str, t
 def _skew(
     state: ClusterState, report: messages.Report, wall_s: float | None, bound_s: float
 ) -> tuple[float, tuple[Note, ...]]:
-    """The agent's clock less the controller's in seconds, and what to tell when it passes `bound_s`."""
+    """The agent's clock minus the controller's in seconds, and the event when it passes `bound_s`."""
     if wall_s is None or report.clock_s is None:
         return state.skew_s, ()
     skew_s = report.clock_s - wall_s
@@ -328,7 +329,7 @@ def _skew(
 
 
 def _inventory(report: messages.Report | None) -> object:
-    """What placement depends on: a change is worth a new plan before the period ends."""
+    """The part of a report that placement depends on: a change of it is worth a plan before the period ends."""
     if report is None:
         return None
     return tuple(
@@ -337,9 +338,9 @@ def _inventory(report: messages.Report | None) -> object:
 
 
 def _lent(world: World, state: ClusterState, report: messages.Report, now_s: float) -> dict[messages.PoolKey, Lent]:
-    """Pools that offer fewer devices than replicas that are ready there hold, as they were before.
+    """Pools that offer fewer devices than their ready replicas hold, as they were before.
 
-    What is announced to go is not lent: its replicas are to be replaced before it goes.
+    Devices that are announced to leave are not lent: their replicas are to be replaced first.
     """
     offered = {pool.key: pool.allocatable for pool in report.pools}
     leaving = {pool.key: pool.leaving for pool in report.pools}
@@ -359,7 +360,7 @@ def _lent(world: World, state: ClusterState, report: messages.Report, now_s: flo
 
 
 def _devices_held(world: World, report: messages.Report) -> dict[messages.PoolKey, int]:
-    """Pool -> devices that our ready replicas hold there."""
+    """Pool -> devices that ready replicas of ours hold in it."""
     shapes = plausible.devices_each(world)
     held: dict[messages.PoolKey, int] = {}
     for replica in report.replicas:
@@ -392,7 +393,7 @@ def _replica_notes(before: messages.Report | None, after: messages.Report) -> tu
 
 
 def _condition_notes(before: messages.Report | None, after: messages.Report) -> tuple[Note, ...]:
-    """What an agent says is wrong in its cluster, once per change of it."""
+    """New conditions of an agent's cluster, each reported once per change."""
     known = set(before.conditions) if before is not None else set()
     return tuple(_of_condition(one, after.cluster) for one in after.conditions if one not in known)
 
@@ -400,7 +401,7 @@ def _condition_notes(before: messages.Report | None, after: messages.Report) -> 
 def _believed(
     world: World, state: ClusterState, report: messages.Report, now_s: float, *, is_memory: bool = False
 ) -> tuple[ClusterState, messages.Report, tuple[Note, ...]]:
-    """What of a report can be true, the state with what was found in it, and what is new of that."""
+    """The believable part of a report, the state with its findings, and the events of new findings."""
     examined = plausible.examine(world, state, report, now_s)
     admitted = demand.admit(world, state, report.demand, now_s, is_memory=is_memory)
     findings = examined.findings + admitted.found
@@ -415,7 +416,7 @@ def _believed(
 
 
 def _counted(world: World, before: ClusterState, raw: messages.Report, believed: messages.Report, at_s: float) -> World:
-    """The world with what a front door counted; one that counts nothing at all says nothing."""
+    """The world with a front door's counts; a front door that counts nothing at all says nothing."""
     return demand.count(world, before, believed.demand, at_s) if raw.demand else world
 
 
@@ -506,7 +507,7 @@ def _on_time(world: World, now_s: float) -> Reduced:
 
 
 def _as_arrived(world: World, waiting: Mapping[str, float], now_s: float) -> World:
-    """The world in which clusters that would be missed were heard when their reports arrived, whatever those say."""
+    """The world in which overdue clusters were heard when their waiting reports arrived, whatever these contain."""
     if not waiting:
         return world
     missed_s = now_s - world.timing.overdue_after_s
@@ -521,7 +522,7 @@ def _as_arrived(world: World, waiting: Mapping[str, float], now_s: float) -> Wor
 
 
 def _is_burst(world: World, now_s: float) -> bool:
-    """Whether so many last wills come together that more are to be waited for, but not for ever."""
+    """Whether so many last wills arrive together that more are to be awaited, though not for ever."""
     wills_s = [state.will_s for state in world.clusters.values() if state.will_s is not None]
     if len(wills_s) < max(BURST_LEAST, BURST_SHARE * len(world.clusters)):
         return False
@@ -534,12 +535,12 @@ def _will_is_due(state: ClusterState, world: World, now_s: float) -> bool:
 
 
 def _silent_s(world: World, state: ClusterState, now_s: float) -> float:
-    """How long nothing was heard of it while something could have been."""
+    """For how long a cluster was silent while the controller could have heard it."""
     return now_s - max(state.heard_s if state.heard_s is not None else world.started_s, world.started_s)
 
 
 def _trusted(state: ClusterState, world: World, now_s: float, *, braked: bool) -> ClusterState:
-    """The same, trusted again when it has been heard for long enough. What fell silent under the brake lost nothing."""
+    """The state, trusted again once it was heard for long enough. Silence under the brake costs no trust."""
     losses_s = tuple(at_s for at_s in state.losses_s if now_s - at_s < world.timing.losses_kept_s and not braked)
     unsteady_s = state.unsteady_s
     steady_s = world.timing.steady_after_s(max(1, len(losses_s)))
@@ -551,7 +552,7 @@ def _trusted(state: ClusterState, world: World, now_s: float, *, braked: bool) -
 
 
 def _with_brake(world: World, now_s: float) -> Reduced:
-    """The world with the brake as it should be, and what to tell of it."""
+    """The world with the brake set or released, and the events of that."""
     following = brake(world, now_s)
     if following == world.brake:
         return Reduced(world=world)
@@ -566,12 +567,13 @@ def _with_brake(world: World, now_s: float) -> Reduced:
 def brake(world: World, now_s: float) -> Brake | None:
     """Why the controller must not move anything, or None.
 
-    Counted are the clusters that were heard, or that an earlier start relied on, less those that an operator cordoned
-    (who knows better than the controller cordons what is really gone) and those that were gone before. The brake comes
-    on when the first of those that fall silent together is to be believed gone: by then the others are overdue, or
-    their last wills are there. It goes when none is silent, or when too few are to doubt ourselves and silence had its
-    time to be believed since the first return of each that is back and since we listen again: those who are still on
-    their way back are not taken for lost, and one that comes and goes does not hold it.
+    Counted are clusters that were heard, or that an earlier start relied on, without those that an operator cordoned
+    (an operator who knows more cordons the clusters that are gone) and those that were gone before. The brake is set
+    when the first of the clusters that fell silent together is due to be believed gone: by then the others are overdue,
+    or their last wills have arrived. It is released when none is silent, or when too few are to doubt the controller
+    and a stale time has passed since each returned cluster came back and since the controller listens again. Clusters
+    that are still on their way back are therefore not taken for lost, and one that comes and goes does not hold the
+    brake.
     """
     if world.brake is None and not any(_is_doubtful(world, state, now_s) for state in world.clusters.values()):
         return None
@@ -599,22 +601,22 @@ def brake(world: World, now_s: float) -> Brake | None:
 
 
 def _is_doubtful(world: World, state: ClusterState, now_s: float) -> bool:
-    """Whether a cluster is silent, or on the way to be taken for silent."""
+    """Whether a cluster is silent, or about to be believed silent."""
     if state.phase is Phase.UNREACHABLE:
         return True
     return state.will_s is not None or _silent_s(world, state, now_s) > world.timing.overdue_after_s
 
 
 def _is_due(world: World, state: ClusterState, now_s: float) -> bool:
-    """Whether it is to be believed gone at this instant, or was a moment ago."""
+    """Whether a cluster is due to be believed gone at this instant, or was a moment ago."""
     if state.phase is Phase.UNREACHABLE:
         return True
     return state.will_s is not None or _silent_s(world, state, now_s) > world.timing.stale_after_s
 
 
 def _was_gone_before(world: World, state: ClusterState, now_s: float) -> bool:
-    """Whether it fell silent more than one stale time before the others, or before the brake: those that did so
-    together have one cause. One that has been gone for weeks must neither hold the brake nor make it weak."""
+    """Whether a cluster fell silent more than one stale time before the others, or before the brake. Clusters that fall
+    silent together have one cause. A cluster that is gone for weeks must neither hold the brake nor weaken it."""
     if state.phase is Phase.LOST:
         return True
     at_s = world.brake.since_s if world.brake is not None else now_s
@@ -627,7 +629,7 @@ def _on_broker_found(world: World, now_s: float) -> Reduced:
 
 
 def waits(world: World, cluster: str, model: str = "") -> bool:
-    """Whether anything that a cluster claims waits for somebody's word, of one model or at all."""
+    """Whether any claim of a cluster waits for an operator's confirmation: of one model, or at all."""
     state = world.clusters[cluster]
     if model:
         return model in demand.unconfirmed(world, cluster)

@@ -1,4 +1,4 @@
-"""Everything the controller believes at one instant: frozen, so that a decision and its explanation see the same."""
+"""All beliefs of the controller at one instant. Frozen, so that a decision and its explanation see the same world."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from federation.wire import messages
 from federation.wire.conditions import ConditionType
 
 IMPLAUSIBLE_REPLICAS: ConditionType = "ImplausibleReplicas"
-"""The finding of a cluster that says that more replicas are ready than there can be."""
+"""The type of the finding that a cluster reports more ready replicas than it can hold."""
 PlacementKey = tuple[str, str, messages.PoolKey]
 """(model, cluster, pool)."""
 
 
 def countries(country: str) -> tuple[str, ...]:
-    """Where a believed cell may be, as ISO 3166-1 alpha-2: `DE/US` is in one of two, and nobody can say in which."""
+    """The countries that a believed cell may be in, ISO 3166-1 alpha-2. `DE/US` is a tie: in one of the two, unknown
+    which."""
     return tuple(country.split("/"))
 
 
 def undecided(places: Iterable[str]) -> str:
-    """The country of a cell that is in one of several: what holds in any of them holds there."""
+    """The country of a cell with a tie. A rule that holds in any of the countries holds there."""
     return "/".join(sorted(places))
 
 
@@ -38,49 +39,50 @@ class Timing:
     report_interval_s: float = 10.0
     """Between two reports of an agent."""
     tick_s: float = 5.0
-    """Between two looks at the clock: silences are noticed at most this late."""
+    """Between two looks at the clock; a silence is noticed at most this late."""
     stale_after_s: float = 40.0
-    """Four report intervals, as Karmada's grace: one lost report is no event."""
+    """Four report intervals, as Karmada's grace period: one lost report is no event."""
     default_toleration_s: float = 300.0
     """`tolerationSeconds` where no policy says another."""
     losses_kept_s: float = 3600.0
-    """Losses that are longer ago are forgotten: as long as trust takes at most."""
+    """Older losses are forgotten: the longest time that trust takes to return."""
     will_grace_s: float = 0.5
-    """From a last will until it is believed: when many connections break together, it was ours."""
+    """From a last will until it is believed: many connections that break together have one cause, the controller's
+    own."""
     wills_most_s: float = 5.0
-    """For so long none is believed while a burst of them goes on: a broker of thousands tells them one by one."""
+    """The longest time that a burst of last wills is not believed: a broker of thousands sends them one by one."""
     device_grace_s: float = 600.0
-    """For so long devices count that no node offers, while replicas that hold them are ready."""
+    """How long devices count that no node offers, while ready replicas hold them."""
     skew_s: float = 30.0
-    """An agent's clock that differs more than this from the controller's is told."""
+    """A difference between the clocks of agent and controller beyond this is reported."""
 
     @property
     def overdue_after_s(self) -> float:
-        """A cluster that is silent for so long is not missed yet, but it counts when others fall silent."""
+        """A cluster that is silent this long is not missed yet; it counts when others fall silent."""
         return 0.625 * self.stale_after_s
 
     @property
     def session_after_s(self) -> float:
-        """How long the agent in force is silent until another start of it, or another agent, may take its place."""
+        """How long the agent in force must be silent before another start, or another agent, may take its place."""
         return 2.0 * self.report_interval_s
 
     @property
     def lasting_s(self) -> float:
-        """How long a jump lasts until it is believed: six reports."""
+        """How long a jump must last until it is believed: six reports."""
         return 6.0 * self.report_interval_s
 
     @property
     def count_stands_s(self) -> float:
-        """For how long what a front door counted stands in full when it counts no more; then it halves again and again,
-        each `lasting_s`."""
+        """How long the counts of a front door that counts nothing stand in full; then they halve each `lasting_s`."""
         return 30.0 * self.report_interval_s
 
     def steady_after_s(self, losses: int) -> float:
-        """How long a cluster is heard after so many losses until it is trusted: three reports, then doubling."""
+        """How long a cluster must be heard after this many losses until it is trusted: three reports, doubling with
+        each loss."""
         return min(self.losses_kept_s, 3 * self.report_interval_s * 2.0 ** min(20, losses - 1))
 
     def longest_tick_s(self) -> float:
-        """A tick that comes later than this after the one before found the controller asleep, not the clusters."""
+        """A tick later than this after the one before shows that the controller slept, not the clusters."""
         return self.tick_s + self.report_interval_s
 
     def longest_toleration_s(self, policies: tuple[PlacementPolicy, ...]) -> float:
@@ -90,9 +92,9 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lent:
-    """Devices that ready replicas hold though their nodes do not offer them: a kubelet or a device plugin restarts.
+    """Devices that ready replicas hold and their nodes do not offer: a kubelet or a device plugin restarts.
 
-    `pool` is as it was before, with as many devices as are held and none free; `since_s` when they were first missing.
+    `pool` is the pool as it was, with as many devices as are held and none free; `since_s` is when they went missing.
     """
 
     pool: messages.PoolReport
@@ -101,10 +103,10 @@ class Lent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherStart:
-    """Another start of an agent than the one in force: an earlier one, or a second agent under one cluster's name."""
+    """A start of an agent other than the one in force: an earlier start, or a second agent under the cluster's name."""
 
     seq: int
-    """The newest that was read of it."""
+    """The newest sequence number that was read from it."""
     heard_s: float
 
 
@@ -112,8 +114,8 @@ class OtherStart:
 class ClusterState:
     """One member cluster.
 
-    `report` may be the broker's memory: `heard_s` says when the agent itself was last heard (monotonic seconds of the
-    controller's clock), and is None before that. `since_s` is when the phase began.
+    `report` may be retained by the broker. `heard_s` says when the agent itself was last heard (monotonic seconds of
+    the controller's clock); None before that. `since_s` is when the phase began.
     """
 
     name: str
@@ -124,47 +126,47 @@ class ClusterState:
     ack: messages.Ack | None = None
     ack_s: float | None = None
     losses_s: tuple[float, ...] = ()
-    """When it was lost, within the last hour."""
+    """When the cluster was lost, within the last hour."""
     unsteady_s: float | None = None
-    """Since when it has not been heard steadily; None while it is trusted. A cluster that came back is trusted again
+    """Since when the cluster is not heard steadily; None while it is trusted. A cluster that came back is trusted again
     once it has been heard for a time that doubles with each loss."""
     lent: Mapping[messages.PoolKey, Lent] = field(default_factory=dict)
-    """Pools that report fewer devices than replicas that are ready there hold."""
+    """Pools that report fewer devices than their ready replicas hold."""
     will_s: float | None = None
-    """When the last will of the agent in force came, until it is believed or the agent is heard again."""
+    """When the last will of the agent in force arrived, until it is believed or the agent is heard again."""
     has_left: bool = False
     """The agent in force said goodbye: its next start takes its place at once."""
     others: Mapping[str, OtherStart] = field(default_factory=dict)
-    """By boot id: starts of the agent other than the one in force (`report.boot_id`)."""
+    """Boot id -> a start of the agent other than the one in force (`report.boot_id`)."""
     lower: OtherStart | None = None
-    """The newest report of the start in force with a lower sequence number than is known, since that was heard."""
+    """The newest report of the start in force with a lower sequence number than the highest known one."""
     disputed_with: str = ""
-    """The boot id of a second agent that speaks under this name while the one in force does; empty where none does."""
+    """The boot id of a second agent that speaks under this name beside the one in force; empty if there is none."""
     findings: tuple[messages.Condition, ...] = ()
-    """What could not be believed of the newest report, or waits until it lasts."""
+    """Values of the newest report that are not believed, or wait until they last."""
     doubts: Mapping[str, Doubt] = field(default_factory=dict)
     level: Level | None = None
     held: tuple[messages.DemandSample, ...] = ()
-    """What its front door claims to count, as long as not all of that is believed."""
+    """The front door's claim, while part of it is not believed."""
     counted: tuple[messages.DemandSample, ...] = ()
-    """What its front door counted last, as far as it is believed."""
+    """The front door's last counts, as far as they are believed."""
     counted_s: float = 0.0
     count_weight: float = 1.0
-    """What that still counts for: it halves again and again once nobody has counted for long."""
+    """The weight of `counted`: it halves again and again once the front door has been silent for long."""
     skew_s: float = 0.0
-    """The agent's clock less the controller's, as of its newest report; 0 where the agent does not say."""
+    """The agent's clock minus the controller's, as of its newest report; 0 where the agent does not say."""
 
     def rivals(self, now_s: float, within_s: float) -> tuple[str, ...]:
-        """Boot ids of other agents that spoke within `within_s` and after the one in force was last replaced."""
+        """Boot ids of other agents that spoke within `within_s` and after the agent in force was last replaced."""
         return tuple(sorted(boot for boot, other in self.others.items() if now_s - other.heard_s <= within_s))
 
 
 class CellDemand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One cell's requests for one model: the sum of what front doors counted, see `state/demand.py`.
+    """One cell's requests for one model: the sum over front doors, see `state/demand.py`.
 
-    `counts` are (cluster, requests per second), who counted first coming first; `reporter` is the front door of the
-    cell: the first of them that is heard. There are so many that the collector of cycles, which cannot find any here,
-    would be at it most of the time.
+    `counts` are (cluster, requests per second) in order of their first count; `reporter` is the cell's front door: the
+    first of them that is heard. There are hundreds of thousands, so the cyclic garbage collector does not track them
+    (they hold no cycles).
     """
 
     requests_per_second: float
@@ -182,9 +184,9 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What a front door was known to count, all together, for a whole day: the most that was believed of it.
+    """The peak of a front door's believed total over a whole day.
 
-    `peak_rps`: the most since `since_s`, when the day that runs began.
+    `peak_rps`: the peak since `since_s`, when the current day began.
     """
 
     rps: float
@@ -194,9 +196,9 @@ class Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """What the front door of a cluster counts, all together, as far as it is believed: see `state/levels.py`.
+    """The believed total of a cluster's front door: see `state/levels.py`.
 
-    `since_s`: when it was `rps`, or when more was first claimed if it `is_doubted`. `is_remembered`: it is of an
+    `since_s`: when `rps` was reached, or when more was first claimed if it `is_doubted`. `is_remembered`: taken from an
     earlier start of the controller, and nothing has been heard since.
     """
 
@@ -209,7 +211,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpotRisk:
-    """How often a replica on spot is taken back, and the chance that another is granted; none by itself."""
+    """How often a spot replica is taken back, and the chance that a replacement is granted. The default is no risk."""
 
     losses_per_hour: float = 0.0
     replacement_chance: float = 1.0
@@ -217,7 +219,7 @@ class SpotRisk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cordon:
-    """An operator's word on a cluster: it takes no new load, and when `drain` its load moves away."""
+    """An operator's order about a cluster: it takes no new load, and with `drain` its load moves away."""
 
     reason: str
     drain: bool
@@ -225,9 +227,9 @@ class Cordon:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """What was ordered at one (model, cluster, pool) and how far it is; instants are of the controller's clock.
+    """The progress of an order at one (model, cluster, pool); instants are of the controller's clock.
 
-    `since_s`: when the last progress was seen. `deaths_s`: when replicas were seen to die lately.
+    `since_s`: when progress was last seen. `deaths_s`: when replicas were lately seen to die.
     """
 
     since_s: float
@@ -239,10 +241,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setback:
-    """Replicas that did not become ready: no more than `kept` are counted on until `until_s`, when it is tried again.
+    """Replicas that did not become ready: at most `kept` count until `until_s`, when the pool is tried again.
 
-    `cause` is the kind of `reason`, which is the cluster's own words. `is_tried`: since then more became ready.
-    `version` is that of the model's document; a later one has not failed.
+    `cause` is the kind of `reason`, which quotes the cluster. `is_tried`: more became ready since then. `version` is
+    that of the model's document; a later one has not failed.
     """
 
     key: PlacementKey
@@ -257,7 +259,7 @@ class Setback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setbacks:
-    """What is waited for, and where nothing is waited for. Lost with the process: what fails is seen to fail again."""
+    """Orders in progress, and pools on which orders failed. Memory of the process: a failure is observed again."""
 
     waits: Mapping[PlacementKey, Wait] = field(default_factory=dict)
     backoffs: Mapping[PlacementKey, Setback] = field(default_factory=dict)
@@ -265,11 +267,11 @@ class Setbacks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brake:
-    """Too many clusters fell silent together: the controller may be the one cut off, so it changes nothing.
+    """Too many clusters fell silent together. The controller may be the one that is cut off, so it changes nothing.
 
-    `phases` are those of the instant before the cause: who may be sent requests is decided by them for as long as the
-    brake is on. `silent` are the clusters that it waits for, of `counted`; `back_s` says when each that was silent was
-    first heard again.
+    `phases` are those of the instant before the cause; they decide who may be sent requests while the brake is set.
+    `silent` are the clusters that it waits for, out of `counted`; `back_s` says when each returned one was first heard
+    again.
     """
 
     since_s: float
@@ -280,7 +282,7 @@ class Brake:
 
     @property
     def text(self) -> str:
-        """Why nothing moves, what it waits for, and what an operator can do."""
+        """Why nothing moves, what the brake waits for, and what an operator can do."""
         head = f"{len(self.silent)} of {self.counted} clusters fell silent together: the controller may be the one cut "
         if not self.silent:
             return f"{head}off; nothing moves until those that are back have been heard for a while"
@@ -305,16 +307,16 @@ class World:
     documents: Documents = field(default_factory=Documents)
     clusters: Mapping[str, ClusterState] = field(default_factory=dict)
     cells: Map[str, messages.UserCell] = field(default_factory=Map)
-    """Places of users, those remembered included whom nobody counts. Their `country` is to be read by `countries`."""
+    """Locations of cells, including remembered cells without counts. Read their `country` through `countries`."""
     claims: Map[str, tuple[tuple[str, messages.UserCell], ...]] = field(default_factory=Map)
-    """Cell -> (cluster, where it says that the cell is), who said so first coming first."""
+    """Cell -> (cluster, the location that it claims), in order of the first claim."""
     demand: Map[tuple[str, str], CellDemand] = field(default_factory=Map)
-    """(model, cell) -> what is counted. Hundreds of thousands, maybe: the next world shares what did not change."""
+    """(model, cell) -> demand. It may hold hundreds of thousands; a successor shares whatever did not change."""
     cordons: Mapping[str, Cordon] = field(default_factory=dict)
     continents: Mapping[str, str] = field(default_factory=dict)
-    """Country -> continent, of those that the product knows."""
+    """Country -> continent, of the countries that the product knows."""
     spot_risks: Mapping[tuple[str, str], SpotRisk] = field(default_factory=dict)
-    """(provider, product) -> risk where the catalogue does not say; either may be empty: for all others."""
+    """(provider, product) -> risk where the catalogue gives none. Either may be empty: the risk of all others."""
     started_s: float = 0.0
     deaf: bool = True
     brake: Brake | None = None
@@ -327,17 +329,17 @@ class World:
             object.__setattr__(self, "clusters", ByName(self.clusters))
 
     def with_clusters(self, changed: Mapping[str, ClusterState]) -> World:
-        """The same with these states: it shares all others."""
+        """The world with these states; it shares everything else."""
         assert isinstance(self.clusters, ByName)
         return replace(self, clusters=self.clusters.following(changed))
 
     @property
     def braked(self) -> str:
-        """Why nothing may move, or nothing."""
+        """Why nothing may move; empty while the brake is released."""
         return self.brake.text if self.brake is not None else ""
 
     def catalogue(self, cluster: str) -> ClusterDocument:
-        """The document of a cluster. Raises: KeyError when there is none."""
+        """The Cluster document of `cluster`. Raises: KeyError without one."""
         return self.catalogue_by_name()[cluster]
 
     def catalogue_by_name(self) -> dict[str, ClusterDocument]:
@@ -345,28 +347,29 @@ class World:
         return {document.metadata.name: document for document in self.documents.clusters}
 
     def continent_of(self, country: str | None) -> str:
-        """The continent of a cell or a cluster by its country; empty where it is not known, or not decided."""
+        """The continent of a cell or a cluster by its country; empty where it is unknown or undecided."""
         found = {self.continents.get(one, "") for one in countries(country or "")}
         return found.pop() if len(found) == 1 else ""
 
     def spot_risk(self, provider: str, product: str) -> SpotRisk:
-        """The most particular that is known; none where nothing is."""
+        """The most specific known risk; without one, no risk."""
         for key in ((provider, product), (provider, ""), ("", product), ("", "")):
             if key in self.spot_risks:
                 return self.spot_risks[key]
         return SpotRisk()
 
     def phase_for_routing(self, cluster: str) -> Phase:
-        """The phase that says who may be sent requests: under the brake the one before its cause."""
+        """The phase that decides whether requests may be sent: under the brake, the one before its cause."""
         phase = self.clusters[cluster].phase
         return self.brake.phases.get(cluster, Phase.UNREACHABLE) if self.brake is not None else phase
 
     def is_routable(self, cluster: str) -> bool:
-        """Whether requests may be sent to `cluster` now."""
+        """Whether requests may be sent to `cluster`."""
         return self.phase_for_routing(cluster) in (Phase.READY, Phase.UNKNOWN)
 
     def pools_of(self, cluster: str, now_s: float) -> tuple[messages.PoolReport, ...]:
-        """The pools of a cluster's newest report, and for a while what ready replicas hold of those that shrank."""
+        """The pools of a cluster's newest report, and for a while the devices that ready replicas hold of pools that
+        shrank."""
         state = self.clusters[cluster]
         reported = state.report.pools if state.report is not None else ()
         lent = {key: one.pool for key, one in state.lent.items() if now_s - one.since_s < self.timing.device_grace_s}
@@ -375,7 +378,7 @@ class World:
         return (*(lent.pop(pool.key, pool) for pool in reported), *(lent[key] for key in sorted(lent)))
 
     def is_settled(self, now_s: float) -> bool:
-        """Whether every cluster has been heard or has had the time to be: before that, nothing is decided."""
+        """Whether every cluster was heard or had the time to be heard: before that, nothing is decided."""
         if self.deaf or not self.clusters:
             return False
         if now_s - self.started_s > self.timing.stale_after_s:
@@ -388,7 +391,8 @@ class World:
         return dict(self.clusters.derived(_ready_replicas))
 
     def surely_ready_replicas(self) -> dict[PlacementKey, int]:
-        """The same without those of a model in a cluster that says more than there can be: any of them may be none."""
+        """`ready_replicas` without the replicas of models in clusters that report more than they can hold: any may be
+        missing."""
         doubted = {
             (name, one.object)
             for name, state in self.clusters.items()
@@ -410,7 +414,7 @@ def _ready_replicas(clusters: Mapping[str, ClusterState]) -> dict[PlacementKey, 
 
 
 def validate(world: World) -> None:
-    """Assert what always holds. Raises: AssertionError naming the first that does not."""
+    """Assert the invariants of a world. Raises: AssertionError that names the first violated one."""
     names = {document.metadata.name for document in world.documents.clusters}
     assert set(world.clusters) == names, "clusters are all and only those of the catalogue"
     for name, state in world.clusters.items():
