@@ -31,7 +31,7 @@ from federation.api import server
 from federation.loops import keep, tick
 from federation.loops.hub import Hub
 from federation.loops.plan import Planner
-from federation.loops.policies import Desk, shipped_continents, shipped_spot_risks
+from federation.loops.policies import Desk
 from federation.loops.publish import Publisher
 from federation.loops.steer import Steer
 from federation.loops.traffic import TrafficLoop
@@ -39,6 +39,7 @@ from federation.metrics import Doors, Metrics
 from federation.services import ControllerServices
 from federation.settings import Settings
 from federation.state.reduce import BrokerFound, BrokerLost, CordonsSet, Heard, Note
+from federation.state.shipped import shipped_continents, shipped_spot_risks
 from federation.state.world import World
 from federation.wire import messages
 

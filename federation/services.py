@@ -18,11 +18,12 @@ from federation.api import render, views
 from federation.api.server import Refused, not_found
 from federation.control import decide, nearness, setbacks
 from federation.control.desired import version
+from federation.control.placement_cycle import Solve
 from federation.control.plan import Change, Near
+from federation.control.rollout_cycle import changes_between
 from federation.loops.frontier import Frontiers
-from federation.loops.hub import Hub, Thought
+from federation.loops.hub import Hub
 from federation.loops.policies import Desk, Kept, NeedsForce, Rejected
-from federation.loops.steer import changes_between
 from federation.state.demand import unconfirmed
 from federation.state.reduce import Confirmed, CordonsSet, Note, waits
 from federation.state.world import Cordon, World
@@ -60,7 +61,7 @@ class ControllerServices:
             speed=self.clock.speed,
             message=hub.message,
             gateways=hub.gateways,
-            nearest_ms=hub.thought.nearest_ms if hub.thought is not None else None,
+            nearest_ms=hub.last_solve.outcome.nearest_ms if hub.last_solve is not None else None,
         )
 
     def is_ready(self) -> str:
@@ -113,12 +114,12 @@ class ControllerServices:
 
     async def explain(self, model: str, cluster: str | None, of: views.Explained = "plan") -> views.ExplanationView:
         """Why a model is where it is, by the plan in force or by the newest solve. Raises: Refused."""
-        thought = self._thought(model)
-        kept = thought.kept_because(model)
-        problem, newest = thought.formulated.problem, thought.answer.solution
+        solve = self._solve_of(model)
+        kept = solve.outcome.kept_because(model)
+        problem, newest = solve.formulated.problem, solve.proposal.solution
         try:
             if of == "plan" and kept:
-                planned = await asyncio.to_thread(decide.appraise, thought.question, thought.decision)
+                planned = await asyncio.to_thread(decide.appraise, solve.outcome.question, solve.outcome.decision)
                 found = await self._solver.explain(problem, planned, model, kept)
             else:
                 found = await self._solver.explain(problem, newest, model)
@@ -135,23 +136,23 @@ class ControllerServices:
 
     async def explain_cell(self, model: str, cell: str) -> views.CellExplanationView:
         """Why a cell's requests to a model go where they go. Raises: Refused."""
-        thought = self._thought(model)
-        problem = thought.formulated.problem
+        solve = self._solve_of(model)
+        problem = solve.formulated.problem
         asking = sorted(one.cell for one in problem.demands if one.model == model and one.requests_per_second > 0)
         if cell not in asking:
             near = difflib.get_close_matches(cell, asking, n=1)
             hint = f"did you mean {near[0]}?" if near else f"cells that ask: {', '.join(asking[:5]) or 'none'}"
             raise Refused(404, "NotFound", f"nobody in cell {cell} asks for {model}", hint)
         try:
-            found = await self._solver.explain_cell(problem, thought.answer.solution, model, cell)
+            found = await self._solver.explain_cell(problem, solve.proposal.solution, model, cell)
         except SolverError as error:
             raise Refused(503, "SolverFailed", str(error), "try again") from error
         return msgspec.convert(self._of_plan(found), views.CellExplanationView)
 
     async def frontier(self, model: str) -> views.FrontierView:
         """What near costs, as far as it is known by now. Raises: Refused."""
-        thought = self._thought(model) if model else self._any_thought()
-        curve = await self._frontiers.ask(thought, model)
+        solve = self._solve_of(model) if model else self._any_solve()
+        curve = await self._frontiers.ask(solve, model)
         if curve.failed:
             raise Refused(503, "SolverFailed", curve.failed, "try again")
         standing = curve.standing
@@ -169,17 +170,17 @@ class ControllerServices:
             seconds=round(curve.seconds, 2),
         )
 
-    def _any_thought(self) -> Thought:
+    def _any_solve(self) -> Solve:
         """The same of any model."""
-        thought = self.hub.thought
-        if thought is None:
+        solve = self.hub.last_solve
+        if solve is None:
             raise Refused(409, "NotPlanned", "no plan has been made since this controller started", "try again soon")
-        return thought
+        return solve
 
-    def _thought(self, model: str) -> Thought:
+    def _solve_of(self, model: str) -> Solve:
         """What the newest plan was made of. Raises: Refused where there is none, or the model is not in it."""
-        thought = self._any_thought()
-        names = {one.name for one in thought.formulated.problem.models}
+        solve = self._any_solve()
+        names = {one.name for one in solve.formulated.problem.models}
         if model not in names:
             leaving = [one for one in self.hub.plan.forced if model in {gone.metadata.name for gone in one.withdrawn}]
             if leaving:
@@ -189,7 +190,7 @@ class ControllerServices:
                 raise Refused(409, "Withdrawn", text, hint)
             hint = f"placed models: {', '.join(sorted(names)) or 'none'}"
             raise Refused(404, "NotFound", f"model {model} is not placed", hint)
-        return thought
+        return solve
 
     def _with_setbacks(self, model: str, view: views.ExplanationView) -> views.ExplanationView:
         """With clusters in which the model did not become ready told as such: the engine knows of no room there."""

@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
-from federation.control.plan import Plan, Routes
+from federation.control import stored
+from federation.control.plan import Routes
 
-SCHEMA_VERSION = 3
-READABLE = (2, SCHEMA_VERSION)
-"""Versions with these tables: 3 may have packed bodies, which 2 cannot read."""
+SCHEMA_VERSION = 4
+READABLE = (2, 3, SCHEMA_VERSION)
+"""Versions with these tables. 3 may have packed bodies, 4 has plans with a `placement`; older versions read neither."""
 PACKED_FROM_BYTES = 16 * 1024
 """Shorter bodies are written as they are."""
 PLANS_SALVAGED = 50
@@ -304,7 +305,7 @@ def _as_declared(table: Table, found: Row) -> Row:
             raise TypeError(f"{table.name}.{name} is no {kind.__name__}")
         row.append(given)
     if table is PLANS:
-        msgspec.json.decode(row[-1], type=Plan)
+        stored.decode(row[-1])
     if table is ROUTES:
         msgspec.json.decode(row[-1], type=Routes)
     return tuple(row)

@@ -17,11 +17,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import placement as words
 from federation.adapters import parcel
+from federation.control.placement_cycle import Proposal
 from placement import check, engine
 from placement.explain import frontier
 from placement.explain.cell import CellExplanation, explain_cell
@@ -33,19 +34,6 @@ T = TypeVar("T")
 
 class SolverError(Exception):
     """The engine gave no answer that may be used. The plan in force stays."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A checked solution, the routing that keeping the present placement would give, and why each count is there.
-
-    `late` is the part of each model's requests that the solution serves late.
-    """
-
-    solution: words.Solution
-    kept: words.Routing
-    reasons: dict[tuple[str, str], str]
-    late: Mapping[str, float] = field(default_factory=dict)
 
 
 class Solver:
@@ -66,12 +54,12 @@ class Solver:
         """Start both and load the solver, so that the first plan is not late."""
         await asyncio.gather(self._plans.call(os.getpid), self._routes.call(os.getpid))
 
-    async def solve(self, problem: words.Problem, present: tuple[words.Placed, ...]) -> Answer:
+    async def solve(self, problem: words.Problem, present: tuple[words.Placed, ...]) -> Proposal:
         """The best placement, and what `present` would do instead. A solve that is cancelled ends with its process.
 
         Raises: SolverError with the first violated rule, or when the process died.
         """
-        answer: Answer = await self._plans.ask(self._plans.solve, problem, present, is_ended=True)
+        answer: Proposal = await self._plans.ask(self._plans.solve, problem, present, is_ended=True)
         self._foreseen = answer.late
         return answer
 
@@ -254,13 +242,13 @@ def _work_on(work: Callable[..., Any], question: parcel.Parcel) -> parcel.Parcel
     return parcel.pack(work(*parcel.unpack(question)))
 
 
-def _solve_mending(problem: words.Problem, present: tuple[words.Placed, ...]) -> Answer:
+def _solve_mending(problem: words.Problem, present: tuple[words.Placed, ...]) -> Proposal:
     return solve_and_check(problem, present, _planner)
 
 
 def solve_and_check(
     problem: words.Problem, present: tuple[words.Placed, ...], planner: Replanner | None = None
-) -> Answer:
+) -> Proposal:
     """Solve, check, and route what is kept: the work of one plan, in one process.
 
     Args: planner: what remembers the plans before this one.
@@ -275,7 +263,7 @@ def solve_and_check(
     _refuse(violations)
     kept = {(one.model, one.pool): one.replicas for one in present}
     trusting = replace(problem, clusters=tuple(replace(cluster, reachable=True) for cluster in problem.clusters))
-    return Answer(
+    return Proposal(
         solution=solution,
         kept=engine.route(trusting, kept),
         reasons=reasons(problem, solution),

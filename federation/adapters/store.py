@@ -53,6 +53,7 @@ from federation.adapters.salvage import (
     size,
     wal,
 )
+from federation.control import stored
 from federation.control.plan import Plan, Routes
 from federation.state.reasons import EventReason
 from federation.state.reduce import Note
@@ -836,7 +837,7 @@ def _plan(row: records.Row) -> Plan | None:
 
 
 def _plan_of(values: records.Row) -> Plan:
-    return msgspec.json.decode(records.unpacked(values[-1]), type=Plan)
+    return stored.decode(records.unpacked(values[-1]))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -150,7 +150,7 @@ def gateways(scene: Scene) -> tuple[views.GatewayView, ...]:
 
 def plan_view(plan: Plan) -> views.PlanView:
     """One committed plan."""
-    costs = plan.costs
+    placement, costs = plan.placement, plan.placement.cost
     return views.PlanView(
         epoch=plan.epoch,
         generation=plan.generation,
@@ -167,11 +167,11 @@ def plan_view(plan: Plan) -> views.PlanView:
             risk=costs.risk,
             total=costs.total,
         ),
-        near=near_view(plan.near),
-        near_by_model={name: _shown(one) for name, one in sorted(plan.near_by_model.items())},
-        bound_usd_per_hour=plan.bound_usd_per_hour,
-        gap=plan.gap,
-        bound_is_loose=plan.bound_is_loose,
+        near=near_view(placement.near),
+        near_by_model={name: _shown(one) for name, one in sorted(placement.near_by_model.items())},
+        bound_usd_per_hour=placement.bound_usd_per_hour,
+        gap=placement.gap,
+        bound_is_loose=placement.bound_is_loose,
         moves=plan.moves,
         changes=tuple(
             views.MoveView(
@@ -184,7 +184,7 @@ def plan_view(plan: Plan) -> views.PlanView:
             )
             for change in plan.changes
         ),
-        limits=tuple(one.reason for one in plan.reached_limits),
+        limits=tuple(one.says for one in placement.reached),
     )
 
 
@@ -622,8 +622,9 @@ class _Drawing:
             bad.append(not_hunted)
         if (version := self.scene.plan.versions.get(name)) is not None and version.refused:
             soft.append(f"its newest version does not start ({version.refused}): the one before serves")
-        bad += [one.reason for one in self.scene.plan.missed_floors if one.model == name]
-        limits = (one.reason for one in self.scene.plan.reached_limits if one.binds(name, policy.metadata.name))
+        placement = self.scene.plan.placement
+        bad += [one.reason for one in placement.shortfalls if one.model == name]
+        limits = (one.says for one in placement.limits_of(name, policy.metadata.name))
         state: views.WorstState = "bad" if bad else "degraded" if soft else "ok"
         return state, (*bad, *soft, *limits)
 

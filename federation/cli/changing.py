@@ -180,8 +180,8 @@ def rollback(ctx: click.Context, what: str, name: str, revision: int | None, for
 @click.pass_context
 def lint(ctx: click.Context, files: tuple[str, ...], output: str) -> None:
     """Check policy files without a controller: each alone, and all together. Warnings are no failure."""
-    from federation.loops.policies import shipped_products
     from federation.policy import catalogue
+    from federation.state.shipped import shipped_products
 
     known = catalogue.PolicySet(products=shipped_products())
     problems: list[Problem] = []

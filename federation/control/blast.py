@@ -8,10 +8,11 @@ that a shortage that is there already is no document's fault.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import placement as engine
+from federation.control.placement_cycle import Solve
 from federation.control.plan import Plan, Routes
 from federation.control.problem import Formulated
 from federation.policy.documents import Documents
@@ -102,6 +103,46 @@ class Effect:
 
 
 NOTHING = Effect(emptied={}, shortages=(), replicas=0, is_foreseen=True)
+
+
+def now(plan: Plan, routes: Routes, demand_rps: Mapping[tuple[str, str], float], newest: Solve | None) -> Now:
+    """What is so today. Users that the newest solve leaves unserved count as unserved though routing still serves them.
+
+    Args: demand_rps: (model, cell) -> requests per second.
+    """
+    asked, unserved = asked_rps(demand_rps), unserved_rps(routes, demand_rps)
+    if newest is None:
+        return Now(plan=plan, asked_rps=asked, unserved_rps=unserved)
+    solution = newest.proposal.solution
+    planned: dict[str, float] = defaultdict(float)
+    for one in solution.unserved:
+        planned[one.model] += one.requests_per_second
+    return Now(
+        plan=plan,
+        asked_rps=asked,
+        unserved_rps={model: max(rps, planned.get(model, 0.0)) for model, rps in unserved.items()},
+        alternative=newest.formulated.ours(solution.replicas),
+    )
+
+
+def say_the_same(before: Documents, after: Documents) -> bool:
+    """Whether they differ in nothing that is acted on: of metadata only the name is."""
+    return _acted_on(before) == _acted_on(after)
+
+
+def _acted_on(documents: Documents) -> list[tuple[str, object]]:
+    models = [(one.metadata.name, one.spec) for one in documents.models]
+    policies = [(one.metadata.name, one.spec) for one in documents.policies]
+    return [*models, *policies, *((one.metadata.name, one.spec) for one in documents.clusters)]
+
+
+def lost_in_use(gone: Collection[str], plan: Plan) -> dict[str, int]:
+    """Of clusters that would leave the catalogue, those with replicas in them -> how many."""
+    running = dict.fromkeys(sorted(gone), 0)
+    for key, count in plan.desired_by_key().items():
+        if key[1] in running:
+            running[key[1]] += count
+    return {cluster: count for cluster, count in running.items() if count}
 
 
 def asked_rps(demand_rps: Mapping[tuple[str, str], float]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -43,6 +43,18 @@ def workloads(
             one = msgspec.structs.replace(one, self_heal=False)
         told.setdefault(cluster, []).append(one)
     return {cluster: tuple(items) for cluster, items in told.items()}
+
+
+def digests(
+    clusters: Iterable[str],
+    documents: Documents,
+    desired: Mapping[PlacementKey, int],
+    stops: Mapping[PlacementKey, str],
+    versions: Mapping[str, Versions],
+) -> dict[str, str]:
+    """Cluster -> digest of what its agent is told, of all `clusters`. Args: the others as in `workloads`."""
+    told = workloads(documents, desired, stops, versions)
+    return {name: digest(told.get(name, ())) for name in clusters}
 
 
 def digest(items: tuple[Workload, ...]) -> str:

@@ -153,10 +153,13 @@ def adopted(plan: Plan, world: World, clusters: Collection[str] | None = None) -
     )
     if not found:
         return plan
-    aims = {one.key for one in plan.target}
+    aims = plan.target_by_key()
     return replace(
         plan,
-        target=_sorted((*plan.target, *(one for one in found if one.key not in aims))),
+        placement=replace(
+            plan.placement,
+            replicas=_sorted((*plan.placement.replicas, *(one for one in found if one.key not in aims))),
+        ),
         desired=_sorted((*plan.desired, *found)),
     )
 

@@ -10,6 +10,7 @@ import msgspec
 from federation.policy.documents import Model, PlacementPolicy
 from federation.state.world import Known, PlacementKey
 from federation.wire.messages import PoolKey
+from placement import Cost, Reached, Shortfall, Unserved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,26 +46,6 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Costs:
-    """US dollars per hour, by cause. `proximity` is what policy says that latency costs; it is paid to nobody.
-    `risk` is expected: what replicas that are taken back leave late and cost to start anew."""
-
-    accelerators: float = 0.0
-    egress: float = 0.0
-    late: float = 0.0
-    unserved: float = 0.0
-    moves: float = 0.0
-    proximity: float = 0.0
-    risk: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """What the engine makes small, and what its bound is a bound of."""
-        paid = self.accelerators + self.egress + self.late + self.unserved + self.moves
-        return paid + self.proximity + self.risk
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Near:
     """How near users are served: round trips of served requests in ms; `excess_ms_mean` is how much farther they go
     than to the nearest cluster that could serve them, full or not."""
@@ -75,29 +56,6 @@ class Near:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MissedFloor:
-    """A floor of a model's policy that no placement can hold, and why; `rule` is the engine's code."""
-
-    model: str
-    rule: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReachedLimit:
-    """A limit that leaves no room for one more replica, in a sentence; `subject` is the model of a `max_replicas`, the
-    policy of a `budget`."""
-
-    limit: str
-    subject: str
-    reason: str
-
-    def binds(self, model: str, policy: str) -> bool:
-        """Whether it is a limit of this model, which that policy governs."""
-        return self.subject == (policy if self.limit == "budget" else model)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """What hysteresis remembers, in Unix seconds of the controller's clock."""
 
@@ -105,6 +63,45 @@ class History:
     """Model -> when its placement last changed by choice."""
     moved_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Model -> one entry per move by choice within the last hour."""
+
+
+NO_COST = Cost(accelerators=0.0, egress=0.0, late=0.0, unserved=0.0, moves=0.0, proximity=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where replicas are to be, as a placement cycle decided it, and what the engine knows of it.
+
+    `replicas` have counts above zero. `cost.total` is what the engine minimises; `bound_usd_per_hour` is a proven lower
+    bound of it, and `gap` the part of the cost above the bound.
+    """
+
+    replicas: tuple[Replicas, ...] = ()
+    summary: str = ""
+    """Which models change and why, in one sentence."""
+    moves: int = 0
+    """Pairs of a start and a stop that lead to it."""
+    cost: Cost = NO_COST
+    near: Near | None = None
+    """Of the users of all models, as planned; None where none are served."""
+    near_by_model: Mapping[str, Near] = field(default_factory=dict)
+    bound_usd_per_hour: float = 0.0
+    gap: float = 0.0
+    bound_is_loose: bool = False
+    """The gap is more likely the bound's than the placement's: in a shortage, say."""
+    unserved: tuple[Unserved, ...] = ()
+    shortfalls: tuple[Shortfall, ...] = ()
+    """Floors of policies that no placement can hold."""
+    reached: tuple[Reached, ...] = ()
+    """Limits that leave no room for one more replica."""
+
+    def by_key(self) -> dict[PlacementKey, int]:
+        """Counts, all above zero."""
+        return {one.key: one.replicas for one in self.replicas}
+
+    def limits_of(self, model: str, policy: str) -> tuple[Reached, ...]:
+        """The reached limits of a model that `policy` governs: its maxReplicas, and the policy's budget."""
+        return tuple(one for one in self.reached if one.subject == (policy if one.limit == "budget" else model))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +170,7 @@ class Forced:
 class Plan:
     """One committed decision.
 
-    `target` is where the placement is going, `desired` what agents are told now on the way there (make before break).
+    `placement` is where replicas are going, `desired` what agents are told now on the way there (make before break).
     A desired count of zero asks an agent to delete; what is not named is left alone. `generation` grows with every
     commit, `epoch` with every start of a controller.
     """
@@ -183,21 +180,10 @@ class Plan:
     at_s: float = 0.0
     trigger: str = ""
     summary: str = "nothing has been decided yet"
-    target: tuple[Replicas, ...] = ()
+    placement: Placement = field(default_factory=Placement)
     desired: tuple[Replicas, ...] = ()
     changes: tuple[Change, ...] = ()
     moves: int = 0
-    costs: Costs = field(default_factory=Costs)
-    near: Near | None = None
-    """Of the users of all models, as planned; None where none are served."""
-    near_by_model: Mapping[str, Near] = field(default_factory=dict)
-    bound_usd_per_hour: float = 0.0
-    gap: float = 0.0
-    bound_is_loose: bool = False
-    """The distance to the bound is more likely the bound's than the plan's: in a shortage, say."""
-    unserved: tuple[str, ...] = ()
-    missed_floors: tuple[MissedFloor, ...] = ()
-    reached_limits: tuple[ReachedLimit, ...] = ()
     history: History = field(default_factory=History)
     generations: Mapping[str, int] = field(default_factory=dict)
     """Cluster -> the generation in which what it is told last changed."""
@@ -214,7 +200,8 @@ class Plan:
 
     def without_orders(self) -> Plan:
         """What is left of a memory that is known to be old: what runs says more than what was wanted once."""
-        return replace(self, target=(), desired=(), changes=(), generations={}, digests={})
+        placement = replace(self.placement, replicas=())
+        return replace(self, placement=placement, desired=(), changes=(), generations={}, digests={})
 
     def desired_by_key(self) -> dict[PlacementKey, int]:
         """Desired counts; zeros included."""
@@ -225,8 +212,13 @@ class Plan:
         return {one.key: one.stop_reason for one in self.desired if one.stop_reason}
 
     def target_by_key(self) -> dict[PlacementKey, int]:
-        """Target counts, all above zero."""
-        return {one.key: one.replicas for one in self.target}
+        """Where replicas are going; counts above zero."""
+        return self.placement.by_key()
+
+    def relied_on(self, routes: Routes) -> frozenset[str]:
+        """The clusters that it has replicas in, or that routes send requests to."""
+        placed = {one.cluster for one in (*self.placement.replicas, *self.desired) if one.replicas > 0}
+        return frozenset(placed | {share.cluster for route in routes.routes for share in route.now})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from federation.control.blast import Effect
 from federation.control.plan import Forced, Plan
 from federation.policy.documents import Documents, Model, PlacementPolicy
 from federation.state.phases import Phase
@@ -66,6 +67,45 @@ class Step:
     forced: tuple[Forced, ...]
     notes: tuple[Note, ...]
     has_stopped: bool
+
+
+def order(effect: Effect, before: World, *, subject: str, actor: str, reason: str, at_s: float) -> Forced:
+    """A change that a person forced, with the harm that it was foretold to do. Args: subject: the policy file."""
+    withdrawn = tuple(one for one in before.documents.models if one.metadata.name in effect.emptied)
+    return Forced(
+        object=subject,
+        actor=actor,
+        reason=reason,
+        at_s=at_s,
+        models=effect.models,
+        withdrawn=withdrawn,
+        policies=last_policies(before.documents, withdrawn),
+        replicas=effect.replicas,
+        unserved_rps={one.model: max(one.now_rps, one.then_rps) for one in effect.shortages},
+        error_share=error_share(before),
+    )
+
+
+def resume(
+    forced: Collection[Forced],
+    subject: str,
+    world: World,
+    unserved_rps: Mapping[str, float],
+    *,
+    actor: str,
+    reason: str,
+) -> tuple[Forced, ...]:
+    """The orders, where those of `subject` that were halted go on: what is so now is what they may do.
+
+    Args: unserved_rps: by model, now.
+    """
+    errors = error_share(world)
+    return tuple(
+        replace(one, halted="", actor=actor, reason=reason, unserved_rps=unserved_rps, error_share=errors)
+        if one.object == subject and one.halted
+        else one
+        for one in forced
+    )
 
 
 def step(pace: Pace, situation: Situation) -> Step:

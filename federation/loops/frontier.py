@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from federation.adapters.solver import Solver, SolverError
 from federation.aiokit.clock import Clock
 from federation.aiokit.tasks import Tasks
-from federation.loops.hub import Hub, Thought
+from federation.control.placement_cycle import Solve
+from federation.loops.hub import Hub
 from placement.explain.frontier import POINTS, Point, Standing, says
 
 KEPT_S = 30.0
@@ -25,7 +26,7 @@ class Curve:
     """
 
     model: str
-    thought: Thought
+    solve: Solve
     epoch: int
     generation: int
     wanted: int = POINTS
@@ -53,12 +54,12 @@ class Frontiers:
         self._turn = asyncio.Lock()
         self._machine = Clock()
 
-    async def ask(self, thought: Thought, model: str) -> Curve:
+    async def ask(self, solve: Solve, model: str) -> Curve:
         """The curve as far as it is: begun when nobody asked for long, waited for a moment when it is not finished."""
         known = self._curves.get(model)
-        if known is None or self._is_old(known[0], thought):
+        if known is None or self._is_old(known[0], solve):
             plan = self._hub.plan
-            curve = Curve(model=model, thought=thought, epoch=plan.epoch, generation=plan.generation)
+            curve = Curve(model=model, solve=solve, epoch=plan.epoch, generation=plan.generation)
             known = curve, self._tasks.start(f"frontier-{model or 'fleet'}", self._make(curve))
             self._curves[model] = known
         await asyncio.wait({known[1]}, timeout=WAIT_S)
@@ -66,17 +67,17 @@ class Frontiers:
             self._curves.pop(model, None)  # who asks again tries again
         return known[0]
 
-    def _is_old(self, curve: Curve, thought: Thought) -> bool:
+    def _is_old(self, curve: Curve, solve: Solve) -> bool:
         is_over = curve.ended_s is not None and self._machine.monotonic_s() - curve.ended_s > KEPT_S
-        return is_over and curve.thought is not thought
+        return is_over and curve.solve is not solve
 
     async def _make(self, curve: Curve) -> None:
         try:
             async with self._turn:
                 began_s = self._machine.monotonic_s()
-                answer = curve.thought.answer.solution
+                answer = curve.solve.proposal.solution
                 async for standing, points in self._solver.frontier(
-                    curve.thought.formulated.problem, answer, curve.model or None
+                    curve.solve.formulated.problem, answer, curve.model or None
                 ):
                     curve.standing, curve.points = standing, points
                     curve.seconds = self._machine.monotonic_s() - began_s

@@ -7,33 +7,27 @@ locked out, and no model goes to nothing unseen.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
-import msgspec
-
 import placement as engine
-from federation.adapters.solver import Answer, SolverError
-from federation.control import blast, staged
-from federation.control.plan import Forced, Plan, Routes
+from federation.adapters.solver import SolverError
+from federation.control import blast
+from federation.control.placement_cycle import Proposal
 from federation.control.problem import Formulated
-from federation.loops.hub import Hub, Thought
-from federation.policy.documents import FORCE_ANNOTATION, Documents
-from federation.policy.load import ParsedFile
+from federation.loops.hub import Hub
+from federation.policy.documents import Documents
 from federation.state.reduce import CordonsSet, DocumentsAccepted, reduce
 from federation.state.world import Cordon, World
 
 ANSWER_WITHIN_S = 45.0
 """Of the machine: less than a caller of the API waits."""
-DIGEST_CHARACTERS = 12
 
 
 class Engine(Protocol):
     """Who is asked."""
 
-    async def solve(self, problem: engine.Problem, present: tuple[engine.Placed, ...]) -> Answer: ...
+    async def solve(self, problem: engine.Problem, present: tuple[engine.Placed, ...]) -> Proposal: ...
 
 
 class Guard:
@@ -50,7 +44,7 @@ class Guard:
         now_s = hub.clock.monotonic_s()
         before = hub.world
         after = reduce(before, DocumentsAccepted(documents=following, now_s=now_s)).world
-        if _says_the_same(before.documents, following):
+        if blast.say_the_same(before.documents, following):
             return blast.NOTHING
         return await self._foresee(after, now_s)
 
@@ -64,11 +58,11 @@ class Guard:
 
     async def _foresee(self, after: World, now_s: float) -> blast.Effect:
         hub = self._hub
-        before, plan, thought = hub.world, hub.plan, hub.thought
+        before, plan = hub.world, hub.plan
         if not any(plan.desired_by_key().values()):
             return blast.NOTHING
         formulated = await hub.formulate(after, now_s)
-        now = await asyncio.to_thread(_now, plan, hub.routes, hub.demand_rps(), thought)
+        now = await asyncio.to_thread(blast.now, plan, hub.routes, hub.demand_rps(), hub.last_solve)
         effect = await asyncio.to_thread(blast.at_once, before.documents, after.documents, formulated, now)
         if effect.refusals(self.limits):
             return effect
@@ -84,82 +78,7 @@ class Guard:
     async def foreseen(self, following: Documents, formulated: Formulated, solution: engine.Solution) -> blast.Effect:
         """The same, by what the engine has answered already to the question with these documents."""
         hub = self._hub
-        before, plan, thought = hub.world.documents, hub.plan, hub.thought
-        now = await asyncio.to_thread(_now, plan, hub.routes, hub.demand_rps(), thought)
+        before, plan = hub.world.documents, hub.plan
+        now = await asyncio.to_thread(blast.now, plan, hub.routes, hub.demand_rps(), hub.last_solve)
         effect = await asyncio.to_thread(blast.at_once, before, following, formulated, now)
         return await asyncio.to_thread(blast.with_answer, effect, formulated, solution, now)
-
-
-def _now(plan: Plan, routes: Routes, demand_rps: Mapping[tuple[str, str], float], thought: Thought | None) -> blast.Now:
-    """What is so today. What the newest plan leaves unserved, though routing has not got there yet, is so today too."""
-    asked, unserved = blast.asked_rps(demand_rps), blast.unserved_rps(routes, demand_rps)
-    if thought is None:
-        return blast.Now(plan=plan, asked_rps=asked, unserved_rps=unserved)
-    planned: dict[str, float] = {}
-    for one in thought.answer.solution.unserved:
-        planned[one.model] = planned.get(one.model, 0.0) + one.requests_per_second
-    return blast.Now(
-        plan=plan,
-        asked_rps=asked,
-        unserved_rps={model: max(rps, planned.get(model, 0.0)) for model, rps in unserved.items()},
-        alternative=thought.formulated.ours(thought.answer.solution.replicas),
-    )
-
-
-def order(effect: blast.Effect, before: World, *, subject: str, actor: str, reason: str, at_s: float) -> Forced:
-    """A forced change, with what the person who ordered it was told of."""
-    withdrawn = tuple(one for one in before.documents.models if one.metadata.name in effect.emptied)
-    return Forced(
-        object=subject,
-        actor=actor,
-        reason=reason,
-        at_s=at_s,
-        models=effect.models,
-        withdrawn=withdrawn,
-        policies=staged.last_policies(before.documents, withdrawn),
-        replicas=effect.replicas,
-        unserved_rps={one.model: max(one.now_rps, one.then_rps) for one in effect.shortages},
-        error_share=staged.error_share(before),
-    )
-
-
-def digest(file: ParsedFile) -> str:
-    """What identifies the content of a file, whatever allows it."""
-    plain = [msgspec.to_builtins(one.document) for one in file.documents]
-    for one in plain:
-        one["metadata"].get("annotations", {}).pop(FORCE_ANNOTATION, None)
-    return f"sha256:{hashlib.sha256(msgspec.json.encode(plain, order='deterministic')).hexdigest()}"
-
-
-def shown(digest: str) -> str:
-    """As much of a digest as an annotation has to name."""
-    return digest[: len("sha256:") + DIGEST_CHARACTERS]
-
-
-def allowed_by(file: ParsedFile) -> str:
-    """The reason that an annotation in the file gives for what its content does, or nothing."""
-    wanted = digest(file)
-    for one in file.documents:
-        named, _, reason = one.document.metadata.annotations.get(FORCE_ANNOTATION, "").partition(" ")
-        if len(named) >= len(shown(wanted)) and wanted.startswith(named) and reason.strip():
-            return reason.strip()[:500]
-    return ""
-
-
-def how_to_force(file: ParsedFile | None) -> str:
-    """What to do when it is meant."""
-    by_hand = 'if it is meant, hand it in with --force --reason "…"'
-    if file is None:
-        return by_hand
-    return f'{by_hand}, or add to metadata.annotations: {FORCE_ANNOTATION}: "{shown(digest(file))} REASON"'
-
-
-def _says_the_same(before: Documents, after: Documents) -> bool:
-    """Whether they differ in nothing that is acted on: what else metadata has does nothing."""
-    return _spoken(before) == _spoken(after)
-
-
-def _spoken(documents: Documents) -> list[tuple[str, object]]:
-    models = [(one.metadata.name, one.spec) for one in documents.models]
-    policies = [(one.metadata.name, one.spec) for one in documents.policies]
-    return [*models, *policies, *((one.metadata.name, one.spec) for one in documents.clusters)]

@@ -15,10 +15,9 @@ from typing import Literal, ParamSpec, TypeVar
 
 import structlog
 
-from federation.adapters.solver import Answer
 from federation.aiokit.clock import Clock
-from federation.control import decide, leadership, staged
-from federation.control.nearness import Nearest
+from federation.control import leadership, staged
+from federation.control.placement_cycle import Solve
 from federation.control.plan import Plan, Routes
 from federation.control.problem import Formulated, Formulation
 from federation.control.replacement import GivenUp
@@ -51,29 +50,6 @@ class ToldEvent:
     reason: str
     object: str
     message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thought:
-    """The newest solve and what was decided on it, kept so that `explain` can say why."""
-
-    formulated: Formulated
-    answer: Answer
-    question: decide.Question
-    decision: decide.Decision
-    nearest_ms: Nearest
-    at_s: float
-
-    def kept_because(self, model: str) -> str:
-        """Why the model's placement is kept where the answer has another; nothing where it has the same."""
-        refused = [one.reason for one in self.decision.verdicts if one.model == model and not one.accepted]
-        return refused[0] if refused else ""
-
-
-def relied_on(plan: Plan, routes: Routes) -> frozenset[str]:
-    """The clusters that a plan has replicas in, or that routes send requests to."""
-    placed = {one.cluster for one in (*plan.target, *plan.desired) if one.replicas > 0}
-    return frozenset(placed | {share.cluster for route in routes.routes for share in route.now})
 
 
 class Mark:
@@ -119,7 +95,7 @@ class Hub:
         known = {
             name: replace(one, since_s=min(world.started_s, one.since_s - ahead_s)) for name, one in plan.known.items()
         }
-        self.world = replace(world, relied_on=relied_on(plan, routes), known=known)
+        self.world = replace(world, relied_on=plan.relied_on(routes), known=known)
         self.plan = plan
         self.routes = routes
         self.epoch = epoch
@@ -149,7 +125,8 @@ class Hub:
         self._started_s = self._connected_s = self._machine_s()
         self._is_listening = False
         self._formulation = Formulation()
-        self.thought: Thought | None = None
+        self.last_solve: Solve | None = None
+        """The newest, also where the placement in force stayed."""
         self.planned_s = float("-inf")
         """The instant (monotonic) that the newest plan was made of."""
         self.carried_s = float("-inf")

@@ -12,29 +12,25 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
 import structlog
 import watchfiles
-import yaml
 
-from federation import resources
 from federation.adapters.directory import PolicyDirectory
-from federation.adapters.solver import Answer
 from federation.adapters.store import PolicyRevision, Store, StoreError
 from federation.control import blast, staged
+from federation.control.placement_cycle import Proposal
 from federation.control.plan import Forced
 from federation.control.problem import Formulated
 from federation.loops import guard
 from federation.loops.hub import Hub
 from federation.policy import catalogue, sense
-from federation.policy.catalogue import PolicySet, Product
-from federation.policy.documents import Continent, Country, Documents, PlacementPolicy
-from federation.policy.load import ParsedFile
+from federation.policy.catalogue import PolicySet
+from federation.policy.documents import Documents
+from federation.policy.force import allowed_by, how_to_force, problems_of
 from federation.state.reduce import DocumentsAccepted, Note, reduce
-from federation.state.world import SpotRisk, World
-from federation.wire.messages import partition_name
-from federation.yamlkit.explain import Problem, problem_at
-from federation.yamlkit.source import START
+from federation.state.shipped import shipped_products
+from federation.state.world import World
+from federation.yamlkit.explain import Problem
 
 log = structlog.get_logger("policies")
 POLL_S = 5.0
@@ -91,35 +87,6 @@ class FileState:
     """What of the revision in force does less than it says."""
     carrying_out: str = ""
     """Where a change that was forced stands, or nothing."""
-
-
-def shipped_products() -> dict[str, Product]:
-    """The accelerators that the product knows by itself."""
-    raw = yaml.safe_load((resources.configs() / "accelerators.yaml").read_text(encoding="utf-8"))
-    return {
-        one["product"]: Product(
-            name=one["product"], mig_profiles=tuple(map(partition_name, one.get("migProfiles", ())))
-        )
-        for one in raw["accelerators"]
-    }
-
-
-def shipped_continents() -> dict[Country, Continent]:
-    """The continent of each country that the product knows."""
-    raw = yaml.safe_load((resources.configs() / "continents.yaml").read_text(encoding="utf-8"))
-    table = msgspec.convert(raw["continents"], dict[Continent, str])
-    return {country: continent for continent, countries in table.items() for country in countries.split()}
-
-
-def shipped_spot_risks() -> dict[tuple[str, str], SpotRisk]:
-    """What the product knows of spot, by (provider, product); either may be empty: for all others."""
-    raw = yaml.safe_load((resources.configs() / "spot.yaml").read_text(encoding="utf-8"))
-    return {
-        (one.get("provider", ""), one.get("product", "")): SpotRisk(
-            losses_per_hour=one["lossesPerHour"], replacement_chance=one["replacementChance"]
-        )
-        for one in raw["spot"]
-    }
 
 
 class Desk:
@@ -297,11 +264,11 @@ class Desk:
             if problems:
                 raise Rejected(name, problems)
             file = following.files[name]
-            force = force or guard.allowed_by(file)
+            force = force or allowed_by(file)
             effect = await self._guard.foresee(following.documents())
             refusals = effect.refusals_of(self._guard.limits)
             if refusals and not force:
-                harm = _harm_of(file, self._set.files.get(name), refusals, guard.how_to_force(file))
+                harm = problems_of(file, self._set.files.get(name), refusals, how_to_force(file))
                 problems = (*harm, *self._doubts(name, following))  # often they are why
                 raise NeedsForce(name, problems)
             self._tell_unforeseen(name, effect)
@@ -323,7 +290,7 @@ class Desk:
         text = f"{name} is forced by {actor} ({force}): {'; '.join(effect.refusals(self._guard.limits))}"
         self._hub.tell(Note(type="Warning", reason="PolicyForced", object=subject, message=text))
         at_s = self._hub.clock.wall_s()
-        return guard.order(effect, self._hub.world, subject=subject, actor=actor, reason=force, at_s=at_s)
+        return staged.order(effect, self._hub.world, subject=subject, actor=actor, reason=force, at_s=at_s)
 
     def _tell_unforeseen(self, name: str, effect: blast.Effect) -> None:
         if not effect.is_foreseen and effect.why_not:
@@ -338,13 +305,7 @@ class Desk:
             if not halted:
                 return False
             unserved_rps = blast.unserved_rps(hub.routes, hub.demand_rps())
-            errors = staged.error_share(hub.world)
-            forced = tuple(
-                replace(one, halted="", actor=actor, reason=force, unserved_rps=unserved_rps, error_share=errors)
-                if one in halted
-                else one
-                for one in hub.plan.forced
-            )
+            forced = staged.resume(hub.plan.forced, subject, hub.world, unserved_rps, actor=actor, reason=force)
             hub.plan = replace(hub.plan, forced=forced)
         text = f"what {halted[0].actor} forced by {name} goes on by {actor}: {force}"
         hub.tell(Note(type="Warning", reason="ForcedChangeResumed", object=subject, message=text))
@@ -451,7 +412,7 @@ class Desk:
             effect = await self._guard.foresee(following.documents())
             refusals = effect.refusals(self._guard.limits)
             if refusals and not force:
-                hint = guard.how_to_force(None)
+                hint = how_to_force(None)
                 raise NeedsForce(
                     name, tuple(Problem(file=name, line=1, column=1, message=one, hint=hint) for one in refusals)
                 )
@@ -483,18 +444,13 @@ class Desk:
     def _lost_in_use(self, following: PolicySet) -> Iterator[tuple[str, str]]:
         """Clusters that would leave the catalogue with replicas in them: (what is wrong, what to do)."""
         gone = _clusters(self._set) - _clusters(following)
-        running: dict[str, int] = dict.fromkeys(gone, 0)
-        for key, count in self._hub.plan.desired_by_key().items():
-            if key[1] in gone:
-                running[key[1]] += count
-        for cluster, count in sorted(running.items()):
-            if count:
-                yield (
-                    f"cluster {cluster} would leave the catalogue with {count} replicas in it",
-                    f"`isochrone drain {cluster} --reason …` first",
-                )
+        for cluster, count in blast.lost_in_use(gone, self._hub.plan).items():
+            yield (
+                f"cluster {cluster} would leave the catalogue with {count} replicas in it",
+                f"`isochrone drain {cluster} --reason …` first",
+            )
 
-    async def refusals(self, following: Documents, formulated: Formulated, answer: Answer) -> tuple[str, ...]:
+    async def refusals(self, following: Documents, formulated: Formulated, answer: Proposal) -> tuple[str, ...]:
         """Why documents would need a person's word, by what the engine answered to them; none where they need none."""
         effect = await self._guard.foreseen(following, formulated, answer.solution)
         return effect.refusals(self._guard.limits)
@@ -533,23 +489,6 @@ class Desk:
     def _believe(self) -> None:
         event = DocumentsAccepted(documents=self._set.documents(), now_s=self._hub.clock.monotonic_s())
         self._hub.apply(event)
-
-
-def _harm_of(
-    file: ParsedFile, before: ParsedFile | None, refusals: Iterable[tuple[str, str]], hint: str
-) -> Iterator[Problem]:
-    """What documents of this file would do, each where the document stands that concerns the model: its own or a policy
-    that names it, and of these one that differs from the file in force."""
-    known = {(one.kind, one.name): one.document for one in before.documents} if before is not None else {}
-    for model, text in refusals:
-        naming = [
-            one
-            for one in file.documents
-            if (one.kind == "Model" and one.name == model)
-            or (isinstance(one.document, PlacementPolicy) and model in one.document.spec.models.match_names)
-        ]
-        naming.sort(key=lambda one: known.get((one.kind, one.name)) == one.document)
-        yield problem_at(file.name, naming[0].mark() if naming else START, text, "", hint)
 
 
 def _clusters(files: PolicySet) -> set[str]:

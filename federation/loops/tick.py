@@ -46,11 +46,11 @@ def measure(hub: Hub) -> None:
         (model, state): count[model] for model in models for state, count in (("desired", desired), ("ready", ready))
     }
     metrics.set_all(metrics.model_replicas, replicas)
-    for cause, usd in asdict(hub.plan.costs).items():
+    for cause, usd in asdict(hub.plan.placement.cost).items():
         metrics.plan_cost_usd_per_hour.labels(cause=cause).set(usd)
     round_trips = {
         (model, figure): ms / 1000.0
-        for model, near in hub.plan.near_by_model.items()
+        for model, near in hub.plan.placement.near_by_model.items()
         for figure, ms in (("mean", near.rtt_ms_mean), ("p95", near.rtt_ms_p95), ("excess", near.excess_ms_mean))
     }
     metrics.set_all(metrics.plan_round_trip_seconds, round_trips)

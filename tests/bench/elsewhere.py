@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from federation.adapters import executors
-from federation.adapters.solver import Answer, Solver
+from federation.adapters.solver import Solver
+from federation.control.placement_cycle import Proposal
 from placement.problem import Problem
 from tests.bench.demo_size import result
 from tests.bench.worlds import a_large_world
@@ -52,7 +53,7 @@ def elsewhere() -> Iterator[dict[str, object]]:
             yield result(f"{size} cost", cost, "USD/h", "bound", bound, seed)
 
 
-async def _solved(solvers: list[Solver], problems: list[Problem]) -> tuple[list[Answer], float]:
+async def _solved(solvers: list[Solver], problems: list[Problem]) -> tuple[list[Proposal], float]:
     """The answers, and seconds for all: by one solver one after the other, by several at once."""
     for solver in solvers:
         await solver.warm()

@@ -12,11 +12,11 @@ import numpy as np
 from federation.adapters.solver import Solver
 from federation.aiokit import runtime
 from federation.aiokit.clock import Clock
+from federation.control.placement_cycle import NewPlacement
 from federation.control.plan import Plan, Routes
 from federation.control.problem import formulate
 from federation.loops.hub import Hub
 from federation.loops.plan import Planner
-from federation.loops.steer import NewTarget
 from federation.metrics import Metrics
 from federation.state.reduce import Heard
 from federation.wire import messages
@@ -31,7 +31,7 @@ CLUSTERS, CELLS, MODELS = 1_000, 10_000, 20
 class _Decided:
     """In place of the loop that carries a decision out."""
 
-    async def once(self, why: str, new: NewTarget) -> None:
+    async def once(self, why: str, new: NewPlacement) -> None:
         """Nothing."""
 
 

@@ -143,7 +143,7 @@ def _has_arrived(controller: Controller) -> bool:
     hub = controller.hub
     target, ready = hub.plan.target_by_key(), hub.world.ready_replicas()
     return (
-        hub.thought is not None
+        hub.last_solve is not None
         and bool(target)
         and bool(hub.tables.by_cluster)
         and all(ready.get(key, 0) >= count for key, count in target.items())
@@ -154,10 +154,10 @@ def _has_arrived(controller: Controller) -> bool:
 
 def _told(controller: Controller, now_s: float) -> Told:
     hub = controller.hub
-    assert hub.thought is not None
-    problem, solution = hub.thought.formulated.problem, hub.thought.answer.solution
+    assert hub.last_solve is not None
+    problem, solution = hub.last_solve.formulated.problem, hub.last_solve.proposal.solution
     index = Index(problem)
-    target = hub.thought.formulated.theirs(hub.plan.target_by_key())
+    target = hub.last_solve.formulated.theirs(hub.plan.target_by_key())
     routed = engine.route(problem, target, foreseen=engine.late_parts(solution))
     sent = _sent(index, hub.tables.by_cluster)
     usable = {name: capacity.capacity_of(index, model, target)[0] for name, model in index.models.items()}

@@ -15,7 +15,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from federation import resources
-from federation.loops.policies import shipped_continents
+from federation.state.shipped import shipped_continents
 from placement.costs import THOUSANDS_PER_HOUR
 from placement.problem import Cell, Cluster, Demand, Market, Model, Pool, Problem, Residency, RttMatrix, Shape
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 import placement as words
-from federation.adapters.solver import Answer, route_and_check, solve_and_check
+from federation.adapters.solver import route_and_check, solve_and_check
+from federation.control.placement_cycle import Proposal
 
 T = TypeVar("T")
 ANSWERS_KEPT = 400
@@ -20,7 +21,7 @@ class Engine:
         self._answers: OrderedDict[Hashable, object] = OrderedDict()
         self._asked: tuple[words.Problem, Hashable] | None = None
 
-    async def solve(self, problem: words.Problem, present: tuple[words.Placed, ...]) -> Answer:
+    async def solve(self, problem: words.Problem, present: tuple[words.Placed, ...]) -> Proposal:
         return self._once(("solve", self._key(problem), present), lambda: solve_and_check(problem, present))
 
     async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:

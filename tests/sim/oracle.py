@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from federation.control import routing
 from federation.control.latency import distance_km
+from federation.control.placement_cycle import Solve
 from federation.control.plan import Routes
-from federation.loops.hub import Thought
 from federation.policy.documents import Documents
 from federation.state.phases import Phase
 from federation.state.world import ClusterState
@@ -69,7 +69,7 @@ class Oracle:
         self._braked_routes: Routes | None = None
         self._documents: Documents | None = None
         self._seen: dict[str, ClusterState] = {}
-        self._thought: Thought | None = None
+        self._solve: Solve | None = None
         self._least, self._most = 0, math.inf
         self._seen_routes: Routes | None = None
         self.braked_s = 0
@@ -252,10 +252,10 @@ class Oracle:
         berlin = hub.world.cells.get("Berlin")
         if berlin is not None and "DE" not in berlin.country:
             raise Broken(f"Berlin is believed to be in {berlin.country}")
-        if hub.thought is self._thought:
+        if hub.last_solve is self._solve:
             return
-        self._thought = hub.thought
-        for one in hub.thought.formulated.problem.pools if hub.thought is not None else ():
+        self._solve = hub.last_solve
+        for one in hub.last_solve.formulated.problem.pools if hub.last_solve is not None else ():
             if one.devices > MOST_DEVICES:
                 raise Broken(f"plans count on {one.devices} devices of {one.name}")
 

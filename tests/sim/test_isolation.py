@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec import structs
 
 import placement as words
-from federation.adapters.solver import Answer
+from federation.control.placement_cycle import Proposal
 from federation.state import levels
 from tests.builders import L4, a_model, a_policy, some_demand
 from tests.sim.engine import Engine
@@ -28,7 +28,7 @@ class Poisoned(Engine):
         if any(one.name == self.model for one in problem.models):
             raise ZeroDivisionError("float division by zero")
 
-    async def solve(self, problem: words.Problem, present: tuple[words.Placed, ...]) -> Answer:
+    async def solve(self, problem: words.Problem, present: tuple[words.Placed, ...]) -> Proposal:
         self._look(problem)
         return await super().solve(problem, present)
 

@@ -15,7 +15,8 @@ import pytest
 from msgspec import structs
 
 from federation.adapters import executors
-from federation.adapters.solver import Answer, Solver, SolverError
+from federation.adapters.solver import Solver, SolverError
+from federation.control.placement_cycle import Proposal
 from placement import engine
 from placement.check import check
 from tests.bench.worlds import a_large_world
@@ -35,7 +36,7 @@ def dask() -> Iterator[Executor]:
         yield client.get_executor(pure=False)
 
 
-async def busy() -> tuple[Solver, asyncio.Task[Answer]]:
+async def busy() -> tuple[Solver, asyncio.Task[Proposal]]:
     """A solver in the middle of a long solve."""
     solver = Solver()
     await solver.warm()

@@ -254,7 +254,7 @@ async def test_a_database_of_schema_2_goes_on_and_the_version_before_leaves_it_a
     assert (again.plan, again.routes, again.losses) == (a_plan(1, 1), Routes(version=7), ())
     await store.close()
     with closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+        assert db.execute("PRAGMA user_version").fetchone() == (4,)
 
 
 async def test_a_database_of_schema_1_goes_on(tmp_path: Path) -> None:

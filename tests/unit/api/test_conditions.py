@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from federation.api import render
-from federation.control.plan import MissedFloor, Plan, ReachedLimit, Replicas, Routes
+from federation.control.plan import Placement, Plan, Replicas, Routes
+from placement import Reached, Shortfall
 from tests.builders import L4, a_model, a_policy, a_report, a_world, heard, replicas
 
 
@@ -34,15 +35,23 @@ def test_a_model_is_not_bad_for_what_another_misses() -> None:
     policies = (a_policy("chat"), a_policy("chat-8b"))
     world = a_world("fra", models=(a_model("chat"), a_model("chat-8b")), policies=policies)
     plan = Plan(
-        missed_floors=(MissedFloor(model="chat-8b", rule="min_replicas", reason="chat-8b: 1 of 2 replicas"),),
-        reached_limits=(
-            ReachedLimit(limit="max_replicas", subject="chat", reason="chat has 4 replicas"),
-            ReachedLimit(limit="budget", subject="chat-8b", reason="policy chat-8b spends 5"),
-        ),
+        placement=Placement(
+            shortfalls=(
+                Shortfall(
+                    model="chat-8b", rule="min_replicas", wanted=2.0, placed=1.0, reason="chat-8b: 1 of 2 replicas"
+                ),
+            ),
+            reached=(
+                Reached(limit="max_replicas", subject="chat", used=4.0, most=4.0, usd_per_hour=0.0),
+                Reached(limit="budget", subject=policies[1].metadata.name, used=5.0, most=5.0, usd_per_hour=0.0),
+            ),
+        )
     )
     scene = render.Scene(
         world=world, plan=plan, routes=Routes(), epoch=1, now_s=0.0, at_s=0.0, speed=1.0, message="quiet"
     )
     said = {one.name: one.reasons for one in render.overview(scene).models}
     assert "chat-8b: 1 of 2 replicas" in said["chat-8b"] and "chat-8b: 1 of 2 replicas" not in said["chat"]
-    assert "chat has 4 replicas" in said["chat"] and "chat has 4 replicas" not in said["chat-8b"]
+    limit = "chat has 4 replicas, and maxReplicas 4 allows no more"
+    assert limit in said["chat"] and limit not in said["chat-8b"]
+    assert any(" spends 5.00 of its" in text for text in said["chat-8b"])

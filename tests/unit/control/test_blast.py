@@ -7,7 +7,7 @@ from typing import Any
 
 from federation.adapters.solver import solve_and_check
 from federation.control import blast
-from federation.control.plan import Plan, Replicas
+from federation.control.plan import Placement, Plan, Replicas
 from federation.control.problem import formulate
 from federation.policy import documents
 from federation.state.reduce import DocumentsAccepted
@@ -23,7 +23,7 @@ def serving() -> tuple[World, Plan]:
     demand = (some_demand("chat", "Berlin", 40.0),)
     world = heard(world, a_report("fra", demand=demand), a_report("iad"), now_s=1.0)
     placed = (Replicas(model="chat", cluster="fra", pool=L4, replicas=5),)
-    return world, Plan(target=placed, desired=placed)
+    return world, Plan(placement=Placement(replicas=placed), desired=placed)
 
 
 def effect(unserved_rps: float = 0.0, *, asked: bool = True, **changed: Any) -> blast.Effect:

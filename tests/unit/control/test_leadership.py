@@ -129,7 +129,7 @@ def test_only_what_is_known_to_be_placed_is_taken_over() -> None:
     plan = leadership.adopted(Plan(generation=7), world)
     assert plan.generation == 7
     assert {one.key[:2]: one.replicas for one in plan.desired} == {("chat", "fra"): 3}
-    assert plan.target == plan.desired
+    assert plan.placement.replicas == plan.desired
     stopping = Plan(desired=(Replicas(model="chat", cluster="fra", pool=L4, replicas=0),))
     assert leadership.adopted(stopping, world) == stopping, "what is being stopped is named"
     later = heard(world, a_report("par", replicas=(replicas("chat", 2, 1),)))
@@ -142,6 +142,8 @@ def test_no_more_is_adopted_than_there_can_be() -> None:
     """A member that says that it runs a million replicas would have them planned, and nothing else could be stopped."""
     world = a_world("fra", models=(a_model("chat"),), policies=(a_policy("chat"),))
     world = heard(world, a_report("fra", replicas=(replicas("chat", 1_000_000, 3),)))
-    assert [one.replicas for one in leadership.adopted(Plan(), world).target] == [8]
+    assert [one.replicas for one in leadership.adopted(Plan(), world).placement.replicas] == [8]
     without = heard(world, a_report("fra", 2, pools=(), replicas=(replicas("chat", 3, 3),)))
-    assert [one.replicas for one in leadership.adopted(Plan(), without).target] == [3], "devices read none for a moment"
+    assert [one.replicas for one in leadership.adopted(Plan(), without).placement.replicas] == [3], (
+        "devices read none for a moment"
+    )

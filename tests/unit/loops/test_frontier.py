@@ -40,8 +40,8 @@ class FakeSolver:
             raise self._error
 
 
-def a_thought() -> Any:
-    return SimpleNamespace(formulated=SimpleNamespace(problem=None), answer=SimpleNamespace(solution=None))
+def a_solve() -> Any:
+    return SimpleNamespace(formulated=SimpleNamespace(problem=None), proposal=SimpleNamespace(solution=None))
 
 
 def frontiers(solver: Any) -> Frontiers:
@@ -52,17 +52,17 @@ def frontiers(solver: Any) -> Frontiers:
 async def test_who_asks_while_it_is_worked_out_joins_and_sees_what_is_there() -> None:
     """Everyone who opens the map would start the same long work anew, one after the other."""
     solver = FakeSolver()
-    asked, thought = frontiers(solver), a_thought()
-    first, second = await asyncio.gather(asked.ask(thought, ""), asked.ask(thought, ""))
+    asked, solve = frontiers(solver), a_solve()
+    first, second = await asyncio.gather(asked.ask(solve, ""), asked.ask(solve, ""))
     assert first is second and solver.begun == 1
     assert first.points == (HERE,) and first.ended_s is None and first.says == ""
-    other = asyncio.create_task(asked.ask(thought, "chat"))
+    other = asyncio.create_task(asked.ask(solve, "chat"))
     await asyncio.sleep(0.05)
     assert solver.begun == 1, "another model's curve waits for its turn"
     solver.go.set()
-    done = await asked.ask(thought, "")
+    done = await asked.ask(solve, "")
     assert done.ended_s is not None and "policy stands at 20.0 ms for 10 USD/h" in done.says
-    assert await asked.ask(a_thought(), "") is done, "it is kept for a while, whatever is planned meanwhile"
+    assert await asked.ask(a_solve(), "") is done, "it is kept for a while, whatever is planned meanwhile"
     assert (await other).model == "chat"
 
 
@@ -71,8 +71,8 @@ async def test_what_fails_is_told_once_and_tried_again(error: Exception) -> None
     """An empty curve would look as if there were no choice; or a failure would stand for ever."""
     solver = FakeSolver(error)
     solver.go.set()
-    asked, thought = frontiers(solver), a_thought()
-    failed = await asked.ask(thought, "")
+    asked, solve = frontiers(solver), a_solve()
+    failed = await asked.ask(solve, "")
     assert str(error) in failed.failed
-    await asked.ask(thought, "")
+    await asked.ask(solve, "")
     assert solver.begun == 2

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from federation.adapters.solver import Answer, SolverError
+from federation.adapters.solver import SolverError
 from federation.adapters.store import Store
 from federation.aiokit.clock import Clock
-from federation.control.plan import Plan, Replicas, Routes
+from federation.control.placement_cycle import Proposal
+from federation.control.plan import Placement, Plan, Replicas, Routes
 from federation.loops.hub import Hub
 from federation.loops.policies import Desk, NeedsForce
 from federation.metrics import Metrics
@@ -27,7 +28,7 @@ PLACED = (Replicas(model="chat-8b", cluster="fra", pool=PoolKey(product=PRODUCT)
 class NoEngine:
     """Whose process died."""
 
-    async def solve(self, problem: object, present: object) -> Answer:
+    async def solve(self, problem: object, present: object) -> Proposal:
         raise SolverError("the solver's process died")
 
 
@@ -53,7 +54,7 @@ async def desk_at(database: Path) -> tuple[Desk, Hub, Store]:
         await desk.accept("clusters.yaml", text(cluster_document("fra")), actor="api")
         await desk.accept("chat.yaml", text(MODEL, POLICY), actor="api")
     if hub.plan.generation == 0:
-        hub.plan = Plan(epoch=hub.epoch, generation=1, target=PLACED, desired=PLACED)
+        hub.plan = Plan(epoch=hub.epoch, generation=1, placement=Placement(replicas=PLACED), desired=PLACED)
     hub.apply(BrokerFound(now_s=hub.clock.monotonic_s() - 1000.0))
     return desk, hub, store
 

@@ -18,7 +18,7 @@ import yaml
 from federation.adapters.directory import PolicyDirectory
 from federation.adapters.store import Store, StoreFull
 from federation.aiokit.clock import Clock
-from federation.control.plan import Plan, Replicas, Routes
+from federation.control.plan import Placement, Plan, Replicas, Routes
 from federation.loops.hub import Hub
 from federation.loops.policies import Desk
 from federation.metrics import Metrics
@@ -358,7 +358,7 @@ async def test_an_edit_while_the_controller_was_away_waits_until_clusters_are_he
     (directory / "a.yaml").write_bytes(documents("one", warmupSeconds=7))
     office = await Office(tmp_path / "isochrone.sqlite").open()
     serving = Replicas(model="one", cluster="fra", pool=L4, replicas=3)
-    office.hub.plan = Plan(generation=1, desired=(serving,), target=(serving,))
+    office.hub.plan = Plan(generation=1, desired=(serving,), placement=Placement(replicas=(serving,)))
     try:
         await office.desk.read(directory)
         await office.desk._look(PolicyDirectory(directory))

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from federation.adapters.directory import PolicyDirectory
-from federation.loops.policies import shipped_products
 from federation.policy import catalogue
 from federation.policy.catalogue import PolicySet
+from federation.state.shipped import shipped_products
 
 MODEL = """\
 apiVersion: isochrone.dev/v1alpha1

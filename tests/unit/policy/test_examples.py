@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from federation import resources
-from federation.loops.policies import shipped_continents, shipped_products, shipped_spot_risks
 from federation.policy import catalogue, schema
+from federation.state.shipped import shipped_continents, shipped_products, shipped_spot_risks
 
 EXAMPLES = sorted((resources.configs() / "policies").glob("*.yaml"))
 DEMO = [resources.configs() / "demo" / name for name in ("clusters.yaml", "models.yaml", "policies.yaml")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from federation.control.plan import Plan, Replicas
-from federation.loops.steer import forget_gone
+from federation.control.rollout_cycle import forget_gone
 from federation.state.reduce import Heard
 from federation.wire import messages
 from tests.builders import L4, a_report, a_world, heard, told
