@@ -41,9 +41,7 @@ def test_limits_of_a_plan_of_schema_3_say_the_same_sentences() -> None:
 
 def test_a_plan_comes_back_as_it_was_stored() -> None:
     """A restart would forget why users are unserved, or start from another placement."""
-    unserved = Unserved(
-        model="chat", cell="de", requests_per_second=1.5, code=UnservedCode.CAPACITY, reason="all taken"
-    )
+    unserved = Unserved(model="chat", cell="de", requests_per_second=1.5, code=UnservedCode.CAPACITY, reason="taken")
     placement = Placement(
         replicas=(Replicas(model="chat", cluster="fra", pool=L4, replicas=2),), summary="x", unserved=(unserved,)
     )
