@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from federation.adapters import executors
 from federation.adapters.embedded_broker import EmbeddedBroker
 from federation.adapters.link import Link
 from federation.adapters.solver import Solver
-from federation.adapters.store import Store
+from federation.adapters.store import Remembered, Store
 from federation.adapters.xds import XdsServer
 from federation.aiokit import descriptors
 from federation.aiokit.broker import BrokerAddress
@@ -54,185 +56,241 @@ def version() -> str:
     return metadata.version("isochrone")
 
 
+@dataclass(kw_only=True, eq=False)
 class Controller:
-    """One controller: `start`, then it runs until `stop`.
+    """One running controller. `start` gives it, complete; it runs until `stop`.
 
-    Args: token: what opens the API; None makes one. clock: the demo's is simulated.
-    Raises: on `start`, BrokerDown, StoreError, InsecureAddress, InsecureListen, OSError, ValueError, each with what to
-        do.
+    `broker` is where agents reach its broker; `url` where the API is served; `token` opens the API.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, token: str | None = None) -> None:
-        self.settings = settings
-        self.clock = clock or Clock()
-        self.token = token or secrets.token_urlsafe(24)
-        self.metrics = Metrics()
-        self.url = ""
-        self._rng = random.Random(settings.seed)
-        self._tasks = Tasks()
-        self._solver = Solver()
-        self._lent: executors.Lent | None = None
-        self._store = Store(settings.data_dir / "isochrone.sqlite" if settings.data_dir else None)
-        self._embedded: EmbeddedBroker | None = None
-        self._site: Site | None = None
-        self.xds: XdsServer | None = None
+    settings: Settings
+    clock: Clock
+    token: str
+    metrics: Metrics
+    hub: Hub
+    desk: Desk
+    link: Link
+    publisher: Publisher
+    steer: Steer
+    planner: Planner
+    traffic: TrafficLoop
+    xds: XdsServer | None
+    embedded: EmbeddedBroker | None
+    """The broker in this process, where the settings name no other."""
+    broker: BrokerAddress
+    url: str
+    ending: AsyncExitStack
+    """Ends what was started, in the reverse order."""
 
-    async def start(self) -> None:
-        """Serve, listen, decide."""
-        self._shares = descriptors.shares(
-            descriptors.raised(),
-            serves_agents=self.settings.broker_url is None,
-            serves_gateways=self.settings.xds is not None,
-        )
-        log.info(
-            "connections are bounded by file descriptors",
-            descriptors=self._shares.descriptors,
-            api=self._shares.api,
-            agents=self._shares.agents,
-            gateways=self._shares.gateways,
-        )
-        listen = self.settings.listen
-        tls = server.tls_context(listen.host, listen.cert_file, listen.key_file)
-        self.broker = await self._broker_address()
-        if self.settings.solver_url is not None:
-            self._lent = await asyncio.to_thread(executors.connect, self.settings.solver_url)
-            self._solver = Solver(self._lent.executor)
-        early: list[Note] = []
-        self._store.tell = early.append
-        remembered = await self._store.open()
-        world = World(
-            timing=self.settings.timing,
-            started_s=self.clock.monotonic_s(),
-            continents=shipped_continents(),
-            spot_risks=shipped_spot_risks(),
-        )
-        self.hub = Hub(
-            world=world,
-            plan=remembered.plan,
-            routes=remembered.routes,
-            epoch=remembered.epoch,
-            clock=self.clock,
-            metrics=self.metrics,
-        )
-        self._store.tell = self.hub.tell
-        for note in early:
-            self.hub.tell(note)
-        for loss in remembered.losses:
-            self.hub.tell(Note(type="Warning", reason="StoreDamaged", object="controller", message=loss))
-        self.hub.adopts |= remembered.is_incomplete
-        self.hub.may_take_over |= self.settings.take_over or not remembered.is_epoch_known
-        self.hub.is_ordered_to_lead = self.hub.doubts_rivals = self.settings.take_over
-        self.desk = Desk(self.hub, self._store, self._solver, self.settings.blast)
-        self.desk.restore(remembered.policies)
-        self.hub.apply(CordonsSet(cordons=remembered.cordons))
-        if self.settings.policies_dir is not None:
-            await self.desk.read(self.settings.policies_dir)
-        await self._solver.warm()
-        self._wire()
-        if self.xds is not None:
-            await self.xds.start()
-        await self._serve(tls)
-        text = f"epoch {remembered.epoch}, {len(self.hub.world.clusters)} clusters in the catalogue"
-        self.hub.tell(Note(reason="Started", object="controller", message=f"controller started: {text}"))
+    @classmethod
+    async def start(cls, settings: Settings, *, clock: Clock | None = None, token: str | None = None) -> Controller:
+        """Serve, listen, decide. What was started is ended again where this raises.
+
+        Args: token: what opens the API; None makes one. clock: the demo's is simulated.
+        Raises: BrokerDown, StoreError, InsecureAddress, InsecureListen, OSError, ValueError, each with what to do.
+        """
+        async with AsyncExitStack() as ending:
+            controller = await _started(settings, clock or Clock(), token or secrets.token_urlsafe(24), ending)
+            controller.ending = ending.pop_all()
+        return controller
 
     async def stop(self) -> None:
         """End everything that was started; whatever was committed stays."""
-        await self._tasks.stop()
-        if self.xds is not None:
-            await self.xds.stop()
-        if self._site is not None:
-            await self._site.stop()
-        if self._embedded is not None:
-            await self._embedded.stop()
-        await self._solver.close()
-        if self._lent is not None:
-            await asyncio.to_thread(self._lent.close)
-        await self._store.close()
-
-    async def _broker_address(self) -> BrokerAddress:
-        settings = self.settings
-        if settings.broker_url is not None:
-            return BrokerAddress.parse(
-                settings.broker_url,
-                ca_file=settings.broker_ca_file,
-                cert_file=settings.broker_cert_file,
-                key_file=settings.broker_key_file,
-                password_file=settings.broker_password_file,
-            )
-        self._embedded = EmbeddedBroker(port=settings.broker_port, clients=self._shares.agents)
-        await self._embedded.start()
-        return self._embedded.address
-
-    def _wire(self) -> None:
-        hub, settings = self.hub, self.settings
-        self.link = Link(
-            self._embedded.own_address if self._embedded is not None else self.broker,
-            clock=self.clock,
-            rng=self._rng,
-            on_message=self._on_message,
-            on_refused=self._on_refused,
-            on_connected=self._on_connected,
-            on_lost=lambda: hub.apply(BrokerLost(now_s=self.clock.monotonic_s())),
-            heartbeat=hub.heartbeat,
-            on_rival=hub.hear_rival,
-        )
-        hub.waiting = self.link.waiting
-        self.publisher = Publisher(hub, self.link)
-        self.steer = Steer(hub, self._solver, self._store, settings.pace)
-        self.planner = Planner(hub, self._solver, self.steer)
-        if settings.xds is not None:
-            self.xds = XdsServer(
-                settings.xds,
-                now_s=self.clock.monotonic_s,
-                on_status=lambda status: self.traffic.hear(status),
-                on_sent=lambda type_url, resources: self.traffic.sent(type_url, resources),
-                most=self._shares.gateways,
-            )
-        self.traffic = TrafficLoop(hub, self.xds)
-        loops = {
-            "link": self.link.run,
-            "tick": lambda: tick.run(hub),
-            "steer": lambda: self.steer.run(settings.steer_spacing_s),
-            "plan": lambda: self.planner.run(settings.plan_period_s, settings.plan_spacing_s),
-            "publish": self.publisher.run,
-            "traffic": self.traffic.run,
-            "keep": lambda: keep.run(hub, self._store),
-        }
-        directory = settings.policies_dir
-        if directory is not None:
-            loops["policies"] = lambda: self.desk.watch(directory)
-        for name, body in loops.items():
-            self._tasks.supervise(name, body, clock=Clock(), rng=self._rng)
-
-    def _on_message(self, message: messages.Message, retained: bool, arrived_s: float) -> None:
-        wall_s = self.clock.wall_s() - (self.clock.monotonic_s() - arrived_s)
-        self.hub.apply(Heard(message=message, now_s=arrived_s, retained=retained, wall_s=wall_s))
-
-    def _on_refused(self, topic: str, cause: str) -> None:
-        self.metrics.reports_total.labels(result="invalid").inc()
-        self.hub.hear_refused(topic, cause)
-
-    async def _on_connected(self) -> None:
-        self.hub.apply(BrokerFound(now_s=self.clock.monotonic_s()))
-        await self.publisher.everything()
-
-    async def _serve(self, tls: ssl.SSLContext | None) -> None:
-        listen = self.settings.listen
-        web_dir = WEB_DIR if WEB_DIR.is_dir() else None
-        services = ControllerServices(
-            hub=self.hub, store=self._store, solver=self._solver, desk=self.desk, link=self.link, tasks=self._tasks
-        )
-        most = self._shares.api
-        app = server.application(
-            services, token=self.token, web_dir=web_dir, version=version(), held=most - most // HELD_BACK
-        )
-        self._site = Site(app, room=Room(all=most, per_peer=most // 2), tls=tls)
-        doors = {"api": self._site.door} | ({"broker": self._embedded.door} if self._embedded else {})
-        self.metrics.registry.register(Doors(doors))
-        port = await self._site.start(listen.host, listen.port)
-        self.url = f"{'https' if tls else 'http'}://{listen.host}:{port}"
+        await self.ending.aclose()
 
     @property
     def sign_in_url(self) -> str:
         """The link that opens the map already signed in."""
         return f"{self.url}/signin?token={self.token}"
+
+
+async def _started(settings: Settings, clock: Clock, token: str, ending: AsyncExitStack) -> Controller:
+    """The controller; what ends it is put on `ending`."""
+    metrics, rng = Metrics(), random.Random(settings.seed)
+    shares = _descriptor_shares(settings)
+    listen = settings.listen
+    tls = server.tls_context(listen.host, listen.cert_file, listen.key_file)
+    store = Store(settings.data_dir / "isochrone.sqlite" if settings.data_dir else None)
+    ending.push_async_callback(store.close)
+    embedded = await _embedded_broker(settings, shares.agents, ending)
+    broker = embedded.address if embedded is not None else _broker_address(settings)
+    solver = await _solver(settings, ending)
+    hub, remembered = await _hub(settings, store, clock, metrics)
+    desk = Desk(hub, store, solver, settings.blast)
+    desk.restore(remembered.policies)
+    hub.apply(CordonsSet(cordons=remembered.cordons))
+    if settings.policies_dir is not None:
+        await desk.read(settings.policies_dir)
+    await solver.warm()
+    link = _link(hub, embedded.own_address if embedded is not None else broker, rng, lambda: publisher.everything())
+    hub.waiting = link.waiting
+    publisher = Publisher(hub, link)
+    steer = Steer(hub, solver, store, settings.pace)
+    planner = Planner(hub, solver, steer)
+    xds = None
+    if settings.xds is not None:
+        xds = XdsServer(
+            settings.xds,
+            now_s=clock.monotonic_s,
+            on_status=lambda status: traffic.hear(status),
+            on_sent=lambda type_url, resources: traffic.sent(type_url, resources),
+            most=shares.gateways,
+        )
+    traffic = TrafficLoop(hub, xds)
+    tasks = Tasks()
+    services = ControllerServices(hub=hub, store=store, solver=solver, desk=desk, link=link, tasks=tasks)
+    app = server.application(
+        services,
+        token=token,
+        web_dir=WEB_DIR if WEB_DIR.is_dir() else None,
+        version=version(),
+        held=shares.api - shares.api // HELD_BACK,
+    )
+    site = Site(app, room=Room(all=shares.api, per_peer=shares.api // 2), tls=tls)
+    metrics.registry.register(Doors({"api": site.door} | ({"broker": embedded.door} if embedded else {})))
+    ending.push_async_callback(site.stop)
+    if xds is not None:
+        ending.push_async_callback(xds.stop)
+    ending.push_async_callback(tasks.stop)
+    loops: dict[str, Callable[[], Awaitable[None]]] = {
+        "link": link.run,
+        "tick": lambda: tick.run(hub),
+        "steer": lambda: steer.run(settings.steer_spacing_s),
+        "plan": lambda: planner.run(settings.plan_period_s, settings.plan_spacing_s),
+        "publish": publisher.run,
+        "traffic": traffic.run,
+        "keep": lambda: keep.run(hub, store),
+    }
+    directory = settings.policies_dir
+    if directory is not None:
+        loops["policies"] = lambda: desk.watch(directory)
+    for name, body in loops.items():
+        tasks.supervise(name, body, clock=Clock(), rng=rng)
+    if xds is not None:
+        await xds.start()
+    port = await site.start(listen.host, listen.port)
+    text = f"epoch {remembered.epoch}, {len(hub.world.clusters)} clusters in the catalogue"
+    hub.tell(Note(reason="Started", object="controller", message=f"controller started: {text}"))
+    return Controller(
+        settings=settings,
+        clock=clock,
+        token=token,
+        metrics=metrics,
+        hub=hub,
+        desk=desk,
+        link=link,
+        publisher=publisher,
+        steer=steer,
+        planner=planner,
+        traffic=traffic,
+        xds=xds,
+        embedded=embedded,
+        broker=broker,
+        url=f"{'https' if tls else 'http'}://{listen.host}:{port}",
+        ending=ending,
+    )
+
+
+def _descriptor_shares(settings: Settings) -> descriptors.Shares:
+    shares = descriptors.shares(
+        descriptors.raised(), serves_agents=settings.broker_url is None, serves_gateways=settings.xds is not None
+    )
+    log.info(
+        "connections are bounded by file descriptors",
+        descriptors=shares.descriptors,
+        api=shares.api,
+        agents=shares.agents,
+        gateways=shares.gateways,
+    )
+    return shares
+
+
+async def _embedded_broker(settings: Settings, most: int, ending: AsyncExitStack) -> EmbeddedBroker | None:
+    """A broker in this process, where the settings name no other. Args: most: clients at one time."""
+    if settings.broker_url is not None:
+        return None
+    embedded = EmbeddedBroker(port=settings.broker_port, clients=most)
+    ending.push_async_callback(embedded.stop)
+    await embedded.start()
+    return embedded
+
+
+def _broker_address(settings: Settings) -> BrokerAddress:
+    assert settings.broker_url is not None, "without it the broker is in this process"
+    return BrokerAddress.parse(
+        settings.broker_url,
+        ca_file=settings.broker_ca_file,
+        cert_file=settings.broker_cert_file,
+        key_file=settings.broker_key_file,
+        password_file=settings.broker_password_file,
+    )
+
+
+async def _solver(settings: Settings, ending: AsyncExitStack) -> Solver:
+    """The engine in processes of its own; placements are solved on an executor where the settings name one."""
+    lent = None
+    if settings.solver_url is not None:
+        lent = await asyncio.to_thread(executors.connect, settings.solver_url)
+        ending.push_async_callback(asyncio.to_thread, lent.close)
+    solver = Solver(lent.executor if lent is not None else None)
+    ending.push_async_callback(solver.close)
+    return solver
+
+
+async def _hub(settings: Settings, store: Store, clock: Clock, metrics: Metrics) -> tuple[Hub, Remembered]:
+    """What is shared by the loops, beginning with what the store remembers. Raises: StoreError."""
+    early: list[Note] = []
+    store.tell = early.append
+    remembered = await store.open()
+    world = World(
+        timing=settings.timing,
+        started_s=clock.monotonic_s(),
+        continents=shipped_continents(),
+        spot_risks=shipped_spot_risks(),
+    )
+    hub = Hub(
+        world=world,
+        plan=remembered.plan,
+        routes=remembered.routes,
+        epoch=remembered.epoch,
+        clock=clock,
+        metrics=metrics,
+    )
+    store.tell = hub.tell
+    for note in early:
+        hub.tell(note)
+    for loss in remembered.losses:
+        hub.tell(Note(type="Warning", reason="StoreDamaged", object="controller", message=loss))
+    hub.adopts |= remembered.is_incomplete
+    hub.may_take_over |= settings.take_over or not remembered.is_epoch_known
+    hub.is_ordered_to_lead = hub.doubts_rivals = settings.take_over
+    return hub, remembered
+
+
+def _link(hub: Hub, address: BrokerAddress, rng: random.Random, publish_all: Callable[[], Awaitable[None]]) -> Link:
+    """The connection to the broker. Args: publish_all: called after each connection."""
+    clock = hub.clock
+
+    def hear(message: messages.Message, retained: bool, arrived_s: float) -> None:
+        wall_s = clock.wall_s() - (clock.monotonic_s() - arrived_s)
+        hub.apply(Heard(message=message, now_s=arrived_s, retained=retained, wall_s=wall_s))
+
+    def refuse(topic: str, cause: str) -> None:
+        hub.metrics.reports_total.labels(result="invalid").inc()
+        hub.hear_refused(topic, cause)
+
+    async def connected() -> None:
+        hub.apply(BrokerFound(now_s=clock.monotonic_s()))
+        await publish_all()
+
+    return Link(
+        address,
+        clock=clock,
+        rng=rng,
+        on_message=hear,
+        on_refused=refuse,
+        on_connected=connected,
+        on_lost=lambda: hub.apply(BrokerLost(now_s=clock.monotonic_s())),
+        heartbeat=hub.heartbeat,
+        on_rival=hub.hear_rival,
+    )

@@ -185,16 +185,14 @@ def controller(
 
 
 async def _run(settings: Settings, token: str | None) -> int:
-    controller = Controller(settings, token=token)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     try:
-        await controller.start()
+        controller = await Controller.start(settings, token=token)
     except (InsecureAddress, InsecureListen, BrokerDown, StoreError, OSError, ValueError) as error:
         echo(f"error: {error}", err=True)
-        await controller.stop()
         return 1
     runtime.prefer_the_loop()
     try:

@@ -102,9 +102,8 @@ async def _run(
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    demo = Demo(simulated, seed=seed, listen=Listen(port=_port(port)))
+    demo = await Demo.start(simulated, seed=seed, listen=Listen(port=_port(port)))
     try:
-        await demo.start()
         runtime.prefer_the_loop()
         context.write(context.Context(server=demo.controller.url, token=demo.controller.token))
         link = demo.controller.sign_in_url if sys.stderr.isatty() else demo.controller.url

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from agents.app import Agent, AgentSettings
@@ -47,21 +48,10 @@ class Progress:
 
 
 class Demo:
-    """One demo, in the loop of this time."""
+    """One demo, in the loop of this time. `start` gives it, with the first plan served; it runs until `stop`."""
 
-    def __init__(self, simulated: SimulatedTime, *, seed: int = 0, listen: Listen) -> None:
-        self.physics = Physics(catalogue.load())
-        self.clock = DemoClock(simulated)
-        report_s = DAY_S / REPORTS_PER_DAY
-        timing = Timing(report_interval_s=report_s, tick_s=report_s / 2, stale_after_s=4 * report_s)
-        settings = Settings(
-            listen=listen,
-            timing=timing,
-            plan_period_s=DAY_S / PLANS_PER_DAY,
-            plan_spacing_s=DAY_S / PLANS_PER_DAY / 4,
-            seed=seed,
-        )
-        self.controller = Controller(settings, clock=self.clock)
+    def __init__(self, physics: Physics, controller: Controller, clock: DemoClock, *, seed: int) -> None:
+        self.physics, self.controller, self.clock = physics, controller, clock
         self._rng = random.Random(seed)
         self._tasks = Tasks()
         self._agents: dict[str, Agent] = {}
@@ -72,15 +62,34 @@ class Demo:
         self._score = Score(self.physics)
         self._steps: list[tuple[float, float]] = []
 
+    @classmethod
+    async def start(cls, simulated: SimulatedTime, *, seed: int = 0, listen: Listen) -> Demo:
+        """Bring everything up and wait for the first plan to be served. Raises: TimeoutError; as `Controller.start`."""
+        physics, clock = Physics(catalogue.load()), DemoClock(simulated)
+        report_s = DAY_S / REPORTS_PER_DAY
+        timing = Timing(report_interval_s=report_s, tick_s=report_s / 2, stale_after_s=4 * report_s)
+        settings = Settings(
+            listen=listen,
+            timing=timing,
+            plan_period_s=DAY_S / PLANS_PER_DAY,
+            plan_spacing_s=DAY_S / PLANS_PER_DAY / 4,
+            seed=seed,
+        )
+        async with AsyncExitStack() as ending:
+            with clock.working():
+                demo = cls(physics, await Controller.start(settings, clock=clock), clock, seed=seed)
+                ending.push_async_callback(demo.stop)
+                await demo._connect()
+            await demo._wait_until_serving()
+            ending.pop_all()
+        return demo
+
     @property
     def day_fraction(self) -> float:
         """How much of the day has passed; more than 1 on the second."""
         return 0.0 if self._began_s is None else (self.clock.monotonic_s() - self._began_s) / DAY_S
 
-    async def start(self) -> None:
-        """Bring everything up and wait for the first plan to be served. Raises: TimeoutError, and what start raises."""
-        with self.clock.working():
-            await self._connect()
+    async def _wait_until_serving(self) -> None:
         async with self.clock.timeout(STARTING_S):
             await self.clock.sleep(SETTLING_S)
             while not self._is_serving():
@@ -90,7 +99,6 @@ class Demo:
 
     async def _connect(self) -> None:
         """Until every agent is heard."""
-        await self.controller.start()
         folder = catalogue.folder()
         for name in catalogue.DOCUMENT_FILES:
             await self.controller.desk.accept(name, (folder / name).read_bytes(), actor="demo")

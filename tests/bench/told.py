@@ -81,10 +81,10 @@ async def lived(simulated: SimulatedTime, seed: int, *, clusters: int, cells: in
     clock = DemoClock(simulated)
     timing = Timing(report_interval_s=REPORT_S, tick_s=REPORT_S / 2, stale_after_s=4 * REPORT_S)
     settings = Settings(listen=Listen(port=0), timing=timing, plan_period_s=PLAN_S, seed=seed)
-    controller, tasks = Controller(settings, clock=clock), Tasks()
+    tasks = Tasks()
+    controller = await Controller.start(settings, clock=clock)
     try:
         with clock.working():
-            await controller.start()
             given = _with_gateways(fleet.documents_of(problem, fleet.degrees(places)))
             await controller.desk.accept("fleet.yaml", _as_yaml(given), actor="bench")
             for report in fleet.reports_of(problem, fleet.degrees(users), places, seed):

@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_a_controller_that_is_connected_and_hears_nothing_is_not_ready_and_mends
     before = answers(fleet)
     assert fleet.request("GET", "/readyz")[0] == 200
     monkeypatch.setattr(fleet.controller.link, "_heartbeat_s", 0.5)
-    broker = fleet.controller._embedded
+    broker = fleet.controller.embedded
     assert broker is not None
     assert broker._broker is not None
     subscriptions = broker._broker._subscriptions
@@ -115,17 +116,21 @@ async def test_of_two_controllers_with_databases_of_their_own_one_is_quiet(tmp_p
     url = f"mqtt://{broker.address.host}:{broker.address.port}"
     policies = tmp_path / "policies"
     policies.mkdir()
-    first, second = (
-        Controller(Settings(policies_dir=policies, data_dir=tmp_path / name, listen=Listen(port=0), broker_url=url))
-        for name in ("first", "second")
-    )
-    try:
-        await first.start()
+
+    async def started(name: str) -> Controller:
+        settings = Settings(policies_dir=policies, data_dir=tmp_path / name, listen=Listen(port=0), broker_url=url)
+        controller = await Controller.start(settings)
+        ending.push_async_callback(controller.stop)
+        return controller
+
+    async with AsyncExitStack() as ending:
+        ending.push_async_callback(broker.stop)
+        first = await started("first")
         async with asyncio.timeout(20):
             while not first.link.is_connected:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         await asyncio.sleep(5.5)  # so that it is the elder by more than the two can be mistaken about
-        await second.start()
+        second = await started("second")
         async with asyncio.timeout(20):
             while not (first.hub.rivals and second.hub.rivals):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
@@ -144,10 +149,6 @@ async def test_of_two_controllers_with_databases_of_their_own_one_is_quiet(tmp_p
         assert first.hub.controller in json.loads(refused)["message"]
         told = [event.reason for event in second.hub.events]
         assert "OtherController" in told
-    finally:
-        await second.stop()
-        await first.stop()
-        await broker.stop()
 
 
 def test_two_agents_under_one_name_are_told_apart(fleet: Fleet) -> None:

@@ -38,7 +38,8 @@ class FastController:
 
     def __init__(self, settings: Settings, speed: float) -> None:
         self.clock = Clock(speed=speed)
-        self._controller = Controller(settings, clock=self.clock, token=TOKEN)
+        self._settings = settings
+        self._controller: Controller | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="controller")
 
@@ -49,19 +50,22 @@ class FastController:
     def start(self) -> None:
         """Return once its API is served."""
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._controller.start(), self._loop).result(START_S)
+        starting = Controller.start(self._settings, clock=self.clock, token=TOKEN)
+        self._controller = asyncio.run_coroutine_threadsafe(starting, self._loop).result(START_S)
 
     def stop(self) -> None:
         """End it, as an operator does."""
         try:
-            asyncio.run_coroutine_threadsafe(self._controller.stop(), self._loop).result(START_S)
+            if self._controller is not None:
+                asyncio.run_coroutine_threadsafe(self._controller.stop(), self._loop).result(START_S)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(START_S)
 
     def log_tail(self, line_count: int = 20) -> str:
         """Its last events."""
-        return "\n".join(one.message for one in list(self._controller.hub.events)[-line_count:])
+        events = list(self._controller.hub.events) if self._controller is not None else []
+        return "\n".join(one.message for one in events[-line_count:])
 
 
 class Federation:

@@ -12,7 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from email.message import Message
 from pathlib import Path
 from types import TracebackType
@@ -90,7 +90,8 @@ class Fleet:
         self._silent = silent
         self.database = directory / "data" / "isochrone.sqlite"
         self._tasks = Tasks()
-        settings = Settings(
+        self.controller: Controller
+        self._settings = Settings(
             policies_dir=self.policies,
             data_dir=directory / "data",
             listen=Listen(port=0),
@@ -98,7 +99,7 @@ class Fleet:
             plan_period_s=10.0,
             plan_spacing_s=1.0,
         )
-        self.controller = Controller(settings, clock=self.clock, token=TOKEN)
+        self._ending = AsyncExitStack()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="fleet")
 
@@ -125,7 +126,8 @@ class Fleet:
         return self.controller.url
 
     async def _start(self) -> None:
-        await self.controller.start()
+        self.controller = await Controller.start(self._settings, clock=self.clock, token=TOKEN)
+        self._ending.push_async_callback(self.controller.stop)
         for name, cell in zip(PLACES, USERS, strict=True):
             if name in self._silent:
                 continue
@@ -136,7 +138,7 @@ class Fleet:
 
     async def _stop(self) -> None:
         await self._tasks.stop()
-        await self.controller.stop()
+        await self._ending.aclose()
         await asyncio.sleep(0.2)
 
     def _end(self) -> None:

@@ -256,12 +256,10 @@ class Lab:
             plan_spacing_s=0.5,
         )
         for left in reversed(range(20)):
-            self.controller = Controller(settings, clock=self.clock, token=TOKEN)
             try:
-                await self.controller.start()
+                self.controller = await Controller.start(settings, clock=self.clock, token=TOKEN)
                 return
             except OSError:  # the one before has not let go of its ports yet
-                await self.controller.stop()
                 if not left:
                     raise
                 await asyncio.sleep(0.5)
