@@ -1,4 +1,4 @@
-"""All accepted files together: what one may say depends on what the others say. A refused file changes nothing."""
+"""All accepted files together, and the checks between them. A refused file changes nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from federation.yamlkit.explain import Problem, did_you_mean, problem_at
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """An accelerator as node labels name it, and the MIG profiles that it can be cut into."""
+    """An accelerator by its node label, and the MIG profiles that it can be partitioned into."""
 
     name: str
     mig_profiles: tuple[str, ...] = ()
@@ -20,13 +20,13 @@ class Product:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySet:
-    """The files in force, by name. `products` are those that the product ships; Cluster documents add theirs."""
+    """The files in force, by name. `products` are the shipped ones; Cluster documents add theirs."""
 
     products: Mapping[str, Product] = field(default_factory=dict)
     files: Mapping[str, ParsedFile] = field(default_factory=dict)
 
     def documents(self) -> documents.Documents:
-        """What all files together want, sorted by name."""
+        """The documents of all files, sorted by name."""
         placed = [one.document for name in sorted(self.files) for one in self.files[name].documents]
         return documents.Documents(
             models=tuple(sorted((d for d in placed if isinstance(d, documents.Model)), key=_name)),
@@ -42,9 +42,9 @@ def _name(document: documents.Document) -> str:
 def accept(
     current: PolicySet, name: str, payload: bytes, *, is_new: bool = True
 ) -> tuple[PolicySet, tuple[Problem, ...]]:
-    """The set with this file in place of its last revision; or the same set, and the problems of the file.
+    """The set with this file in place of its last revision; or the same set, and the file's problems.
 
-    Args: is_new: false for a file that was accepted before: what it names may have gone since, and it stays.
+    Args: is_new: false for a file that was accepted before: the names that it uses may have gone since, and it stays.
     """
     parsed = parse(name, payload)
     others = {key: file for key, file in current.files.items() if key != name}
@@ -56,10 +56,10 @@ def accept(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Together:
-    """What came of files that were changed at once.
+    """The result of accepting files that changed together.
 
-    Args: following: the set with all that can be accepted. accepted: their names. replaced: files that are out of force
-        as all their documents are in accepted ones. problems: of each file that is refused.
+    Args: following: the set with every file that can be accepted. accepted: their names. replaced: files that are out
+        of force because accepted ones have all their documents. problems: of each refused file.
     """
 
     following: PolicySet
@@ -69,10 +69,12 @@ class Together:
 
 
 def accept_together(current: PolicySet, payloads: Mapping[str, bytes], gone: Iterable[str] = ()) -> Together:
-    """Accept files that were changed at once, so that a document may move from one to another.
+    """Accept files that changed together, so that a document may move from one to another.
 
-    A file that is refused keeps its last revision and is in nobody's way but of those that define the same. Args:
-    gone: files in force that are no longer there; one stays in force unless others have all its documents.
+    A refused file keeps its last revision, and blocks only files that define the same documents.
+
+    Args: gone: files in force that are no longer in the directory; one stays in force unless others have all its
+        documents.
     """
     parsed = {name: parse(name, payload) for name, payload in payloads.items()}
     problems = {name: file.problems for name, file in parsed.items() if file.problems}
@@ -106,19 +108,20 @@ def accept_together(current: PolicySet, payloads: Mapping[str, bytes], gone: Ite
 
 
 def _has_cluster(file: ParsedFile) -> bool:
-    """Catalogues come first, for what others refer to."""
+    """Cluster documents come first, because others refer to them."""
     return any(isinstance(one.document, documents.Cluster) for one in file.documents)
 
 
 def warnings(current: PolicySet, name: str, reported: Mapping[str, tuple[sense.Stock, ...]]) -> tuple[Problem, ...]:
-    """What of a file in force does less than it says. Args: reported: pools by cluster, by the agents' word."""
+    """The documents of a file in force that have less effect than they say. Args: reported: pools by cluster, as
+    reported."""
     everything = current.documents()
     placed = current.files[name].documents
     return tuple(sorted(found for one in placed for found in sense.doubtful(name, one, everything, reported)))
 
 
 def withdraw(current: PolicySet, name: str) -> PolicySet:
-    """The set without this file. Raises: KeyError."""
+    """The set without this file. Raises: KeyError if it is not in the set."""
     if name not in current.files:
         raise KeyError(name)
     return replace(current, files={key: file for key, file in current.files.items() if key != name})

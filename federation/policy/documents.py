@@ -1,7 +1,8 @@
 """The documents that platform teams write: Model, PlacementPolicy and Cluster.
 
-One schema: these structs decode the YAML, give the JSON Schema that editors read, and are what the controller works
-with. A field that is not implemented does not exist. Field names are camelCase in documents, snake_case here.
+These structs are the only schema: they decode the YAML, give the JSON Schema for editors and the reference, and are
+what the controller works with. A field without effect does not exist. Fields are camelCase in documents and snake_case
+here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from federation.wire.messages import partition_name
 
 API_VERSION = "isochrone.dev/v1alpha1"
 FORCE_ANNOTATION = "isochrone.dev/force"
-"""What allows a change that the guard refused: the digest that the refusal told, and a reason."""
+"""The annotation that allows a change that the guard refused: the digest from the refusal, and a reason."""
 Preset = Literal["vllm", "triton", "torchserve", "tensorflow-serving", "nemo", "custom"]
 Market = Literal["on-demand", "spot", "reserved"]
 VerticalScaling = Literal["none", "off", "initial", "recreate"]
@@ -65,9 +66,9 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel", gc=False):
-    """What all parts of a document share: camelCase in YAML, unknown fields refused.
+    """Common to all parts of a document: camelCase in YAML, unknown fields refused.
 
-    Documents are trees of plain values: the collector of cycles need not visit them.
+    Documents are trees of plain values, so the cyclic garbage collector does not track them.
     """
 
 
@@ -75,8 +76,8 @@ IGNORED = Meta(description="accepted and ignored")
 
 
 class Metadata(Base, frozen=True, kw_only=True):
-    """Who this document is. Besides its name only the annotation that forces a change is read: what else Kubernetes,
-    Helm or Kustomize write here is taken and does nothing."""
+    """The identity of a document. Only the name and the annotation that forces a change are read; other metadata of
+    Kubernetes, Helm or Kustomize is accepted and ignored."""
 
     name: Name
     annotations: Annotated[
@@ -111,11 +112,11 @@ PORTS: dict[Preset, int] = {
 }
 """The port that each runtime serves HTTP on by default."""
 PORT_OPTIONS: dict[Preset, str] = {"vllm": "--port", "triton": "--http-port", "tensorflow-serving": "--rest_api_port"}
-"""By which arguments say another."""
+"""The argument that changes the port, by runtime."""
 
 
 class Runtime(Base, frozen=True, kw_only=True):
-    """What serves the model. A preset supplies the port and the probes; args go to the container."""
+    """The server of the model. A preset sets the port and the probes; args go to the container."""
 
     preset: Annotated[Preset, Meta(description="sets the port and the probes")]
     image: Annotated[str, Meta(min_length=1, max_length=500, description="container image, best with its digest")]
@@ -127,7 +128,7 @@ class Runtime(Base, frozen=True, kw_only=True):
 
     @property
     def port_of_args(self) -> int | None:
-        """The port that its arguments say, where they say one: the last, as argument parsers have it."""
+        """The port in the arguments, if they name one: the last, as argument parsers take it."""
         option = PORT_OPTIONS.get(self.preset)
         said = [
             value
@@ -144,20 +145,20 @@ class Runtime(Base, frozen=True, kw_only=True):
 
 
 class Resources(Base, frozen=True, kw_only=True):
-    """CPU and memory of one replica: requested and limited alike."""
+    """CPU and memory of one replica; requests and limits are equal."""
 
     cpu: Quantity
     memory: Quantity
 
 
 def _spell_profile(one: Accelerator | AcceleratorPool) -> None:
-    """A profile as agents report it, however it is written."""
+    """Rewrite a profile to the spelling that agents report."""
     if one.mig_profile is not None and one.mig_profile != (spelled := partition_name(one.mig_profile)):
         msgspec.structs.force_setattr(one, "mig_profile", spelled)
 
 
 class Accelerator(Base, frozen=True, kw_only=True):
-    """One way to run a replica: what it needs, and what it then serves."""
+    """One way to run a replica: the devices it needs, and the requests per second that it then serves."""
 
     product: Product
     mig_profile: MigProfile | None = None
@@ -172,7 +173,7 @@ class Accelerator(Base, frozen=True, kw_only=True):
 
 
 class Slo(Base, frozen=True, kw_only=True):
-    """The promise to users."""
+    """The latency objective."""
 
     p95_latency_ms: Annotated[
         float, Meta(gt=0, le=3_600_000, description="a request slower than this is late; network and service together")
@@ -180,7 +181,7 @@ class Slo(Base, frozen=True, kw_only=True):
 
 
 class ModelSpec(Base, frozen=True, kw_only=True):
-    """What is served, on what, how fast."""
+    """The runtime of a model, the accelerators that fit it, and its latencies."""
 
     runtime: Runtime
     resources: Resources
@@ -194,15 +195,15 @@ class ModelSpec(Base, frozen=True, kw_only=True):
     ] = 0.0
     warmup_seconds: Annotated[float, Meta(ge=0, le=86_400, description="from start to ready")] = 0.0
     response_kib: Annotated[
-        float, Meta(ge=0, le=1e9, description="what a usual answer weighs, for the price of egress")
+        float, Meta(ge=0, le=1e9, description="size of a typical response, for the price of egress")
     ] = 0.0
     target_utilisation: Annotated[
-        float, Meta(gt=0, le=1, description="share of requestsPerSecond that plans count on")
+        float, Meta(gt=0, le=1, description="fraction of requestsPerSecond that plans count on")
     ] = 0.8
 
 
 class Model(Base, frozen=True, kw_only=True, tag_field="kind", tag="Model"):
-    """What is served."""
+    """An AI model to serve."""
 
     api_version: Literal["isochrone.dev/v1alpha1"]
     metadata: Metadata
@@ -213,7 +214,7 @@ class Model(Base, frozen=True, kw_only=True, tag_field="kind", tag="Model"):
 
 
 class ModelSelector(Base, frozen=True, kw_only=True):
-    """Which models a policy governs. A model obeys at most one policy."""
+    """The models that a policy governs. A model obeys at most one policy."""
 
     match_names: Annotated[
         tuple[Name, ...], Meta(min_length=1, max_length=1000, description="the names of the selected models")
@@ -221,32 +222,32 @@ class ModelSelector(Base, frozen=True, kw_only=True):
 
 
 FARTHEST_MS = 300.0
-"""Of a round trip on land and sea cables: half around the earth and back."""
+"""The longest round trip over land and sea cables: half around the earth and back."""
 DEFAULT_USD_PER_1000_PER_MS = 5e-4
-"""Users who wait 100 to 400 ms longer ask 0.2 to 0.6 % less (J. Brutlag, "Speed Matters for Google Web Search", 2009):
-1.5e-5 to 2e-5 of what a request is worth for each millisecond, which at the default of `unservedRequestUsdPer1000` is
-3e-4 to 4e-4 USD. Shops report five times as much (1 % of sales for 100 ms; G. Linden, "Make Data Useful", 2006). The
-default is at the cautious end."""
+"""Source: users who wait 100 to 400 ms longer make 0.2 to 0.6 % fewer requests (J. Brutlag, "Speed Matters for Google
+    Web Search", 2009). That is 1.5e-5 to 2e-5 of a request's worth for each millisecond, or 3e-4 to 4e-4 USD at the
+    default of `unservedRequestUsdPer1000`. Shops report five times as much (1 % of sales for 100 ms; G. Linden, "Make
+    Data Useful", 2006). The default is at the cautious end."""
 DISTANCE_PART = 0.1
-"""The most that the default makes of the farthest round trip, as a part of what serving a late request is worth."""
+"""The default price of distance over the longest round trip is at most this fraction of the worth of a late request."""
 NEAREST_USD_PER_1000_PER_MS = 0.2
-"""Where the nearest is preferred: serving 1,000 requests costs from 0.01 to 1 USD, so a few milliseconds outweigh any
-accelerators, and those of few users a replica of their own."""
+"""With `preference: nearest`: serving 1,000 requests costs 0.01 to 1 USD, so a few milliseconds outweigh any
+accelerator and, for few users, a replica of their own."""
 NEAREST_WORTH = 2.0
-"""What turning away costs there at least more than being late, in round trips of `FARTHEST_MS`."""
+"""With `preference: nearest`, an unserved request costs more than a late one by at least this many `FARTHEST_MS`."""
 
 
 class LatencyPoint(Base, frozen=True, kw_only=True):
-    """A point of what latency costs."""
+    """A point of the curve of cost against latency."""
 
-    ms: Annotated[float, Meta(ge=0, le=3_600_000, description="that a request waits: its way, and serviceLatencyMs")]
+    ms: Annotated[float, Meta(ge=0, le=3_600_000, description="latency of a request: round trip and serviceLatencyMs")]
     usd_per_1000: Annotated[
-        Annotated[float, Meta(ge=0, le=1e6)], Meta(description="what 1,000 requests cost that wait so long")
+        Annotated[float, Meta(ge=0, le=1e6)], Meta(description="price of 1,000 requests with this latency")
     ] = msgspec.field(name="usdPer1000")
 
 
 class Objective(Base, frozen=True, kw_only=True):
-    """What things are worth, in US dollars, so that an engineer can argue with a plan."""
+    """Prices in US dollars, by which everything is decided that no rule decides."""
 
     late_request_usd_per_1000: Annotated[
         NonNegative, Meta(description="what 1,000 requests cost that are slower than the latency objective")
@@ -266,9 +267,9 @@ class Objective(Base, frozen=True, kw_only=True):
     latency_cost: Annotated[
         Annotated[tuple[LatencyPoint, ...], Meta(min_length=1, max_length=16)] | None,
         Meta(
-            description="the same as a curve, in place of latencyUsdPer1000PerMs: by points of rising ms, straight "
-            "between them and beyond the last, flat before the first, and nowhere rising less than before. Only what "
-            "the way adds to serviceLatencyMs is paid; being late costs besides"
+            description="the same as a convex curve, in place of latencyUsdPer1000PerMs: points of rising ms, linear between "
+            "them and beyond the last, constant before the first. Only latency beyond serviceLatencyMs is paid; late "
+            "requests cost lateRequestUsdPer1000 on top"
         ),
     ] = None
     preference: Annotated[
@@ -284,7 +285,8 @@ class Objective(Base, frozen=True, kw_only=True):
 
     @property
     def usd_per_1000_per_ms(self) -> float:
-        """What each millisecond of round trip of 1,000 requests costs, given or by default; `latency_cost` besides."""
+        """The price of each millisecond of round trip of 1,000 requests, given or by default; `latency_cost` comes on
+        top."""
         if self.preference == "nearest":
             return NEAREST_USD_PER_1000_PER_MS
         if self.latency_cost is not None:
@@ -296,7 +298,7 @@ class Objective(Base, frozen=True, kw_only=True):
 
     @property
     def rises(self) -> tuple[tuple[float, float], ...]:
-        """(ms, USD per 1,000 and ms) where each piece of `latency_cost` begins, and how it rises there."""
+        """(ms, slope in USD per 1,000 and ms) of each segment of `latency_cost`, by where it begins."""
         points = self.latency_cost or ()
         return tuple(
             (one.ms, (other.usd_per_1000 - one.usd_per_1000) / (other.ms - one.ms))
@@ -305,7 +307,7 @@ class Objective(Base, frozen=True, kw_only=True):
 
     @property
     def unserved_usd_per_1000(self) -> float:
-        """What 1,000 unserved requests cost: never so little that distance would turn users away."""
+        """The price of 1,000 unserved requests, high enough that distance never turns users away."""
         if self.preference != "nearest":
             return self.unserved_request_usd_per_1000
         far = NEAREST_WORTH * NEAREST_USD_PER_1000_PER_MS * FARTHEST_MS
@@ -313,7 +315,7 @@ class Objective(Base, frozen=True, kw_only=True):
 
 
 class UsersIn(Base, frozen=True, kw_only=True):
-    """Users by country; all users when there is no list."""
+    """Users by country; without a list, all users."""
 
     countries: Annotated[
         tuple[Country, ...], Meta(min_length=1, max_length=300, description="ISO 3166-1 alpha-2, as DE")
@@ -330,23 +332,23 @@ class ClustersIn(Base, frozen=True, kw_only=True):
 
 
 class ResidencyRule(Base, frozen=True, kw_only=True):
-    """These users may be served only in those clusters; fails closed, in failover too."""
+    """These users may be served in those clusters only; fails closed, in failover too."""
 
     users_in: UsersIn | None = None
     clusters_in: ClustersIn
 
 
 class Pinned(Base, frozen=True, kw_only=True):
-    """At least so many replicas in one cluster, whatever they cost there."""
+    """A least number of replicas in one cluster, whatever they cost there."""
 
     cluster: Name
     replicas: Annotated[int, Meta(ge=1, le=100_000, description="the least number there")]
 
 
 class MaxPartPerDomain(Base, frozen=True, kw_only=True):
-    """Of what a model's replicas can serve, the most that one region, zone or provider holds: its loss takes no more.
+    """The most capacity of a model that one region, zone or provider holds, so that its loss takes no more.
 
-    Where keeping to it would leave users unserved, it is missed by as little as that takes, and told.
+    Where keeping it would leave users unserved, it is missed by as little as possible, and reported.
     """
 
     domain: Annotated[Domain, Meta(description="what can be lost at once")]
@@ -354,24 +356,26 @@ class MaxPartPerDomain(Base, frozen=True, kw_only=True):
 
 
 class Availability(Base, frozen=True, kw_only=True):
-    """Floors that hold whatever the demand, and the most replicas, whatever the demand."""
+    """Floors and the most replicas, whatever the demand."""
 
     min_replicas: Annotated[
         int, Meta(ge=0, le=100_000, description="each selected model has at least so many replicas")
     ] = 0
     max_replicas: Annotated[
         Annotated[int, Meta(ge=1, le=100_000)] | None,
-        Meta(description="each selected model never has more, whatever its demand; null: as many as pay"),
+        Meta(description="each selected model never has more, whatever its demand; null: no limit"),
     ] = None
     min_regions: Annotated[int, Meta(ge=0, le=1000, description="its replicas are in at least so many regions")] = 0
     survive: (
         Annotated[
             Domain,
-            Meta(description="whatever one of these is lost, the rest can serve surviveFraction of all demand"),
+            Meta(description="after the loss of any one of these, the rest can serve surviveFraction of all demand"),
         ]
         | None
     ) = None
-    survive_fraction: Annotated[float, Meta(gt=0, le=1, description="part of all demand that survive protects")] = 1.0
+    survive_fraction: Annotated[float, Meta(gt=0, le=1, description="fraction of all demand that survive protects")] = (
+        1.0
+    )
     survive_within_objective_percent: Annotated[
         float,
         Meta(
@@ -395,16 +399,17 @@ class Availability(Base, frozen=True, kw_only=True):
 
 
 class Budget(Base, frozen=True, kw_only=True):
-    """What the selected models may cost together. Stronger than floors: what it leaves no room for is not placed."""
+    """The most that the selected models may cost together. Stronger than floors: what it leaves no room for is not
+    placed."""
 
     max_usd_per_hour: Annotated[
         Annotated[float, Meta(gt=0, le=1e9)] | None,
-        Meta(description="accelerators of all selected models together never cost more; null: as much as pays"),
+        Meta(description="accelerators of all selected models together never cost more; null: no limit"),
     ] = None
 
 
 class Spot(Base, frozen=True, kw_only=True):
-    """How much of a model may run on devices that can be taken away."""
+    """How much of a model may run on devices that can be taken back."""
 
     max_fraction: Annotated[Fraction, Meta(description="of the replicas, at most this part runs on spot")] = 1.0
     min_on_demand_replicas: Annotated[
@@ -427,8 +432,8 @@ class Disruption(Base, frozen=True, kw_only=True):
 
 
 class Failover(Base, frozen=True, kw_only=True):
-    """How long a silent cluster keeps its replicas on the books, though traffic leaves it at once; and how far away
-    others may help."""
+    """How long a silent cluster's replicas are counted, although its traffic moves away at once; and how far away other
+    clusters may help."""
 
     toleration_seconds: Annotated[
         float,
@@ -479,7 +484,7 @@ class DnsRecords(Base, frozen=True, kw_only=True):
 
 
 class Traffic(Base, frozen=True, kw_only=True):
-    """How fast shares move to where the plan wants them, when they stop or go back, and what gateways are told."""
+    """How fast shares move, when a shift stops or goes back, and what gateways are configured with."""
 
     step_percent: Annotated[
         float, Meta(gt=0, le=100, description="of a cell's requests, the part that moves in one step")
@@ -576,7 +581,7 @@ class Location(Base, frozen=True, kw_only=True):
 
 
 class AcceleratorPool(Base, frozen=True, kw_only=True):
-    """A pool that the cluster is expected to have, and its price. How many devices there are, reports say."""
+    """A pool that the cluster is expected to have, and its price. Reports give the actual number of devices."""
 
     product: Product
     mig_profile: MigProfile | None = None
@@ -602,7 +607,7 @@ class AcceleratorPool(Base, frozen=True, kw_only=True):
 
 
 class Gateway(Base, frozen=True, kw_only=True):
-    """A cluster's front door: where users and other clusters' gateways reach it."""
+    """A cluster's front door: the address for users and for other clusters' gateways."""
 
     address: Annotated[
         str,
@@ -617,14 +622,14 @@ class Gateway(Base, frozen=True, kw_only=True):
 
 
 class CellPlace(Base, frozen=True, kw_only=True):
-    """In which country the users of a cell are: no agent's word moves them out of it."""
+    """The country of a cell's users; no agent's report changes it."""
 
     name: Annotated[str, Meta(min_length=1, max_length=100, description="as front doors name it")]
     country: Country
 
 
 class ClusterSpec(Base, frozen=True, kw_only=True):
-    """What the federation knows of a cluster before its agent says a word."""
+    """What the federation knows of a cluster before its agent reports."""
 
     provider: Name
     region: Name
@@ -640,13 +645,14 @@ class ClusterSpec(Base, frozen=True, kw_only=True):
     ] = ()
     max_requests_per_second: Annotated[
         Positive | None,
-        Meta(
-            description="the most that its front door counts; more is not believed; up to it nobody need confirm growth"
-        ),
+        Meta(description="the most that its front door can count: up to it growth is believed, and beyond it nothing"),
     ] = None
     cells: Annotated[
         tuple[CellPlace, ...],
-        Meta(max_length=3500, description="where users who come in here are; of others most front doors decide"),
+        Meta(
+            max_length=3500,
+            description="countries of cells that come in here; for other cells the majority of front doors decides",
+        ),
     ] = ()
     gateway: Annotated[
         Gateway | None, Meta(description="its front door; without one other clusters' gateways send nothing there")
@@ -654,7 +660,7 @@ class ClusterSpec(Base, frozen=True, kw_only=True):
 
 
 class Cluster(Base, frozen=True, kw_only=True, tag_field="kind", tag="Cluster"):
-    """A member cluster. An agent whose cluster no document names is not listened to: default deny."""
+    """A member cluster. An agent whose cluster no document names is ignored: default deny."""
 
     api_version: Literal["isochrone.dev/v1alpha1"]
     metadata: Metadata
@@ -665,7 +671,7 @@ Document = Model | PlacementPolicy | Cluster
 
 
 class Documents(msgspec.Struct, frozen=True, kw_only=True):
-    """All accepted documents, each sorted by name: one revision of what the platform teams want."""
+    """All accepted documents, each kind sorted by name: one revision."""
 
     models: tuple[Model, ...] = ()
     policies: tuple[PlacementPolicy, ...] = ()

@@ -1,7 +1,6 @@
-"""From bytes to documents, or to problems with file:line:column, what was expected, and a hint. Never an exception.
+"""From bytes to documents, or to problems with file:line:column, the expected form and a hint. Never raises.
 
-Source of the schema: `documents.py`. What a single file can get wrong is found here; what files can get wrong together
-is found in `catalogue.py`.
+`documents.py` has the schema. This module finds the faults of a single file; `catalogue.py` finds those between files.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from federation.yamlkit.explain import Problem, did_you_mean, explain, find, pro
 from federation.yamlkit.source import START, Mark, Node, YamlProblem, read
 
 CURVE_ROUNDING = 1e-6
-"""Part of a slope by which the next may be less: decimals in a file are not exact."""
+"""The fraction by which a slope may be below the one before it: decimals in a file are not exact."""
 KINDS = {"Model": documents.Model, "PlacementPolicy": documents.PlacementPolicy, "Cluster": documents.Cluster}
 
 
@@ -39,15 +38,15 @@ class Placed:
         return self.document.metadata.name
 
     def mark(self, *path: str | int) -> Mark:
-        """Where a field is; the nearest part of the path that exists."""
+        """The position of a field; of the nearest existing part of its path if it is absent."""
         return find(self.node, path)[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedFile:
-    """One file: its documents, or its problems (then there are no documents).
+    """One file: its documents, or its problems (then no documents).
 
-    `readable` are the documents of a file with problems that have none of their own.
+    `readable` are the documents without problems in a file that has some.
     """
 
     name: str
@@ -57,7 +56,7 @@ class ParsedFile:
 
 
 def parse(name: str, payload: bytes) -> ParsedFile:
-    """The documents of a file, or every problem that could be told apart, in order of position."""
+    """The documents of a file, or all problems that can be told apart, in order of position."""
     try:
         nodes = read(payload)
     except YamlProblem as error:
@@ -83,7 +82,7 @@ def parse(name: str, payload: bytes) -> ParsedFile:
 
 
 def _listed(node: Node) -> tuple[Node, ...]:
-    """The documents of a list, as `kubectl get -o yaml` writes it; else the document itself."""
+    """The documents of a list, as `kubectl get -o yaml` writes it; otherwise the document itself."""
     kind, items = (node.items or {}).get("kind"), (node.items or {}).get("items")
     if kind is None or items is None or items.elements is None:
         return (node,)
@@ -91,7 +90,7 @@ def _listed(node: Node) -> tuple[Node, ...]:
 
 
 def _document(name: str, node: Node) -> Placed | list[Problem]:
-    """The document, or what is wrong with it."""
+    """The document, or its problems."""
     if node.items is None:
         return [problem_at(name, node.mark, "this document is no mapping", "apiVersion, kind, metadata and spec")]
     for key in ("apiVersion", "kind"):
@@ -124,7 +123,7 @@ def _expected_of(key: str) -> str:
 
 
 def _semantics(name: str, placed: Placed) -> list[Problem]:
-    """What the types cannot say about one document."""
+    """Rules on one document that the types cannot express."""
     document = placed.document
     if isinstance(document, documents.Model):
         return _check_model(name, placed, document.spec)
@@ -216,7 +215,7 @@ def _check_objective(name: str, placed: Placed, objective: documents.Objective) 
 
 
 def _check_curve(name: str, placed: Placed, points: tuple[documents.LatencyPoint, ...]) -> list[Problem]:
-    """That what latency costs rises with it, and ever faster: else a plan would gain by serving users from farther."""
+    """Latency must cost ever more as it grows: otherwise a plan would gain by serving users from farther away."""
     slope = 0.0
     for at, (one, other) in enumerate(itertools.pairwise(points), start=1):
         if other.ms <= one.ms:
@@ -286,7 +285,7 @@ def _check_front_door(name: str, placed: Placed, spec: documents.ClusterSpec) ->
 
 
 def _shared_countries(rule: documents.ResidencyRule, other: documents.ResidencyRule) -> str:
-    """Users that both rules bind, or nothing."""
+    """Users whom both rules bind; empty if there are none."""
     if rule.users_in is None or other.users_in is None:
         bound = rule.users_in or other.users_in
         return ", ".join(bound.countries) if bound else "all users"

@@ -15,7 +15,7 @@ FILE = "isochrone.schema.json"
 
 
 def components(ref_template: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The schema of any document, and those that it refers to by name. What may be left out may be null."""
+    """The schema of any document, and the named schemas that it refers to. An optional field may be null."""
     (ref,), definitions = msgspec.json.schema_components([documents.Document], ref_template=ref_template)
     for one in definitions.values():
         for name, field in one.get("properties", {}).items():
@@ -25,7 +25,7 @@ def components(ref_template: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def text() -> str:
-    """One schema for any document, as editors read it."""
+    """One schema for any document, in the form that editors read."""
     ref, definitions = components("#/$defs/{name}")
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

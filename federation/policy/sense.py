@@ -1,7 +1,8 @@
-"""What documents name against what there is: jurisdictions, clusters, models, stock.
+"""Checks the names in documents against the fleet: jurisdictions, clusters, models, stock.
 
-`impossible` is refused: no plan could ever do it with this catalogue. `doubtful` is told and taken: it merely places
-nothing, or less than it says, until there is more. Without a Cluster document nothing is known, and nothing is said.
+`impossible` names are refused: no plan could satisfy them with this catalogue. `doubtful` ones are accepted and
+reported: the document has less effect than it says, until the fleet grows. Without a Cluster document nothing is
+checked.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _MIG = re.compile(r"[1-7]g\..*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stock:
-    """Devices of one kind that a cluster has, or is expected to have. `vram_gib`: None where nobody vouches for it."""
+    """Devices of one kind that a cluster has, or is expected to have. `vram_gib`: None where it is unverified."""
 
     product: str
     mig_profile: str
@@ -29,7 +30,8 @@ class Stock:
 
 
 def impossible(file: str, placed: Placed, clusters: Iterable[documents.Cluster]) -> Iterator[Problem]:
-    """What a policy asks for that no cluster of this catalogue could ever give, and cells that are in two countries."""
+    """Demands of a policy that no cluster of this catalogue can satisfy, and cells that are declared in two
+    countries."""
     if isinstance(placed.document, documents.Cluster):
         yield from _in_two_places(file, placed, placed.document, clusters)
     if not isinstance(placed.document, documents.PlacementPolicy):
@@ -75,7 +77,7 @@ def _in_two_places(
 def doubtful(
     file: str, placed: Placed, everything: documents.Documents, reported: Mapping[str, tuple[Stock, ...]]
 ) -> Iterator[Problem]:
-    """What is in force and does less than it says. Args: reported: pools by cluster, by the agents' word."""
+    """Documents that have less effect than they say. Args: reported: pools by cluster, as agents report them."""
     document = placed.document
     if isinstance(document, documents.Cluster):
         return
@@ -214,7 +216,7 @@ def _expected(spec: documents.ClusterSpec) -> tuple[Stock, ...]:
 
 
 def _holders(model: documents.Model, stock: Mapping[str, tuple[Stock, ...]], *, spot: bool) -> dict[str, int]:
-    """Cluster -> most replicas of the model that its devices hold, of clusters with a pool that fits."""
+    """Cluster -> the most replicas of the model that its devices hold, for clusters with a pool that fits."""
     found: dict[str, int] = {}
     for name, pools in stock.items():
         most: dict[tuple[str, str, str], int] = {}

@@ -1,1 +1,1 @@
-"""From shares to what the traffic layer is told: gateways (xDS), DNS, edge functions. Pure."""
+"""From shares to the configuration of the traffic layer: gateways (xDS), DNS and edge functions. Pure."""

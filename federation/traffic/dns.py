@@ -1,8 +1,8 @@
-"""DNS answers from a route snapshot: which front door a resolver's users are told. Pure.
+"""DNS answers from a route snapshot: the front doors that a resolver's users are given. Pure.
 
-A name is `MODEL.ZONE`. The client's subnet (EDNS) says where its users are; the same subnet gets the same answer while
-shares stand, and over many subnets the answers are as the shares. A subnet whose place is not known is answered with
-clusters that may serve everyone.
+A name is `MODEL.ZONE`. The client's subnet (EDNS) locates its users. A subnet gets the same answer while shares stand,
+and over many subnets the answers are distributed as the shares. A subnet of unknown location is answered with clusters
+that may serve everyone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Place:
 
 
 class Places:
-    """Subnets by place; the longest prefix that has an address wins."""
+    """Locations by subnet; the longest prefix that contains an address wins."""
 
     def __init__(self, rows: Iterable[tuple[Network, Place]] = ()) -> None:
         self._by_length: dict[tuple[int, int], dict[int, Place]] = {}
@@ -37,7 +37,7 @@ class Places:
         self._lengths = sorted(self._by_length, reverse=True)
 
     def of(self, network: Network) -> tuple[Place, int] | None:
-        """The place of a subnet, and the length of the prefix that says so."""
+        """The location of a subnet, and the length of the prefix that gives it."""
         for version, length in self._lengths:
             if version == network.version and length <= network.prefixlen:
                 bits = network.max_prefixlen - length
@@ -80,7 +80,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zone:
-    """What an authoritative server says of itself: the zone's name without a final dot, and its name server."""
+    """An authoritative server's data about itself: the zone's name without a final dot, and its name server."""
 
     name: str
     server: str
@@ -88,7 +88,8 @@ class Zone:
     ttl_s: int = 3600
 
     def soa(self) -> Record:
-        """Start of authority: serial 1, since nobody transfers a zone that is computed; negative answers live 30 s."""
+        """Start of authority. The serial is always 1, because a computed zone is never transferred; negative answers
+        live 30 s."""
         content = f"{self.server}. {self.contact}. 1 3600 600 86400 30"
         return Record(name=self.name, kind="SOA", content=content, ttl_s=self.ttl_s)
 
@@ -102,9 +103,9 @@ def answer(
 ) -> list[Record]:
     """The records for a question; empty when there are none.
 
-    Args: name: without a final dot. kind: `A`, `AAAA`, `SOA`, `NS` or `ANY`. client: the subnet that is asked for, or
-        the resolver's address. sick: clusters whose front door does not answer; they are spared while others are left,
-        be it helpers that the plan did not name.
+    Args: name: without a final dot. kind: `A`, `AAAA`, `SOA`, `NS` or `ANY`. client: the queried subnet, or the
+        resolver's address. sick: clusters whose front door does not answer; they are avoided while any other is left,
+        including helpers that the plan does not name.
     """
     name = name.rstrip(".").lower()
     if name == zone.name:

@@ -1,4 +1,4 @@
-"""What agents are told of traffic, for the standards that they speak in their clusters. Pure."""
+"""The traffic messages to agents, for the standards that their clusters use. Pure."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from federation.wire import messages
 
 THOUSAND, ROUTE_53 = 1000, 255
 NO_RECORDS = frozenset({"BV", "CX", "EH", "HM"})
-"""Countries for which Route 53 takes no geolocation record ("Geolocation routing"); it would refuse all of a name."""
+"""Countries without a geolocation record in Route 53 ("Geolocation routing"); one of them would make it refuse the
+name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """The messages of one making, by cluster, and what they were made of."""
+    """The messages by cluster, and the inputs that they were computed from."""
 
     by_cluster: Mapping[str, messages.Traffic]
     tables: Tables
     documents: Documents
     is_lasting: bool
-    """Whether nothing but tables and documents counts: with DNS, demand does."""
+    """Whether the messages depend on tables and documents only; with DNS they depend on demand too."""
 
 
 def told(tables: Tables, world: World, before: Told | None = None) -> Told:
-    """The message to the agent of every cluster that has a gateway; where nothing is new, the same object again."""
+    """The message to the agent of every cluster with a gateway; an unchanged message is the same object again."""
     dns = {
         one.model: _Dns(one.model, tables, world)
         for table in tables.by_cluster.values()
@@ -87,8 +88,8 @@ def _model(model: ModelTable, table: GatewayTable, ports: Mapping[str, int], dns
 
 
 class _Dns:
-    """Each cluster's part of all requests for a model, by what every gateway does with its own users; where none are
-    counted, by what each would do with the first."""
+    """Each cluster's fraction of all requests for a model, summed over what every gateway does with its own users.
+    Without counts, each gateway has equal weight."""
 
     def __init__(self, model: str, tables: Tables, world: World) -> None:
         self._whole: dict[str, float] = defaultdict(float)
@@ -118,7 +119,7 @@ class _Dns:
             self._countries[_most(parts)].append(country)
 
     def of(self, traffic: Traffic, cluster: str) -> messages.DnsShare | None:
-        """What names of the model should say of one cluster."""
+        """The DNS data of one cluster for the names of a model."""
         if traffic.dns is None:
             return None
         return messages.DnsShare(
@@ -133,7 +134,7 @@ class _Dns:
 
 
 def weights(parts: Mapping[str, float]) -> dict[str, int]:
-    """Each part as a weight of Route 53: of 255, which the largest has, so that none of many alike ones vanishes."""
+    """Each fraction as a Route 53 weight: the largest gets 255, so that none of many equal ones rounds to 0."""
     largest = max(parts.values(), default=0.0)
     return {name: round(ROUTE_53 * part / largest) for name, part in parts.items()} if largest > 0 else {}
 

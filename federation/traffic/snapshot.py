@@ -1,8 +1,8 @@
-"""All routes in one small document, and how to read it: what an edge function or a DNS server holds. Pure.
+"""All routes in one small document, and its look-ups, for an edge function or a DNS server. Pure.
 
-Who holds the newest snapshot can answer for every place of the world without asking anybody: the nearest cell decides,
-and a key (a session, a subnet) always falls to the same cluster while shares stand. It also says who could
-help when none of those that the plan named answers any more, and nobody can be asked for a new plan.
+The holder of a snapshot answers for every place in the world without a request: the nearest cell decides, and a key (a
+session, a subnet) maps to the same cluster while shares stand. The snapshot also names helpers, for the case that no
+planned cluster answers and no new plan can be fetched.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from federation.traffic.table import allowed_clusters, anywhere, capacity_rps, k
 
 MILLION = 1_000_000
 HELPERS = 2
-"""How many clusters besides the planned ones an answer names."""
+"""The number of helpers that an answer names beside the planned clusters."""
 
 
 class ClusterEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -43,7 +43,7 @@ class ClusterEntry(msgspec.Struct, frozen=True, array_like=True):
 
 class CellEntry(msgspec.Struct, frozen=True, array_like=True):
     """Users of one place, and (index of the cluster, millionths of their requests). A `country` of `DE/US` is one of
-    those, and nobody can say which."""
+    the two, unknown which."""
 
     name: str
     country: str
@@ -60,18 +60,19 @@ class ModelEntry(msgspec.Struct, frozen=True, array_like=True):
     cells: tuple[CellEntry, ...]
     anywhere: tuple[tuple[int, int], ...]
     countries: tuple[tuple[str, tuple[int, ...]], ...]
-    """For countries that residency speaks of: which clusters may serve them. The empty one is any other country."""
+    """Country -> clusters that may serve it, for countries in residency rules. The empty country stands for all
+    others."""
     takers: tuple[int, ...] = ()
-    """Clusters with ready replicas that may be sent what nobody planned."""
+    """Clusters with ready replicas that may receive unplanned requests."""
     leaving: int = MILLION
-    """Millionths of each continent's requests that other continents may serve. Below all of them, no cluster of another
-    continent is sent what nobody planned; at 0, nothing."""
+    """Millionths of each continent's requests that other continents may serve. Below a million, no cluster of another
+    continent receives unplanned requests; at 0, none at all."""
 
 
 class RouteSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything. `version` is of the content, so that equal routes have equal versions, whoever serves them.
+    """All routes. `version` is a digest of the content, so equal routes have equal versions, whoever serves them.
 
-    `continents`: (continent, its countries apart by spaces), where a model needs to know them.
+    `continents`: (continent, its countries separated by spaces), where a model needs them.
     """
 
     version: str = ""
@@ -81,7 +82,7 @@ class RouteSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def build(world: World, routes: Routes) -> RouteSnapshot:
-    """The snapshot of what is in force."""
+    """The snapshot of the routes in force."""
     documents = world.documents.clusters
     numbers = {one.metadata.name: number for number, one in enumerate(documents)}
     clusters = tuple(
@@ -159,7 +160,7 @@ def _residents(
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """One cluster that serves, its part of the requests, and its front door."""
+    """One serving cluster, its fraction of the requests, and its front door."""
 
     cluster: str
     share: float
@@ -168,10 +169,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who serves a model's users in a place. `cluster` is the one for the key that was given; empty without one.
-
-    `helpers`: who may be asked, the nearest first, when none of `clusters` answers.
-    """
+    """The clusters that serve a model's users in a place. `cluster` is the one for the given key; empty without a key.
+    `helpers`: clusters to try when none of `clusters` answers, nearest first."""
 
     model: str
     cell: str
@@ -182,7 +181,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Index:
-    """A snapshot made ready for look-ups; each takes microseconds."""
+    """A snapshot prepared for look-ups; each takes microseconds."""
 
     def __init__(self, snapshot: RouteSnapshot) -> None:
         self.snapshot = snapshot
@@ -191,31 +190,31 @@ class Index:
         self._models = {one.name: _Model(one, snapshot.clusters, home) for one in snapshot.models}
 
     def models(self) -> Iterable[str]:
-        """Their names."""
+        """The names of the models."""
         return self._models
 
     def at(self, model: str, lat: float, lon: float, country: str = "") -> Entry | None:
-        """What is answered to a user there (degrees, WGS 84); None when nobody serves the model there.
+        """The answer to a user at this location (degrees, WGS 84); None when nobody serves the model there.
 
-        With the user's country (ISO 3166-1 alpha-2) cells of that country are preferred, and residency holds for it
+        With the user's country (ISO 3166-1 alpha-2), cells of that country are preferred, and its residency rules hold
         even when the nearest cell lies across a border.
         """
         found = self._models.get(model)
         return found.at(lat, lon, country) if found is not None else None
 
     def cell(self, model: str, name: str, country: str = "") -> Entry | None:
-        """What is answered to the users of a cell by its name; residency holds for the country as in `at`."""
+        """The answer to users of a named cell; residency holds for the country as in `at`."""
         found = self._models.get(model)
         return found.by_name(name, country) if found is not None else None
 
     def anywhere(self, model: str) -> Entry | None:
-        """What is answered to a user of an unknown place."""
+        """The answer to a user of unknown location."""
         found = self._models.get(model)
         return found.anywhere() if found is not None else None
 
 
 class Entry:
-    """An answer in the forms that are asked for."""
+    """An answer in the forms in which it is requested."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -224,9 +223,9 @@ class Entry:
         self._parts = [(one.cluster, one.share) for one in answer.clusters]
 
     def pick(self, key: str, but: frozenset[str] = frozenset()) -> str:
-        """The cluster of a key, or who helps where `but` leaves none of the planned; as without it if nobody is left.
+        """The cluster of a key; a helper where `but` excludes all planned clusters; as without `but` if nobody is left.
 
-        Raises: ValueError.
+        Raises: ValueError when there is no cluster.
         """
         usable = [(cluster, share) for cluster, share in self._parts if cluster not in but]
         helpers = [one.cluster for one in self.answer.helpers if one.cluster not in but] if not usable else []
@@ -238,10 +237,12 @@ class Entry:
 
 
 def pick(key: str, parts: Sequence[tuple[str, float]]) -> str:
-    """Of clusters with shares the one that `key` falls to: always the same, and when shares move, as few keys as must.
+    """The cluster that `key` maps to, in proportion to the shares: always the same, and when shares change, as few keys
+    move as possible.
 
-    Weighted rendezvous hashing (Schindelhauer and Schomaker 2005): the largest of -share / ln(u), u from key and name.
-    Raises: ValueError when there is none.
+    Source: weighted rendezvous hashing (Schindelhauer and Schomaker 2005): the largest of -share / ln(u), u from key
+        and name.
+    Raises: ValueError when there is no cluster.
     """
     if len(parts) == 1:
         return parts[0][0]
@@ -301,7 +302,8 @@ class _Model:
         return self._entry(-1, "")
 
     def _entry(self, number: int, country: str) -> Entry | None:
-        """Made once. With another country than the cell's, of which residency speaks, only what it allows."""
+        """The answer, computed once. For another country than the cell's with residency rules, only the clusters they
+        allow."""
         if number >= 0 and self._cells[number].country == country:
             country = ""
         key = (number, country)
@@ -316,10 +318,10 @@ class _Model:
         return self._entries[key]
 
     def _helpers(self, number: int, country: str, shares: Sequence[tuple[int, int]]) -> list[int]:
-        """Clusters that could help these users, by what residency says of them: of an unknown place by all its rules.
-        Where other continents are capped, they help nobody unplanned.
+        """Clusters that may help these users by residency; users of an unknown place by all residency rules together.
 
-        The nearest first; for an unknown place in the order of the catalogue.
+        Where other continents are capped, their clusters help nobody. Nearest first; for an unknown place in catalogue
+        order.
         """
         if number >= 0:
             country = country or self._cells[number].country
@@ -334,7 +336,7 @@ class _Model:
         return list(itertools.islice((one for one in takers.tolist() if one in allowed - planned), HELPERS))
 
     def _nearest(self, number: int, allowed: frozenset[int]) -> tuple[tuple[int, int], ...]:
-        """Of the clusters that serve the model somewhere, the nearest that residency allows."""
+        """Of the clusters that serve the model somewhere, the nearest one that residency allows."""
         cell = self._cells[number]
         serving = {one for other in self._cells for one, _ in other.shares} & allowed
         near = sorted(

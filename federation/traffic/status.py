@@ -1,4 +1,4 @@
-"""How gateways stand: who is connected, what they accepted last, and what they refused and why."""
+"""The status of gateways: which are connected, what they accepted last, and what they refused and why."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from federation.traffic.xds import SHORT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayStatus:
-    """One gateway by its own name (`node`). `since_s` is monotonic, when it last connected or went.
+    """One gateway by its own name (`node`). `since_s` is monotonic: its last connection or disconnection.
 
-    `accepted` and `refused` go by kind (clusters, endpoints, routes): the version in force, and the gateway's words on
-    what it did not take. What was refused is not in force: the last good one is.
+    `accepted` and `refused` are by kind (clusters, endpoints, routes): the version in force, and the gateway's words
+    about a refused version. A refused version is not in force: the last accepted one is.
     """
 
     node: str
@@ -25,7 +25,7 @@ class GatewayStatus:
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def after(self, verdict: Verdict) -> GatewayStatus:
-        """The status once the gateway has said this."""
+        """The status after this message of the gateway."""
         kind = SHORT[verdict.type_url]
         if verdict.error:
             return replace(self, refused={**self.refused, kind: verdict.error})
@@ -34,7 +34,7 @@ class GatewayStatus:
         )
 
     def refusing_only(self, type_urls: Collection[str]) -> GatewayStatus:
-        """The status once nothing but these types is refused; the same when that was so."""
+        """The status in which only these types are refused; the same object if that was so already."""
         kinds = {SHORT[type_url] for type_url in type_urls}
         if self.refused.keys() <= kinds:
             return self

@@ -1,8 +1,8 @@
-"""One conversation with one gateway: what to send next, and what an answer means. Pure; both dialects of xDS.
+"""The xDS conversation with one gateway: what to send next, and what an answer means. Pure; both dialects.
 
-Make before break: clusters, then their endpoints, then the routes that name them when both have been accepted; what
-nothing refers to any more is taken back last. A refusal (NACK) ends the order there until there is
-something new to send: the gateway goes on with the last good it has.
+Make before break: first clusters, then their endpoints, then the routes that name them once both are accepted;
+unreferenced resources are removed last. A refusal (NACK) stops the sequence until there is something new to send: the
+gateway keeps its last good configuration.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ WILDCARD = "*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a gateway says, in either dialect.
+    """A gateway's request, in either dialect.
 
-    Args: names: state of the world: all that it subscribes to; incremental: what it adds. dropped: incremental: what
-        it no longer wants. held: incremental, first on a stream: what it has already, name -> version. version: state
-        of the world: the last that it accepted. error: why it refused what `nonce` names; empty otherwise.
+    Args: names: state of the world: all subscribed resources; incremental: added ones. dropped: incremental: resources
+        that it unsubscribes. held: incremental, first on a stream: resources that it has already, name -> version.
+        version: state of the world: the last accepted version. error: why it refused the response `nonce`; empty
+        otherwise.
     """
 
     type_url: str
@@ -35,7 +36,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What to send. `removed` is for the incremental dialect: in the other, what is left out is removed."""
+    """A response to send. `removed` is for the incremental dialect; in the other, omission removes."""
 
     type_url: str
     nonce: str
@@ -46,7 +47,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What became of a response: accepted, or refused with the gateway's own words."""
+    """The result of a response: accepted, or refused with the gateway's own words."""
 
     type_url: str
     version: str
@@ -54,7 +55,7 @@ class Verdict:
 
 
 class _Kind:
-    """What is known of one type on this stream."""
+    """The state of one resource type on this stream."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -79,7 +80,7 @@ class Stream:
         self._nonces = 0
 
     def hear(self, request: Request) -> Verdict | None:
-        """Take note of a request; gives the verdict that it carries on what was sent, if any."""
+        """Record a request; returns the verdict on an earlier response that it carries, if any."""
         kind = self._kinds.get(request.type_url)
         if kind is None:
             return None  # a type that is not ours: the gateway has it in its bootstrap
@@ -129,11 +130,11 @@ class Stream:
             kind.held.pop(name, None)
 
     def refusing(self) -> frozenset[str]:
-        """The types of which the newest is refused; what takes its place is no longer."""
+        """The types whose newest version is refused."""
         return frozenset(type_url for type_url, kind in self._kinds.items() if kind.refused)
 
     def next(self, snapshot: Snapshot) -> Response | None:
-        """The next response, or None while there is nothing to say or an answer is being waited for."""
+        """The next response; None while there is nothing to send or an answer is awaited."""
         for type_url in TYPES:
             kind = self._kinds[type_url]
             if not kind.asked:
@@ -184,7 +185,7 @@ class Stream:
         return self._pend(kind, Response(type_url=type_url, nonce="", version=version, resources=tuple(resources)))
 
     def _take_back(self, snapshot: Snapshot) -> Response | None:
-        """Clusters that no route names any more."""
+        """Remove the clusters that no route names."""
         kind = self._kinds[CDS]
         gone = kind.held.keys() - snapshot.of(CDS).keys()
         if not gone:

@@ -1,11 +1,11 @@
-"""What each gateway should do with its users' requests: one table per cluster that has a gateway. Pure.
+"""What each gateway does with its users' requests: one table per cluster with a gateway. Pure.
 
-A gateway has its own shares: those of the cells whose front door it is. Its users are told apart by cell where the
-request names one; a request that names none is shared out as the gateway's users are together, among the clusters that
-may serve every one of them; one that names a cell of another front door, or none that is known, among those that every
-rule admits (residency fails closed). Where policy caps what other continents serve, a gateway by itself sends nothing
-there beyond the plan's shares; where nobody may leave the continent it also knows the cells of its continent's other
-front doors, and refuses requests of which it does not know where they come from.
+A gateway has its own shares: those of the cells whose front door it is. A request that names one of these cells follows
+the cell's shares. A request without a cell is shared out like all the gateway's users together, among the clusters that
+may serve every one of them. A request that names another front door's cell, or an unknown one, goes to clusters that
+every residency rule admits (residency fails closed). Where policy caps other continents, a gateway sends nothing there
+beyond the plan's shares. Where nobody may leave the continent, it also knows the cells of the other front doors on its
+continent, and refuses requests of unknown origin.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from federation.state.phases import Phase
 from federation.state.world import World, countries
 
 OTHER_CELLS = "*"
-"""The group of requests that name a cell which is not the gateway's."""
+"""The group of requests that name a cell of another front door, or an unknown cell."""
 Address = tuple[str, int]
 """IP address and port."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Requests that are shared out alike: one cell's, with an empty `cell` those that name none, or `OTHER_CELLS`.
+    """Requests that are shared out alike: those of one cell, those that name none (an empty `cell`), or `OTHER_CELLS`.
 
-    `shares` sum to 1 over the clusters that serve; `unserved` is the part of all requests that nobody has room for.
-    `overflow` has what may be used besides when those fail, by capacity in requests per second: the nearest few.
+    `shares` sum to 1 over the serving clusters; `unserved` is the fraction of all requests without room. `overflow`
+    names the nearest clusters to use when those fail, with their capacity in requests per second.
     """
 
     cell: str
@@ -47,8 +47,8 @@ class Group:
 class ModelTable:
     """One model at one gateway. `local` are replicas in the gateway's own cluster; rates are requests per second.
 
-    `spill_rps` is what the cluster takes from other gateways: what the plan sends it, and the policy's part of its own
-    capacity.
+    `spill_rps` is the load that the cluster accepts from other gateways: the planned one, and the policy's percentage
+    of its own capacity.
     """
 
     model: str
@@ -61,7 +61,7 @@ class ModelTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayTable:
-    """Everything that one cluster's gateways are told."""
+    """The configuration of one cluster's gateways."""
 
     cluster: str
     region: str
@@ -77,10 +77,10 @@ HEALTH_PATHS: Mapping[str, str] = {
     "torchserve": "/ping",
     "nemo": "/v1/health/ready",
 }
-"""Where each runtime answers that it is ready; what has no such path is asked whether its port opens."""
+"""The path at which each runtime reports readiness; a runtime without one is probed by opening its port."""
 LEAST_SHARE = 1e-4
 MOST_HELPERS = 32
-"""Clusters that a gateway knows besides those that the plan named: the nearest of those that could help."""
+"""The most clusters that a gateway knows beside the planned ones: the nearest of those that could help."""
 
 
 def tables(
@@ -89,10 +89,10 @@ def tables(
     endpoints: Mapping[tuple[str, str], tuple[Address, ...]],
     before: Tables | None = None,
 ) -> Tables:
-    """The table of every cluster that has a gateway, and what could not be put in one, in sentences.
+    """The table of every cluster with a gateway, and in sentences what no table could hold.
 
-    What is as it was `before` is the same object again. Takes time by the number of gateways and of routes, not by
-    their product.
+    An unchanged table is the same object as `before`. The cost grows with the number of gateways plus that of routes,
+    not with their product.
 
     Args: endpoints: (model, cluster) -> replicas there by address, see `remembered_endpoints`.
     """
@@ -101,13 +101,13 @@ def tables(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
-    """All gateways' tables by cluster; `missing` says who gets shares that no gateway can be sent."""
+    """All tables by cluster; `missing` names clusters with shares that no gateway can send to."""
 
     by_cluster: Mapping[str, GatewayTable]
     missing: tuple[str, ...]
 
     def is_as(self, other: Tables) -> bool:
-        """Whether nothing is other than there."""
+        """Whether all tables equal the others'."""
         one, two = self.by_cluster, other.by_cluster
         return self.missing == other.missing and len(one) == len(two) and all(one[k] is two.get(k) for k in one)
 
@@ -115,9 +115,10 @@ class Tables:
 def remembered_endpoints(
     world: World, known: Mapping[tuple[str, str], tuple[Address, ...]]
 ) -> dict[tuple[str, str], tuple[Address, ...]]:
-    """(model, cluster) -> addresses by the newest report; where that says none of replicas that are ready, as known.
+    """(model, cluster) -> addresses by the newest report; where a report omits the addresses of ready replicas, the
+    known ones.
 
-    Missing data is never an order to remove an endpoint: a cluster that is silent keeps its own.
+    Missing data never removes an endpoint: a silent cluster keeps its own.
     """
     found = dict(known)
     models: dict[str, list[str]] = defaultdict(list)
@@ -138,7 +139,7 @@ def remembered_endpoints(
 
 
 class _Builder:
-    """One making of all tables. What several gateways share is worked out once."""
+    """One computation of all tables. Values that several gateways share are computed once."""
 
     def __init__(self, world: World, routes: Routes, endpoints: Mapping[tuple[str, str], tuple[Address, ...]]) -> None:
         self.world = world
@@ -153,7 +154,7 @@ class _Builder:
         self.routes: dict[str, list[Route]] = defaultdict(list)
         self.by_door: dict[tuple[str, str], list[Route]] = defaultdict(list)
         self.sent_rps: dict[tuple[str, str], float] = defaultdict(float)
-        """(model, cluster) -> requests per second that other front doors send it by plan."""
+        """(model, cluster) -> requests per second that the plan sends there from other front doors."""
         for route in routes.routes:
             door, rps = self._front_door(route.model, route.cell), self._rps(route.model, route.cell)
             self.routes[route.model].append(route)
@@ -171,7 +172,7 @@ class _Builder:
         self._parts: dict[int, tuple[Mapping[str, float], dict[str, float]]] = {}
         self._ready_by: dict[tuple[str, int], Mapping[str, float]] = {}
         self._kept: list[frozenset[str]] = []
-        """So that no identity is given to another set."""
+        """Keeps the sets alive, so that no identity is reused."""
 
     def build(self, before: Tables) -> Tables:
         """All of them."""
@@ -238,7 +239,7 @@ class _Builder:
         )
 
     def _own_cells(self, gateway: str, model: str) -> list[Route]:
-        """Routes of the cells whose front door this is; of the nearest cell where there are none."""
+        """Routes of the cells whose front door this is; without any, those of the nearest cell."""
         own = self.by_door.get((model, gateway))
         if own:
             return own
@@ -278,7 +279,7 @@ class _Builder:
         return self._shared(gateway, route.model, route.cell, planned, helpers, _unserved(route))
 
     def _others(self, model: str, policy: PlacementPolicySpec) -> Mapping[str, float]:
-        """Who serves requests that name a cell which a gateway was told nothing of: they may be anybody's."""
+        """The clusters for requests that name a cell unknown to the gateway: their users may be anybody."""
         return anywhere(self.world, model, policy, self.routes[model], self.capacity)
 
     def _everyone(self, gateway: str, model: str, own: list[Route], policy: PlacementPolicySpec) -> Group:
@@ -302,7 +303,7 @@ class _Builder:
         return self._shared(gateway, model, "", planned, helpers, unserved)
 
     def _ready(self, model: str, allowed: frozenset[str]) -> Mapping[str, float]:
-        """Cluster -> requests per second of ready replicas, where they are allowed."""
+        """Cluster -> requests per second of its ready replicas, among the allowed clusters."""
         key = (model, id(allowed))
         if key not in self._ready_by:
             found = {c: rps for (name, c), rps in self.capacity.items() if name == model and rps > 0 and c in allowed}
@@ -321,7 +322,7 @@ class _Builder:
         *,
         is_everyones: bool = False,
     ) -> Group:
-        """Shares among the clusters that this gateway can reach, and the others that could help.
+        """Shares among the clusters that this gateway can reach, and the helpers.
 
         Args: is_everyones: `planned` is the same object for all gateways.
         """
@@ -341,7 +342,7 @@ class _Builder:
         return Group(cell=cell, shares=shares, overflow=overflow, unserved=unserved)
 
     def _nearest(self, gateway: str, model: str, helpers: frozenset[str], but: Collection[str]) -> Collection[str]:
-        """Of the helpers that could take something now those nearest to the gateway, `MOST_HELPERS` at most."""
+        """The helpers with capacity that are nearest to the gateway, at most `MOST_HELPERS`."""
         key = (model, id(helpers))
         able = self._able_by.get(key)
         if able is None:
@@ -376,7 +377,8 @@ class _Builder:
         return self._allowed_by[key]
 
     def _helpers(self, policy: PlacementPolicySpec, cells: Iterable[str]) -> frozenset[str]:
-        """Those allowed that their users may be sent to unplanned: where it is capped, on no other continent."""
+        """The allowed clusters that may receive unplanned requests: where continents are capped, none on another
+        one."""
         concerned = self._countries(cells)
         key = (id(policy), concerned)
         if key not in self._helpers_by:
@@ -387,7 +389,7 @@ class _Builder:
         return self._helpers_by[key]
 
     def _countries(self, cells: Iterable[str]) -> frozenset[str | None]:
-        """Of these cells; None for one that is not known, or where there are none."""
+        """The countries of these cells; None for an unknown one, or without cells."""
         found = [self.world.cells.get(cell) for cell in cells]
         return frozenset(cell.country if cell is not None else None for cell in found) or frozenset((None,))
 
@@ -413,7 +415,7 @@ def _by_cell(route: Route) -> str:
 
 
 def _parts(planned: Mapping[str, float]) -> dict[str, float]:
-    """Of a whole of 1, without those that are too small to be told."""
+    """The fractions of a whole of 1, without those too small to be configured."""
     whole = sum(planned.values())
     return {c: share / whole for c, share in planned.items() if share / whole > LEAST_SHARE} if whole else {}
 
@@ -425,12 +427,12 @@ def on_the_sphere(places: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
 
 
 def _unserved(route: Route) -> float:
-    """The part of a cell's requests that the plan has no room for: what residency forbids someone is another matter."""
+    """The fraction of a cell's requests that the plan has no room for; a ban by residency does not count."""
     return max(0.0, 1.0 - sum(share.share for share in route.now)) if route.now else 0.0
 
 
 def takes(world: World, cluster: str) -> bool:
-    """Whether a cluster may be sent what nobody planned."""
+    """Whether a cluster may receive unplanned requests."""
     return world.phase_for_routing(cluster) is Phase.READY and cluster not in world.cordons
 
 
@@ -440,7 +442,7 @@ def keeps_home(policy: PlacementPolicySpec) -> bool:
 
 
 def on_continent_of(world: World, country: str | None) -> frozenset[str]:
-    """Clusters on the continent of users of `country`; nobody's where it is not known."""
+    """Clusters on the continent of users of `country`; none where it is unknown."""
     continent = world.continent_of(country)
     if not continent:
         return frozenset()
@@ -449,17 +451,17 @@ def on_continent_of(world: World, country: str | None) -> frozenset[str]:
 
 
 def allowed_clusters(world: World, policy: PlacementPolicySpec, country: str | None) -> frozenset[str]:
-    """Clusters that may serve users of `country`, by residency and on their continent where nobody may leave it.
+    """Clusters that may serve users of `country`: by residency, and on their continent where nobody may leave it.
 
-    Of an unknown country (None) those that every rule admits.
+    For an unknown country (None), the clusters that every rule admits.
     """
     allowed = resident_clusters(world, policy, country)
     return allowed & on_continent_of(world, country) if keeps_home(policy) else allowed
 
 
 def resident_clusters(world: World, policy: PlacementPolicySpec, country: str | None) -> frozenset[str]:
-    """Clusters that residency lets serve users of `country`; of an unknown one (None), those that every rule admits, of
-    one of several those that the rules of each admit."""
+    """Clusters that residency lets serve users of `country`. For an unknown country (None), those that every rule
+    admits; for a tie of countries, those that the rules of each admit."""
     allowed = {document.metadata.name: set(document.spec.jurisdictions) for document in world.documents.clusters}
     concerned = set(countries(country or ""))
     for rule in policy.residency:
@@ -476,9 +478,10 @@ def anywhere(
     routes: Iterable[Route],
     capacity: Mapping[tuple[str, str], float],
 ) -> dict[str, float]:
-    """Cluster -> requests per second, for users of whom nothing is known: only clusters that every rule admits.
+    """Cluster -> requests per second, for users about whom nothing is known: only clusters that every rule admits.
 
-    As the plan has them together; where it sends nobody there, those whose replicas are ready.
+    The total of the plan's routes; where the plan sends nobody, the capacity of ready replicas.
+
     Args: routes: the model's. capacity: see `capacity_rps`.
     """
     free = allowed_clusters(world, policy, None)
@@ -495,7 +498,7 @@ def anywhere(
 
 
 def capacity_rps(world: World) -> dict[tuple[str, str], float]:
-    """(model, cluster) -> requests per second that its ready replicas sustain, as plans count on it."""
+    """(model, cluster) -> requests per second that its ready replicas sustain, as plans count them."""
     found: dict[tuple[str, str], float] = defaultdict(float)
     models = {document.metadata.name: document.spec for document in world.documents.models}
     for (model, cluster, pool), ready in world.ready_replicas().items():

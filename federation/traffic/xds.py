@@ -1,11 +1,11 @@
-"""A gateway's table as Envoy's resources: clusters, endpoints, routes. Pure; equal tables give equal bytes.
+"""A gateway's table as Envoy resources: clusters, endpoints, routes. Pure; equal tables give equal bytes.
 
-What gateways are given keeps serving when nobody can be asked: every endpoint is health-checked through to a replica,
-ejected when it fails requests, and a failed try goes to another endpoint. Requests that another gateway sent are served
-here or nowhere, so that none goes round in circles.
+The configuration keeps serving without a controller: every endpoint is health-checked through to a replica and ejected
+when it fails requests, and a failed try goes to another endpoint. A request that another gateway forwarded is served
+here or refused, so no request goes round in circles.
 
-Names: a request belongs to a model by its host's first label (`chat-8b.example.com`) or by the header of Gateway API's
-inference extension; to a cell, a class and a session by headers that whoever stands before the gateway sets.
+A request names its model by the host's first label (`chat-8b.example.com`) or by the header of Gateway API's inference
+extension. It names a cell, a class and a session by headers that the proxy in front of the gateway sets.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CDS = f"{PREFIX}envoy.config.cluster.v3.Cluster"
 EDS = f"{PREFIX}envoy.config.endpoint.v3.ClusterLoadAssignment"
 RDS = f"{PREFIX}envoy.config.route.v3.RouteConfiguration"
 TYPES = (CDS, EDS, RDS)
-"""In the order of make before break: what is referred to comes first."""
+"""In the order of make before break: a resource comes after those that it refers to."""
 SHORT = {CDS: "clusters", EDS: "endpoints", RDS: "routes"}
 
 ROUTE_CONFIG = "isochrone"
@@ -51,30 +51,32 @@ MODEL_HEADER = "x-gateway-model-name"
 CELL_HEADER = "x-isochrone-cell"
 PRIORITY_HEADER = "x-isochrone-priority"
 FROM_HEADER = "x-isochrone-from"
-"""Set by the gateway that sends a request on; who bears it is served here or not at all."""
+"""Set by the gateway that forwards a request; a request with this header is served here or refused."""
 
 WHOLE = 1_000_000
 """Weights of one priority sum to about this: shares to one in a million, far below Envoy's limit of 2^32 - 1."""
 CHECK_S, CHECK_TIMEOUT_S = 1.0, 1.0
 LONGEST_SILENCE_S = 3600.0
-"""Of an answer that is under way, on either side: who asks for all of it at once hears nothing until it is written."""
+"""The longest silence of an answer in progress, on either side: a client that does not stream hears nothing until the
+answer is complete."""
 UNHEALTHY_AFTER, HEALTHY_AFTER = 2, 2
 EJECT_AFTER = 3
 EJECTION_S, LONGEST_EJECTION_S = 5.0, 60.0
 PANIC_PERCENT = 1.0
-"""Health is only disbelieved when it says that nobody at all is healthy."""
+"""Envoy ignores health only when no endpoint at all is healthy."""
 RETRIES = 3
 KEPT = 8192
-"""Clusters and routes that are remembered as built: a step of a shift changes endpoints alone."""
+"""Built clusters and routes that are kept: a step of a shift changes endpoints only."""
 MANY = 1_000_000
-"""Rates at the receiver bound the load, not Envoy's default of 1024 requests at a time: a stream of tokens lasts."""
+"""Rates at the receiver bound the load, not Envoy's default of 1024 concurrent requests: a stream of tokens lasts
+long."""
 CLIENT_SECRET, AUTHORITY_SECRET = "isochrone_client", "isochrone_authority"
 TLS, PLAIN = "tls", "plain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """One resource as it is sent. `version` is of its content."""
+    """One resource as it is sent. `version` is a digest of its content."""
 
     name: str
     type_url: str
@@ -84,7 +86,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """All that one gateway should have: type -> name -> resource."""
+    """All resources of one gateway: type -> name -> resource."""
 
     by_type: Mapping[str, Mapping[str, Resource]] = field(default_factory=dict)
 
@@ -93,12 +95,13 @@ class Snapshot:
         return self.by_type.get(type_url, {})
 
     def version(self, type_url: str) -> str:
-        """Of the content of all resources of a type; equal content gives equal versions, whoever made it."""
+        """A digest over all resources of a type: equal content gives equal versions, whichever controller computes
+        it."""
         return _digest("\n".join(f"{name} {one.version}" for name, one in sorted(self.of(type_url).items())).encode())
 
 
 def snapshot(table: GatewayTable) -> Snapshot:
-    """Everything for one gateway."""
+    """All resources of one gateway."""
     clusters: dict[str, Resource] = {}
     endpoints: dict[str, Resource] = {}
     by_tls = any(name != table.cluster and not _is_loopback(one.address) for name, one in table.gateways.items())
@@ -117,7 +120,8 @@ def snapshot(table: GatewayTable) -> Snapshot:
 
 
 class _Routed(NamedTuple):
-    """As much of a model's table as its routes depend on. `groups`: (cell, whether anyone serves it, unserved)."""
+    """The part of a model's table that its routes depend on. `groups`: (cell, whether a cluster serves it, unserved
+    fraction)."""
 
     model: str
     session_header: str | None
@@ -149,14 +153,14 @@ def _digest(payload: bytes) -> str:
 
 
 def cluster_name(model: str, cell: str) -> str:
-    """Of the Envoy cluster that serves one cell, or with an empty one the requests that name none."""
+    """The Envoy cluster that serves one cell; with an empty cell, requests that name none."""
     if cell == OTHER_CELLS:
         return f"{model}|others"
     return f"{model}|cell|{cell}" if cell else f"{model}|any"
 
 
 def local_name(model: str) -> str:
-    """Of the Envoy cluster of the gateway's own replicas."""
+    """The Envoy cluster of the gateway's own replicas."""
     return f"{model}|local"
 
 
@@ -244,9 +248,9 @@ def _outlier_detection() -> outlier_detection_pb2.OutlierDetection:
 
 
 def _tls() -> cluster_pb2.Cluster.TransportSocketMatch:
-    """Beyond loopback other gateways are spoken to by mTLS, and have to be who they should be.
+    """mTLS to other gateways, required beyond loopback.
 
-    The name that is asked for, and that their certificate must have, is the endpoint's: the cluster's.
+    The server name, which their certificate must carry, is that of the endpoint's cluster.
     """
     context = tls_pb2.UpstreamTlsContext(
         auto_host_sni=True,
@@ -275,7 +279,7 @@ def _socket(key: str, kind: str, config: message.Message) -> cluster_pb2.Cluster
 
 
 def _assignment(name: str, model: ModelTable, group: Group, table: GatewayTable) -> endpoint_pb2.ClusterLoadAssignment:
-    """The planned clusters first, each a locality that weighs its share; what could help besides comes after."""
+    """The planned clusters first, each a locality weighted by its share; helpers follow at a lower priority."""
     made = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
     made.policy.weighted_priority_health = True
     # The default of 140 hides the loss of two in seven: what is lost is to be taken up elsewhere at once.
@@ -398,10 +402,10 @@ def _route(
 
 
 def _retry_policy() -> route_components_pb2.RetryPolicy:
-    """Inference changes nothing, so a failed try may be made again elsewhere; a refusal for overload may not.
+    """Inference has no side effects, so a failed try may be repeated elsewhere; a refusal for overload may not.
 
-    Envoy does not retry what bears `x-envoy-ratelimited` or `x-envoy-overloaded`: what one cluster sheds is not thrown
-    at the next.
+    Envoy does not retry a response with `x-envoy-ratelimited` or `x-envoy-overloaded`, so load that one cluster sheds
+    does not hit the next.
     """
     return route_components_pb2.RetryPolicy(
         retry_on="connect-failure,refused-stream,reset,gateway-error",
@@ -436,7 +440,7 @@ def _refusal(
 
 
 def _shed(matchers: Iterable[route_components_pb2.HeaderMatcher], part: float) -> route_components_pb2.Route:
-    """Turns away the part of requests that nobody has room for, before it can slow everyone else down."""
+    """Refuses the fraction of requests without room before it slows down the others."""
     made = _refusal(matchers, 503, "no room: the models' capacity is used up")
     made.match.runtime_fraction.default_value.CopyFrom(
         percent_pb2.FractionalPercent(
@@ -449,7 +453,8 @@ def _shed(matchers: Iterable[route_components_pb2.HeaderMatcher], part: float) -
 
 
 def _spill_cap(model: _Routed) -> local_rate_limit_pb2.LocalRateLimit:
-    """What other gateways may send: a receiver that is already full is not felled by who lost another one."""
+    """A cap on requests from other gateways: a full receiver is not overloaded by gateways that lost another
+    cluster."""
     tokens = max(1, round(model.spill_rps))
     whole = base_pb2.RuntimeFractionalPercent(default_value=percent_pb2.FractionalPercent(numerator=100))
     return local_rate_limit_pb2.LocalRateLimit(

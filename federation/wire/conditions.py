@@ -150,5 +150,5 @@ CONDITIONS: dict[ConditionType, str] = {
 
 
 def condition(kind: ConditionType, subject: str, message: str) -> messages.Condition:
-    """A condition of a listed type. Errors: none; the wire's bounds on length are the caller's to keep."""
+    """A condition of a listed type. The caller keeps to the wire's bounds on length."""
     return messages.Condition(type=kind, object=subject, message=message)

@@ -1,8 +1,8 @@
-"""What controller and agents say to each other: frozen, tagged, versioned, self-contained.
+"""The messages between controller and agents: frozen, tagged, versioned, self-contained.
 
-A message is full state, never a difference, so that losing, repeating or reordering messages cannot corrupt what
-the other side believes. Unknown fields are ignored on reading, so that a newer peer can be heard. Imports nothing of
-ours: both sides depend on this module and on nothing else of each other.
+A message is full state, never a difference, so a lost, repeated or reordered message cannot corrupt the receiver's
+beliefs. Unknown fields are ignored on decoding, so a newer peer is understood. This module imports nothing else of the
+product: it is the only module that both sides share.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ import msgspec
 from msgspec import Meta
 
 MAX_MESSAGE_BYTES = 1024 * 1024
-"""A larger payload is refused unread; 5,000 rows of demand fit in two thirds, and brokers take it as they come."""
+"""A larger payload is refused unread. 5,000 rows of demand fit in two thirds of it, and brokers accept it by
+default."""
 MAX_NODE_CPU_MILLIS = 10_000_000_000
 MAX_NODE_MEMORY_MIB = 10_000_000_000
-"""Of one node; a report that claims more is refused whole, so an agent must count such a node for nothing."""
+"""Of one node. A report with a higher value is refused whole, so an agent must count such a node as zero."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
 Market = Literal["on-demand", "spot", "reserved"]
 Sharing = Literal["none", "time-slicing", "mps"]
 VerticalScaling = Literal["none", "off", "initial", "recreate"]
 Cause = Literal["", "starting", "image", "unschedulable", "crash", "quota", "config", "refused"]
-"""Why replicas are not ready: `starting` passes by itself; `config` is a missing secret, volume or device; `refused` is
-what admission or the API server does not take."""
+"""The kind of cause why replicas are not ready: `starting` passes by itself; `config` is a missing secret, volume or
+device; `refused` is a rejection by admission or the API server."""
 NonNegative = Annotated[float, Meta(ge=0)]
 MOST_ORDINAL = 2**53 - 1
-"""What every reader of JSON holds exactly."""
+"""The largest integer that every JSON reader represents exactly."""
 Ordinal = Annotated[int, Meta(ge=0, le=MOST_ORDINAL)]
 """An epoch or a generation: it grows for as long as a federation lives."""
 MOST_EPOCH = 2**52
-"""A higher one is nobody's: there are epochs beyond it that an operator could still order."""
+"""A higher epoch is invalid: above it an operator could still go beyond a forged one."""
 MOST_EPOCH_LEAP = 2**33
-"""How far an agent follows at once; a controller that is further on leads it there by several orders. An order with a
-forged epoch locks nobody out for ever: it takes half a million of them to use up what there is, and `--take-over` goes
-beyond each."""
+"""The largest step of an agent's epoch. A controller that is further ahead leads the agent there by several orders. A
+forged epoch therefore locks nobody out: half a million of them exhaust the range, and `--take-over` goes beyond each.
+"""
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
@@ -47,16 +48,17 @@ Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
 class WireError(ValueError):
-    """A payload that is not a message of this protocol. Counted and dropped; never a reason to forget the sender."""
+    """A payload that is not a message of this protocol. It is counted and dropped; the sender is not forgotten for
+    it."""
 
 
 def partition_name(profile: str) -> str:
-    """A profile in the one spelling that resource names allow: `1g.6gb+me` is `1g.6gb.me`."""
+    """A profile in the spelling that resource names allow: `1g.6gb+me` becomes `1g.6gb.me`."""
     return profile.replace("+", ".")
 
 
 class PoolKey(msgspec.Struct, frozen=True, order=True, kw_only=True, gc=False):
-    """Which accelerator pool of a cluster. `mig_profile` is empty for whole devices."""
+    """The kind of an accelerator pool of a cluster. `mig_profile` is empty for whole devices."""
 
     product: Annotated[str, Meta(min_length=1, max_length=100)]
     mig_profile: Annotated[str, Meta(max_length=30)] = ""
@@ -64,13 +66,13 @@ class PoolKey(msgspec.Struct, frozen=True, order=True, kw_only=True, gc=False):
 
     @property
     def text(self) -> str:
-        """`NVIDIA-L4/spot`, `NVIDIA-H100-80GB-HBM3:1g.20gb/on-demand`: for people, and as an identifier."""
+        """`NVIDIA-L4/spot`, `NVIDIA-H100-80GB-HBM3:1g.20gb/on-demand`: readable, and an identifier."""
         mig = f":{self.mig_profile}" if self.mig_profile else ""
         return f"{self.product}{mig}/{self.market}"
 
 
 class NodeRoom(msgspec.Struct, frozen=True, order=True, kw_only=True, gc=False):
-    """What is free on each of `nodes` nodes: the most that one replica, or several, can get without another node."""
+    """Free resources on each of `nodes` equal nodes: the most that replicas on one node can use."""
 
     nodes: Annotated[int, Meta(ge=1, le=100_000)] = 1
     devices: Count
@@ -83,32 +85,33 @@ class PoolReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     key: PoolKey
     vram_gib: NonNegative
-    """Of one device; 0 with `vram_known` false."""
+    """GiB of one device; 0 with `vram_known` false."""
     allocatable: Count
     """Devices that ready, schedulable nodes offer."""
     free: Count
-    """Of those, how many no pod requests."""
+    """Allocatable devices that no pod requests."""
     leaving: Count = 0
-    """Devices of nodes that are announced to go, as by a notice of interruption: not in `allocatable`, though what runs
-    there still serves."""
+    """Devices of nodes that are announced to leave, as by an interruption notice. They are not in `allocatable`;
+    replicas on them still serve."""
     usd_per_device_hour: NonNegative | None = None
     vram_known: bool = True
     verified: bool = True
-    """Whether the vendor's own labels say what this is; false when only a PCI class or a bare resource does."""
+    """Whether the vendor's own labels identify the product; false with a PCI class or a bare resource only."""
     sharing: Sharing = "none"
     room: Annotated[tuple[NodeRoom, ...], Meta(max_length=512)] | None = None
-    """What is free node by node, alike nodes together; null where the agent cannot tell. See `replicas_that_fit`."""
+    """Free resources node by node, with equal nodes merged; null where the agent cannot tell. See
+    `replicas_that_fit`."""
     region: Annotated[str, Meta(max_length=63)] = ""
     zones: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
     instance_types: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
     taints: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
-    """Of its nodes, as `key:effect`; the agent's replicas tolerate them."""
+    """Taints of the pool's nodes, as `key:effect`; the agent's replicas tolerate them."""
 
 
 class Growth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Devices that an autoscaler could still add: never free, and never counted with what is.
+    """Devices that an autoscaler could still add; never free, and never counted as present.
 
-    `pool` is null where nothing says what devices the node group would bring.
+    `pool` is null where the devices of the node group are unknown.
     """
 
     group: Annotated[str, Meta(max_length=253)]
@@ -117,20 +120,20 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     nodes: Count | None = None
     devices: Count | None = None
     provisioning_s: NonNegative | None = None
-    """From asking for a node to its being ready, as this group's nodes took; null where none was seen."""
+    """From the request for a node until it is ready, as observed on this group's nodes; null without an observation."""
 
 
 class Condition(msgspec.Struct, frozen=True, order=True, kw_only=True, gc=False):
-    """Something in the cluster that people should know of: `type` is a constant in CamelCase, `message` a sentence."""
+    """A finding about the cluster for people: `type` is listed in `wire/conditions.py`, `message` is a sentence."""
 
     type: Annotated[str, Meta(max_length=60)]
     object: Annotated[str, Meta(max_length=300)]
-    """`node/gpu-1`, `nodepool/gpu-spot`."""
+    """For example `node/gpu-1` or `nodepool/gpu-spot`."""
     message: Annotated[str, Meta(max_length=300)]
 
 
 def replicas_that_fit(room: Iterable[NodeRoom], *, devices: int, cpu_millis: int, memory_mib: int) -> int:
-    """How many replicas that each need so much of one node find a place. A replica never spans nodes."""
+    """The number of replicas with these needs that find a place. A replica never spans nodes."""
     return sum(
         one.nodes
         * min(
@@ -143,7 +146,7 @@ def replicas_that_fit(room: Iterable[NodeRoom], *, devices: int, cpu_millis: int
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One node with accelerators that is not well, or is about to go; nodes that are well are in their pool's room."""
+    """A node with accelerators that is unhealthy or about to leave; healthy nodes appear in their pool's room."""
 
     name: Annotated[str, Meta(max_length=253)]
     pool: PoolKey
@@ -153,21 +156,21 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Replicas of one model in one pool, as observed; `reason` says what keeps the others from being ready."""
+    """Observed replicas of one model in one pool; `reason` says why the others are not ready."""
 
     model: Name
     pool: PoolKey
     desired: Count
     ready: Count
     scheduled: Count | None = None
-    """How many have a node, and so hold devices, ready or not; null where the agent cannot tell."""
+    """Replicas with a node, which hold devices whether or not they are ready; null where the agent cannot tell."""
     reason: Annotated[str, Meta(max_length=300)] = ""
     cause: Cause = ""
-    """The kind of `reason`, where replicas are missing and the agent can tell it."""
+    """The kind of `reason`, where replicas are missing and the agent can tell."""
     restarts: Count = 0
-    """Of the containers of its pods, all together."""
+    """Container restarts, summed over the pods."""
     outdated: Count = 0
-    """Of those ready, how many were started from an earlier order: an update is under way, or stuck."""
+    """Ready replicas that were started from an earlier order: an update is in progress, or stuck."""
 
 
 class PeerRtt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -205,10 +208,10 @@ class ReplicaEndpoint(msgspec.Struct, frozen=True, order=True, kw_only=True, gc=
 
 
 class ServedSample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """How this cluster's replicas of one model answered over the last window, by its own gateway.
+    """How this cluster's replicas of one model answered over the last window, measured by its own gateway.
 
-    `latency_ms_p95` is from request to response as the gateway saw it, over the newest answers that were enough to say;
-    null when nothing was asked, or too little was answered yet.
+    `latency_ms_p95` is from request to response at the gateway, over enough of the newest answers; null without
+    requests, or with too few answers.
     """
 
     model: Name
@@ -218,10 +221,10 @@ class ServedSample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", gc=False):
-    """All that an agent knows of its cluster. Retained by the broker; of one start (`boot_id`) the highest `seq` is
-    the newest, and another start takes its place once the one in force is gone: no clock says what is newer.
+    """An agent's full knowledge of its cluster. Retained by the broker. Within one start (`boot_id`) the highest `seq`
+    is the newest; another start takes over once the one in force is gone. No clock decides what is newer.
 
-    `epoch` and `generation` are the highest the agent has accepted; 0 and 0 before the first.
+    `epoch` and `generation` are the highest that the agent accepted; 0 and 0 before the first.
     """
 
     version: Literal[1] = 1
@@ -229,7 +232,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", gc=False):
     boot_id: Annotated[str, Meta(min_length=8, max_length=64)]
     seq: Annotated[int, Meta(ge=1)]
     boot_order: Annotated[int, Meta(ge=0)] = 0
-    """Counts the starts of the agent, as far as it remembers them. It orders nothing."""
+    """The number of the agent's starts, as far as it remembers. It orders nothing."""
     interval_s: Annotated[float, Meta(gt=0, le=3600)]
     pools: Annotated[tuple[PoolReport, ...], Meta(max_length=512)] = ()
     nodes: Annotated[tuple[NodeReport, ...], Meta(max_length=5000)] = ()
@@ -239,9 +242,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", gc=False):
     endpoints: Annotated[tuple[ReplicaEndpoint, ...], Meta(max_length=5000)] = ()
     """Ready replicas by address, sorted; empty where the agent cannot tell, which removes nothing."""
     served: Annotated[tuple[ServedSample, ...], Meta(max_length=1000)] = ()
-    """How its replicas answered; empty where nobody measures, which is no complaint."""
+    """How the replicas answered; empty where nobody measures, which is no fault."""
     probe: Annotated[str, Meta(max_length=300)] = ""
-    """`host:port` that peers may open a TCP connection to, to measure the round trip; empty when there is none."""
+    """`host:port` to which peers may open a TCP connection to measure the round trip; empty without one."""
     epoch: Ordinal = 0
     generation: Ordinal = 0
     kubernetes_version: Annotated[str, Meta(max_length=60)] = ""
@@ -249,15 +252,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", gc=False):
     growth: Annotated[tuple[Growth, ...], Meta(max_length=512)] = ()
     conditions: Annotated[tuple[Condition, ...], Meta(max_length=64)] = ()
     clock_s: float | None = None
-    """Unix seconds of the agent's clock when it made the report: nothing is ordered by it, its skew is told."""
+    """Unix seconds of the agent's clock at the report. It orders nothing; its skew is reported."""
 
 
 NOT_READY = "it was not ready"
-"""The stop reason of replicas that serve nobody: it stops none that the agent sees ready."""
+"""The stop reason of replicas that serve nobody. It stops none that the agent sees ready."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Typed intent for one model in one pool. `replicas: 0` asks for deletion; a workload not named is left alone."""
+    """The order for one model in one pool. `replicas: 0` asks for deletion; a workload that is not named is left
+    alone."""
 
     model: Name
     pool: PoolKey
@@ -273,13 +277,13 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     min_vram_gib: NonNegative = 0.0
     warmup_s: NonNegative = 0.0
     burst_replicas: Annotated[int, Meta(ge=0, le=1000)] = 0
-    """How many more the cluster may start by itself when it is busy."""
+    """Replicas that the cluster may start by itself when it is busy, beyond `replicas`."""
     vertical_scaling: VerticalScaling = "none"
-    """What a VerticalPodAutoscaler may do, in its own words; `none` makes none."""
+    """Update mode of a VerticalPodAutoscaler; `none` creates none."""
     self_heal: bool = True
-    """Whether the agent puts right what somebody changed behind its back; else it only tells."""
+    """Whether the agent repairs objects that somebody changed; otherwise it only reports them."""
     stop_reason: Annotated[str, Meta(max_length=300)] = ""
-    """Where fewer replicas are wanted than before: the replacement that was seen ready, the person who asked, or
+    """Required when replicas decrease: the replacement that was seen ready, the person who ordered it, or
     `NOT_READY`."""
 
 
@@ -292,7 +296,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired", gc=False
     generation: Annotated[int, Meta(ge=1)]
     workloads: tuple[Workload, ...] = ()
     checksum: str = ""
-    """SHA-256 of what was sent, see `seal`; empty in a decoded message that is not what was sealed."""
+    """SHA-256 of the sent content, see `seal`; empty in a decoded message whose content differs from the sealed one."""
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack", gc=False):
@@ -307,7 +311,8 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack", gc=False):
     ok: bool
     error: Annotated[str, Meta(max_length=1000)] = ""
     accepted_epoch: Ordinal
-    """With `accepted_generation`, the highest the agent holds; on a fencing refusal higher than what was sent."""
+    """With `accepted_generation`, the highest that the agent holds; after a fencing refusal higher than the sent
+    one."""
     accepted_generation: Ordinal
 
 
@@ -319,23 +324,24 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status", gc=False):
     boot_id: str
     online: bool
     goodbye: bool = False
-    """The agent ends in order, as for an upgrade: what runs goes on, and its next start may take its place at once."""
+    """The agent ends in order, as for an upgrade: replicas go on, and its next start may take its place at once."""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True, tag="session", gc=False):
-    """Which start of a cluster's agent is in force, told while two speak under one name; not retained."""
+    """The start of a cluster's agent that is in force; sent while two speak under one name, and not retained."""
 
     version: Literal[1] = 1
     cluster: Name
     boot_id: str
     spread_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
-    """Over how long agents come back after their connection broke: a large fleet's must not all do so at once."""
+    """The period over which agents reconnect after a lost connection, so that a large fleet does not do so at once."""
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", gc=False):
-    """A controller to itself, and to any other, by each of its own subscriptions: what it does not hear, it is deaf to.
+    """A controller's message to itself and to any other, by each of its subscriptions. A subscription without it is
+    deaf.
 
-    `uptime_s` since its start; of two with one epoch the elder leads.
+    `uptime_s` since its start; of two controllers with one epoch the elder leads.
     """
 
     version: Literal[1] = 1
@@ -345,7 +351,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat", gc=F
 
 
 class PeerEndpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Where a peer can be measured: `host:port`."""
+    """Where a peer's round trip can be measured: `host:port`."""
 
     cluster: Name
     probe: str
@@ -360,7 +366,7 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True, tag="peers", gc=False):
 
 
 class BackendShare(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A cluster that serves part of a gateway's requests: `weight` in thousandths; its front door, IP and port."""
+    """A cluster that serves part of a gateway's requests: `weight` in thousandths; its front door's IP and port."""
 
     cluster: Name
     weight: Annotated[int, Meta(ge=0, le=1000)]
@@ -369,11 +375,11 @@ class BackendShare(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class DnsShare(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What names of a model should say of this cluster. `weight`, of Route 53's 255, is its part of all requests
-    against the largest part that a cluster has.
+    """DNS data of this cluster for the names of a model. `weight` (of Route 53's 255) is its share of all requests,
+    relative to the largest share of any cluster.
 
-    `countries` (ISO 3166-1 alpha-2) are those most of whose users it serves. `is_default`: users of countries that no
-    cluster is named for come in here.
+    `countries` (ISO 3166-1 alpha-2) are those most of whose users it serves. `is_default`: users of unlisted countries
+    come in here.
     """
 
     zone: str
@@ -386,7 +392,7 @@ class DnsShare(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ModelTraffic(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One model at this cluster's gateway. `port` is the one that replicas listen on."""
+    """One model at this cluster's gateway. `port` is the port that replicas listen on."""
 
     model: Name
     port: Annotated[int, Meta(ge=1, le=65535)] = 8000
@@ -396,7 +402,7 @@ class ModelTraffic(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True, tag="traffic", gc=False):
-    """Where this cluster's gateway sends requests, for standards that the agent speaks. Full state."""
+    """Where this cluster's gateway sends requests, for standards that the agent supports. Full state."""
 
     version: Literal[1] = 1
     cluster: Name
@@ -420,9 +426,9 @@ def encode(message: Message) -> bytes:
 def decode(payload: bytes) -> Message:
     """The message in `payload`.
 
-    A desired state that is not what was sealed comes back with an empty checksum, so that it can be refused by name.
+    A desired state whose content differs from the sealed one has an empty checksum, so that it can be refused by name.
 
-    Raises: WireError with the cause when it is too large, not JSON, of another version, or out of bounds.
+    Raises: WireError with the cause when the payload is too large, not JSON, of another version, or out of bounds.
     """
     if len(payload) > MAX_MESSAGE_BYTES:
         raise WireError(f"{len(payload)} bytes, more than {MAX_MESSAGE_BYTES}")
@@ -458,7 +464,8 @@ def seal(desired: Desired) -> Desired:
 
 
 def _checksum(payload: bytes) -> str:
-    """Over all that was sent, fields included that only a newer peer knows: else it could not be heard."""
+    """Over the sent content, including fields that only a newer peer knows: otherwise its orders could not be
+    verified."""
     sent = msgspec.json.decode(payload)
     sent["checksum"] = ""
     return hashlib.sha256(_encoder.encode(sent)).hexdigest()

@@ -51,7 +51,7 @@ def mib(text: str, *, up: bool = False) -> int | None:
 
 
 def devices(text: str) -> int | None:
-    """A count of devices of one node, or None: extended resources are whole numbers, `2k` among them."""
+    """The devices of one node, or None: extended resources are whole numbers, `2k` among them."""
     found = thousandths(text)
     if found is None or found % 1000 or found // 1000 > MAX_DEVICES:
         return None
@@ -59,5 +59,5 @@ def devices(text: str) -> int | None:
 
 
 MAX_DEVICES = 4096
-"""Of one node: sixteen cards shared 256 ways. More is a mistake or a lie."""
+"""Of one node: sixteen cards shared 256 ways. A higher count is a fault."""
 MAX_VRAM_MIB = 4 * 1024 * 1024

@@ -1,8 +1,8 @@
 """MQTT topics: one per cluster and direction, so that a broker's access list is the authorisation.
 
 An agent may publish `report`, `ack` and `status` of its own cluster and read its own `desired`, `peers`, `traffic` and
-`session`; the controller may do the opposite. Controllers speak to themselves and to each other under `_controller`,
-which is no cluster's name, by the kinds that agents publish: so each proves that its own subscriptions are in force.
+`session`; the controller may do the opposite. Controllers exchange heartbeats under `_controller`, which is no
+cluster's name, in the kinds that agents publish: each proves that its own subscriptions work.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def subscription(kind: Kind) -> str:
 
 
 def parse(text: str) -> tuple[str, Kind] | None:
-    """(cluster, kind) of a topic, or None when it is not one of ours."""
+    """(cluster, kind) of a topic, or None for a topic outside this protocol."""
     parts = text.split("/")
     if len(parts) != 4 or "/".join(parts[:2]) != PREFIX or not parts[2] or parts[3] not in get_args(Kind):
         return None

@@ -1,1 +1,1 @@
-"""YAML as people write it, read with positions; what is wrong in it is said with file:line:column and a hint."""
+"""YAML with positions: errors give file:line:column and a hint."""

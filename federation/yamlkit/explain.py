@@ -1,4 +1,4 @@
-"""What is wrong in a file that people wrote, where, what was expected and a hint: a type's refusal in plain words."""
+"""Problems in a file: where, what was expected, and a hint. Translates msgspec's errors into plain words."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _UNITS = {"s": 1, "sec": 1, "second": 1, "seconds": 1, "m": 60, "min": 60, "minu
 
 
 MOST_REFUSALS = 100
-"""Of one document: who reads more has corrected the first before."""
+"""The most problems that are reported of one document."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Problem:
-    """Something wrong in a file. Lines and columns count from 1.
+    """A problem in a file. Lines and columns count from 1.
 
-    `unread`: the file is not of the schema; else what it says cannot hold, by itself or beside what is in force.
+    `unread`: the file does not match the schema; otherwise its content contradicts itself or the documents in force.
     """
 
     file: str
@@ -40,21 +40,22 @@ class Problem:
     unread: bool = False
 
     def text(self) -> str:
-        """One line, as compilers write it."""
+        """One line, in the format of compilers."""
         parts = [f"expected {self.expected}" if self.expected else "", self.hint]
         tail = "; ".join(part for part in parts if part)
         return f"{self.file}:{self.line}:{self.column}: {self.message}" + (f" ({tail})" if tail else "")
 
 
 def problem_at(name: str, mark: Mark, message: str, expected: str = "", hint: str = "") -> Problem:
-    """A problem at a place. A message that quotes something over-long is cut: hint and place must stay readable."""
+    """A problem at a place. Over-long quotations are cut, so that place and hint stay readable."""
     if len(message) > MESSAGE_CHARACTERS:
         message = f"{message[:MESSAGE_CHARACTERS]}…"
     return Problem(file=name, line=mark.line, column=mark.column, message=message, expected=expected, hint=hint)
 
 
 def explain(name: str, node: Node, kind: type, text: str) -> Problem:
-    """msgspec says what and, after ` - at `, where; this finds the place and puts it in words people use."""
+    """The problem of a msgspec error: msgspec gives the cause and, after ` - at `, a path; this adds the place and
+    plain words."""
     message, _, where = text.partition(" - at `")
     path = [part[0] or part[1] for part in _PATH_PART.findall(where.rstrip("`").removeprefix("$"))]
     steps: list[str | int] = [int(part) if part.isdigit() else part for part in path if part != "..."]
@@ -93,8 +94,8 @@ def explain(name: str, node: Node, kind: type, text: str) -> Problem:
 
 
 def refusals(node: Node, kind: type) -> tuple[str, ...]:
-    """What msgspec has against a document, in its own words: as it stops at the first, field by field. Of very many the
-    first."""
+    """All of msgspec's errors on a document, field by field, because msgspec stops at the first. At most
+    `MOST_REFUSALS`."""
     return tuple(itertools.islice(_refusals(node, kind, "$"), MOST_REFUSALS))
 
 
@@ -128,7 +129,7 @@ def _refusals(node: Node, kind: Any, path: str) -> Iterator[str]:
 
 
 def without_nulls(node: Node, kind: Any) -> Node:
-    """A document without fields that are null and may be left out: Helm writes so what a template leaves open."""
+    """The document without optional fields that are null: Helm writes a template's open fields so."""
     plain = _without_wrappers(kind)
     if isinstance(plain, type) and issubclass(plain, msgspec.Struct) and node.items is not None:
         fields = {field.encode_name: field for field in msgspec.structs.fields(plain)}
@@ -147,13 +148,13 @@ def without_nulls(node: Node, kind: Any) -> Node:
 
 
 def short(value: object) -> str:
-    """A value as it is shown: whole, unless it would hide the rest of the line."""
+    """A value for display, cut if it would hide the rest of the line."""
     text = repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text)} characters)"
 
 
 def find(node: Node, path: Iterable[str | int]) -> tuple[Mark, Node]:
-    """Where a path leads, as far as it exists."""
+    """The node at a path, as far as the path exists."""
     for step in path:
         if isinstance(step, int) and node.elements is not None and step < len(node.elements):
             node = node.elements[step]
@@ -165,7 +166,7 @@ def find(node: Node, path: Iterable[str | int]) -> tuple[Mark, Node]:
 
 
 def _type_at(kind: Any, steps: Sequence[str | int]) -> Any:
-    """The annotated type of a field, by its path in the document; None where it cannot be told."""
+    """The annotated type of a field by its path in the document; None where it cannot be determined."""
     found = kind
     for step in steps:
         found = _without_wrappers(found)
@@ -222,7 +223,7 @@ def _one_of(names: Iterable[str]) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint at the word that was probably meant, or nothing."""
+    """A hint with the most similar known word; empty without one."""
     names = list(known)
     close = difflib.get_close_matches(word.lower(), [name.lower() for name in names], n=1, cutoff=0.55)
     for name in names:

@@ -1,9 +1,9 @@
-"""YAML as people write policies: read with positions, bounded, and without its traps.
+"""YAML as people write policies: read with positions, bounded, and without YAML 1.1's traps.
 
 The YAML 1.2 core schema: `no`, `on` and `12:30:00` are strings, and `3.0` is a whole number. Refused with their
-position: anchors and aliases (an alias can make gigabytes of nine lines), duplicate keys, tags, merge keys, NaN and
-infinities, and anything over-long or over-deep. Events are read one by one and reading stops at the first fault, so
-nothing hostile takes long.
+position: anchors and aliases (an alias can expand nine lines to gigabytes), duplicate keys, tags, merge keys, NaN and
+infinities, and anything too long or too deep. Events are read one by one and reading stops at the first fault, so
+hostile input costs little.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MAX_NODES = 20_000
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Controls, and marks of direction: a line could read otherwise than it is."""
+"""Control characters and direction marks: they could make a line read otherwise than it is."""
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _NUMBER_STARTS = frozenset("+-.0123456789")
-"""Every number that the patterns above match starts so; most values are words, and need no pattern tried."""
+"""Every number that the patterns above match starts with one of these. Most values are words and need no pattern."""
 _CONSTANTS = {
     "": None,
     "~": None,
@@ -42,7 +42,7 @@ _CONSTANTS = {
 }
 MAX_DIGITS = 400
 LARGEST_EXACT = 2**53
-"""Above it, floating point has no longer every whole number."""
+"""Above it, floating point cannot represent every whole number."""
 
 
 # `gc=False`: nodes are trees, and the files of a large fleet have a million of them that stay. The collector of cycles,
@@ -57,7 +57,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class YamlProblem(Exception):
-    """Something that is refused, where it is, what was expected and what to do."""
+    """A refused construct: where it is, what was expected, and what to do."""
 
     def __init__(self, mark: Mark, message: str, *, expected: str, hint: str = "") -> None:
         super().__init__(message)
@@ -75,11 +75,11 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def is_null(self) -> bool:
-        """Whether it is there and says nothing."""
+        """Whether the field is present and null."""
         return self.value is None and self.items is None and self.elements is None
 
     def has_null(self) -> bool:
-        """Whether it is, or anything in it."""
+        """Whether the node or any node in it is null."""
         if self.items is not None:
             return any(node.has_null() for node in self.items.values())
         return any(node.has_null() for node in self.elements) if self.elements is not None else self.value is None
@@ -97,7 +97,7 @@ START = Mark(line=1, column=1)
 
 
 def read(payload: bytes) -> tuple[Node, ...]:
-    """The documents of a file. Raises: YamlProblem at the first thing that is refused."""
+    """The documents of a file. Raises: YamlProblem at the first refused construct."""
     return tuple(_Reader(_text(payload)).documents())
 
 

@@ -88,5 +88,5 @@ def test_every_command_is_listed() -> None:
 def test_docstrings_of_fields_are_read_from_the_source() -> None:
     """Meanings in the settings' tables would be empty, or stand beside another setting."""
     docs = reference_pages.attribute_docs(Phase)
-    assert docs["READY"] == "Heard lately."
+    assert docs["READY"] == "Its agent reports."
     assert set(docs) == {"UNKNOWN", "READY", "UNREACHABLE", "LOST"}
