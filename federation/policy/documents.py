@@ -267,9 +267,9 @@ class Objective(Base, frozen=True, kw_only=True):
     latency_cost: Annotated[
         Annotated[tuple[LatencyPoint, ...], Meta(min_length=1, max_length=16)] | None,
         Meta(
-            description="the same as a convex curve, in place of latencyUsdPer1000PerMs: points of rising ms, linear between "
-            "them and beyond the last, constant before the first. Only latency beyond serviceLatencyMs is paid; late "
-            "requests cost lateRequestUsdPer1000 on top"
+            description="the same as a convex curve, in place of latencyUsdPer1000PerMs: points of rising ms, linear "
+            "between them and beyond the last, constant before the first. Only latency beyond serviceLatencyMs is "
+            "paid; late requests cost lateRequestUsdPer1000 on top"
         ),
     ] = None
     preference: Annotated[
