@@ -1,7 +1,7 @@
-"""Composition root: builds and wires one controller, owns its start and its stop.
+"""Composition root: builds and wires one controller, and owns its start and its stop.
 
-Order is part of the contract. Starting: remember, take the epoch, believe the documents, then listen. Stopping: first
-the loops that decide, then the links, last the store.
+The order is part of the contract. Start: read the store, take the epoch, believe the documents, then listen. Stop:
+first the loops that decide, then the links, last the store.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from federation.wire import messages
 
 log = structlog.get_logger("controller")
 HELD_BACK = 4
-"""One connection of so many is kept from streams and long polls."""
+"""One connection in this many is kept from streams and long polls."""
 WEB_DIR = Path(__file__).parent / "web" / "dist"
 
 
@@ -58,9 +58,9 @@ def version() -> str:
 
 @dataclass(kw_only=True, eq=False)
 class Controller:
-    """One running controller. `start` gives it, complete; it runs until `stop`.
+    """One running controller. `start` returns it complete; it runs until `stop`.
 
-    `broker` is where agents reach its broker; `url` where the API is served; `token` opens the API.
+    `broker` is the address at which agents reach its broker; `url` that of the API; `token` opens the API.
     """
 
     settings: Settings
@@ -76,18 +76,18 @@ class Controller:
     traffic: TrafficLoop
     xds: XdsServer | None
     embedded: EmbeddedBroker | None
-    """The broker in this process, where the settings name no other."""
+    """The broker in this process, unless the settings name another."""
     broker: BrokerAddress
     url: str
     ending: AsyncExitStack
-    """Ends what was started, in the reverse order."""
+    """Stops everything that was started, in reverse order."""
 
     @classmethod
     async def start(cls, settings: Settings, *, clock: Clock | None = None, token: str | None = None) -> Controller:
-        """Serve, listen, decide. What was started is ended again where this raises.
+        """Serve, listen, decide. If this raises, everything that was started is stopped again.
 
-        Args: token: what opens the API; None makes one. clock: the demo's is simulated.
-        Raises: BrokerDown, StoreError, InsecureAddress, InsecureListen, OSError, ValueError, each with what to do.
+        Args: token: opens the API; None generates one. clock: simulated in the demo.
+        Raises: BrokerDown, StoreError, InsecureAddress, InsecureListen, OSError, ValueError, each with the next step.
         """
         async with AsyncExitStack() as ending:
             controller = await _started(settings, clock or Clock(), token or secrets.token_urlsafe(24), ending)
@@ -105,7 +105,7 @@ class Controller:
 
 
 async def _started(settings: Settings, clock: Clock, token: str, ending: AsyncExitStack) -> Controller:
-    """The controller; what ends it is put on `ending`."""
+    """The controller; whatever must be stopped later is pushed on `ending`."""
     metrics, rng = Metrics(), random.Random(settings.seed)
     shares = _descriptor_shares(settings)
     listen = settings.listen
@@ -238,7 +238,7 @@ async def _solver(settings: Settings, ending: AsyncExitStack) -> Solver:
 
 
 async def _hub(settings: Settings, store: Store, clock: Clock, metrics: Metrics) -> tuple[Hub, Remembered]:
-    """What is shared by the loops, beginning with what the store remembers. Raises: StoreError."""
+    """The state that the loops share, initialised from the store. Raises: StoreError."""
     early: list[Note] = []
     store.tell = early.append
     remembered = await store.open()

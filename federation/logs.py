@@ -1,6 +1,6 @@
-"""Structured logs: sentences with fields. Text for people at a terminal, JSON lines for everything else.
+"""Structured logs: sentences with fields. Text for people at a terminal, JSON lines otherwise.
 
-None can flood (`aiokit.repeats`), and in text nothing that others said steers the terminal.
+No kind of line can flood the log (`aiokit.repeats`), and foreign text cannot steer the terminal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from federation.aiokit.repeats import LoggingRepeats, Repeats, StructlogRepeats
 
 
 def configure(style: str = "auto", *, level: int = logging.INFO) -> None:
-    """Send our logs and the libraries' warnings to standard error, as `text`, `json`, or by what standard error is."""
+    """Send the product's logs and the libraries' warnings to standard error, as `text`, `json`, or by its kind."""
     is_terminal = sys.stderr.isatty()
     text = style == "text" or (style == "auto" and is_terminal)
     renderer: Any = structlog.dev.ConsoleRenderer(colors=is_terminal) if text else structlog.processors.JSONRenderer()

@@ -1,4 +1,4 @@
-"""What Prometheus reads. Names follow its conventions: base units, `_total` for counters."""
+"""Prometheus metrics. Names follow its conventions: base units, `_total` for counters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 
 class Door(Protocol):
-    """Where connections come in."""
+    """An entrance for connections: API, embedded broker or xDS."""
 
     refused: int
     gave_way: int
@@ -21,19 +21,19 @@ class Door(Protocol):
 
 
 class Doors(Collector):
-    """What doors count themselves, read when it is asked for."""
+    """Counts of the doors, read at each scrape."""
 
     def __init__(self, doors: Mapping[str, Door]) -> None:
         self._doors = doors
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of every door."""
-        open_now = GaugeMetricFamily("isochrone_connections", "Connections that are in", labels=["door"])
+        open_now = GaugeMetricFamily("isochrone_connections", "Open connections", labels=["door"])
         refused = CounterMetricFamily(
-            "isochrone_connections_refused", "Connections that were only told that it is full", labels=["door"]
+            "isochrone_connections_refused", "Connections refused because all places were taken", labels=["door"]
         )
         gave_way = CounterMetricFamily(
-            "isochrone_connections_gave_way", "Idle connections that were closed for newcomers", labels=["door"]
+            "isochrone_connections_gave_way", "Idle connections closed in favour of new ones", labels=["door"]
         )
         for name, door in self._doors.items():
             open_now.add_metric([name], door.count)
@@ -43,7 +43,7 @@ class Doors(Collector):
 
 
 class _Ages(Collector):
-    """Of the newest report of each cluster, as they are when they are read."""
+    """Ages of the newest report of each cluster, computed at each scrape."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -66,7 +66,7 @@ class Metrics:
         registry = self.registry
         self.clusters = Gauge("isochrone_clusters", "Clusters by phase", ["state"], registry=registry)
         self.ages_s: Callable[[], Mapping[str, float]] = dict
-        """Cluster -> age of its newest report: asked for when Prometheus asks, as there may be thousands."""
+        """Cluster -> age of its newest report; called at each scrape, as there may be thousands."""
         registry.register(_Ages(self))
         self._series: dict[Gauge, set[tuple[str, str]]] = {}
         self.model_replicas = Gauge(
@@ -78,13 +78,16 @@ class Metrics:
         self.plan_generation = Gauge("isochrone_plan_generation", "Generation of the plan in force", registry=registry)
         self.plan_epoch = Gauge("isochrone_plan_epoch", "Epoch of this controller", registry=registry)
         self.plan_duration_seconds = Histogram(
-            "isochrone_plan_duration_seconds", "Time of one cycle, from snapshot to commit", ["loop"], registry=registry
+            "isochrone_plan_duration_seconds",
+            "Duration of one cycle, from snapshot to commit",
+            ["loop"],
+            registry=registry,
         )
         self.moves_total = Counter(
-            "isochrone_plan_moves_total", "Replicas moved, by what allowed it", ["reason"], registry=registry
+            "isochrone_plan_moves_total", "Replicas moved, by the rule that allowed it", ["reason"], registry=registry
         )
         self.reports_total = Counter(
-            "isochrone_messages_total", "Messages from agents by what became of them", ["result"], registry=registry
+            "isochrone_messages_total", "Messages from agents by result", ["result"], registry=registry
         )
         self.cluster_changes_total = Counter(
             "isochrone_cluster_changes_total",
@@ -102,15 +105,15 @@ class Metrics:
         self.brake_active = Gauge("isochrone_brake_active", "1 while moves are frozen", registry=registry)
         self.plan_cost_usd_per_hour = Gauge(
             "isochrone_plan_cost_usd_per_hour",
-            "Cost of the plan in force by cause; proximity is what policy says that latency costs, paid to nobody; "
-            "risk is what the losses of spot are expected to cost",
+            "Cost of the plan in force by cause; proximity is the price that policy puts on latency, paid to nobody; "
+            "risk is the expected cost of spot losses",
             ["cause"],
             registry=registry,
         )
         self.plan_round_trip_seconds = Gauge(
             "isochrone_plan_round_trip_seconds",
-            "Round trips of served requests in the plan in force: mean, p95, and excess, how much farther they "
-            "go than to the nearest cluster that could serve them, full or not",
+            "Round trips of served requests in the plan in force: mean, p95, and excess, which is the mean beyond "
+            "the nearest cluster that could serve them, full or not",
             ["model", "figure"],
             registry=registry,
         )
@@ -119,7 +122,7 @@ class Metrics:
         )
 
     def set_all(self, gauge: Gauge, values: Mapping[tuple[str, str], float]) -> None:
-        """Exactly these series, by the values of their labels. One that stays is never away, whenever it is read."""
+        """Set exactly these series, by their label values. A series that stays is present in every scrape."""
         for labels, value in values.items():
             gauge.labels(*labels).set(value)
         for labels in self._series.get(gauge, set()) - values.keys():

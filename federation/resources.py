@@ -1,4 +1,4 @@
-"""Where the product's own YAML lies: inside the installed package, or beside it in a source tree."""
+"""The location of the product's own YAML: inside the installed package, or beside it in a source tree."""
 
 from __future__ import annotations
 

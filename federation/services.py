@@ -1,4 +1,4 @@
-"""What the API asks of a running controller: reads the hub, asks the solver, keeps what people say."""
+"""The API's view of a running controller: reads the shared state, asks the solver, keeps operators' orders."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PLANS_AT_A_TIME = 20
 
 
 class ControllerServices:
-    """The controller as its API sees it."""
+    """The controller as the API sees it."""
 
     def __init__(self, *, hub: Hub, store: Store, solver: Solver, desk: Desk, link: Link, tasks: Tasks) -> None:
         self.hub = hub
@@ -77,7 +77,7 @@ class ControllerServices:
         return ""
 
     def events_after(self, event_id: int) -> Sequence[views.EventView]:
-        """Events newer than one; all that are kept when it is unknown here (another start's numbers)."""
+        """Events after this id; all that are kept when the id is unknown (it is another start's)."""
         events = list(self.hub.events)
         if events and event_id > events[-1].id:
             event_id = 0
@@ -88,11 +88,11 @@ class ControllerServices:
         await self.hub.change(timeout_s)
 
     def index(self) -> Index:
-        """What routes are answered from."""
+        """The routes from which requests are answered."""
         return self.hub.index
 
     async def plans(self, limit: int) -> Sequence[views.PlanView]:
-        """The newest plans, newest first. Few are in memory at a time: of a large fleet one has megabytes."""
+        """The newest plans, newest first. Few are in memory at once: a plan of a large fleet has megabytes."""
         views_made: list[views.PlanView] = []
         before = NEWEST
         while len(views_made) < limit:
@@ -104,7 +104,7 @@ class ControllerServices:
         return views_made
 
     async def plan(self, generation: int) -> views.PlanView | None:
-        """One plan, or None where it is not kept."""
+        """One plan; None if it is not kept."""
         plan = await self._store.plan(generation)
         return None if plan is None else render.plan_view(plan)
 
@@ -150,7 +150,7 @@ class ControllerServices:
         return msgspec.convert(self._of_plan(found), views.CellExplanationView)
 
     async def frontier(self, model: str) -> views.FrontierView:
-        """What near costs, as far as it is known by now. Raises: Refused."""
+        """The curve of cost against round trip, as far as it is computed. Raises: Refused."""
         solve = self._solve_of(model) if model else self._any_solve()
         curve = await self._frontiers.ask(solve, model)
         if curve.failed:
@@ -178,7 +178,7 @@ class ControllerServices:
         return solve
 
     def _solve_of(self, model: str) -> Solve:
-        """What the newest plan was made of. Raises: Refused where there is none, or the model is not in it."""
+        """The problem and solution of the newest plan. Raises: Refused without one, or if the model is not in it."""
         solve = self._any_solve()
         names = {one.name for one in solve.formulated.problem.models}
         if model not in names:
@@ -193,7 +193,8 @@ class ControllerServices:
         return solve
 
     def _with_setbacks(self, model: str, view: views.ExplanationView) -> views.ExplanationView:
-        """With clusters in which the model did not become ready told as such: the engine knows of no room there."""
+        """The explanation with clusters in which the model did not become ready marked so: the engine sees no room
+        there."""
         now_s = self.clock.monotonic_s()
         told = {
             key[1]: setbacks.sentence(one, now_s)
@@ -217,13 +218,15 @@ class ControllerServices:
         return made | {"epoch": self.hub.plan.epoch, "generation": self.hub.plan.generation}
 
     def _leads(self) -> None:
-        """Orders are taken where they are carried out. Raises: Refused beside another controller that leads."""
+        """Orders are accepted only by the controller that carries them out. Raises: Refused beside a leading
+        controller."""
         why = self.hub.rivalled()
         if why:
             raise Refused(409, "NotLeading", why, "ask that controller")
 
     async def apply(self, name: str, payload: bytes, actor: str, force: str = "") -> views.AppliedView:
-        """Accept documents; they are durable when this returns. Args: force: why, whatever harm. Raises: Refused."""
+        """Accept documents; they are durable when this returns. Args: force: the reason to override the guard. Raises:
+        Refused."""
         self._leads()
         try:
             accepted = await self.desk.accept(name, payload, actor=actor, force=force)
@@ -249,7 +252,7 @@ class ControllerServices:
         return msgspec.convert(accepted, views.AppliedView, from_attributes=True)
 
     async def withdraw(self, name: str, actor: str, force: str = "") -> views.WithdrawnView:
-        """Take a policy file out of force. Args: force: why, whatever harm it does. Raises: Refused."""
+        """Take a policy file out of force. Args: force: the reason to override the guard. Raises: Refused."""
         self._leads()
         try:
             names = await self.desk.withdraw(name, actor=actor, force=force)
@@ -264,7 +267,7 @@ class ControllerServices:
         return views.WithdrawnView(name=name, documents=names)
 
     def _not_stored(self, error: StoreError, stays: str) -> Refused:
-        """What people order is durable or refused."""
+        """Translates store errors: an operator's order is durable or refused."""
         if isinstance(error, Superseded):
             self.hub.supersede(str(error))
             return Refused(409, "Superseded", str(error), "ask that controller, and stop this one")
@@ -283,7 +286,7 @@ class ControllerServices:
         return Refused(422, "Invalid", str(error), hint, problems)
 
     async def cordon(self, cluster: str, reason: str, *, drain: bool, force: bool = False) -> None:
-        """Keep an operator's word, then act on it. Args: force: a drain, whatever harm it does. Raises: Refused."""
+        """Store a cordon or drain, then act on it. Args: force: a drain whatever harm it does. Raises: Refused."""
         self._leads()
         refusals = await self.desk.refuses_drain(cluster) if drain and not force else ()
         if refusals:
@@ -294,15 +297,16 @@ class ControllerServices:
         self.hub.tell(Note(reason="Cordoned", object=f"cluster/{cluster}", message=f"{cluster} is {verb}: {reason}"))
 
     async def uncordon(self, cluster: str) -> None:
-        """Take an operator's word back. Raises: Refused."""
+        """Remove a cordon or drain. Raises: Refused."""
         self._leads()
         await self._set_cordon(cluster, None)
         self.hub.tell(Note(reason="Uncordoned", object=f"cluster/{cluster}", message=f"{cluster} takes load again"))
 
     async def confirm(self, cluster: str, model: str, reason: str) -> None:
-        """Believe what a cluster claims and what waits: the word is in the audit, what it makes known in the next plan.
+        """Believe what a cluster claims and what waits. The confirmation is in the audit log, its effect in the next
+        plan.
 
-        Args: model: of whose users alone it is; all that waits where it is empty. Raises: Refused.
+        Args: model: confirm the users of this model only; empty: everything that waits. Raises: Refused.
         """
         self._leads()
         world = self.hub.world
@@ -378,7 +382,7 @@ class ControllerServices:
 
 
 def _restarts(hub: Hub, after: World) -> tuple[views.RestartView, ...]:
-    """Replicas whose image, arguments or resources would be others."""
+    """Replicas whose image, arguments or resources would change."""
     was = {one.metadata.name: version(one) for one in hub.world.documents.models}
     running: dict[str, int] = {}
     for key, count in hub.plan.desired_by_key().items():

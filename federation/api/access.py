@@ -1,7 +1,8 @@
-"""Who may ask: default deny.
+"""Authentication: default deny.
 
-A bearer token opens everything. A browser gets a cookie for it at `/signin`, which opens reading alone, so that no page
-elsewhere can make it change anything. The page itself, health and readiness are open: they tell nothing of the world.
+A bearer token opens everything. At `/signin` a browser exchanges it for a cookie that opens reads only, so that no
+other site can make the browser change anything. The page itself, health and readiness are open: they reveal nothing of
+the world.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def guard(token: str) -> Middleware:
-    """The middleware that lets in who may come in, and puts the security headers on every answer."""
+    """The middleware that authenticates requests and sets the security headers on every answer."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -58,5 +59,5 @@ def _may(request: web.Request, token: str) -> bool:
 
 
 def same(given: str, token: str) -> bool:
-    """Whether the tokens are equal, in a time that does not tell how far they agree."""
+    """Whether the tokens are equal, compared in constant time."""
     return hmac.compare_digest(given.encode(errors="surrogateescape"), token.encode())

@@ -1,4 +1,4 @@
-"""How answers are written: JSON of a view, or a refusal with its cause and the next step."""
+"""Responses: a view as JSON, or a refusal with its cause and the next step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from federation.aiokit.http import CHUNK_BYTES, Shared
 from federation.api import views
 
 RETRY_AFTER_S = 5
-"""When to ask again what is refused because it cannot be answered just then."""
+"""Retry-After of a refusal that is temporary."""
 
 
 def answer(view: views.View, *, status: int = 200) -> web.Response:

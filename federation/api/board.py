@@ -1,4 +1,4 @@
-"""A view of the world, drawn once for everyone who looks: a change costs one drawing, however many maps are open."""
+"""Renders the world once for all readers: a change costs one rendering, however many maps are open."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from federation.api import render, views
 V = TypeVar("V", bound=views.View)
 
 LONG_S, MANY = 0.02, 100
-"""What takes longer, or may as it has so many clusters, is drawn in a thread, beside the loop."""
+"""A rendering that takes longer, or may because there are so many clusters, runs in a thread beside the loop."""
 ISOLINES_S = 20.0
-"""Round trips change slowly: isochrones serve so long, unless other clusters serve."""
+"""Round trips change slowly: isochrones stay valid for this long unless other clusters serve."""
 REST = 2.0
-"""A drawing serves for this many times as long as it took, so that readers never take more than a third of a core."""
+"""A rendering is reused for this multiple of its duration, so that readers take at most a third of a core."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,8 @@ class Drawn(Generic[V]):
 
 
 class Board(Generic[V]):
-    """Draws when the newest drawing is too old for who asks. Args: draw: pure, as a thread may run it."""
+    """Renders the world when the newest rendering is too old for a reader. Args: draw: a pure function; it may run in a
+    thread."""
 
     def __init__(self, scene: Callable[[], render.Scene], draw: Callable[[render.Scene], V]) -> None:
         self._scene = scene
@@ -42,11 +43,11 @@ class Board(Generic[V]):
         self._drawing = asyncio.Lock()
 
     def outdate(self) -> None:
-        """Somebody changed something through the API, and will want to see it."""
+        """Invalidate the rendering: a client changed something and expects to see it."""
         self._not_before_s = asyncio.get_running_loop().time()
 
     async def drawn(self, max_age_s: float = 0.0) -> Drawn[V]:
-        """The world as it was that long ago at most, or as long as a drawing takes anyhow."""
+        """The world at most that old, or as old as a rendering takes."""
         async with self._drawing:
             loop = asyncio.get_running_loop()
             newest, now_s = self._newest, loop.time()
@@ -65,12 +66,12 @@ class Board(Generic[V]):
 
 
 def listed(draw: Callable[[render.Scene], Sequence[views.View]]) -> Callable[[render.Scene], views.Items]:
-    """The same as `{"items": [...]}`."""
+    """The rendering as `{"items": [...]}`."""
     return lambda scene: views.Items(items=tuple(draw(scene)))
 
 
 class Isolines:
-    """The isochrones of the models that somebody looks at, each drawn once for all who do."""
+    """The isochrones of models that somebody looks at, each rendered once for all readers."""
 
     def __init__(self, scene: Callable[[], render.Scene]) -> None:
         self._scene = scene
@@ -78,7 +79,7 @@ class Isolines:
         self._drawing = asyncio.Lock()
 
     async def drawn(self, model: str) -> bytes | None:
-        """As JSON; None where there is no such model. A new one once other clusters serve, or it is old."""
+        """As JSON; None without such a model. It is rendered again when other clusters serve or it is too old."""
         async with self._drawing:
             loop = asyncio.get_running_loop()
             scene = self._scene()

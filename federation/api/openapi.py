@@ -1,4 +1,4 @@
-"""The OpenAPI document, generated from the views, so that it cannot say anything else than the code."""
+"""The OpenAPI document, generated from the views."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST_WAIT_S = 60
 MOST_PLANS = 1000
 MOST_REVISION_DIGITS = 15
 FILE_NAME = r"^[^/\x00-\x1f\x7f]+\.ya?ml\Z"
-"""Of a policy file; no path."""
+"""The name of a policy file, without a directory."""
 COUNTRY = r"^[A-Za-z]{2}\Z"
 H3 = r"^[0-9a-fA-F]{15,16}\Z"
 DECIMAL = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?\Z"
@@ -51,10 +51,10 @@ JSON, YAML = "application/json", "application/yaml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One thing the API does. `answer` is a view, or one of several; `listed` wraps it as {"items": [...]}.
+    """One operation of the API. `answer` is a view, or one of two; `listed` wraps it as {"items": [...]}.
 
-    `query`: parameters as OpenAPI has them, without their `in`. `body`: its media type. `polled`: it has an ETag, and
-    answers 304 to who has it.
+    `query`: parameters in OpenAPI's form, without `in`. `body`: its media type. `polled`: it has an ETag, and answers
+    304 when the client has it.
     """
 
     method: str

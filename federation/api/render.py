@@ -1,6 +1,6 @@
-"""From belief and plan to what people read. Pure: the same belief gives the same views.
+"""From beliefs and plan to views. Pure: equal beliefs give equal views.
 
-What is not known is said as null, never as zero, and unknown is never called ok.
+Unknown values are null, never zero, and an unknown state is never ok.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from federation.wire.messages import PoolKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One instant, to be drawn. `now_s` is monotonic, `at_s` Unix seconds, both of the controller's clock."""
+    """One instant to render. `now_s` is monotonic, `at_s` Unix seconds, both of the controller's clock."""
 
     world: World
     plan: Plan
@@ -66,7 +66,7 @@ def overview(scene: Scene) -> views.OverviewView:
 
 
 def serving(scene: Scene, model: str) -> frozenset[str]:
-    """Clusters that are heard and have ready replicas of a model."""
+    """Clusters that report and have ready replicas of a model."""
     world = scene.world
     return frozenset(
         cluster
@@ -103,7 +103,7 @@ def isochrones_view(scene: Scene, model: str) -> views.IsochronesView | None:
 
 
 def placements(scene: Scene) -> tuple[views.PlacementView, ...]:
-    """Every desired replica count, with its money and its reason."""
+    """Every desired replica count, with its cost and its reason."""
     return _Drawing(scene).placements()
 
 
@@ -202,7 +202,7 @@ def _shown(near: Near) -> views.NearView:
 
 
 class _Drawing:
-    """The parts of one scene; each is worked out once."""
+    """The parts of one scene; each is computed once."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -245,7 +245,7 @@ class _Drawing:
         return prices
 
     def usd_per_hour(self, key: PlacementKey, replicas: int) -> float:
-        """What replicas cost; a pool without a price costs an unknown amount and is left out of sums."""
+        """The cost of replicas; a pool without a price costs an unknown amount and is left out of sums."""
         document = self.models_by_name.get(key[0])
         fitting = [
             one.count
@@ -255,7 +255,7 @@ class _Drawing:
         return replicas * (fitting[0] if fitting else 1) * self.prices.get((key[1], key[2]), 0.0)
 
     def is_known(self, cluster: str) -> bool:
-        """Whether the newest report says something about now."""
+        """Whether the newest report describes the present."""
         return self.world.clusters[cluster].phase is Phase.READY
 
     def placements(self) -> tuple[views.PlacementView, ...]:
@@ -365,7 +365,7 @@ class _Drawing:
         return tuple(views.ConditionView(type=one.type, object=one.object, message=one.message) for one in told)
 
     def _own_conditions(self, state: ClusterState) -> Iterator[messages.Condition]:
-        """What the controller itself finds wrong with a cluster."""
+        """Conditions of a cluster that the controller itself finds."""
         subject = f"cluster/{state.name}"
         if abs(state.skew_s) > self.world.timing.skew_s:
             text = f"its agent's clock is {state.skew_s:+.0f} s from the controller's; nothing is ordered by it"
@@ -380,7 +380,8 @@ class _Drawing:
             yield from self._foreign_conditions(state.report)
 
     def _foreign_conditions(self, report: messages.Report) -> Iterator[messages.Condition]:
-        """What somebody else ordered there: another controller, one that was before, or who has no right to."""
+        """Replicas and epochs that this controller did not order: by another controller, an earlier one, or an
+        intruder."""
         if report.epoch > self.scene.epoch:
             text = f"its agent obeys epoch {report.epoch} and refuses ours, {self.scene.epoch}; --take-over goes beyond"
             yield condition("ObeysAnother", f"cluster/{report.cluster}", text)

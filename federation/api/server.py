@@ -1,4 +1,4 @@
-"""The HTTP side: parse, call, render. What it serves is in `openapi.OPERATIONS`."""
+"""The HTTP server: parse, call, render. `openapi.OPERATIONS` lists what it serves."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from federation.traffic.snapshot import Entry, Index
 T = TypeVar("T", bound=views.View)
 MAX_BODY_BYTES = 1024 * 1024 + 1
 STREAM_SPACING_S = 1.0
-"""The world is sent no more often than this: a map is looked at, not computed with."""
+"""The shortest time between two worlds of a stream: a map is looked at, not computed with."""
 STREAM_SEND_S = 30.0
-"""Who takes longer to read one world is too slow for a stream: its worlds would stay in memory, one after another."""
+"""A client that takes longer to read one world is too slow for a stream: unread worlds would pile up in memory."""
 STREAM_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 HEALTH = frozenset({"/healthz", "/readyz"})
 
 
 class Refused(Exception):
-    """A request that is understood and not granted; becomes the refusal it carries."""
+    """A request that is understood and refused; it becomes the refusal that it carries."""
 
     def __init__(
         self, status: int, code: str, message: str, hint: str, problems: tuple[views.ProblemView, ...] = ()
@@ -44,17 +44,17 @@ class Refused(Exception):
 
 
 def not_found(what: str, plural: str) -> Refused:
-    """The refusal for a thing that is not there; `plural` is what lists its kind."""
+    """The refusal for an unknown name; `plural` is the list of its kind."""
     return Refused(404, "NotFound", what, f"`isochrone get {plural}` (GET /v1/{plural}) lists what there is")
 
 
 def not_planned() -> Refused:
-    """The refusal while nothing is known of who serves whom: not known is not nobody."""
+    """The refusal while no routes are known: unknown is not nobody."""
     return Refused(503, "NotPlanned", "no routes are known yet", "keep what you have, and try again")
 
 
 class Services(Protocol):
-    """What the API asks of the controller."""
+    """What the API needs of the controller."""
 
     metrics: metrics.Metrics
 
@@ -79,11 +79,11 @@ class Services(Protocol):
 
 
 class InsecureListen(ValueError):
-    """The API would be served in the clear beyond this machine. The message says what to give."""
+    """The API would be served in plain text beyond this machine. The message says which options to give."""
 
 
 def tls_context(host: str, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext | None:
-    """What to serve with, or None for plain text on loopback. Raises: InsecureListen."""
+    """The TLS context; None for plain text on loopback. Raises: InsecureListen."""
     if cert_file is None:
         if not is_loopback(host):
             raise InsecureListen(
@@ -100,8 +100,8 @@ def application(
 ) -> web.Application:
     """The aiohttp application.
 
-    Args: web_dir: holds the built map; None serves a page that says how to build it. held: how many streams and long
-        polls there may be.
+    Args: web_dir: holds the built map; None serves a page that says how to build it. held: the most streams and long
+        polls.
     """
     middlewares = [http.bounded(_full), access.guard(token), _errors]
     app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY_BYTES)
@@ -111,7 +111,7 @@ def application(
 
 
 def _full(request: web.Request, is_own: bool) -> web.StreamResponse | None:
-    """What is answered when all places are taken by requests at work. Health is told all the same."""
+    """The response while all connections are busy. Health is answered all the same."""
     if request.path in HEALTH:
         return None
     if is_own:
@@ -142,7 +142,7 @@ async def _errors(request: web.Request, handler: access.Handler) -> web.StreamRe
 
 
 class _Held:
-    """Requests that stay open, as streams and long polls do: so many that room is left for those that do not."""
+    """Requests that stay open, as streams and long polls do. Their number is bounded, so that others find room."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -291,7 +291,7 @@ class _Api:
         return answer(nearest)
 
     async def _route(self, request: web.Request) -> web.Response:
-        """Who serves a user: fast enough to be asked for every request. With If-None-Match and wait, a long poll."""
+        """Which cluster serves a user: fast enough for every request. With If-None-Match and wait, a long poll."""
         entry = self._entry(request)
         given = request.headers.get("If-None-Match", "")
         if given:
@@ -306,8 +306,8 @@ class _Api:
         return web.Response(body=body, headers={"Content-Type": "application/json", "ETag": entry.etag})
 
     async def _waits(self, request: web.Request) -> AsyncIterator[None]:
-        """Once, and then after every change until the time that the request gives is over. Who has whatever there is
-        (`*`) learns nothing by waiting."""
+        """Yields once, and then after every change until the request's time is over. A client with `If-None-Match: *`
+        learns nothing by waiting."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + _number(request, "wait", default=0.0, high=LONGEST_WAIT_S)
         yield
@@ -340,7 +340,8 @@ class _Api:
         return entry
 
     async def _snapshot(self, request: web.Request) -> web.Response:
-        """All routes in one document, for who answers by itself; with If-None-Match and wait, a long poll."""
+        """All routes in one document, for clients that answer by themselves; with If-None-Match and wait, a long
+        poll."""
         given = request.headers.get("If-None-Match", "")
         index = self._services.index()
         async for _ in self._waits(request):
@@ -434,7 +435,7 @@ class _Api:
         return web.FileResponse(self._web_dir / file)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        """Events in order and the newest world; a slow reader gets fewer worlds, never a backlog of them."""
+        """Events in order and the newest world; a slow reader gets fewer worlds, never a backlog."""
         last = request.headers.get("Last-Event-ID", "")
         seen = int(last) if last.isascii() and last.isdigit() else 0
         stream = web.StreamResponse(headers=access.SECURITY_HEADERS | STREAM_HEADERS)
@@ -480,7 +481,7 @@ def _file_name(request: web.Request) -> str:
 
 
 def _force(request: web.Request) -> str:
-    """Why a change is to be made whatever harm it does; nothing when that is not asked."""
+    """The reason for which a change is forced; empty without `force`."""
     forced, reason = _is_forced(request), request.query.get("reason", "").strip()
     if forced and not reason:
         raise Refused(409, "NeedsReason", "a reason is needed", "add reason=TEXT: the next engineer will ask")
@@ -495,7 +496,7 @@ def _is_forced(request: web.Request) -> bool:
 
 
 async def _body(request: web.Request) -> bytes:
-    """The body, if it comes in time. Raises: Refused."""
+    """The body, if it arrives in time. Raises: Refused."""
     try:
         async with asyncio.timeout(http.BODY_S):
             return await request.read()
@@ -515,7 +516,7 @@ async def _reason(request: web.Request) -> str:
 
 
 def _is_known(etag: str, given: str) -> bool:
-    """Whether `If-None-Match` has this ETag: one of several, be it weakened by a proxy on the way, or any at all."""
+    """Whether `If-None-Match` contains this ETag: among several, weakened by a proxy, or as `*`."""
     return any(one.strip().removeprefix("W/") in (etag, "*") for one in given.split(","))
 
 

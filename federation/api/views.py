@@ -1,7 +1,7 @@
-"""What the API says: one struct per answer, from which the OpenAPI document is generated.
+"""The answers of the API: one struct each, from which the OpenAPI document is generated.
 
-The map, the CLI and scripts read the same views. Absent knowledge is null, never zero. Ages are in seconds of the
-controller's clock at `at_s`.
+The map, the command line and scripts read the same views. Unknown values are null, never zero. Ages are in seconds of
+the controller's clock at `at_s`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ Phase = Literal["unknown", "ready", "unreachable", "lost"]
 WorstState = Literal["ok", "degraded", "bad", "unknown"]
 EventType = Literal["Normal", "Warning"]
 LatencyBasis = Literal["measured", "inferred", "prior"]
-"""Of a round trip: measurements of this very pair, measurements of other pairs, or distance alone."""
+"""The source of a round trip: measurements of this pair, measurements of other pairs, or distance alone."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """What all answers share."""
+    """Common to all answers."""
 
 
 class PoolView(View, frozen=True, kw_only=True):
@@ -29,15 +29,15 @@ class PoolView(View, frozen=True, kw_only=True):
     mig_profile: str
     market: str
     vram_gib: float | None
-    """Of one device; null where nothing says it."""
+    """Of one device; null where it is unknown."""
     allocatable: int | None
     free: int | None
     usd_per_device_hour: float
     verified: bool = True
-    """Whether the vendor's own labels say what this is."""
+    """Whether the vendor's own labels identify the product."""
     sharing: str = "none"
     largest_free: int | None = None
-    """The most devices that are free on one node; null where the agent cannot tell."""
+    """The most free devices on one node; null where the agent cannot tell."""
 
 
 class GrowthView(View, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class GrowthView(View, frozen=True, kw_only=True):
 
 
 class ConditionView(View, frozen=True, kw_only=True):
-    """Something in a cluster that its agent thinks people should know of."""
+    """A condition of a cluster."""
 
     type: str
     object: str
@@ -59,7 +59,7 @@ class ConditionView(View, frozen=True, kw_only=True):
 
 
 class ReplicasView(View, frozen=True, kw_only=True):
-    """Replicas of one model in one pool: what is wanted, what was seen ready, and why they are there."""
+    """Replicas of one model in one pool: desired, ready, and the reason for them."""
 
     model: str
     pool: str
@@ -69,7 +69,7 @@ class ReplicasView(View, frozen=True, kw_only=True):
 
 
 class AckView(View, frozen=True, kw_only=True):
-    """The agent's last answer."""
+    """The agent's last acknowledgement."""
 
     epoch: int
     generation: int
@@ -79,13 +79,14 @@ class AckView(View, frozen=True, kw_only=True):
 
 
 class GatewayView(View, frozen=True, kw_only=True):
-    """One gateway: what it accepted last, by kind, and what it refused and why (a NACK); the last good one serves."""
+    """One gateway: what it accepted last, by kind, and what it refused and why (a NACK); the last accepted version
+    serves."""
 
     name: str
     cluster: str
     state: Literal["connected", "gone"]
     age_s: float
-    """Since it is in this state."""
+    """Time in this state."""
     accepted: dict[str, str]
     refused: dict[str, str]
 
@@ -139,7 +140,7 @@ class ModelView(View, frozen=True, kw_only=True):
     policy: str
     objective_ms: float
     service_ms: float
-    """What a replica takes to answer: latency less the round trip."""
+    """The time that a replica takes to answer: latency without the round trip."""
     demand_rps: float
     served_rps: float
     late_rps: float
@@ -165,9 +166,9 @@ class RouteView(View, frozen=True, kw_only=True):
     latency_source: str
     latency_basis: LatencyBasis = "prior"
     latency_age_s: float | None = None
-    """Of the newest measurement behind it; null where there is none."""
+    """Age of the newest measurement behind the figure; null without one."""
     latency_confidence: float | None = None
-    """The chance that the true round trip is within 20 % of the estimate; null where nothing says it."""
+    """The probability that the true round trip is within 20 % of the estimate; null where it is unknown."""
     within_objective: bool
 
 
@@ -203,7 +204,7 @@ class OverviewView(View, frozen=True, kw_only=True):
     at_s: float
     """Unix seconds of the controller's clock."""
     speed: float
-    """Seconds of that clock in one of the machine's; 1 outside the demo."""
+    """Seconds of that clock per second of the machine's; 1 outside the demo."""
     epoch: int
     generation: int
     usd_per_hour: float
@@ -213,9 +214,9 @@ class OverviewView(View, frozen=True, kw_only=True):
     near: NearView | None
     """By the shares in force, of all models; null while nothing is served, or no plan has been made."""
     brake: str
-    """Why moves are frozen; empty when they are not."""
+    """Why moves are frozen; empty while the brake is released."""
     message: str
-    """The last cycle's sentence."""
+    """The sentence of the last cycle."""
     clusters: tuple[ClusterView, ...]
     models: tuple[ModelView, ...]
     cells: tuple[CellView, ...]
@@ -270,8 +271,10 @@ class MoveView(View, frozen=True, kw_only=True):
 
 
 class CostView(View, frozen=True, kw_only=True):
-    """US dollars per hour, by cause. `proximity` is what policy says that latency costs; it is paid to nobody.
-    `risk` is expected: what replicas that are taken back leave late and cost to start anew."""
+    """US dollars per hour, by cause. `proximity` is the price that policy puts on latency; nobody is paid for it.
+
+    `risk` is expected: late requests and new starts after replicas are taken back.
+    """
 
     accelerators: float
     egress: float
@@ -286,9 +289,9 @@ class CostView(View, frozen=True, kw_only=True):
 class PlanView(View, frozen=True, kw_only=True):
     """One committed plan. `moves` counts pairs of a start and a stop.
 
-    `bound_usd_per_hour`: it is proven that no placement within the rules and the moves that policy allows now costs
-    less; `gap` is the part of the cost above it. `bound_is_loose`: the gap is more likely the bound's than the plan's.
-    `limits`: models at their maxReplicas and policies at their budget, in sentences.
+    `bound_usd_per_hour` is a proven lower bound on the cost of any placement within the rules and the moves that policy
+    allows at the time; `gap` is the fraction of the cost above it. `bound_is_loose`: the gap is more likely the bound's
+    than the plan's. `limits`: models at their maxReplicas and policies at their budget, in sentences.
     """
 
     epoch: int
@@ -309,7 +312,7 @@ class PlanView(View, frozen=True, kw_only=True):
 
 
 class EventView(View, frozen=True, kw_only=True):
-    """Something worth telling: `reason` is a constant in CamelCase, `message` a sentence."""
+    """An event: `reason` is listed in the reference, `message` is a sentence."""
 
     id: int
     at_s: float
@@ -343,7 +346,8 @@ class RouteTable(View, frozen=True, kw_only=True):
 
 
 class NearestRoute(View, frozen=True, kw_only=True):
-    """`GET /v1/routes?model=&lat=&lon=`: which clusters serve a user there, and through which cell that was decided."""
+    """`GET /v1/routes?model=&lat=&lon=`: the clusters that serve a user there, and the cell by which that was
+    decided."""
 
     model: str
     lat: float
@@ -354,7 +358,7 @@ class NearestRoute(View, frozen=True, kw_only=True):
 
 
 class ScoreTermView(View, frozen=True, kw_only=True):
-    """One term of why: US dollars per hour."""
+    """One term of an explanation, in US dollars per hour."""
 
     name: str
     usd_per_hour: float
@@ -458,9 +462,10 @@ class FrontierView(View, frozen=True, kw_only=True):
     on_curve: FrontierPointView | None
     planned: FrontierPointView | None
     says: str
-    """Where policies stand and what a step to either side costs, in a sentence; empty until it is done."""
+    """The position of the policies and the cost of a step to either side, in a sentence; empty until the curve is
+    done."""
     seconds: float
-    """What it has taken so far."""
+    """Seconds spent so far."""
 
 
 class LatencyChangeView(View, frozen=True, kw_only=True):
@@ -480,10 +485,10 @@ class RestartView(View, frozen=True, kw_only=True):
 
 
 class DiffView(View, frozen=True, kw_only=True):
-    """`POST /v1/diff`: what would move, for what money, and whose latency changes.
+    """`POST /v1/diff`: what would move, at what cost, and whose latency changes.
 
-    `restarts` are replicas that start anew where they are: another image, arguments or resources. `refused` says why
-    `apply` would ask for --force and a reason; empty where it would not.
+    `restarts` are replicas that restart in place: another image, arguments or resources. `refused` says why `apply`
+    would require --force and a reason; empty if it would not.
     """
 
     changed: bool
@@ -500,7 +505,7 @@ class DiffView(View, frozen=True, kw_only=True):
 
 
 class ProblemView(View, frozen=True, kw_only=True):
-    """One thing wrong with a policy file. Lines and columns count from 1."""
+    """A problem in a policy file. Lines and columns count from 1."""
 
     file: str
     line: int
@@ -511,7 +516,7 @@ class ProblemView(View, frozen=True, kw_only=True):
 
 
 class PolicyFileView(View, frozen=True, kw_only=True):
-    """One policy file: which of its revisions is in force, and what is wrong with the newest."""
+    """One policy file: its revision in force, and the problems of its newest content."""
 
     name: str
     revision: int
@@ -520,19 +525,19 @@ class PolicyFileView(View, frozen=True, kw_only=True):
     """`Model/chat-8b`, …"""
     problems: tuple[ProblemView, ...]
     warnings: tuple[ProblemView, ...] = ()
-    """What of the revision in force does less than it says."""
+    """Parts of the revision in force that have less effect than they say."""
     carrying_out: str = ""
-    """Where a change that was forced stands (`carried out in steps: …`, `halted: …`), or nothing."""
+    """The progress of a forced change (`carried out in steps: …`, `halted: …`); empty without one."""
 
 
 class AppliedView(View, frozen=True, kw_only=True):
-    """`POST /v1/policies`: durable when this is answered."""
+    """`POST /v1/policies`: the change is durable when this is answered."""
 
     revision: int
     documents: tuple[str, ...]
     changed: bool
     warnings: tuple[ProblemView, ...] = ()
-    """What of it does less than it says."""
+    """Parts of the file that have less effect than they say."""
 
 
 class WithdrawnView(View, frozen=True, kw_only=True):
@@ -552,7 +557,7 @@ class ErrorView(View, frozen=True, kw_only=True):
 
 
 class ReasonBody(View, frozen=True, kw_only=True):
-    """Why something is ordered, for the next engineer."""
+    """The reason for an order, for the next engineer."""
 
     reason: Annotated[str, msgspec.Meta(min_length=1, pattern=r"\S")]
 

@@ -25,7 +25,7 @@ WHY = click.option("--reason", default="", help="Why it is forced: the next engi
 
 
 def _forced(force: bool, reason: str) -> dict[str, str | None]:
-    """What the API is told of `--force --reason`."""
+    """The API parameters of `--force --reason`."""
     if force and not reason.strip():
         raise click.UsageError('--force needs --reason "…": the next engineer will ask')
     return {"force": "true" if force else None, "reason": reason if force else None}
@@ -211,7 +211,7 @@ def _order(ctx: click.Context, cluster: str, action: str, reason: str, **query: 
 
 
 def _said(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    """A reason that says something. Raises: BadParameter."""
+    """A reason with content. Raises: BadParameter."""
     if not value.strip():
         raise click.BadParameter("it is empty; say why, the next engineer will ask", ctx, parameter)
     return value

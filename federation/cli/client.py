@@ -1,4 +1,4 @@
-"""One HTTP connection to the controller: JSON of views in and out, and failures that say what to do next."""
+"""An HTTP connection to the controller: views as JSON, and errors that name the next step."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CliError(click.ClickException):
 
 
 class Client:
-    """A controller's API. Raises: CliError for everything that can go wrong."""
+    """A controller's API. Raises: CliError for every failure."""
 
     def __init__(self, server: str, token: str, ca_file: str | None = None) -> None:
         self.server, self.token, self._ca_file = server.rstrip("/"), token, ca_file
@@ -144,7 +144,7 @@ def _refusal(status: int, body: bytes) -> CliError:
 
 
 def connect(ctx: click.Context) -> Client:
-    """The client for this command: options and environment first, then what a controller here wrote down."""
+    """The client of this command: options and environment first, then the context file that a controller here wrote."""
     given = ctx.find_root().obj or {}
     try:
         known = context.read()
@@ -177,7 +177,7 @@ def _token_in(file: str | None) -> str:
 
 
 def link_to(url: str, sign_in_url: str) -> str:
-    """What to say of the map: the link that signs in is for a person at a terminal, and goes into no log."""
+    """The map's link. The variant that signs in is for a person at a terminal, and goes into no log."""
     return sign_in_url if sys.stderr.isatty() else f"{url} (`isochrone map` prints the link that signs in)"
 
 

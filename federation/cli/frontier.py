@@ -1,4 +1,5 @@
-"""`isochrone frontier`: what near costs, as a table with bars, and where policies stand."""
+"""`isochrone frontier`: the curve of cost against round trip, as a table with bars, and the policies' position on
+it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that only look: get, describe, explain, routes, map."""
+"""Read-only commands: get, describe, explain, routes, map."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _print(kind: tables.Kind, items: list[Any], output: str, *, headers: bool = 
 
 
 def _watch(client: Client, plural: str, kind: tables.Kind, name: str | None, items: list[Any], output: str) -> None:
-    """Print rows that differ from what was printed last; ages alone are no difference."""
+    """Print rows that differ from the last printed ones; an age alone is no difference."""
     last = {_name_of(one): kind.row(one) | {"AGE": ""} for one in items}
     for event, data in client.stream():
         if plural == "events" and event == "event":

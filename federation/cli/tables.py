@@ -1,4 +1,4 @@
-"""Views as rows, kubectl's way: upper-case headers, ages in short, `<unknown>` for what nobody has said."""
+"""Views as rows in kubectl's form: upper-case headers, short ages, `<unknown>` for missing values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = Callable[[Any], dict[str, object]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """A thing that can be listed."""
+    """A kind of object that can be listed."""
 
     singular: str
     path: str
@@ -243,7 +243,7 @@ KINDS = {
 
 
 def find(word: str) -> tuple[str, Kind] | None:
-    """The kind that a word names: plural, singular or short."""
+    """The kind of a word: plural, singular or short."""
     for name, kind in KINDS.items():
         if word.lower() in (name, kind.singular, *kind.short):
             return name, kind
@@ -263,7 +263,7 @@ def table(kind: Kind, items: Sequence[Any], *, wide: bool, headers: bool = True)
 
 
 def document(value: Any, output: str, *, digits: int | None = None) -> str:
-    """A view, or a list of them, as JSON or YAML; with `digits` numbers are rounded, for people."""
+    """A view, or a list of them, as JSON or YAML; with `digits`, numbers are rounded for people."""
     plain = msgspec.to_builtins({"items": list(value)} if isinstance(value, list | tuple) else value)
     plain = plain if digits is None else _rounded(plain, digits)
     if output == "json":

@@ -1,4 +1,5 @@
-"""The one way to the terminal: names, reasons and events come from many clusters, and none of them may steer it."""
+"""Output to the terminal: names, reasons and events come from many clusters, and none of them may steer the
+terminal."""
 
 from __future__ import annotations
 
@@ -8,5 +9,5 @@ from federation.aiokit.printable import printable
 
 
 def echo(text: str = "", *, err: bool = False) -> None:
-    """Print lines. Control characters are shown, not sent."""
+    """Print lines with control characters made visible."""
     click.echo(printable(text), err=err)
