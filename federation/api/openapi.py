@@ -167,8 +167,11 @@ OPERATIONS = (
     Operation(
         method="get",
         path="/v1/isochrones/{model}",
-        summary="How near the ready replicas of a model are to users anywhere, by a grid over the earth",
+        summary="How near the ready replicas of a model are to users anywhere, by a grid over the earth; with lat and "
+        "lon: to a user there",
         answer=views.IsochronesView,
+        or_answer=views.PlaceView,
+        query=(_LAT, _LON),
     ),
     Operation(
         method="post",

@@ -102,6 +102,33 @@ def isochrones_view(scene: Scene, model: str) -> views.IsochronesView | None:
     )
 
 
+def place_view(scene: Scene, model: str, lat: float, lon: float) -> views.PlaceView | None:
+    """What a user at a place would have of a model's ready replicas; None where there is no such model."""
+    document = next((one for one in scene.world.documents.models if one.metadata.name == model), None)
+    if document is None:
+        return None
+    service_ms, objective_ms = document.spec.service_latency_ms, document.spec.slo.p95_latency_ms
+    return views.PlaceView(
+        model=model,
+        lat=lat,
+        lon=lon,
+        objective_ms=objective_ms,
+        service_ms=service_ms,
+        clusters=tuple(
+            views.ReadyView(
+                cluster=one.cluster,
+                latency_ms=round(one.rtt_ms + service_ms, 1),
+                latency_source=one.source,
+                latency_basis=one.basis,
+                latency_age_s=None if one.measured_s is None else round(max(0.0, scene.now_s - one.measured_s), 1),
+                latency_confidence=one.confidence,
+                within_objective=one.rtt_ms + service_ms <= objective_ms,
+            )
+            for one in isochrones.at_place(scene.world, sorted(serving(scene, model)), lat, lon)
+        ),
+    )
+
+
 def placements(scene: Scene) -> tuple[views.PlacementView, ...]:
     """Every desired replica count, with its cost and its reason."""
     return _Drawing(scene).placements()

@@ -370,6 +370,12 @@ class _Api:
 
     async def _isochrones(self, request: web.Request) -> web.Response:
         name = request.match_info["model"]
+        if "lat" in request.query or "lon" in request.query:
+            lat, lon = _place(request)
+            view = await asyncio.to_thread(render.place_view, self._services.scene(), name, lat, lon)
+            if view is None:
+                raise not_found(f"model {name} not found", "models")
+            return answer(view)
         body = await self._isolines.drawn(name)
         if body is None:
             raise not_found(f"model {name} not found", "models")

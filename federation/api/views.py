@@ -246,6 +246,29 @@ class IsochronesView(View, frozen=True, kw_only=True):
     basis: str
 
 
+class ReadyView(View, frozen=True, kw_only=True):
+    """A cluster with ready replicas as a user at some place would have it; fields as of `RouteView`."""
+
+    cluster: str
+    latency_ms: float
+    latency_source: str
+    latency_basis: LatencyBasis
+    latency_age_s: float | None
+    latency_confidence: float | None
+    within_objective: bool
+
+
+class PlaceView(View, frozen=True, kw_only=True):
+    """`GET /v1/isochrones/{model}?lat=&lon=`: the ready replicas that are nearest to a place, the best first."""
+
+    model: str
+    lat: float
+    lon: float
+    objective_ms: float
+    service_ms: float
+    clusters: tuple[ReadyView, ...]
+
+
 class PlacementView(View, frozen=True, kw_only=True):
     """One row of `get placements`."""
 

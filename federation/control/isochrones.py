@@ -33,22 +33,18 @@ def isochrones(world: World, ready: Sequence[str]) -> tuple[latency.Estimate, ..
 
     The `cell` of an estimate is the number of its square. Without a cluster there are no squares.
     """
-    places = {document.metadata.name: document.spec.location for document in world.documents.clusters}
-    clusters = sorted(name for name in ready if name in places)
-    if not clusters:
-        return ()
-    pairs = _nearest(tuple((places[name].lat, places[name].lon) for name in clusters))
-    estimates = latency.between(
-        replace(world, cells=_cells()),
-        [(str(square), clusters[column]) for square, columns in enumerate(pairs) for column in columns],
-    )
-    best: list[latency.Estimate | None] = [None] * (COLUMNS * ROWS)
-    for (cell, _), estimate in sorted(estimates.items()):
-        square = int(cell)
-        known = best[square]
-        if known is None or estimate.rtt_ms < known.rtt_ms:
+    best: dict[int, latency.Estimate] = {}
+    for estimate in _estimates(world, ready, _squares()):
+        square = int(estimate.cell)
+        if square not in best or estimate.rtt_ms < best[square].rtt_ms:
             best[square] = estimate
-    return tuple(one for one in best if one is not None)
+    return tuple(best[square] for square in sorted(best))
+
+
+def at_place(world: World, ready: Sequence[str], lat: float, lon: float) -> tuple[latency.Estimate, ...]:
+    """To the nearest of the clusters where replicas are ready, the best first."""
+    cell = UserCell(name="here", country=NOWHERE, lat=lat, lon=lon)
+    return tuple(sorted(_estimates(world, ready, Map({cell.name: cell})), key=lambda one: (one.rtt_ms, one.cluster)))
 
 
 def middles() -> Iterator[tuple[float, float]]:
@@ -59,8 +55,23 @@ def middles() -> Iterator[tuple[float, float]]:
             yield NORTH_DEG - (row + 0.5) * STEP_DEG, lon if lon < 180 else lon - 360
 
 
+def _estimates(world: World, ready: Sequence[str], cells: Map[str, UserCell]) -> list[latency.Estimate]:
+    """Of each cell to its nearest clusters, in a stable order."""
+    places = {document.metadata.name: document.spec.location for document in world.documents.clusters}
+    clusters = sorted(name for name in ready if name in places)
+    if not clusters:
+        return []
+    near = _nearest(
+        tuple((one.lat, one.lon) for one in cells.values()),
+        tuple((places[name].lat, places[name].lon) for name in clusters),
+    )
+    pairs = [(cell, clusters[column]) for cell, columns in zip(cells, near, strict=True) for column in columns]
+    estimates = latency.between(replace(world, cells=cells), pairs)
+    return [estimates[pair] for pair in sorted(pairs)]
+
+
 @functools.cache
-def _cells() -> Map[str, UserCell]:
+def _squares() -> Map[str, UserCell]:
     return Map(
         {
             str(square): UserCell(name=str(square), country=NOWHERE, lat=lat, lon=lon)
@@ -69,12 +80,12 @@ def _cells() -> Map[str, UserCell]:
     )
 
 
-def _nearest(clusters: latency.Places) -> list[list[int]]:
-    """[squares, NEAREST]: columns of the nearest clusters."""
-    squares, others = latency.on_the_sphere(tuple(middles())), latency.on_the_sphere(clusters)
+def _nearest(users: latency.Places, clusters: latency.Places) -> list[list[int]]:
+    """[users, NEAREST]: columns of the nearest clusters."""
+    places, others = latency.on_the_sphere(users), latency.on_the_sphere(clusters)
     some = min(NEAREST, len(clusters))
     found: list[list[int]] = []
-    for first in range(0, len(squares), AT_ONCE):
-        cosine = squares[first : first + AT_ONCE] @ others.T
+    for first in range(0, len(places), AT_ONCE):
+        cosine = places[first : first + AT_ONCE] @ others.T
         found += np.argpartition(-cosine, some - 1, axis=1)[:, :some].tolist()
     return found

@@ -172,7 +172,7 @@ def between(world: World, pairs: Collection[tuple[str, str]]) -> dict[tuple[str,
     return made
 
 
-@functools.lru_cache(maxsize=3)
+@functools.lru_cache(maxsize=8)
 def _nearest(users: Places, clusters: Places) -> NDArray[np.int64]:
     """[users]: the column of the nearest cluster; of places that seldom change, so the newest are kept."""
     made = np.zeros(len(users), np.int64)

@@ -1,8 +1,7 @@
 // How a latency is known: a sign and a word, then the source, its age and how sure it is.
 
 import { age, percent } from "./format.ts";
-import { type Freshness, grown } from "./freshness.ts";
-import type { LatencyBasis, RouteView } from "./views.ts";
+import type { LatencyBasis, ReadyView } from "./views.ts";
 
 export const BASES: readonly { basis: LatencyBasis; says: string }[] = [
   { basis: "measured", says: "measured between these very users and this cluster" },
@@ -18,9 +17,11 @@ export function BasisBadge({ basis }: { basis: LatencyBasis }) {
   );
 }
 
-/** Everything that is known of where a route's latency comes from, in one line. */
-export function knownLine(route: RouteView, fresh: Freshness): string {
-  const ageS = grown(route.latency_age_s, fresh);
+/** Everything that is known of where a latency comes from, in one line; `ageS` is its age by now. */
+export function knownLine(
+  route: Pick<ReadyView, "latency_source" | "latency_confidence">,
+  ageS: number | null,
+): string {
   const sure = route.latency_confidence;
   return [
     route.latency_source,

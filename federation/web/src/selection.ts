@@ -3,7 +3,8 @@
 
 import type { HeatOf } from "./experience.ts";
 
-export type Kind = "cluster" | "cell" | "model";
+/** A place is named by its latitude and longitude. */
+export type Kind = "cluster" | "cell" | "model" | "place";
 
 export interface Selection {
   kind: Kind;
@@ -22,7 +23,7 @@ export interface Place {
 }
 
 export const START: Place = { selection: null, model: "", arcs: true, heat: "", isochrones: false };
-const KINDS: readonly string[] = ["cluster", "cell", "model"];
+const KINDS: readonly string[] = ["cluster", "cell", "model", "place"];
 const HEATS: readonly string[] = ["rtt", "late"];
 
 export function parsePlace(hash: string): Place {
@@ -50,6 +51,23 @@ export function formatPlace(place: Place): string {
   if (place.isochrones) options.set("isochrones", "on");
   const query = options.size ? `?${options}` : "";
   return `#${path}${query}`;
+}
+
+/** The name of a place, to a hundredth of a degree: about a kilometre. */
+export function formatCoordinates(lat: number, lon: number): string {
+  return `${lat.toFixed(2)},${lon.toFixed(2)}`;
+}
+
+/** Latitude and longitude of a place's name; null when it names none. */
+export function parseCoordinates(name: string): [number, number] | null {
+  const match = /^(-?\d{1,2}(?:\.\d+)?),(-?\d{1,3}(?:\.\d+)?)$/.exec(name);
+  const [lat, lon] = [Number(match?.[1]), Number(match?.[2])];
+  return Math.abs(lat) <= 90 && Math.abs(lon) <= 180 ? [lat, lon] : null;
+}
+
+export function placeTitle(lat: number, lon: number): string {
+  const side = (value: number, sides: string) => `${Math.abs(value).toFixed(2)}° ${sides[value < 0 ? 1 : 0]}`;
+  return `${side(lat, "NS")}, ${side(lon, "EW")}`;
 }
 
 export function isSame(a: Selection | null, b: Selection | null): boolean {

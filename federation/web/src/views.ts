@@ -175,6 +175,25 @@ export interface IsochronesView {
   basis: string;
 }
 
+export interface ReadyView {
+  cluster: string;
+  latency_ms: number;
+  latency_source: string;
+  latency_basis: LatencyBasis;
+  latency_age_s: number | null;
+  latency_confidence: number | null;
+  within_objective: boolean;
+}
+
+export interface PlaceView {
+  model: string;
+  lat: number;
+  lon: number;
+  objective_ms: number;
+  service_ms: number;
+  clusters: ReadyView[];
+}
+
 export interface PlacementView {
   model: string;
   cluster: string;

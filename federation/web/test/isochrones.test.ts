@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Basemap } from "../src/map/basemap.ts";
-import { areaPath } from "../src/map/grid.ts";
-import { gridOf, indicator, latencyAt, lines, lowness, servingKey } from "../src/map/isochrones.ts";
+import { areaPath, borders } from "../src/map/grid.ts";
+import { gridOf, indicator, labelPoints, latencyAt, lines, lowness, servingKey } from "../src/map/isochrones.ts";
 import type { IsochronesView } from "../src/views.ts";
 
 const COLUMNS = 36;
@@ -68,4 +68,38 @@ test("the isochrones are asked for anew when other clusters serve, and only then
   assert.equal(key, servingKey([cluster("fra", 1), cluster("iad", null)], "chat"));
   assert.notEqual(key, servingKey([cluster("fra", 2), cluster("iad", 1)], "chat"));
   assert.equal(servingKey([cluster("fra", 2)], "rank"), "");
+});
+
+test("the widest parts of a line are labelled, at their south, and small ones are not", () => {
+  const square = (x: number, width: number) =>
+    [
+      [x, 0],
+      [x + width, 0],
+      [x + width, 50],
+      [x, 40],
+    ] as [number, number][];
+  const drawn = [square(0, 10), square(100, 70), square(200, 80), square(300, 90), square(400, 100)];
+  assert.deepEqual(labelPoints(drawn, []), [
+    [500, 50],
+    [390, 50],
+    [280, 50],
+  ]);
+  const taken: [number, number][] = [[370, 44]];
+  assert.deepEqual(labelPoints(drawn, taken).length, 2, "no label is written over another");
+});
+
+test("the edge of the grid is no line of equal latency", () => {
+  const base = new Basemap(1000, 500);
+  const drawn = borders(base, gridOf(view), lowness(view), -view.objective_ms);
+  assert.equal(drawn.length, 1, "from the north to the south, once");
+  for (const [x] of drawn[0]!) assert.ok(Math.abs(x - drawn[0]![0]![0]) < 60);
+  const everywhere = { ...view, latency_ms: view.latency_ms.map(() => 70) };
+  assert.deepEqual(borders(base, gridOf(view), lowness(everywhere), -view.objective_ms), []);
+});
+
+test("a line around a cluster is one closed ring", () => {
+  const near = view.latency_ms.map((_, i) => 60 + 20 * Math.hypot((i % COLUMNS) - 17, Math.floor(i / COLUMNS) - 7));
+  const drawn = borders(new Basemap(1000, 500), gridOf(view), lowness({ ...view, latency_ms: near }), -100);
+  assert.equal(drawn.length, 1);
+  assert.deepEqual(drawn[0]!.at(0), drawn[0]!.at(-1));
 });

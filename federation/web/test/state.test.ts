@@ -1,6 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { formatPlace, isSame, parsePlace, START } from "../src/selection.ts";
+import {
+  formatCoordinates,
+  formatPlace,
+  isSame,
+  parseCoordinates,
+  parsePlace,
+  placeTitle,
+  START,
+} from "../src/selection.ts";
 import { MAX_EVENTS, withEvent } from "../src/state.ts";
 import type { EventView } from "../src/views.ts";
 
@@ -38,4 +46,12 @@ test("events are told once each, the newest first, and never fill the memory", (
   assert.deepEqual([events.length, events[0]?.id], [MAX_EVENTS, MAX_EVENTS + 4]);
   assert.equal(withEvent(events, event(MAX_EVENTS)), events);
   assert.equal(withEvent(events, event(MAX_EVENTS, 1e9))[0]?.at_s, 1e9, "a controller that started anew counts anew");
+});
+
+test("a place on the map is a name that a link can carry, and nothing else is one", () => {
+  assert.deepEqual(parseCoordinates(formatCoordinates(-33.868, 151.209)), [-33.87, 151.21]);
+  assert.equal(placeTitle(-33.87, 151.21), "33.87° S, 151.21° E");
+  for (const name of ["", "fra", "1", "91,0", "0,181", "1,2,3", "1e9,1", "NaN,0"]) {
+    assert.equal(parseCoordinates(name), null);
+  }
 });

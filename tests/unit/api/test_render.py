@@ -100,3 +100,17 @@ def test_isochrones_are_of_the_replicas_that_are_ready() -> None:
     assert empty is not None
     assert (empty.clusters, empty.latency_ms, empty.basis) == ((), (), "")
     assert render.isochrones_view(scene, "nobody") is None
+
+
+def test_a_place_says_where_each_latency_comes_from() -> None:
+    """Whoever opens a place on the map would have a figure without a source."""
+    scene = a_scene()
+    view = render.place_view(scene, "chat", 50.1, 8.7)
+    assert view is not None
+    assert len(view.clusters) == 8, "as many as are worth to be told"
+    best = view.clusters[0]
+    assert best.latency_ms == min(one.latency_ms for one in view.clusters) >= view.service_ms
+    assert (best.latency_basis, best.latency_age_s) == ("prior", None)
+    assert best.latency_source
+    assert best.within_objective is (best.latency_ms <= view.objective_ms)
+    assert render.place_view(scene, "nobody", 0.0, 0.0) is None

@@ -62,3 +62,13 @@ def test_ten_thousand_clusters_take_seconds_of_a_thread() -> None:
     began_s = time.process_time()
     assert len(isochrones.isochrones(world, names)) == isochrones.COLUMNS * isochrones.ROWS
     assert time.process_time() - began_s < 10.0
+
+
+def test_a_place_has_the_ready_replicas_best_first() -> None:
+    """Whoever opens a place on the map would be shown another cluster than the one that is best there."""
+    world = a_world("fra", "iad", "nrt")
+    lat, lon, _ = PLACES["iad"]
+    found = isochrones.at_place(world, ("fra", "iad", "nrt"), lat, lon)
+    assert [one.cluster for one in found] == ["iad", "fra", "nrt"]
+    assert [one.cluster for one in isochrones.at_place(world, ("fra",), lat, lon)] == ["fra"]
+    assert isochrones.at_place(world, (), lat, lon) == ()

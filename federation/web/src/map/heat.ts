@@ -5,11 +5,11 @@ import type { LatencyBasis } from "../views.ts";
 import { type Grid, middleOf } from "./grid.ts";
 
 /** How far a cell's experience stands for the land around it. */
-const KERNEL_KM = 300;
-const CUT_OFF_KM = 1000;
+const KERNEL_KM = 400;
+const CUT_OFF_KM = 1200;
 const KM_PER_DEGREE = 111.2;
 /** What is farther from all users than this is left blank. */
-const BLANK_FROM_KM = 420;
+const BLANK_FROM_KM = 600;
 
 export const COVERED_FROM = kernel(BLANK_FROM_KM);
 

@@ -29,6 +29,7 @@ export function Heat({ base, view, model, of }: { base: Basemap; view: OverviewV
           <path class="basis inferred" d={area(field.inferred, MOSTLY)} />
           <path class="basis prior" d={area(field.prior, MOSTLY)} />
         </g>
+        <path class="heat-edge" d={area(field.nearness, COVERED_FROM)} />
       </g>
     );
   }, [base, view, model, of]);
@@ -36,15 +37,15 @@ export function Heat({ base, view, model, of }: { base: Basemap; view: OverviewV
 
 /** The patterns that tell how a value is known; they keep their size when the map is zoomed by `k`. */
 export function BasisPatterns({ k }: { k: number }) {
-  const size = { width: 6, height: 6, patternUnits: "userSpaceOnUse" } as const;
+  const size = { width: 7, height: 7, patternUnits: "userSpaceOnUse" } as const;
   return (
     <>
       <pattern id="basis-inferred" {...size} patternTransform={`scale(${1 / k}) rotate(45)`}>
-        <line class="basis-line" x1="0" y1="0" x2="0" y2="6" />
+        <line class="basis-line" x1="0" y1="0" x2="0" y2="7" />
       </pattern>
       <pattern id="basis-prior" {...size} patternTransform={`scale(${1 / k})`}>
-        <circle class="basis-dot" cx="1.5" cy="1.5" r="0.9" />
-        <circle class="basis-dot" cx="4.5" cy="4.5" r="0.9" />
+        <circle class="basis-dot" cx="1.75" cy="1.75" r="0.8" />
+        <circle class="basis-dot" cx="5.25" cy="5.25" r="0.8" />
       </pattern>
     </>
   );

@@ -1,10 +1,16 @@
 // From the controller's grid of latencies to the area within the objective and the lines of equal latency inside it.
 
 import type { IsochronesView, LatencyBasis } from "../views.ts";
+import type { Point } from "./basemap.ts";
 import { type Grid, squareOf } from "./grid.ts";
 
 const STEPS_MS = [5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 5000] as const;
 const MAX_LINES = 4;
+const MAX_LABELS = 3;
+/** A part that is smaller than this in pixels has no room for a label. */
+const LABELLED_FROM_PX = 60;
+/** Width and height that a label takes. */
+const LABEL_PX = [56, 16] as const;
 const BASES: Readonly<Record<string, LatencyBasis>> = { m: "measured", i: "inferred", p: "prior" };
 
 export function gridOf(view: IsochronesView): Grid {
@@ -30,6 +36,21 @@ export function lowness(view: IsochronesView): Float64Array {
 export function indicator(view: IsochronesView, basis: LatencyBasis): Float64Array {
   return Float64Array.from(view.basis, (letter) => (BASES[letter] === basis ? 1 : 0));
 }
+
+/** Where a line says its latency: at the south of its widest parts, clear of the labels that are there. */
+export function labelPoints(drawn: readonly Point[][], taken: readonly Point[]): Point[] {
+  const isClear = ([x, y]: Point) =>
+    taken.every((other) => Math.abs(x - other[0]) > LABEL_PX[0] || Math.abs(y - other[1]) > LABEL_PX[1]);
+  return drawn
+    .map((line) => ({ line, width: extent(line.map(([x]) => x)) }))
+    .filter(({ width }) => width >= LABELLED_FROM_PX)
+    .sort((a, b) => b.width - a.width)
+    .slice(0, MAX_LABELS)
+    .map(({ line }) => line.reduce((lowest, point) => (point[1] > lowest[1] ? point : lowest)))
+    .filter(isClear);
+}
+
+const extent = (values: readonly number[]) => Math.max(...values) - Math.min(...values);
 
 export interface PlaceLatency {
   latencyMs: number;

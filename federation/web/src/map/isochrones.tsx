@@ -3,10 +3,11 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { useShown } from "../context.tsx";
 import { milliseconds } from "../format.ts";
+import { formatCoordinates, parseCoordinates } from "../selection.ts";
 import type { IsochronesView } from "../views.ts";
-import type { Basemap } from "./basemap.ts";
-import { areaPath } from "./grid.ts";
-import { gridOf, indicator, latencyAt, lines, lowness, servingKey } from "./isochrones.ts";
+import { type Basemap, type Point, translate } from "./basemap.ts";
+import { areaPath, borders, linePath } from "./grid.ts";
+import { gridOf, indicator, labelPoints, latencyAt, lines, lowness, servingKey } from "./isochrones.ts";
 import type { Hint } from "./tooltip.tsx";
 import type { Viewport } from "./viewport.ts";
 
@@ -47,10 +48,14 @@ interface IsochronesProps {
 
 export function Isochrones({ base, isochrones, viewport, plain, onHint }: IsochronesProps) {
   const layer = useMemo(() => <Layer base={base} isochrones={isochrones} plain={plain} />, [base, isochrones, plain]);
-  const tell = (event: PointerEvent) => {
+  const { state, store } = useShown();
+  const under = (event: MouseEvent) => {
     const box = (event.currentTarget as SVGElement).ownerSVGElement!.getBoundingClientRect();
     const [x, y] = [event.clientX - box.left, event.clientY - box.top];
-    const place = base.place([(x - viewport.x) / viewport.k, (y - viewport.y) / viewport.k]);
+    return { x, y, place: base.place([(x - viewport.x) / viewport.k, (y - viewport.y) / viewport.k]) };
+  };
+  const tell = (event: PointerEvent) => {
+    const { x, y, place } = under(event);
     const found = place && latencyAt(isochrones, place[0], place[1]);
     if (!found) return onHint(null);
     onHint({
@@ -63,10 +68,20 @@ export function Isochrones({ base, isochrones, viewport, plain, onHint }: Isochr
       ],
     });
   };
+  const open = (event: MouseEvent) => {
+    const { place } = under(event);
+    if (place) location.hash = store.hashOf({ kind: "place", name: formatCoordinates(place[1], place[0]) });
+  };
+  const opened = state.selection?.kind === "place" && parseCoordinates(state.selection.name);
   return (
     <>
       {layer}
-      <path class="catcher" d={base.land} onPointerMove={tell} onPointerLeave={() => onHint(null)} />
+      <path class="catcher" d={base.land} onPointerMove={tell} onPointerLeave={() => onHint(null)} onClick={open} />
+      {opened && (
+        <g class="unscaled" transform={translate(base.point(opened[1], opened[0]))}>
+          <path class="place-mark" d="M-9 0H-3M3 0H9M0-9V-3M0 3V9" />
+        </g>
+      )}
     </>
   );
 }
@@ -75,6 +90,7 @@ function Layer({ base, isochrones, plain }: { base: Basemap; isochrones: Isochro
   if (isochrones.latency_ms.length === 0) return null;
   const grid = gridOf(isochrones);
   const low = lowness(isochrones);
+  const labels: Point[] = [];
   const within = areaPath(base, grid, low, -isochrones.objective_ms);
   return (
     <g class="isochrones" aria-hidden="true">
@@ -90,10 +106,21 @@ function Layer({ base, isochrones, plain }: { base: Basemap; isochrones: Isochro
           </g>
         </g>
       )}
-      {lines(isochrones).map((ms) => (
-        <path key={ms} class="isoline" d={areaPath(base, grid, low, -ms)} />
-      ))}
-      <path class="isoline objective" d={within} />
+      {[isochrones.objective_ms, ...lines(isochrones)].map((ms) => {
+        const drawn = borders(base, grid, low, -ms);
+        const here = labelPoints(drawn, labels);
+        labels.push(...here);
+        return (
+          <g key={ms}>
+            <path class={`isoline${ms === isochrones.objective_ms ? " objective" : ""}`} d={linePath(drawn)} />
+            {here.map((at) => (
+              <g key={String(at)} class="unscaled" transform={translate(at)}>
+                <text class="isoline-label">{milliseconds(ms)}</text>
+              </g>
+            ))}
+          </g>
+        );
+      })}
     </g>
   );
 }

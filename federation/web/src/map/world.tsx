@@ -16,6 +16,8 @@ import { centred, isSeen, type Viewport, WHOLE } from "./viewport.ts";
 import { ZoomButtons } from "./zoom.tsx";
 
 const NIGHT_STEP_S = 600;
+/** Clusters over a heat or isochrones leave these to be seen. */
+const SMALLER = 0.65;
 
 export function WorldMap() {
   const { state, view, fresh } = useShown();
@@ -27,6 +29,7 @@ export function WorldMap() {
   const base = useMemo(() => new Basemap(width, height), [width, height]);
   const scale = Math.min(1, Math.max(0.6, width / 1000));
   const { k } = viewport;
+  const isArea = state.heat !== "" || (state.isochrones && state.model !== "");
 
   const isochrones = useIsochrones(state.isochrones ? state.model : "");
 
@@ -91,7 +94,13 @@ export function WorldMap() {
           {night}
           <Cells base={base} viewport={viewport} scale={scale} onHint={setHint} />
           {arcs}
-          <Clusters base={base} viewport={viewport} scale={scale} onHint={setHint} onFocus={show} />
+          <Clusters
+            base={base}
+            viewport={viewport}
+            scale={scale * (isArea ? SMALLER : 1)}
+            onHint={setHint}
+            onFocus={show}
+          />
         </g>
       </svg>
       {hint && <Tooltip hint={hint} width={width} />}

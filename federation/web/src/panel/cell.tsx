@@ -5,6 +5,7 @@ import { experienceOf, roundTripMs, serviceMsOf } from "../experience.ts";
 import { age, milliseconds, percent, plural, rps } from "../format.ts";
 import { grown } from "../freshness.ts";
 import { BasisBadge, knownLine } from "../known.tsx";
+import { formatCoordinates } from "../selection.ts";
 import type { CellView } from "../views.ts";
 import { Fact, Latency, Sheet, total } from "./sheet.tsx";
 
@@ -23,6 +24,13 @@ export function CellPanel({ cell }: { cell: CellView }) {
           <Figure text={milliseconds(experience.rttMs)} /> {experience.basis && <BasisBadge basis={experience.basis} />}
         </Fact>
         <Fact name="Late or unserved">{percent(experience.lateShare)}</Fact>
+        {state.model && (
+          <Fact name="Ready replicas">
+            <Link kind="place" name={formatCoordinates(cell.lat, cell.lon)}>
+              latencies from here
+            </Link>
+          </Fact>
+        )}
       </dl>
       {[...cell.demand]
         .sort((a, b) => b.rps - a.rps)
@@ -53,7 +61,7 @@ export function CellPanel({ cell }: { cell: CellView }) {
                       <Latency ms={route.latency_ms} within={route.within_objective} />
                     </div>
                     <p class="muted">
-                      <BasisBadge basis={route.latency_basis} /> {knownLine(route, fresh)}
+                      <BasisBadge basis={route.latency_basis} /> {knownLine(route, grown(route.latency_age_s, fresh))}
                       {` · round trip ${milliseconds(roundTripMs(route, serviceMs.get(demand.model) ?? 0))}`}
                       {route.excess_ms !== null &&
                         route.excess_ms > 0 &&

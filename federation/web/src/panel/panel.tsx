@@ -1,10 +1,12 @@
 // What was opened, and why it is so. Without a selection: what needs attention now.
 
 import { useShown } from "../context.tsx";
+import { parseCoordinates } from "../selection.ts";
 import { Attention } from "./attention.tsx";
 import { CellPanel } from "./cell.tsx";
 import { ClusterPanel } from "./cluster.tsx";
 import { ModelPanel } from "./model.tsx";
+import { PlacePanel } from "./place.tsx";
 import { Sheet } from "./sheet.tsx";
 
 export function Panel() {
@@ -18,6 +20,9 @@ export function Panel() {
   if (cluster) return <ClusterPanel key={key} cluster={cluster} />;
   if (cell) return <CellPanel key={key} cell={cell} />;
   if (model) return <ModelPanel key={key} model={model} />;
+  if (selection.kind === "place" && parseCoordinates(selection.name)) {
+    return <PlacePanel key={key} name={selection.name} />;
+  }
   return (
     <Sheet key={key} kind={selection.kind} title={selection.name}>
       <p>
