@@ -1,7 +1,7 @@
-"""The newest revision of each policy file once more, beside the database: a damaged row, or a database that is gone,
+"""Copies of the newest revision of each policy file, beside the database, so that a damaged row or a lost database
 takes no policy out of force.
 
-A file for each, named by its revision and with its checksum. What cannot be written is missing until the next start.
+One file each, named by its revision, with its checksum. A copy that cannot be written is missing until the next start.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class _Copy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Copies:
-    """The copies in a directory, which is made when it is needed."""
+    """The copies in a directory, which is created when it is needed."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._known: dict[int, str] | None = None
-        """Revision -> file, once it has been looked at."""
+        """Revision -> file, once the directory has been read."""
 
     def keep(self, rows: Iterable[Row]) -> None:
-        """Have a copy of each of these, and none of an earlier revision of the same files."""
+        """Keep a copy of each of these revisions, and none of earlier ones of the same files."""
         newest = {row[1]: row for row in sorted(rows)}
         try:
             if self._known is None:
@@ -66,7 +66,7 @@ class Copies:
             log.warning("a policy has no copy beside the database", cause=str(error))
 
     def restore(self, contents: Contents) -> list[Row]:
-        """Put rows that are missing among `contents`; gives them."""
+        """Add missing rows to `contents` from the copies; returns them."""
         rows = contents.rows[POLICIES.name]
         have = {row[0] for row in rows}
         found = [copy.row for copy in self._read() if copy.revision not in have]
@@ -81,7 +81,7 @@ class Copies:
         return found
 
     def _read(self) -> list[_Copy]:
-        """Those that are as they were written, by revision."""
+        """Intact copies, by revision."""
         found = []
         for path in sorted(self.directory.glob("*.json")) if self.directory.is_dir() else ():
             try:

@@ -1,9 +1,9 @@
-"""Policy files of a directory, as people and Kubernetes write them: whole, once, and never waiting for anything.
+"""The policy files of a directory, as people and Kubernetes write them: whole, once, and without ever blocking.
 
-A ConfigMap's volume and git-sync show a file through links that lead into a directory with a name of its own, which is
-exchanged at each edit. So a file is known by the name that people gave it: names that begin with a dot are not looked
-into, links are followed, and what is reached twice is read once. What is no file is told and not opened: a pipe would
-keep its reader for ever.
+A ConfigMap's volume and git-sync show a file through links into a directory of its own, which is exchanged at each
+edit. A file is therefore identified by its visible name: names that begin with a dot are skipped, links are followed,
+and a file that is reached twice is read once. Anything but a regular file is reported and not opened: a pipe would
+block its reader for ever.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a directory holds at one look.
+    """The contents of a directory at one look.
 
-    Args: files: content by name, at most a little more than a policy file may have. refused: what could not be read
-        though it is called like a policy file, and why. writing: files that changed while they were read. is_there:
-        False when the directory itself cannot be read, which says nothing about its files.
+    Args: files: content by name, at most slightly above the limit of a policy file. refused: entries named like a
+        policy file that could not be read, and why. writing: files that changed while they were read. is_there: False
+        when the directory itself cannot be read, which says nothing about its files.
     """
 
     files: dict[str, bytes]
@@ -42,7 +42,7 @@ class Reading:
     is_there: bool = True
 
     def is_unknown(self, name: str) -> bool:
-        """Whether a file that is not among `files` may be there all the same."""
+        """Whether a file that is not among `files` may exist all the same."""
         above = {parent.as_posix() for parent in Path(name).parents}
         return name in self.writing or name in self.refused or bool(above & self.refused.keys())
 
@@ -52,11 +52,11 @@ class _Seen:
     mark: tuple[int, ...]
     payload: bytes
     is_settled: bool
-    """Read twice with one mark: a clock that is too coarse to tell two writes apart has passed by."""
+    """Whether the file was read twice with the same mark: a clock too coarse to tell two writes apart has moved on."""
 
 
 class PolicyDirectory:
-    """A directory that is looked at again and again; files that have not changed are not read again."""
+    """A directory that is read repeatedly; unchanged files are not read again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,7 +64,7 @@ class PolicyDirectory:
         self._writing: frozenset[str] = frozenset()
 
     def read(self) -> Reading:
-        """What it holds. Raises nothing that a file or a directory can cause."""
+        """The directory's contents. No file or directory makes it raise."""
         for _ in range(ATTEMPTS - 1):
             reading = self._read()
             if all(self._is_as_read(name) for name in reading.files):
@@ -72,7 +72,8 @@ class PolicyDirectory:
         return self._read()
 
     def _is_as_read(self, name: str) -> bool:
-        """Whether what was read is still there: else it was exchanged meanwhile, and half of it may be old."""
+        """Whether the entries that were read still exist: otherwise the directory was exchanged, and half of it may be
+        old."""
         try:
             return _mark((self.path / name).stat()) == self._seen[name].mark
         except OSError:
@@ -117,7 +118,7 @@ def _walk(
     visited: set[tuple[int, int]],
     told: dict[str, str],
 ) -> Iterator[str]:
-    """Names of what is called like a policy file, at any depth. Raises: OSError when `directory` cannot be listed."""
+    """Names of entries called like a policy file, at any depth. Raises: OSError when `directory` cannot be listed."""
     with os.scandir(directory) as listing:
         entries = sorted((one for one in listing if not one.name.startswith(".")), key=lambda one: one.name)
     below: list[tuple[str, tuple[int, int], bool]] = []
@@ -151,7 +152,7 @@ def _walk(
 
 
 def _read(path: Path, known: _Seen | None, read: set[tuple[int, int]]) -> _Seen | str | None:
-    """The file; or why it is not read (nothing: it is being written); None when it was read by another name."""
+    """The file; or why it is not read (empty: it is being written); None when it was read under another name."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         return f"it is {KINDS.get(stat.S_IFMT(status.st_mode), 'no file')}, not a file"

@@ -1,7 +1,7 @@
-"""The broker inside the controller, for a laptop or a small federation. Loopback only: larger ones bring their own.
+"""The MQTT broker inside the controller, for a laptop or a small federation. Loopback only.
 
-Whoever reaches it shares the controller's memory, descriptors and loop, so everything that a client may ask for has a
-bound: packets, what is retained, what waits for a slow reader, subscriptions, rate, and how long it may be silent.
+Its clients share the controller's memory, descriptors and loop, so each of their demands has a bound: packets, retained
+messages, bytes that wait for a slow reader, subscriptions, rate, and silence.
 """
 
 from __future__ import annotations
@@ -37,33 +37,35 @@ TOPIC_CHARACTERS = 256
 PACKET_BYTES = messages.MAX_MESSAGE_BYTES + 1024
 CONNECT_BYTES = 16 * 1024
 CONNECT_S = 10.0
-"""For the first packet to be whole."""
+"""The time for the first packet to arrive whole."""
 LONGEST_HEADER_BYTES = 5
 PACKET_S = 20.0
-"""For any other, once it has begun."""
+"""The time for any other packet, once it has begun."""
 SILENT_S = 300
-"""Who wants to be silent for longer, or for ever, may not: its connection is one that others need."""
+"""The longest silence of a client, whatever it asks for: others need its connection."""
 RATE_PER_S, BURST = 50.0, 1_000.0
-"""Packets of one agent."""
+"""Packets of one agent: a sustained rate, and a burst."""
 RATE_BYTES_PER_S, BURST_BYTES = 1.0 * 1024 * 1024, 8.0 * 1024 * 1024
 LIGHT = 0.8
-"""Of its burst is left to who said little lately."""
+"""The part of the burst reserved for clients that sent little lately."""
 ACKNOWLEDGEMENT = 0.02
-"""Of a packet: they answer what the broker sent, and to wait with them would be to wait with that."""
+"""The weight of an acknowledgement, relative to a packet: delaying it would delay the broker's own sending."""
 RETAINED_BYTES = 192 * 1024 * 1024
 UNSENT_BYTES = 16 * 1024 * 1024
-"""What may wait for one reader. The controller is waited for instead (`_Flow`)."""
+"""Bytes that may wait for one reader. For the controller, agents are paused instead (`_Flow`)."""
 BEHIND_BYTES, FAR_BEHIND_BYTES = 2 * 1024 * 1024, 32 * 1024 * 1024
-"""What waits for the controller when who said much lately is not read any more, and when nobody is."""
+"""Bytes that wait for the controller: above the first, agents that sent much lately are not read; above the second,
+none."""
 UNSENT_BYTES_IN_ALL = 192 * 1024 * 1024
 OVERHEAD_BYTES = 4 * 1024
-"""What a message takes besides what it says."""
+"""Memory of a message besides its payload."""
 RETAINED_AT_ONCE = 1_000
-"""Of what is retained, to one reader: packet identifiers are 65,535, and amqtt looks for a free one for ever."""
+"""Retained messages in flight to one reader: packet identifiers are 65,535, and amqtt loops for ever without a free
+one."""
 SUBSCRIPTIONS = 32
-"""Of one client; an agent has four, a controller three."""
+"""Per client; an agent has four, a controller three."""
 WAITING = 4
-"""Messages of one client that the broker has read and not passed on; then it reads no more of it."""
+"""Messages of one client that were read and not yet distributed; beyond this, it is not read."""
 LINGER_S = 2.0
 UNAVAILABLE = b"\x20\x02\x00\x03"
 """CONNACK: server unavailable."""
@@ -74,13 +76,13 @@ class BrokerDown(Exception):
 
 
 class _Refused(Exception):
-    """A client asked for more than it may have; its connection ends."""
+    """A client exceeded a bound; its connection ends."""
 
 
 class _Subscriptions(dict[str, Any]):
-    """Filters and who subscribed. amqtt walks over them while others come and go: each walk is over who was there.
+    """Filters and their subscribers. amqtt iterates over them while others come and go: each iteration sees a snapshot.
 
-    `wildcards` are those of the filters that are no topic.
+    `wildcards` are the filters that contain a wildcard.
     """
 
     def __init__(self, *given: Any) -> None:
@@ -104,9 +106,10 @@ class _Subscriptions(dict[str, Any]):
 
 
 class _Sending(set["asyncio.Task[Any]"]):
-    """Messages on their way. amqtt keeps all behind the first that is not done: here each goes when it is done.
+    """Messages in transmission. amqtt keeps all messages behind the first unfinished one; here each leaves when it is
+    done.
 
-    It counts as empty, so that amqtt finds nothing to tidy up.
+    It reports itself as empty, so that amqtt has nothing to tidy up.
     """
 
     def append(self, task: asyncio.Task[Any]) -> None:
@@ -123,14 +126,14 @@ class _Sending(set["asyncio.Task[Any]"]):
 
 
 class _Flow:
-    """Whether agents are read now: of those that said much lately, and of all. The controller may be behind."""
+    """Back-pressure on agents: on those that sent much lately, and on all, while the controller is behind."""
 
     def __init__(self) -> None:
         self.few, self.all = asyncio.Event(), asyncio.Event()
         self.wait_for(0)
 
     def wait_for(self, unsent_bytes: int) -> None:
-        """So much waits for the controller."""
+        """The number of bytes that wait for the controller."""
         for event, most in ((self.few, BEHIND_BYTES), (self.all, FAR_BEHIND_BYTES)):
             if unsent_bytes > most:
                 event.clear()
@@ -139,13 +142,13 @@ class _Flow:
 
 
 class _Reader(StreamReaderAdapter):  # type: ignore[misc]  # amqtt's classes come untyped
-    """Follows the packets of one client as amqtt reads them: none is too long, too slow, or comes too soon."""
+    """Counts the packets of one client as amqtt reads them: none may be too long, too slow or too frequent."""
 
     def __init__(self, reader: asyncio.StreamReader, guest: Guest) -> None:
         super().__init__(reader)
         self.guest = guest
         self.is_full: Callable[[], bool] = lambda: False
-        """Whether the broker has as much of this client as it passes on at a time."""
+        """Whether the broker holds as many messages of this client as it distributes at once."""
         self.flow: _Flow | None = _Flow()
         self.most_bytes = CONNECT_BYTES
         self._header = b""
@@ -191,7 +194,7 @@ class _Reader(StreamReaderAdapter):  # type: ignore[misc]  # amqtt's classes com
         return bytes(found)
 
     async def _pace(self, cost: float, length: int) -> None:
-        """Wait until this client may be heard again: what it sends meanwhile stays with it."""
+        """Wait until this client may be read again; meanwhile its data stay with it."""
         now_s = asyncio.get_running_loop().time()
         passed_s, self._filled_s = now_s - self._filled_s, now_s
         self._packets = min(BURST, self._packets + passed_s * RATE_PER_S) - cost
@@ -202,7 +205,7 @@ class _Reader(StreamReaderAdapter):  # type: ignore[misc]  # amqtt's classes com
 
 
 class _Handler(BrokerProtocolHandler):  # type: ignore[misc]
-    """One client's side of the protocol, with a bound on what waits for it, and an end to silence."""
+    """The protocol with one client, with bounds on waiting bytes and on silence."""
 
     def __init__(self, broker: _Broker, *, is_controller: bool) -> None:
         super().__init__(broker.plugins_manager)
@@ -236,7 +239,7 @@ class _Handler(BrokerProtocolHandler):  # type: ignore[misc]
         self.hang_up("is silent for longer than it said")
 
     def hang_up(self, why: str) -> None:
-        """End the connection; the reading side finds that out, and cleans up."""
+        """Close the connection; the reading side notices and cleans up."""
         client = self.session.client_id if self.session else ""
         log.warning("a client is thrown out", client=(client or "")[:TOPIC_CHARACTERS], cause=why)
         if self.writer is not None:
@@ -244,10 +247,10 @@ class _Handler(BrokerProtocolHandler):  # type: ignore[misc]
 
 
 class _Broker(Broker):  # type: ignore[misc]
-    """amqtt's with bounds, and with faults mended that agents met.
+    """amqtt's broker with bounds, and with workarounds for faults that agents met.
 
-    It left sockets open: of clients it refuses, and of those that are gone when it says goodbye. It threw a client out
-    when another subscribed while it connected. It sent every retained message to whoever connects, subscribed or not.
+    amqtt leaves sockets of refused and departed clients open. It disconnects a client when another subscribes during
+    its connection. It sends every retained message to each client that connects, whether subscribed or not.
     """
 
     def __init__(self, config: dict[str, Any], secret: str) -> None:
@@ -280,7 +283,8 @@ class _Broker(Broker):  # type: ignore[misc]
         return _Handler(self, is_controller=is_controller), session
 
     async def _run_broadcast(self, running_tasks: _Sending) -> None:
-        """Pass one message on. A topic is looked up; amqtt holds each message against the filters of all clients."""
+        """Distribute one message by a look-up of its topic; amqtt compares each message with the filters of all
+        clients."""
         broadcast = await self._broadcast_queue.get()
         topic = broadcast["topic"]
         matching = [one for one in self._subscriptions.wildcards if self._matches(topic, one)]
@@ -292,7 +296,7 @@ class _Broker(Broker):  # type: ignore[misc]
     async def _publish_retained_messages_for_subscription(
         self, subscription: tuple[str, int], session: Session
     ) -> None:
-        """Send what is retained, beside what the client does meanwhile: it acknowledges each by the same connection."""
+        """Send retained messages in the background: the client acknowledges each by the same connection."""
         pattern, qos = subscription
         subscribers = self._subscriptions.get(pattern, ())
         if not any(subscriber.client_id == session.client_id for subscriber, _ in subscribers):
@@ -335,7 +339,7 @@ class _Broker(Broker):  # type: ignore[misc]
     async def retain_message(
         self, source_session: Session | None, topic_name: str | None, data: bytes | None, qos: int | None = None
     ) -> None:
-        """Retain what is of ours; what was not told again for the longest goes when it is too much."""
+        """Retain a message of this protocol; when there are too many bytes, the entry not repeated for longest goes."""
         if topic_name is None or not _is_ours(topic_name):
             return
         kept = self._retained_messages
@@ -351,7 +355,8 @@ class _Broker(Broker):  # type: ignore[misc]
             log.warning("retained messages go: there are too many", most_bytes=RETAINED_BYTES)
 
     def may_wait(self, handler: _Handler, size: int) -> bool:
-        """Whether so much more may wait for a reader; else it, or who reads slowest of all, is thrown out."""
+        """Whether this many more bytes may wait for a reader; otherwise it, or the slowest reader of all, is
+        disconnected."""
         if handler.is_controller:
             return True
         if handler.unsent_bytes + size > UNSENT_BYTES:
@@ -365,7 +370,7 @@ class _Broker(Broker):  # type: ignore[misc]
         return True
 
     def unsent(self, handler: _Handler, size: int) -> None:
-        """So much more, or less, waits for a reader."""
+        """Change the number of bytes that wait for a reader."""
         handler.unsent_bytes += size
         self.unsent_bytes += size
         if handler.is_controller:
@@ -387,9 +392,9 @@ def _cost(topic: str, data: bytes) -> int:
 class EmbeddedBroker:
     """An MQTT broker on one loopback port. Port 0 takes any free one; `address` says which.
 
-    `own_address` is the controller's, which others cannot take: what it is, it proves by a secret of this process.
+    `own_address` is the controller's; the controller proves itself by a secret of the process.
 
-    Args: clients: how many there may be at once.
+    Args: clients: the most at once.
     """
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0, clients: int = AGENTS_AT_MOST) -> None:
@@ -442,7 +447,7 @@ class EmbeddedBroker:
                 transport.abort()
 
     async def stop(self) -> None:
-        """End it; every client sees its connection close."""
+        """Stop; every client sees its connection close."""
         if self._broker is not None:
             await self._broker.shutdown()
             self._broker = None

@@ -1,4 +1,4 @@
-"""Where plans are made besides a process of our own: on an executor that the settings name."""
+"""Executors for placement solves outside the controller's own process."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CONNECT_S = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lent:
-    """An executor of somebody else's workers; `close` leaves them alone and ends our connection."""
+    """Workers that belong to somebody else; `close` ends the connection and leaves them running."""
 
     executor: Executor
     close: Callable[[], None]
 
 
 def check(url: str) -> str:
-    """The address of a Dask scheduler as Dask writes it. Raises: ValueError saying what is wrong with the URL."""
+    """The address of a Dask scheduler in Dask's form. Raises: ValueError that says what is wrong with the URL."""
     parts = urlsplit(url)
     try:
         port = parts.port
@@ -37,7 +37,7 @@ def check(url: str) -> str:
 def connect(url: str) -> Lent:
     """The workers of the scheduler at this URL; blocks until it answers.
 
-    Raises: ValueError where the URL is none or Dask is not installed, OSError where nobody answers.
+    Raises: ValueError for a bad URL or without Dask installed, OSError without an answer.
     """
     address = check(url)
     try:

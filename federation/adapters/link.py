@@ -1,8 +1,8 @@
-"""The controller's end of MQTT: hears every agent, speaks to each. Reconnects for ever.
+"""The controller's end of MQTT: receives from every agent, sends to each, reconnects for ever.
 
-A broker is a cache: what it lost is published again after every connection, and a publish that returned proves nothing
-until the agent's own answer. A connection proves nothing either: the controller speaks to itself through the broker, by
-each of its subscriptions, and one that does not hear itself within two intervals is deaf and connects anew.
+The broker is a cache: everything is published again after every connection, and a publish proves nothing until the
+agent acknowledges. A connection proves nothing either: the controller sends itself a heartbeat by each of its
+subscriptions, and if it misses one for two intervals it is deaf and reconnects.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ OnMessage = Callable[[messages.Message, bool, float], None]
 OnRefused = Callable[[str, str], None]
 REPORT = topics.FROM_AGENTS[0]
 SLICE_S = 0.02
-"""For so long messages are read at one go; then others get the loop."""
+"""The time for which messages are read in one go before others get the loop."""
 HEARTBEAT_S = 5.0
-"""Of the machine's seconds: how often a controller speaks to itself."""
+"""Seconds of the machine between two heartbeats of a controller."""
 MISSED = 2
-"""Intervals without a heartbeat of its own until a controller takes itself for deaf."""
+"""Intervals without its own heartbeat after which a controller is deaf."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Arrived:
-    """A message that is not read yet, and when it came, by the controller's clock."""
+    """A message that waits to be read, and its arrival by the controller's clock."""
 
     payload: bytes
     retained: bool
@@ -47,7 +47,7 @@ class _Arrived:
 
 
 class _Waiting(Mapping[str, float]):
-    """Clusters by what waits of them. One is looked up in no time, however many there are."""
+    """Clusters by their waiting messages; a look-up takes constant time."""
 
     def __init__(self, by_topic: Mapping[str, _Arrived]) -> None:
         self._by_topic = by_topic
@@ -69,17 +69,17 @@ class _Waiting(Mapping[str, float]):
 
 
 class Deaf(mqtt.MqttError):
-    """The broker takes what is published and delivers nothing: a lost subscription, a stolen session."""
+    """The broker accepts publishes and delivers nothing: a lost subscription, or a stolen session."""
 
 
 class Link:
     """One connection to the broker.
 
-    Args: on_message: called with (message, whether it is the broker's memory, when it arrived: it may have waited for
-        long). on_refused: called with (topic, cause)
-        for a payload that is no message, or that speaks for another cluster than its topic's. on_connected: awaited
-        after subscribing; it publishes everything. on_lost: called when the connection broke. heartbeat: what to say
-        of ourselves. on_rival: called with the heartbeat of another controller; gives whether it is answered at once.
+    Args: on_message: called with (message, whether it is retained, its arrival: it may have waited for long).
+        on_refused: called with (topic, cause) for a payload that is not a message, or that speaks for another cluster
+        than its topic's. on_connected: awaited after subscribing; it publishes everything. on_lost: called when the
+        connection broke. heartbeat: gives the controller's own heartbeat. on_rival: called with the heartbeat of
+        another controller; returns whether to answer at once.
     """
 
     def __init__(
@@ -110,18 +110,18 @@ class Link:
         self._heartbeat_s = heartbeat_s
         self._is_asked = asyncio.Event()
         self._heard_s: dict[topics.Kind, float] = {}
-        """When something was heard last, by subscription: ours, or an agent's."""
+        """When a subscription last delivered anything: an own heartbeat, or an agent's message."""
         self._arrival_s = 0.0
-        """When anything was heard."""
+        """When anything last arrived."""
         self._client: mqtt.Client | None = None
         self._waiting: dict[str, _Arrived] = {}
-        """By topic what has arrived and is not read yet, in order of first arrival."""
+        """Topic -> its waiting message, in order of first arrival."""
         self._news = asyncio.Event()
-        """Something has arrived, or the connection is over."""
+        """Set when a message has arrived, or the connection is over."""
 
     @property
     def is_connected(self) -> bool:
-        """Whether a broker is there."""
+        """Whether a broker is connected."""
         return self._client is not None
 
     async def publish(
@@ -131,7 +131,7 @@ class Link:
         *,
         retain: bool = True,
     ) -> bool:
-        """Publish; False when there is no broker, and then the next connection publishes what is to be retained."""
+        """Publish. Returns False without a broker; the next connection then publishes what is to be retained."""
         if self._client is None:
             return False
         try:
@@ -142,7 +142,7 @@ class Link:
         return True
 
     async def run(self) -> None:
-        """Stay connected, for ever."""
+        """Stay connected for ever."""
         while True:
             try:
                 await self._session()
@@ -168,11 +168,11 @@ class Link:
                 self._on_lost()
 
     def waiting(self) -> Mapping[str, float]:
-        """Cluster -> when its newest report arrived, of those that are not read yet: as it is when it is looked at."""
+        """Cluster -> arrival of its newest report, for reports that wait; a live view."""
         return _Waiting(self._waiting)
 
     async def _hear_all(self, client: mqtt.Client) -> None:
-        """Read what has arrived, for ever. Raises: mqtt.MqttError when the connection is over."""
+        """Read waiting messages for ever. Raises: mqtt.MqttError when the connection is over."""
         while client.lost is None:
             self._news.clear()
             until_s = time.perf_counter() + SLICE_S
@@ -186,7 +186,7 @@ class Link:
         raise client.lost
 
     async def _beat(self, client: mqtt.Client) -> None:
-        """Speak to ourselves for ever. Raises: Deaf."""
+        """Send heartbeats for ever. Raises: Deaf."""
         loop = asyncio.get_running_loop()
         self._arrival_s = loop.time()
         self._heard_s = dict.fromkeys(topics.FROM_AGENTS, self._arrival_s)
@@ -201,12 +201,12 @@ class Link:
             self._judge(loop.time())
 
     def _judge(self, now_s: float) -> None:
-        """Look whether each subscription delivers: at least what we say comes back by it.
+        """Check that each subscription delivers: at least the own heartbeat comes back by it.
 
-        What is ours may be late or dropped behind thousands of others', which prove the subscription as well: to
-        connect anew in an overload would only add to it.
+        The own heartbeat may be late or dropped behind thousands of messages, which prove the subscription as well:
+        reconnecting in an overload would add to it.
 
-        Raises: Deaf when nothing arrives at all, or nothing by one subscription while something does by another.
+        Raises: Deaf when nothing arrives at all, or nothing by one subscription while another delivers.
         """
         newest_s = max(self._heard_s.values())
         late_s = {k: newest_s - heard_s for k, heard_s in self._heard_s.items()}
@@ -218,8 +218,8 @@ class Link:
             raise Deaf(f"no {kind} heard for {late_s[kind]:.0f} s, not even of our own: connecting anew")
 
     def _arrived(self, topic: str, payload: bytes, retained: bool) -> None:
-        """A message is there, to be read when its turn comes: of each topic the newest, as each is full state. Ours are
-        told from others' by the one identity that we speak under."""
+        """Store an arrived message until its turn. Only the newest of each topic is kept, because each is full state.
+        Own heartbeats are recognised by the identity of this process."""
         address = topics.parse(topic)
         self._arrival_s = asyncio.get_running_loop().time()
         if address is not None and address[0] != topics.CONTROLLER:

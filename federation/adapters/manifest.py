@@ -1,9 +1,9 @@
-"""A small file beside the database that says what the database must hold at least: so that one that was emptied,
-exchanged or set back is not taken for a new one.
+"""A small file beside the database with the least that the database must hold, so that an emptied, exchanged or
+restored database is not taken for a new one.
 
-Two slots of one page each, written in turn and in place: whatever moment the machine stops at, one of them is whole,
-and no space is needed on a full disk. What it says of changes is written after the database has them, so it never
-claims too much of a process that was killed.
+Two slots of one page each are written in turn and in place: whenever the machine stops, one of them is whole, and a
+full disk takes the write. Changes are recorded after the database has them, so the manifest never claims too much of a
+killed process.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ FORMAT = 1
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The highest that was ever reached. None of these falls.
+    """The highest values that were ever reached. None of them falls.
 
-    Args: epoch: taken by a start. generation: of a plan that agents were told, be it stored or not. revision: of a
-        policy that was accepted. change: how many times the database was written.
+    Args: epoch: taken by a start. generation: of a plan that agents were told, whether stored or not. revision: of an
+        accepted policy. change: the number of writes to the database.
     """
 
     format: int = FORMAT
@@ -43,7 +43,7 @@ class _Slot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ManifestDamaged(ValueError):
-    """The file is there and none of its slots can be read."""
+    """The file exists and none of its slots can be read."""
 
 
 class ManifestFile:
@@ -53,7 +53,7 @@ class ManifestFile:
         self.path = path
 
     def read(self) -> Manifest | None:
-        """What it says, or None when there is none. Raises: ManifestDamaged; OSError."""
+        """The content; None without a file. Raises: ManifestDamaged; OSError."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
@@ -64,11 +64,11 @@ class ManifestFile:
         return max(slots.values(), key=lambda one: one.serial).holds
 
     def reach(self, given: Manifest) -> Manifest:
-        """Make it say at least what is `given`, durably; gives what it says then. Raises: OSError."""
+        """Raise the content to at least `given`, durably; returns the result. Raises: OSError."""
         return self._write(lambda known: highest(known, given))
 
     def next_epoch(self, least: int) -> int:
-        """Take an epoch that nobody has, `least` or more, durably. Raises: OSError."""
+        """Take an unused epoch, `least` or higher, durably. Raises: OSError."""
         return self._write(lambda known: msgspec.structs.replace(known, epoch=max(known.epoch + 1, least))).epoch
 
     def _write(self, change: Callable[[Manifest], Manifest]) -> Manifest:
@@ -89,7 +89,7 @@ class ManifestFile:
             return holds
 
     def _create(self, holds: Manifest) -> None:
-        """Whole from its first moment."""
+        """Create the file complete from its first moment."""
         temporary = self.path.with_name(f"{self.path.name}.new")
         temporary.unlink(missing_ok=True)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -115,7 +115,7 @@ class ManifestFile:
 
 
 def highest(one: Manifest, other: Manifest) -> Manifest:
-    """The highest of both, field by field."""
+    """The maximum of both, field by field."""
     return Manifest(
         epoch=max(one.epoch, other.epoch),
         generation=max(one.generation, other.generation),
@@ -125,7 +125,7 @@ def highest(one: Manifest, other: Manifest) -> Manifest:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make names that were given or taken there durable."""
+    """Make created and removed names of a directory durable."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

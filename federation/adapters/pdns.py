@@ -1,7 +1,7 @@
-"""PowerDNS's remote backend over HTTP, beside PowerDNS: answers from the newest snapshot, asked for or remembered.
+"""PowerDNS's remote backend over HTTP, beside PowerDNS: answers from the newest route snapshot, fetched or remembered.
 
-It holds what it last heard, on disk too, and asks every front door whether it is there: names go on being answered, and
-away from what fails, while the controller is gone. It listens on loopback alone, since PowerDNS cannot say who it is.
+It keeps the last snapshot, on disk too, and checks every front door. Names therefore resolve, and avoid failed front
+doors, while the controller is gone. It listens on loopback only, because PowerDNS cannot authenticate.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ CHECK_S, CHECK_TIMEOUT_S, SICK_AFTER = 2.0, 1.0, 2
 
 
 class InsecureDns(ValueError):
-    """The backend would be served beyond this machine. The message says what to give."""
+    """The backend would be served beyond this machine. The message says which options to give."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DnsSettings:
-    """One backend. `server` is the controller's URL; `state_path` None remembers nothing over a restart."""
+    """One backend. `server` is the controller's URL; with `state_path` None nothing is remembered over a restart."""
 
     zone: dns.Zone
     server: str
@@ -60,7 +60,7 @@ class DnsBackend:
         self.port = 0
 
     async def start(self) -> None:
-        """Remember, then serve. Raises: InsecureDns, OSError."""
+        """Read the remembered snapshot, then serve. Raises: InsecureDns, OSError."""
         settings = self._settings
         if not is_loopback(settings.host):
             raise InsecureDns(f"the backend is for PowerDNS on this machine: listen on 127.0.0.1, not {settings.host}")
@@ -78,7 +78,7 @@ class DnsBackend:
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -94,7 +94,7 @@ class DnsBackend:
     # ---- following
 
     async def follow(self) -> None:
-        """Hear of every change of routes, for ever; while nobody answers, what is held stays."""
+        """Follow every change of routes for ever; without an answer the held snapshot stays."""
         url = f"{self._settings.server}/v1/route/snapshot"
         headers = {"Authorization": f"Bearer {self._settings.token}"}
         timeout = aiohttp.ClientTimeout(total=WAIT_S + 10)
@@ -130,7 +130,7 @@ class DnsBackend:
                 log.warning("the routes are not remembered", cause=str(error))
 
     async def check(self) -> None:
-        """Ask every front door whether it is there, for ever."""
+        """Check every front door for ever."""
         while True:
             doors = {one.name: (one.address, one.port) for one in self._index.snapshot.clusters if one.address}
             answers = await asyncio.gather(*(_is_there(*door) for door in doors.values()))
@@ -187,7 +187,7 @@ def _row(record: dns.Record) -> dict[str, object]:
 
 
 def _client(headers: Mapping[str, str]) -> dns.Network | None:
-    """The client's subnet as PowerDNS tells it; else the resolver's address."""
+    """The client's subnet as PowerDNS reports it; otherwise the resolver's address."""
     for name in ("X-RemoteBackend-real-remote", "X-RemoteBackend-remote"):
         with contextlib.suppress(ValueError):
             return ipaddress.ip_network(headers.get(name, ""), strict=False)

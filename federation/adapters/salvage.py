@@ -1,6 +1,6 @@
-"""What is made of a database that is not as it was written: what is good of it, what is lost, and what is used instead.
+"""Recovery of a damaged database: its intact rows, its losses, and their replacements.
 
-The damaged file stays beside the new one, for people. Nothing of it is used whose checksum is wrong.
+The damaged file stays beside the new one, for people. No row with a wrong checksum is used.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from federation.adapters.manifest import Manifest, highest
 from federation.adapters.records import AUDIT, CORDONS, PLANS, POLICIES, ROUTES, Contents, State
 
 WITHDRAWN = b""
-"""The content of a policy's revision that takes it out of force: no file can have it."""
+"""The content of a policy revision that takes the file out of force: no file can have it."""
 HEAD = bytes.fromhex("53514c69746520666f726d61742033001000020200402020")
-"""How all our files begin: SQLite's mark, pages of 4096 bytes, a write-ahead log."""
+"""The head of every file that the store writes: SQLite's mark, pages of 4096 bytes, a write-ahead log."""
 _UMASK = threading.Lock()
 log = structlog.get_logger("store")
 
 
 @dataclass(slots=True)
 class Found:
-    """What was found of a database."""
+    """The findings about a database."""
 
     contents: Contents = field(default_factory=Contents)
     losses: list[str] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Found:
 
 
 def judge(contents: Contents, manifest: Manifest, path: Path) -> Found:
-    """What is lost of a database, and whether it matters for what agents were told."""
+    """The losses of a database, and whether they concern orders to agents."""
     found = Found(contents=contents)
     state = contents.state
     known = highest(manifest, as_manifest(state)) if state is not None else manifest
@@ -84,7 +84,7 @@ def judge(contents: Contents, manifest: Manifest, path: Path) -> Found:
 
 
 def rescue(path: Path) -> Contents:
-    """What can be read of a damaged file; where SQLite does not know it as its own, of a copy with another head."""
+    """Everything readable of a damaged file; where SQLite does not recognise it, of a copy with a repaired head."""
     contents = nothing()
     contents.state = None
     copy = path.with_name(f"{path.name}.copy")
@@ -111,7 +111,7 @@ def rescue(path: Path) -> Contents:
 
 
 def _mend_head(path: Path) -> None:
-    """Write the head that our files have: pages of 4096 bytes, UTF-8, no free pages, size by the file's length."""
+    """Write the store's own head: pages of 4096 bytes, UTF-8, no free pages, size by the file's length."""
     with path.open("r+b") as file:
         file.write(HEAD)
         file.seek(28)
@@ -124,7 +124,7 @@ def _mend_head(path: Path) -> None:
 
 
 def set_aside(path: Path, *, keep: bool = False) -> Path:
-    """Give a database and its log a name that says so. With `keep` the file stays under its own name too."""
+    """Rename a database and its log to say that it is damaged. With `keep`, the file stays under its own name too."""
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
@@ -144,7 +144,7 @@ def set_aside(path: Path, *, keep: bool = False) -> Path:
 
 
 def show_names(contents: Contents) -> None:
-    """Policies that were read by hidden names (a ConfigMap's `..<timestamp>/x.yaml`) get those that people gave."""
+    """Policies that were read under hidden names (a ConfigMap's `..<timestamp>/x.yaml`) get their visible names."""
     rows = contents.rows[POLICIES.name]
     newest = {row[1]: row for row in rows}
     revision = max((row[0] for row in rows), default=0)
@@ -178,7 +178,7 @@ def extent(manifest: Manifest) -> str:
 
 @contextmanager
 def private() -> Iterator[None]:
-    """Files that are made meanwhile are readable by this user alone."""
+    """Files created inside this context are readable by this user alone."""
     with _UMASK:  # it is the process's: two who change it at once would leave it changed
         before = os.umask(0o077)
         try:

@@ -1,6 +1,7 @@
-"""The aggregated discovery service: gateways dial in over gRPC and are told what to do. A thin shell round `Stream`.
+"""The aggregated discovery service: gateways connect by gRPC and receive their configuration. A thin shell around
+`Stream`.
 
-Beyond loopback it speaks mutual TLS alone, and a gateway gets only what its certificate's name entitles it to.
+Beyond loopback it requires mutual TLS, and a gateway gets only what its certificate's name entitles it to.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ LONGEST_NAME = 256
 
 
 class InsecureXds(ValueError):
-    """Gateways would be spoken to in the clear beyond this machine. The message says what to give."""
+    """Gateways would be served in plain text beyond this machine. The message says which options to give."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class XdsListen:
-    """Where gateways dial in. Beyond loopback all three files are needed."""
+    """Where gateways connect. Beyond loopback all three files are required."""
 
     host: str = "127.0.0.1"
     port: int = 18000
@@ -63,8 +64,8 @@ OnSent = Callable[[str, int], None]
 class XdsServer:
     """Serves each gateway the newest snapshot of its cluster.
 
-    Args: on_status: called when a gateway came, went, accepted or refused. on_sent: called with (type, resources) for
-        every response. most: streams of gateways at once.
+    Args: on_status: called when a gateway connects, disconnects, accepts or refuses. on_sent: called with (type,
+        resources) for every response. most: streams of gateways at once.
     """
 
     def __init__(
@@ -113,18 +114,18 @@ class XdsServer:
         await self._server.start()
 
     async def stop(self) -> None:
-        """Hang up; gateways go on with what they have."""
+        """Close all streams; gateways keep their configuration."""
         if self._server is not None:
             await self._server.stop(grace=0.1)
 
     def offer(self, cluster: str, snapshot: Snapshot) -> None:
-        """From now on the gateways of `cluster` should have this."""
+        """Serve this snapshot to the gateways of `cluster`."""
         if self._snapshots.get(cluster) != snapshot:
             self._snapshots[cluster] = snapshot
             self._wake(cluster)
 
     def withdraw(self, cluster: str) -> None:
-        """Tell the gateways of `cluster` nothing more; they keep what they have."""
+        """Send the gateways of `cluster` nothing more; they keep their configuration."""
         self._snapshots.pop(cluster, None)
 
     def _wake(self, cluster: str) -> None:
@@ -171,19 +172,19 @@ class XdsServer:
         return ""
 
     def snapshot_of(self, cluster: str) -> Snapshot | None:
-        """What is offered to a cluster's gateways, or None while nothing is known."""
+        """The snapshot offered to a cluster's gateways; None while nothing is known."""
         return self._snapshots.get(cluster)
 
     def change_of(self, cluster: str) -> asyncio.Event:
-        """Set at the next offer to `cluster`."""
+        """An event that is set at the next offer to `cluster`."""
         return self._changed.setdefault(cluster, asyncio.Event())
 
     def heard(self, status: GatewayStatus) -> None:
-        """A gateway stands so."""
+        """Record a gateway's status."""
         self._on_status(status)
 
     def sent(self, type_url: str, resources: int) -> None:
-        """A response went out."""
+        """Record a sent response."""
         self._on_sent(type_url, resources)
 
 
