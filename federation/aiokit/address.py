@@ -1,4 +1,4 @@
-"""Addresses as options give them, and whether one can only be this machine: what may be spoken to in the clear."""
+"""Addresses in options, and whether one can only be this machine: plain text is allowed there only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long to wait before trying again: capped exponential with full jitter, so that a herd does not return at once."""
+"""Delays between retries: capped exponential with full jitter, so that many clients do not return at once."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ class Backoff:
         return self._rng.uniform(0.0, bound_s)
 
     def reset(self) -> None:
-        """Start small again, after a success."""
+        """Start from the base delay again, after a success."""
         self._attempts = 0

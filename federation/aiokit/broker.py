@@ -1,7 +1,7 @@
-"""Reaching an MQTT broker, alike for controller and agents.
+"""Reaching an MQTT broker, the same for controller and agents.
 
-MQTT 3.1.1 is spoken, which every broker serves. Plain text is for loopback alone: any other address needs TLS and an
-identity (a client certificate, or a user with a password), or there is no connection.
+The protocol is MQTT 3.1.1, which every broker serves. Plain text is for loopback only: any other address needs TLS and
+an identity (a client certificate, or a user with a password), otherwise there is no connection.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from federation.aiokit.confidential import shown
 
 
 class InsecureAddress(ValueError):
-    """An address that would carry commands in the clear or from anyone. The message says what to give instead."""
+    """An address over which commands would travel in plain text or from anybody. The message says what to give
+    instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerAddress:
-    """Where the broker is, and who we are to it. Files are PEM."""
+    """The broker's address and this process's identity there. Files are PEM."""
 
     host: str
     port: int
@@ -87,7 +88,7 @@ class BrokerAddress:
         return address
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """What to verify the broker by and prove ourselves with, or None for plain text."""
+        """The TLS context that verifies the broker and identifies this process; None for plain text."""
         if not self.tls:
             return None
         context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)

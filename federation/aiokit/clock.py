@@ -14,10 +14,10 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """Something that is to be called."""
+    """A scheduled call."""
 
     def cancel(self) -> None:
-        """It is not called."""
+        """Cancel the call."""
 
 
 class Clock:
@@ -45,11 +45,11 @@ class Clock:
         return self._start_wall_s + self.monotonic_s()
 
     def machine_s(self, ours_s: float) -> float:
-        """How many of the machine's seconds `ours_s` of this clock take."""
+        """The machine's seconds in which `ours_s` of this clock pass."""
         return ours_s / self.speed
 
     def ours_s(self, machine_s: float) -> float:
-        """How many seconds of this clock `machine_s` of the machine's take."""
+        """This clock's seconds in which `machine_s` of the machine pass."""
         return machine_s * self.speed
 
     async def sleep(self, duration_s: float) -> None:
@@ -61,9 +61,9 @@ class Clock:
         return asyncio.timeout(self.machine_s(duration_s))
 
     def call_later(self, duration_s: float, callback: Callable[[], object]) -> Timer:
-        """Call it in the running loop when `duration_s` of this clock have passed."""
+        """Call it in the running loop after `duration_s` of this clock."""
         return asyncio.get_running_loop().call_later(self.machine_s(duration_s), callback)
 
     def working(self) -> contextlib.AbstractContextManager[None]:
-        """Around what a controller does before it goes on: simulated time waits for it, the machine's does not."""
+        """A context around a controller's computation: simulated time waits for it, the machine's does not."""
         return contextlib.nullcontext()

@@ -1,4 +1,5 @@
-"""Secrets stay out of what others read: arguments of processes are everybody's on a machine, errors go into logs."""
+"""Keeps secrets out of public places: the arguments of a process are visible to all of a machine, and errors go into
+logs."""
 
 from __future__ import annotations
 
@@ -7,20 +8,20 @@ from click.core import ParameterSource
 
 
 def has_password(url: str) -> bool:
-    """Whether something before an @ may be a password, however the URL is mistyped."""
+    """Whether the part before an @ may contain a password, however the URL is mistyped."""
     before, at, _ = url.rpartition("@")
     return bool(at) and ":" in before.rpartition("//")[2]
 
 
 def shown(url: str) -> str:
-    """The URL as it may be told: without who and by which password."""
+    """The URL without user and password, for display."""
     before, at, after = url.rpartition("@")
     scheme, slashes, _ = before.partition("://")
     return f"{scheme if slashes else ''}{slashes}…@{after}" if at else url
 
 
 def given_openly(ctx: click.Context, parameter: click.Parameter) -> bool:
-    """Whether the value stands in the arguments of this process."""
+    """Whether the value is among the arguments of this process."""
     return ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
 
 

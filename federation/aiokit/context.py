@@ -1,4 +1,4 @@
-"""How the command line finds its controller: a small file that the controller writes and commands read."""
+"""The context file by which the command line finds its controller: the controller writes it, commands read it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a controller is, and what opens it."""
+    """The address of a controller, and its token."""
 
     server: str
     token: str
@@ -26,7 +26,7 @@ def path() -> Path:
 
 
 def write(context: Context) -> None:
-    """Keep it, readable by this user alone."""
+    """Write the context, readable by this user alone."""
     file = path()
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = file.with_name(f"{file.name}.new")
@@ -37,7 +37,7 @@ def write(context: Context) -> None:
 
 
 def read() -> Context | None:
-    """What was kept, or None. Raises: ValueError when the file is damaged, with its path."""
+    """The context, or None. Raises: ValueError when the file is damaged, with its path."""
     file = path()
     try:
         return msgspec.json.decode(file.read_bytes(), type=Context)

@@ -1,4 +1,4 @@
-"""File descriptors: as many as may be had, shared out so that no flood takes what the rest lives on."""
+"""File descriptors: as many as possible, divided so that a flood of one kind cannot take those of the others."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import resource
 from dataclasses import dataclass
 
 ENOUGH = 65_536
-"""More is not asked for: some programs walk over all that they might have."""
+"""The most that is requested: some programs iterate over all possible descriptors."""
 OURS = 128
-"""For the database, the solver's pipes, connections to the broker, files, and what is being refused."""
+"""Reserved for the database, the solver's pipes, connections to the broker, files, and connections being refused."""
 API_AT_MOST = 1_024
 AGENTS_AT_MOST = 20_000
 GATEWAYS_AT_MOST = 20_000
@@ -16,20 +16,20 @@ GATEWAYS_AT_MOST = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """How many connections of each kind there may be at once."""
+    """The most connections of each kind at once."""
 
     descriptors: int
-    """What this process may have open."""
+    """The limit of this process."""
     api: int
-    """To the API and the map."""
+    """Connections to the API and the map."""
     agents: int
-    """To the broker inside."""
+    """Connections to the embedded broker."""
     gateways: int
     """Streams of gateways."""
 
 
 def raised() -> int:
-    """What this process may have open, after the soft limit was raised to the hard one, within reason."""
+    """The limit of this process after the soft limit was raised to the hard one, up to `ENOUGH`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -42,7 +42,7 @@ def raised() -> int:
 
 
 def shares(descriptors: int, *, serves_agents: bool, serves_gateways: bool) -> Shares:
-    """A quarter of what is free for the API; the rest for agents and gateways, half each where both dial in."""
+    """A quarter of the free descriptors for the API; the rest for agents and gateways, half each where both connect."""
     free = max(32, descriptors - OURS)
     api = min(API_AT_MOST, free // 4)
     rest = free - api

@@ -1,8 +1,8 @@
-"""A door for connections: as many come in as there is room for, in all and from one address.
+"""Accepts connections up to a bound, in all and per address.
 
-Who is idle gives way to who comes: a connection that has not sent a whole request, or waits for its next one, is closed
-for the newcomer, the one that has been idle longest first. So half-open connections, however many, keep nobody out.
-Where all are busy the newcomer comes in all the same, as one of a few who are only told that it is full.
+Idle connections give way to new ones: a connection that has not sent a whole request, or waits for its next one, is
+closed for the newcomer, the longest idle first. Half-open connections therefore keep nobody out, however many there
+are. When all are busy, the newcomer is accepted all the same, as one of a few that are only refused politely.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from federation.aiokit.tasks import Tasks
 log = structlog.get_logger("door")
 BACKLOG = 128
 TOLD = 16
-"""Connections at once that are only told that it is full."""
+"""Connections at once that are accepted only to be refused."""
 PAUSE_S = 0.2
-"""Where nothing can be accepted, as without descriptors."""
+"""The pause when nothing can be accepted, as without descriptors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """How many connections at once."""
+    """The most connections at once."""
 
     all: int
     per_peer: int
 
 
 class Guest:
-    """One connection. Its owner says when it is busy and when it is idle.
+    """One connection. Its owner marks it as busy or idle.
 
-    `full` is empty, or why it is let in only to be told so: `"peer"` (its own address has too many), `"all"`.
+    `full` is empty, or the reason for which it is accepted only to be refused: `"peer"` (its own address has too many),
+    `"all"`.
     """
 
     __slots__ = ("_door", "full", "is_in", "peer", "task", "was_served")
@@ -49,19 +50,19 @@ class Guest:
         self.is_in = True
         self.task: asyncio.Task[None] | None = None
         self.was_served = False
-        """Whether its owner has had it: a task that is cancelled at once never begins, and closes nothing."""
+        """Whether the owner has taken it: a task that is cancelled at once never begins, and closes nothing."""
 
     def busy(self) -> None:
-        """It has work now, and does not give way."""
+        """Mark it as busy: it does not give way."""
         self._door.busy(self)
 
     def idle(self) -> None:
-        """It waits for the other side."""
+        """Mark it as idle: it waits for the peer."""
         self._door.idle(self)
 
 
 class Door:
-    """Accepts for as long as it is open.
+    """Accepts connections while it is open.
 
     Args: welcome: called with each connection; it owns the socket until it returns, and gives way when cancelled.
     """
@@ -69,9 +70,9 @@ class Door:
     def __init__(self, name: str, room: Room, welcome: Callable[[socket.socket, Guest], Awaitable[None]]) -> None:
         self.room = room
         self.refused = 0
-        """Connections that were only told that it is full."""
+        """Connections that were accepted only to be refused."""
         self.gave_way = 0
-        """Idle connections that were closed for newcomers."""
+        """Idle connections closed for new ones."""
         self._name = name
         self._welcome = welcome
         self._sockets: list[socket.socket] = []
@@ -83,7 +84,7 @@ class Door:
         self._is_scarce = False
 
     async def open(self, host: str, port: int) -> int:
-        """Listen on every address of `host`; gives the port. Raises: OSError when it cannot be had."""
+        """Listen on every address of `host`; returns the port. Raises: OSError when the port is not available."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, address in dict.fromkeys(found):
@@ -94,7 +95,7 @@ class Door:
         return port
 
     async def close(self) -> None:
-        """Let nobody in any more, and end who is there."""
+        """Accept nothing more, and close all connections."""
         await self._tasks.stop()
         for one in self._sockets:
             one.close()
@@ -116,8 +117,8 @@ class Door:
             await asyncio.sleep(0)
 
     async def _wait(self, error: OSError) -> None:
-        """Who comes waits in the kernel's queue. Told once, as long as it lasts; asyncio's own servers tell it each
-        time."""
+        """Pause: newcomers wait in the kernel's queue. Reported once while it lasts; asyncio's own servers report it
+        each time."""
         if not self._is_scarce:
             log.error("connections wait at the door", door=self._name, cause=str(error))
         self._is_scarce = True
@@ -153,7 +154,7 @@ class Door:
             self._leave(guest)
 
     def _make_room(self, peer: str | None) -> bool:
-        """Close the longest idle of a peer, or of the peer that has most. Whether there was one."""
+        """Close the longest idle connection of a peer, or of the peer with the most. Returns whether there was one."""
         if peer is None:
             peer = max(self._idle, key=lambda one: self._guests[one], default=None)
         idle = self._idle.get(peer) if peer is not None else None
@@ -170,7 +171,7 @@ class Door:
             guest.task.cancel()
 
     def _leave(self, guest: Guest) -> None:
-        """Once for each: its place is free from now on, though its socket may take a moment to close."""
+        """Called once per connection: its place is free at once, though its socket may take a moment to close."""
         if not guest.is_in:
             return
         guest.is_in = False
@@ -184,14 +185,14 @@ class Door:
             del self._guests[guest.peer]
 
     def idle(self, guest: Guest) -> None:
-        """It is the last to give way of those who are idle."""
+        """Mark it as the most recently idle."""
         if guest.is_in and not guest.full:
             waiting = self._idle.setdefault(guest.peer, OrderedDict())
             waiting[guest] = None
             waiting.move_to_end(guest)
 
     def busy(self, guest: Guest) -> None:
-        """It does not give way."""
+        """Mark it as busy."""
         waiting = self._idle.get(guest.peer)
         if waiting is not None:
             waiting.pop(guest, None)
@@ -200,12 +201,13 @@ class Door:
 
     @property
     def count(self) -> int:
-        """Connections that are in."""
+        """The number of open connections."""
         return self._count
 
 
 async def _readable(one: socket.socket) -> None:
-    """Until somebody knocks. `loop.sock_accept` would lose the connection of who knocks while it is cancelled."""
+    """Wait until a connection arrives. `loop.sock_accept` would lose a connection that arrives while it is
+    cancelled."""
     loop = asyncio.get_running_loop()
     knocks = asyncio.Event()
     loop.add_reader(one, knocks.set)
@@ -231,7 +233,7 @@ def _listening(family: int, address: tuple[object, ...]) -> socket.socket:
 
 
 def _peer(host: str) -> str:
-    """Whose connection it is: an address, or of IPv6 the network that one customer has."""
+    """The peer of a connection: its address, or for IPv6 the network of one customer."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

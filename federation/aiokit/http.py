@@ -1,4 +1,4 @@
-"""Serving HTTP within bounds: how long a request may take to arrive, an answer to be taken, and how many there are."""
+"""Serves HTTP within bounds: time to receive a request, time to send an answer, and the number of connections."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from aiohttp.typedefs import Middleware
 from federation.aiokit.door import Door, Guest, Room
 
 HEADERS_S = 20.0
-"""For the headers of a request to be whole, and for how long a connection may wait for its next one."""
+"""The time for a request's headers to arrive, and the longest wait of a connection for its next request."""
 HANDSHAKE_S = 10.0
 BODY_S = 20.0
 ANSWER_S = 120.0
-"""For an answer to be taken."""
+"""The time for a client to take an answer."""
 LINGER_S = 2.0
-"""For the rest of a body that nobody wants."""
+"""The time for the rest of an unwanted body."""
 CHUNK_BYTES = 64 * 1024
-"""What of an answer is copied for one reader at a time."""
+"""The part of an answer that is copied for one reader at a time."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's, which knows its guest and says when it is over."""
+    """aiohttp's connection, which knows its guest and reports its end."""
 
     __slots__ = ("guest", "lost")
 
@@ -47,7 +47,7 @@ class Connection(web.RequestHandler):
 
 
 class Site:
-    """Serves an application on one address, whose outermost middleware is `bounded`."""
+    """Serves an application on one address; the application's outermost middleware is `bounded`."""
 
     def __init__(self, app: web.Application, *, room: Room, tls: ssl.SSLContext | None = None) -> None:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -55,12 +55,12 @@ class Site:
         self.door = Door("http", room, self._welcome)
 
     async def start(self, host: str, port: int) -> int:
-        """Serve; gives the port. Raises: OSError when it cannot be had."""
+        """Serve; returns the port. Raises: OSError when the port is not available."""
         await self._runner.setup()
         return await self.door.open(host, port)
 
     async def stop(self) -> None:
-        """End it: who is being answered has a second."""
+        """Stop; answers in progress have a second."""
         await self._runner.cleanup()
         await self.door.close()
 
@@ -83,10 +83,10 @@ class Site:
 
 
 def bounded(full: Callable[[web.Request, bool], web.StreamResponse | None]) -> Middleware:
-    """The outermost middleware: a request is busy until its answer is taken, which takes no longer than `ANSWER_S`.
+    """The outermost middleware: a request is busy until its answer is taken, for at most `ANSWER_S`.
 
-    Args: full: the answer to who comes when it is full, called with the request and whether it is the caller's own
-        address that has too many connections; None where it is served all the same.
+    Args: full: the answer when all places are taken, called with the request and whether the caller's own address has
+        too many connections; None where the request is served all the same.
     """
 
     @web.middleware
@@ -122,7 +122,7 @@ async def _send(request: web.Request, response: web.StreamResponse) -> None:
 
 
 class Shared(Payload):
-    """Bytes that many readers are sent: each has a chunk of them in its buffer, never a copy of the whole."""
+    """Bytes that many readers receive: each has a chunk of them in its buffer, never a copy of the whole."""
 
     _autoclose = True
 
@@ -141,7 +141,7 @@ class Shared(Payload):
 
 
 async def write(writer: AbstractStreamWriter | web.StreamResponse, value: bytes | memoryview) -> None:
-    """Write as the reader takes it."""
+    """Write at the reader's pace."""
     view = memoryview(value)
     for start in range(0, len(view), CHUNK_BYTES):
         await writer.write(view[start : start + CHUNK_BYTES])

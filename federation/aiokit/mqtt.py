@@ -1,8 +1,8 @@
-"""A client of MQTT 3.1.1 for who hears thousands: reads as many packets at once as are there.
+"""An MQTT 3.1.1 client for a reader of thousands of topics: it reads all available packets at once.
 
-The general client takes a packet from the socket with several calls, each of which gives other threads the turn; beside
-a thread that computes, that is a hundred messages in a second. This one is what a controller needs: a clean session,
-subscriptions and publications of quality 1.
+The general client takes a packet from the socket with several calls, each of which yields to other threads; beside a
+computing thread it reads a hundred messages a second. This client has what a controller needs: a clean session,
+subscriptions, and publications of quality 1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REFUSALS = {
     5: "not authorised",
 }
 ANSWER_S = 30.0
-"""For the broker to answer: it may have thousands of messages to deliver first."""
+"""The time for the broker to answer: it may have thousands of messages to deliver first."""
 OnMessage = Callable[[str, bytes, bool], None]
 
 
@@ -35,10 +35,10 @@ class MqttError(OSError):
 
 
 class Client(asyncio.Protocol):
-    """One connection; entered it is connected, left it is closed.
+    """One connection: entering connects, leaving closes.
 
-    Args: on_message: called with (topic, payload, whether it is the broker's memory) for each message as it arrives.
-        on_lost: called once when the connection is over, however it ends.
+    Args: on_message: called with (topic, payload, whether it is retained) for each message as it arrives. on_lost:
+        called once when the connection is over, however it ends.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Client(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._waits: dict[int, asyncio.Future[bytes]] = {}
-        """What the broker has to answer, by packet identifier; 0 is the connection."""
+        """Pending answers of the broker by packet identifier; 0 is the connection."""
         self._numbers = itertools.cycle(range(1, 65536))
         self._may_write = asyncio.Event()
         self._may_write.set()
         self._heard_s = 0.0
         self._pinging: asyncio.Task[None] | None = None
         self.lost: MqttError | None = None
-        """Why the connection is over; None while it is not."""
+        """Why the connection is over; None while it is open."""
 
     # ---- for its user
 
@@ -101,7 +101,7 @@ class Client(asyncio.Protocol):
             self._transport.close()
 
     async def subscribe(self, filters: Sequence[str]) -> None:
-        """Have what is published there, and what is retained. Raises: MqttError."""
+        """Subscribe; retained messages follow. Raises: MqttError."""
         number = next(self._numbers)
         wanted = b"".join(encoded(one) + b"\x01" for one in filters)
         answer = await self._asked(number, packet(SUBSCRIBE, struct.pack(">H", number), wanted))
@@ -109,7 +109,7 @@ class Client(asyncio.Protocol):
             raise MqttError(f"the broker refuses a subscription of {', '.join(filters)}")
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Return once the broker has it. Raises: MqttError."""
+        """Returns once the broker has the message. Raises: MqttError."""
         number = next(self._numbers)
         flags = (PUBLISH << 4) | 2 | int(retain)
         await self._may_write.wait()
@@ -168,7 +168,7 @@ class Client(asyncio.Protocol):
         self._may_write.set()
 
     def _published(self, first: int, body: bytes) -> bytes:
-        """Hand a message over; gives the acknowledgement, if it is one that asks for it."""
+        """Hand a message over; returns the acknowledgement if it requires one."""
         at = 2 + int.from_bytes(body[:2], "big")
         topic = body[2:at].decode("utf-8", errors="replace")
         answer = b""
@@ -185,7 +185,7 @@ class Client(asyncio.Protocol):
         return packet(CONNECT, encoded("MQTT"), bytes([4, flags]), struct.pack(">H", self._keepalive_s), *named)
 
     async def _ping(self) -> None:
-        """Let the broker know that we are there, and find out whether it is."""
+        """Ping the broker for ever, and end the connection when it does not answer."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._keepalive_s / 2)
@@ -227,7 +227,7 @@ def packet(first: int, *parts: bytes) -> bytes:
 
 
 def packets(buffer: bytearray) -> Iterator[tuple[int, bytes]]:
-    """(first byte, body) of each whole packet; when all are taken they are no longer in the buffer."""
+    """(first byte, body) of each complete packet; exhausting the iterator removes them from the buffer."""
     at = 0
     while len(buffer) - at >= 2:
         size, shift, head = 0, 0, at + 1
@@ -246,6 +246,6 @@ def packets(buffer: bytearray) -> Iterator[tuple[int, bytes]]:
 
 
 def encoded(value: str | bytes) -> bytes:
-    """A string or a payload with its length before it."""
+    """A string or a payload, prefixed with its length."""
     raw = value.encode() if isinstance(value, str) else value
     return struct.pack(">H", len(raw)) + raw

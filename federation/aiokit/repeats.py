@@ -1,4 +1,4 @@
-"""Logs that cannot flood: of each kind of line so many in a while, then how many more there were."""
+"""Bounds the log: of each kind of line a fixed number per window, then the number of omitted ones."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import structlog
 
 WINDOW_S = 10.0
 LINES, STACKS = 100, 10
-"""Of one kind in a window; of those with a stack."""
+"""Lines of one kind per window; lines of one kind with a stack."""
 KINDS = 1_000
 UNTOLD = "more_like_this"
 
 
 class Repeats:
-    """Counts lines by kind, which is the line of code that says it or the reason of an event, never what is said."""
+    """Counts lines by kind: the line of code that logs it, or the reason of an event, never its text."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
         self._windows: dict[object, tuple[float, int]] = {}
 
     def count(self, kind: object, most: int = LINES) -> int | None:
-        """None: not to be told. Else how many of this kind were not told since the last one."""
+        """None: omit the line. Otherwise the number of omitted lines of this kind since the last one."""
         now_s = self._now_s()
         begun_s, lines = self._windows.get(kind, (now_s, 0))
         untold = 0
@@ -37,7 +37,7 @@ class Repeats:
 
 
 class StructlogRepeats:
-    """A processor of structlog's; what is one too many goes no further."""
+    """A processor of structlog that drops lines beyond the bound."""
 
     def __init__(self, repeats: Repeats) -> None:
         self._repeats = repeats
@@ -54,7 +54,7 @@ class StructlogRepeats:
 
 
 class LoggingRepeats(logging.Filter):
-    """The same for what libraries say."""
+    """The same for the logging of libraries."""
 
     def __init__(self, repeats: Repeats) -> None:
         super().__init__()

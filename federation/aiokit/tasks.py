@@ -1,7 +1,7 @@
-"""Background tasks that have a name, an owner and a voice: an exception in one is never lost.
+"""Background tasks with a name and an owner; an exception in one is never lost.
 
-`asyncio.TaskGroup` ends every sibling on a failure, which suits a request but not a controller whose loops must
-outlive each other's faults; `supervise` restarts a loop that fails, with a growing delay.
+`asyncio.TaskGroup` ends every sibling on a failure, which suits a request but not a controller whose loops must outlive
+each other's faults; `supervise` restarts a loop that fails, with a growing delay.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ log = structlog.get_logger("tasks")
 
 
 class Tasks:
-    """The tasks of one owner; `stop` ends them all and waits until they have ended."""
+    """The tasks of one owner; `stop` cancels them all and waits for their end."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, name: str, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run `coroutine` in the background; if it raises, that is logged with its stack."""
+        """Run `coroutine` in the background; an exception is logged with its stack."""
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._finished)

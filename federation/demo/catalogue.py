@@ -1,4 +1,4 @@
-"""The demo's world as its YAML says it: clusters, models and policies, users, distances, and the day's story."""
+"""The demo's world from its YAML: clusters, models and policies, users, distances, and the day's story."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Place(Base, frozen=True, kw_only=True):
 
 
 class Site(Base, frozen=True, kw_only=True):
-    """Where something lies; degrees, WGS 84."""
+    """A location; degrees, WGS 84."""
 
     lat: Latitude
     lon: Longitude
@@ -66,7 +66,7 @@ class Adoption(Base, frozen=True, kw_only=True):
 
 
 class Rhythm(Base, frozen=True, kw_only=True):
-    """How much is asked for, where and when."""
+    """How demand varies over places and hours."""
 
     hourly: Annotated[tuple[Positive, ...], Meta(min_length=24, max_length=24)]
     adoption: Adoption
@@ -74,7 +74,7 @@ class Rhythm(Base, frozen=True, kw_only=True):
 
 
 class Network(Base, frozen=True, kw_only=True):
-    """What a round trip is made of."""
+    """The terms of a round trip."""
 
     anchor_km: NonNegative
     base_rtt_ms: NonNegative
@@ -85,14 +85,14 @@ class Network(Base, frozen=True, kw_only=True):
 
 
 class Episode(Base, frozen=True, kw_only=True):
-    """Something that happens from one fraction of the day until another."""
+    """An event from one fraction of the day to another."""
 
     start: Fraction = msgspec.field(name="from")
     until: Fraction
     says: Annotated[str, Meta(min_length=1, max_length=200)]
 
     def is_on(self, day_fraction: float) -> bool:
-        """Whether it is happening."""
+        """Whether it is in progress."""
         return self.start <= day_fraction % 1.0 < self.until
 
 
@@ -138,7 +138,7 @@ class _Places(Base, frozen=True, kw_only=True):
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the demo's world is made of."""
+    """All data of the demo's world."""
 
     documents: Documents
     places: tuple[Place, ...]
@@ -150,7 +150,7 @@ _T = TypeVar("_T")
 
 
 def folder() -> Traversable:
-    """Where the demo's YAML lies: in the package of a wheel, in `configs/` beside the packages of a source tree."""
+    """The folder of the demo's YAML: in the package of a wheel, or in `configs/` of a source tree."""
     packaged = resources.files("federation") / "configs" / "demo"
     if packaged.is_dir():
         return packaged
@@ -160,7 +160,7 @@ def folder() -> Traversable:
 def load(source: Traversable | None = None) -> Catalogue:
     """The demo's world.
 
-    Raises: ValueError when a file is not what it should be, or names something that no other file has.
+    Raises: ValueError when a file is invalid, or names something that no other file defines.
     """
     source = source or folder()
     found: list[Document] = []

@@ -129,7 +129,7 @@ async def _run(
 
 
 def _port(wanted: int) -> int:
-    """The wanted port, or 0 (any) when something else has it."""
+    """The wanted port; 0 (any) when it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -140,14 +140,14 @@ def _port(wanted: int) -> int:
 
 
 def _open(link: str) -> None:
-    """In the browser, whose arguments others can read: it is told of a file that leads on, and that we alone read."""
+    """Open the link in the browser. Others can read its arguments, so it gets a private file that redirects."""
     with tempfile.NamedTemporaryFile("w", suffix=".html", prefix="isochrone-", delete=False) as page:
         page.write(f'<meta http-equiv="refresh" content="0; url={html.escape(link)}">')
     webbrowser.open(Path(page.name).as_uri())
 
 
 class _Teller:
-    """Tells the day: one line that is written over at a terminal, a line a second elsewhere, and the story."""
+    """Narrates the day: one line that is overwritten at a terminal, a line a second elsewhere, and the story."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty()

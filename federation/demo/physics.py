@@ -1,7 +1,7 @@
-"""What is true in the demo's world at a moment of its day: distances, demand, prices, devices, who is alive.
+"""The ground truth of the demo's world at a moment of its day: distances, demand, prices, devices, living clusters.
 
-Pure. A moment is a fraction of a day in UTC, 0 to 1; beyond that the day repeats. The simulated agents report what is
-true here (round trips with some scatter), and plans are scored against it.
+Pure. A moment is a fraction of a day in UTC, 0 to 1; beyond that the day repeats. The simulated agents report this
+truth (round trips with some scatter), and plans are scored against it.
 """
 
 from __future__ import annotations
@@ -91,11 +91,11 @@ class Physics:
     # ---- the day
 
     def story(self, day_fraction: float) -> tuple[StoryEvent, ...]:
-        """What is going on."""
+        """The episodes in progress."""
         return tuple(event for event in self.catalogue.day.story if event.is_on(day_fraction))
 
     def is_alive(self, cluster: str, day_fraction: float) -> bool:
-        """Whether the cluster is there at all."""
+        """Whether the cluster is alive."""
         lost = (event.clusters for event in self.story(day_fraction) if isinstance(event, Outage))
         return not any(cluster in clusters for clusters in lost)
 
@@ -171,7 +171,7 @@ class Physics:
         return next(alive, self.nearest[cell][0])
 
     def pool_reports(self, cluster: str, day_fraction: float) -> tuple[messages.PoolReport, ...]:
-        """What the agent of an empty cluster would say of its pools."""
+        """The pools that the agent of an empty cluster would report."""
         return tuple(
             messages.PoolReport(
                 key=pool.key,

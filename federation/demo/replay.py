@@ -1,7 +1,7 @@
 """The demo's day under the plans of other tools (`rivals`): the same steps, demand, devices, prices and losses.
 
-They know the truth of demand and prices, and what grows is warm when it is needed; what a tool does late by its
-published defaults it does late here. Each is replayed a second time as if it had no delays at all.
+The tools know demand and prices exactly, and their growth is warm when it is needed; delays are their published
+defaults. Each is replayed a second time without any delay.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from federation.wire.messages import PoolKey
 DAY_S = 86_400.0
 PLANS_PER_DAY = 48
 Steps = Iterable[tuple[float, float]]
-"""(moment that it began, hours that it took)."""
+"""(moment of its begin, hours of its duration)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delays:
-    """Seconds until a tool follows: more demand, less demand, traffic that leaves a lost cluster, and replicas that
-    stand in for lost ones, apart from their warm-up (infinite: none do)."""
+    """Seconds until a tool follows: more demand, less demand, traffic that leaves a lost cluster, and replacements of
+    lost replicas without their warm-up (infinite: none are replaced)."""
 
     up_s: float = 0.0
     down_s: float = 0.0
@@ -41,11 +41,11 @@ class Delays:
 
 AT_ONCE = Delays()
 KARMADA = Delays(up_s=15.0, down_s=300.0, leaves_s=45.0, replaces_s=math.inf)
-"""FederatedHPA: a look each 15 s, less only after 300 s. A cluster is not ready after 40 s and a look each 5 s; the
-feature gate Failover is off, and nothing is evicted; the descheduler, which moves what finds no devices, is not there
-by itself."""
+"""FederatedHPA: a look every 15 s, fewer replicas only after 300 s. A cluster is not ready after 40 s and a look every
+5 s; the feature gate Failover is off, and nothing is evicted; the descheduler, which moves replicas without devices, is
+not installed by default."""
 SKYSERVE = Delays(up_s=320.0, down_s=1_220.0, leaves_s=20.0, replaces_s=40.0)
-"""Decisions each 20 s, more after 300 s and less after 1,200 s; replicas are probed each 20 s."""
+"""Decisions every 20 s, more replicas after 300 s and fewer after 1,200 s; replicas are probed every 20 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ RIVALS = (
 
 
 def summaries(physics: Physics, steps: Steps) -> dict[str, Summary]:
-    """Each rival's day, in pairs of steps. Takes about half a minute of work for a day."""
+    """The summaries of each rival's day, in pairs of steps. A day takes about half a minute of work."""
     lived = _paired(steps)
     return {rival.name: Replay(physics, rival).summary(lived) for rival in RIVALS}
 
@@ -82,14 +82,14 @@ class Replay:
         self._plans: dict[tuple[int, frozenset[tuple[str, PoolKey]]], rivals.Baseline] = {}
 
     def summary(self, steps: Steps) -> Summary:
-        """What the day was worth."""
+        """The score of the day."""
         score = Score(self._physics)
         for moment, hours in self._pieces(steps):
             score.add(moment, hours, self.observed(moment), moves=0)
         return replace(score.summary(), moves=None)
 
     def observed(self, moment: float) -> Observed:
-        """What stands at this moment of the day, and who is sent where."""
+        """Replicas and routing at this moment of the day."""
         planned = self._planned(moment)
         pools = self._physics.world_pools(moment)
         held: dict[ReplicaKey, int] = {}
@@ -100,7 +100,8 @@ class Replay:
         return Observed(ready=standing, held=standing, shares=self._shares(planned, moment))
 
     def _shares(self, planned: rivals.Baseline, moment: float) -> dict[tuple[str, str], dict[str, float]]:
-        """Of the requests of each (model, cell); a cluster that was lost is left after a while, for those beside it."""
+        """Shares of the requests of each (model, cell); traffic leaves a lost cluster after the tool's delay, for
+        others."""
         asked = self._demand(round(moment * PLANS_PER_DAY) / PLANS_PER_DAY)
         left = {
             name
@@ -137,7 +138,7 @@ class Replay:
         return {key: max(rps, earlier[key]) for key, rps in later.items()}
 
     def _believed(self, moment: float) -> Pools:
-        """Pools that the tool plans with: what is there, and what it has not replaced yet."""
+        """The pools that the tool plans with: the existing ones, and those whose loss it has not replaced yet."""
         after_s = self._rival.delays.replaces_s + self._warmup_s
         before = self._physics.world_pools(0.0 if math.isinf(after_s) else moment - after_s / DAY_S)
         return {**before, **self._physics.world_pools(moment)}
@@ -209,7 +210,7 @@ class Replay:
     # ---- when something changes at once
 
     def _pieces(self, steps: Steps) -> Iterator[tuple[float, float]]:
-        """Steps, cut where a loss is noticed or made good."""
+        """Steps, split where a loss is noticed or replaced."""
         delays = self._rival.delays
         cuts = sorted(
             event.start + after_s / DAY_S

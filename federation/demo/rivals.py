@@ -1,16 +1,15 @@
-"""What competent users of other tools would plan on the same input, with the same knowledge: replicas, and who is sent
-where.
+"""Plans of competent users of other tools on the same input, with the same knowledge: replicas and routing.
 
-All of them know demand and prices exactly, count replicas at the planned utilisation, keep residency and the limit of
-spot, and use each cluster's pools from the cheapest per request on, which none of the tools does by itself. Floors they
-are spared.
+All of them know demand and prices exactly, count replicas at the planned utilisation, keep residency and the spot
+limit, and use each cluster's pools from the cheapest per request on, which none of the tools does by itself. They need
+not hold floors.
 
-`greedy`: the largest demand first, each into the cheapest pool within the objective that has room.
-`karmada_overflow`: for each region a deployment with its region's clusters as the first affinity and the next regions
-as overflow; replicas by free replicas within a tier (Karmada's `overflowAffinities` and `dynamicWeight`).
-`karmada_dynamic`: one deployment over all clusters by free replicas, users in proportion to replicas.
-`skyserve`: an autoscaler in each region: the cheapest accelerator first, spot before on-demand, and the next region
-when its own has none left.
+* `greedy`: the largest demand first, each into the cheapest pool within the objective that has room.
+* `karmada_overflow`: for each region a deployment with its region's clusters as the first affinity and the next regions
+  as overflow; replicas by free replicas within a tier (Karmada's `overflowAffinities` and `dynamicWeight`).
+* `karmada_dynamic`: one deployment over all clusters by free replicas, users in proportion to replicas.
+* `skyserve`: an autoscaler in each region: the cheapest accelerator first, spot before on-demand, and the next region
+  when its own has none left.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Replicas = Mapping[tuple[str, str], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """A plan of another tool, with its own routing; what `flows` leave out is unserved."""
+    """A plan of another tool, with its own routing; demand missing from `flows` is unserved."""
 
     replicas: Replicas
     flows: tuple[Flow, ...]
@@ -41,13 +40,13 @@ Planner = Callable[[Problem], Baseline]
 
 
 class _Stock:
-    """Devices that are still free, replicas on the others, and the part of their capacity that nobody has."""
+    """Free devices, replicas on the others, and their unused capacity."""
 
     def __init__(self, index: Index) -> None:
         self.index = index
         self.replicas: dict[tuple[str, str], int] = {}
         self.spare_rps: dict[tuple[str, str], float] = defaultdict(float)
-        """(model, cluster) -> requests per second of its replicas that are planned with and not given away."""
+        """(model, cluster) -> requests per second of its replicas at the planned utilisation that are not assigned."""
         self._free = {pool.name: pool.devices for pool in index.problem.pools}
         self._count: dict[str, int] = defaultdict(int)
         self._spot: dict[str, int] = defaultdict(int)
@@ -59,15 +58,15 @@ class _Stock:
                 self._options[model.name, cluster].sort(key=lambda one: (_usd_per_rps(one), one.pool.name))
 
     def clusters(self, model: Model) -> list[str]:
-        """Those that have the accelerator, free or not, by name."""
+        """The names of the clusters with the accelerator, free or not."""
         return [name for name in self.index.clusters if self._options[model.name, name]]
 
     def room(self, model: Model, cluster: str) -> int:
-        """How many more replicas find devices there, as a scheduler's estimator counts."""
+        """The replicas that still find devices there, as a scheduler's estimator counts."""
         return sum(self._fitting(model, option) for option in self._options[model.name, cluster])
 
     def next_usd_per_rps(self, model: Model, cluster: str) -> float:
-        """Of the pool that the next replica there would take; infinite when there is none."""
+        """The price in the pool that the next replica there would take; infinite without room."""
         for option in self._options[model.name, cluster]:
             if self._fitting(model, option) > 0:
                 return _usd_per_rps(option)
@@ -101,7 +100,8 @@ def _usd_per_rps(option: Option) -> float:
 
 
 def greedy(problem: Problem) -> Baseline:
-    """The largest demand first, each into the cheapest pool within the objective; the nearest where none is within."""
+    """The largest demand first, each into the cheapest pool within the objective; into the nearest if none is
+    within."""
     index = Index(problem)
     stock = _Stock(index)
     flows: list[Flow] = []
@@ -128,7 +128,7 @@ def greedy(problem: Problem) -> Baseline:
 
 
 def _preferred(stock: _Stock, model: Model, waits_ms: Mapping[str, float], usd: Mapping[str, float]) -> str:
-    """Within the objective what costs least, what is spare before all; beyond it what is nearest."""
+    """Within the objective the cheapest cluster, spare capacity first; beyond it the nearest."""
     keys = {}
     for name, wait_ms in waits_ms.items():
         is_late, is_spare = wait_ms > model.objective_ms, stock.spare_rps[model.name, name] > DUST_RPS
