@@ -19,6 +19,7 @@ import structlog
 
 from federation.adapters import executors
 from federation.adapters.embedded_broker import EmbeddedBroker
+from federation.adapters.feeds import Memory
 from federation.adapters.link import Link
 from federation.adapters.solver import Solver
 from federation.adapters.store import Remembered, Store
@@ -34,6 +35,7 @@ from federation.loops import keep, tick
 from federation.loops.hub import Hub
 from federation.loops.plan import Planner
 from federation.loops.policies import Desk
+from federation.loops.prices import PriceLoop
 from federation.loops.publish import Publisher
 from federation.loops.steer import Steer
 from federation.loops.traffic import TrafficLoop
@@ -41,7 +43,7 @@ from federation.metrics import Doors, Metrics
 from federation.services import ControllerServices
 from federation.settings import Settings
 from federation.state.reduce import BrokerFound, BrokerLost, CordonsSet, Heard, Note
-from federation.state.shipped import shipped_continents, shipped_spot_risks
+from federation.state.shipped import shipped_continents, shipped_instances, shipped_spot_risks
 from federation.state.world import World
 from federation.wire import messages
 
@@ -119,6 +121,7 @@ async def _started(settings: Settings, clock: Clock, token: str, ending: AsyncEx
     desk = Desk(hub, store, solver, settings.blast)
     desk.restore(remembered.policies)
     hub.apply(CordonsSet(cordons=remembered.cordons))
+    prices = _prices(hub, settings)
     if settings.policies_dir is not None:
         await desk.read(settings.policies_dir)
     await solver.warm()
@@ -161,6 +164,8 @@ async def _started(settings: Settings, clock: Clock, token: str, ending: AsyncEx
         "traffic": traffic.run,
         "keep": lambda: keep.run(hub, store),
     }
+    if settings.price_feeds:
+        loops["prices"] = prices.run
     directory = settings.policies_dir
     if directory is not None:
         loops["policies"] = lambda: desk.watch(directory)
@@ -189,6 +194,14 @@ async def _started(settings: Settings, clock: Clock, token: str, ending: AsyncEx
         url=f"{'https' if tls else 'http'}://{listen.host}:{port}",
         ending=ending,
     )
+
+
+def _prices(hub: Hub, settings: Settings) -> PriceLoop:
+    """The reader of price feeds. The hub gets the prices that an earlier start kept."""
+    memory = Memory(settings.data_dir / "prices.json" if settings.data_dir else None)
+    loop = PriceLoop(hub, settings.price_feeds, memory, shipped_instances(), settings.price_period_s)
+    loop.remember()
+    return loop
 
 
 def _descriptor_shares(settings: Settings) -> descriptors.Shares:

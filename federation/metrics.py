@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -58,6 +58,9 @@ class _Ages(Collector):
         yield family
 
 
+Labels = TypeVar("Labels", bound=tuple[str, ...])
+
+
 class Metrics:
     """The metrics of one controller, in a registry of its own."""
 
@@ -68,7 +71,7 @@ class Metrics:
         self.ages_s: Callable[[], Mapping[str, float]] = dict
         """Cluster -> age of its newest report; called at each scrape, as there may be thousands."""
         registry.register(_Ages(self))
-        self._series: dict[Gauge, set[tuple[str, str]]] = {}
+        self._series: dict[Gauge, set[tuple[str, ...]]] = {}
         self.model_replicas = Gauge(
             "isochrone_model_replicas",
             "Replicas by model and state (desired, ready)",
@@ -117,14 +120,20 @@ class Metrics:
             ["model", "figure"],
             registry=registry,
         )
+        self.price_feed_age_seconds = Gauge(
+            "isochrone_price_feed_age_seconds",
+            "Since a price feed was read and could be used",
+            ["feed"],
+            registry=registry,
+        )
         self.solver_failures_total = Counter(
             "isochrone_solver_failures_total", "Solves without a usable answer", registry=registry
         )
 
-    def set_all(self, gauge: Gauge, values: Mapping[tuple[str, str], float]) -> None:
+    def set_all(self, gauge: Gauge, values: Mapping[Labels, float]) -> None:
         """Set exactly these series, by their label values. A series that stays is present in every scrape."""
         for labels, value in values.items():
             gauge.labels(*labels).set(value)
-        for labels in self._series.get(gauge, set()) - values.keys():
-            gauge.remove(*labels)
+        for gone in self._series.get(gauge, set()) - values.keys():
+            gauge.remove(*gone)
         self._series[gauge] = set(values)

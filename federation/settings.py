@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from federation.adapters.feeds import Source
 from federation.adapters.xds import XdsListen
 from federation.control.blast import Limits
 from federation.control.staged import Pace
@@ -65,5 +66,9 @@ class Settings:
     """What a document or a deletion may do to users before a person has to force it."""
     pace: Pace = field(default_factory=Pace)
     """How fast what was forced is carried out, and when it halts."""
+    price_feeds: tuple[Source, ...] = ()
+    """In order of precedence."""
+    price_period_s: float = 3_600.0
+    """Between two readings of a price feed that is a URL; list prices change by the week, spot prices by the hour."""
     seed: int = 0
     """Of jitter and tie-breaks; the same seed and world give the same plans."""

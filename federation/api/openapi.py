@@ -143,6 +143,13 @@ OPERATIONS = (
     ),
     Operation(
         method="get",
+        path="/v1/prices",
+        summary="What a device of each pool costs, and whose word that is",
+        answer=views.PriceView,
+        listed=True,
+    ),
+    Operation(
+        method="get",
         path="/v1/explain/placement/{model}",
         summary="Why a model is where it is, and why not elsewhere; with of=newest by the newest solve",
         answer=views.ExplanationView,

@@ -15,6 +15,7 @@ from federation.control.nearness import Nearest, near
 from federation.control.plan import Near, Plan, Route, Routes, Share
 from federation.policy import documents
 from federation.state.phases import Phase
+from federation.state.pricing import place, pool_price, pools_of
 from federation.state.world import ClusterState, PlacementKey, World
 from federation.traffic.status import GatewayStatus
 from federation.wire import messages
@@ -175,6 +176,30 @@ def gateways(scene: Scene) -> tuple[views.GatewayView, ...]:
     )
 
 
+def prices(scene: Scene) -> tuple[views.PriceView, ...]:
+    """Every pool that is reported or in the catalogue, by cluster."""
+    world = scene.world
+    found = []
+    for document in sorted(world.documents.clusters, key=lambda one: one.metadata.name):
+        name = document.metadata.name
+        for pool, declared in pools_of(world, document):
+            priced = pool_price(world, document, pool, declared)
+            offer = world.prices.quote(place(document, pool), pool.key)
+            found.append(
+                views.PriceView(
+                    cluster=name,
+                    pool=pool.key.text,
+                    usd_per_device_hour=priced.usd_per_device_hour if priced is not None else None,
+                    source=priced.source if priced is not None else "",
+                    age_s=max(0.0, scene.at_s - priced.read_s) if priced is not None and priced.read_s else None,
+                    catalogue_usd=declared.usd_per_device_hour if declared is not None else None,
+                    offer=offer.offer.text if offer is not None else "",
+                    doubt=priced.doubt if priced is not None else "",
+                )
+            )
+    return tuple(found)
+
+
 def plan_view(plan: Plan) -> views.PlanView:
     """One committed plan."""
     placement, costs = plan.placement, plan.placement.cost
@@ -259,17 +284,13 @@ class _Drawing:
         )
 
     def _prices(self) -> dict[tuple[str, PoolKey], float]:
-        prices: dict[tuple[str, PoolKey], float] = {}
+        found: dict[tuple[str, PoolKey], float] = {}
         for document in self.world.documents.clusters:
-            name = document.metadata.name
-            for one in document.spec.accelerators:
-                key = PoolKey(product=one.product, mig_profile=one.mig_profile or "", market=one.market)
-                prices[name, key] = one.usd_per_device_hour
-            report = self.world.clusters[name].report
-            for pool in report.pools if report is not None else ():
-                if pool.usd_per_device_hour is not None:
-                    prices[name, pool.key] = pool.usd_per_device_hour
-        return prices
+            for pool, declared in pools_of(self.world, document):
+                priced = pool_price(self.world, document, pool, declared)
+                if priced is not None:
+                    found[document.metadata.name, pool.key] = priced.usd_per_device_hour
+        return found
 
     def usd_per_hour(self, key: PlacementKey, replicas: int) -> float:
         """The cost of replicas; a pool without a price costs an unknown amount and is left out of sums."""

@@ -165,7 +165,8 @@ class _Api:
         self._placed = Board(services.scene, listed(render.placements))
         self._gateway_board = Board(services.scene, listed(render.gateways))
         self._route_board = Board(services.scene, render.route_table)
-        self._boards = (self._board, self._placed, self._gateway_board, self._route_board)
+        self._prices = Board(services.scene, listed(render.prices))
+        self._boards = (self._board, self._placed, self._gateway_board, self._route_board, self._prices)
         self._isolines = Isolines(services.scene)
         self._held = _Held(held)
         self._token = token
@@ -194,6 +195,7 @@ class _Api:
             web.get("/v1/route", self._route),
             web.get("/v1/route/snapshot", self._snapshot),
             web.get("/v1/gateways", self._gateways),
+            web.get("/v1/prices", self._price_list),
             web.get("/v1/policies", self._policies),
             web.post("/v1/policies", self._apply),
             web.post("/v1/policies/{name:.+\\.ya?ml}/rollback", self._roll_back),
@@ -270,6 +272,9 @@ class _Api:
 
     async def _gateways(self, request: web.Request) -> web.Response:
         return answer_bytes((await self._gateway_board.drawn()).body)
+
+    async def _price_list(self, request: web.Request) -> web.Response:
+        return answer_bytes((await self._prices.drawn()).body)
 
     async def _policies(self, request: web.Request) -> web.Response:
         return answer_list(self._services.policies())

@@ -91,6 +91,23 @@ class GatewayView(View, frozen=True, kw_only=True):
     refused: dict[str, str]
 
 
+class PriceView(View, frozen=True, kw_only=True):
+    """What a device of a pool costs in USD per hour, and whose word it is: `agent`, `feed NAME` or `catalogue`.
+
+    Null, and no source, where nobody says: then nothing is placed there. `age_s`: since a feed was read last.
+    `offer`: the feed's row. `doubt`: what a feed says and is not believed.
+    """
+
+    cluster: str
+    pool: str
+    usd_per_device_hour: float | None
+    source: str
+    age_s: float | None
+    catalogue_usd: float | None
+    offer: str
+    doubt: str
+
+
 class ClusterView(View, frozen=True, kw_only=True):
     """One cluster, with everything the map colours it by. `reason` says why it is in this phase or state."""
 

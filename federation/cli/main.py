@@ -19,7 +19,7 @@ LAZY = {
     "demo": ("federation.demo.main:demo", "A day of the world in ten minutes, with the map."),
     "get": (
         "federation.cli.reading:get",
-        "List clusters, models, cells, placements, plans, policies, gateways or events.",
+        "List clusters, models, cells, placements, plans, policies, gateways, prices or events.",
     ),
     "describe": ("federation.cli.reading:describe", "Everything about one cluster, model, cell or plan."),
     "explain": ("federation.cli.reading:explain", "Why here, why not there."),

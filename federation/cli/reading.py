@@ -28,7 +28,7 @@ Examples:
   isochrone get events -w
 """
 )
-@click.argument("what", metavar="clusters|models|cells|placements|plans|policies|gateways|events")
+@click.argument("what", metavar="clusters|models|cells|placements|plans|policies|gateways|prices|events")
 @click.argument("name", required=False)
 @OUTPUT
 @click.option("-w", "--watch", is_flag=True, help="Go on and print what changes.")

@@ -12,6 +12,7 @@ import click
 
 from federation.adapters import executors
 from federation.adapters.embedded_broker import BrokerDown
+from federation.adapters.feeds import source_of
 from federation.adapters.store import StoreError
 from federation.adapters.xds import XdsListen
 from federation.aiokit import confidential, context, runtime
@@ -33,6 +34,8 @@ DIRECTORY = click.Path(file_okay=False, path_type=Path)
 Examples:
   isochrone controller --policies ./policies
   isochrone controller --policies ./policies --data /var/lib/isochrone --broker mqtt://127.0.0.1:1883
+  isochrone controller --policies ./policies --price-feed aws=catalogs/v8/aws/vms.csv \
+      --price-feed 'http://prometheus:9090/api/v1/query?query=node_gpu_hourly_cost'
   isochrone controller --policies ./policies --solver dask://127.0.0.1:8786
   isochrone controller --policies ./policies --listen 0.0.0.0:8480 --tls-cert tls.crt --tls-key tls.key \\
       --broker mqtts://broker.example:8883 --broker-ca ca.crt --broker-cert me.crt --broker-key me.key
@@ -103,6 +106,22 @@ Examples:
     "it can run code there, so keep it private. Without it a process of the controller's makes them.",
 )
 @click.option(
+    "--price-feed",
+    "price_feeds",
+    multiple=True,
+    envvar="ISOCHRONE_PRICE_FEEDS",
+    help="[PROVIDER=]FILE or [PROVIDER=]URL with prices: SkyPilot's catalogue, Azure's or AWS's or Google's price API, "
+    "AWS's spot price history, OpenCost, a Prometheus query, or this product's YAML. PROVIDER is of rows that name "
+    "none. Given again, the first that has a price counts.",
+)
+@click.option(
+    "--price-period",
+    type=click.FloatRange(60, 604_800),
+    default=3600.0,
+    show_default=True,
+    help="Seconds between readings of a price feed that is a URL. Files are read when they change.",
+)
+@click.option(
     "--plan-period",
     type=click.FloatRange(1, 86_400),
     default=60.0,
@@ -136,6 +155,8 @@ def controller(
     broker_cert: Path | None,
     broker_key: Path | None,
     solver: str | None,
+    price_feeds: tuple[str, ...],
+    price_period: float,
     plan_period: float,
     report_interval: float,
     take_over: bool,
@@ -159,6 +180,12 @@ def controller(
             executors.check(solver)
         except ValueError as error:
             raise click.UsageError(f"--solver: {error}") from error
+    try:
+        sources = tuple(map(source_of, price_feeds))
+    except ValueError as error:
+        raise click.UsageError(f"--price-feed: {error}") from error
+    if len({one.name for one in sources}) < len(sources):
+        raise click.UsageError("--price-feed: two feeds have one name; give files of other names")
     if not policies.is_dir():
         raise click.UsageError(
             f"--policies {str(policies)!r}: no such directory; make it, or start from configs/policies"
@@ -177,6 +204,8 @@ def controller(
         broker_cert_file=broker_cert,
         broker_key_file=broker_key,
         timing=Timing(report_interval_s=report_interval, tick_s=report_interval / 2, stale_after_s=4 * report_interval),
+        price_feeds=sources,
+        price_period_s=price_period,
         plan_period_s=plan_period,
         plan_spacing_s=min(5.0, report_interval / 2),
     )

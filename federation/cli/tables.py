@@ -192,6 +192,18 @@ def _refused(one: views.GatewayView) -> str:
     return "; ".join(f"{kind}: {error}" for kind, error in sorted(one.refused.items()))
 
 
+def _price(one: views.PriceView) -> dict[str, object]:
+    known = one.usd_per_device_hour
+    return {
+        "CLUSTER": one.cluster,
+        "POOL": one.pool,
+        "USD/H": f"{known:.4f}" if known is not None else UNKNOWN,
+        "SOURCE": one.source or "none: nothing is placed there",
+        "AGE": age(one.age_s),
+        "CATALOGUE": f"{one.catalogue_usd:.4f}" if one.catalogue_usd is not None else UNKNOWN,
+    }
+
+
 KINDS = {
     "clusters": Kind(
         singular="cluster", path="/v1/clusters", view=views.ClusterView, row=_cluster, wide=_cluster_wide, short=("cl",)
@@ -235,6 +247,14 @@ KINDS = {
         row=_gateway,
         wide=lambda one: {"ROUTES": one.accepted.get("routes", UNKNOWN), "REFUSED BECAUSE": _refused(one)},
         short=("gw",),
+    ),
+    "prices": Kind(
+        singular="price",
+        path="/v1/prices",
+        view=views.PriceView,
+        row=_price,
+        wide=lambda one: {"OFFER": one.offer or UNKNOWN, "DOUBT": one.doubt or UNKNOWN},
+        short=("pr",),
     ),
     "events": Kind(
         singular="event", path="/v1/events", view=views.EventView, row=_event, wide=lambda one: {}, short=("ev",)

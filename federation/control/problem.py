@@ -15,6 +15,7 @@ from federation.control import latency, setbacks
 from federation.policy import documents
 from federation.state import levels, plausible
 from federation.state.phases import Phase
+from federation.state.pricing import catalogue_key, pool_price
 from federation.state.world import PlacementKey, SpotRisk, World, countries
 from federation.wire import quantity
 from federation.wire.messages import PoolKey, PoolReport, ReplicaReport, replicas_that_fit
@@ -427,21 +428,17 @@ def _pools(
         named.setdefault(cluster, set()).add(key)
     for document in world.documents.clusters:
         cluster = document.metadata.name
-        prices = {_catalogue_key(one): one for one in document.spec.accelerators}
+        prices = {catalogue_key(one): one for one in document.spec.accelerators}
         reported = _reported(world, document, now_s)
         in_use = named.get(cluster, set())
         for key in in_use - set(reported):
             vram_gib = prices[key].vram_gib if key in prices else 0.0
             reported[key] = PoolReport(key=key, vram_gib=vram_gib, allocatable=0, free=0)
         for key, pool in sorted(reported.items()):
-            price = pool.usd_per_device_hour
-            if price is None:
-                price = prices[key].usd_per_device_hour if key in prices else None
-            is_priced, runs = price is not None, key in in_use
-            if price is None:
-                left_out.append(f"pool {cluster}/{key.text} has no price, neither reported nor in the catalogue")
-                price = 0.0 if runs else None
-            if price is None:
+            priced = pool_price(world, document, pool, prices.get(key))
+            if priced is None:
+                left_out.append(f"pool {cluster}/{key.text} has no price: by its agent, a feed or the catalogue")
+            if priced is None and key not in in_use:
                 continue
             risk = _spot_risk(world, document.spec.provider, key, prices.get(key))
             made = engine.Pool(
@@ -451,7 +448,7 @@ def _pools(
                 market=key.market,
                 vram_gib=_vram_gib(pool, prices.get(key)),
                 devices=0,
-                usd_per_device_hour=price,
+                usd_per_device_hour=priced.usd_per_device_hour if priced is not None else 0.0,
                 losses_per_hour=risk.losses_per_hour,
                 replacement_chance=risk.replacement_chance,
             )
@@ -459,7 +456,7 @@ def _pools(
             held = _devices_held(world, made, cluster, key, models, counted)
             most = plausible.counted_on(expected.devices if expected is not None else 0, held)
             devices = min(most, usable_devices(world, cluster, pool, made, models))
-            if not is_priced:  # what runs there stays; a pool taken for free would draw every other replica
+            if priced is None:  # what runs there stays; a pool taken for free would draw every other replica
                 devices = min(devices, _devices_of(cluster, key, made, models, counted))
             pools[made.name] = _with_devices(made, devices)
             keys[made.name] = (cluster, key)
@@ -612,12 +609,8 @@ def _reported(world: World, document: documents.Cluster, now_s: float) -> dict[P
     if world.clusters[name].report is not None:
         return {pool.key: pool for pool in world.pools_of(name, now_s)}
     return {
-        _catalogue_key(one): PoolReport(
-            key=_catalogue_key(one), vram_gib=one.vram_gib, allocatable=one.devices, free=one.devices
+        catalogue_key(one): PoolReport(
+            key=catalogue_key(one), vram_gib=one.vram_gib, allocatable=one.devices, free=one.devices
         )
         for one in document.spec.accelerators
     }
-
-
-def _catalogue_key(pool: documents.AcceleratorPool) -> PoolKey:
-    return PoolKey(product=pool.product, mig_profile=pool.mig_profile or "", market=pool.market)

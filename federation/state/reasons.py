@@ -54,6 +54,9 @@ EventReason = Literal[
     "PolicyRefused",
     "PolicyWaits",
     "PolicyWithdrawn",
+    "PriceFeedFailed",
+    "PriceFeedRead",
+    "PricesDoubted",
     "Refused",
     "Replaced",
     "ReplicasFailed",
@@ -160,6 +163,14 @@ EVENTS: dict[EventReason, str] = {
     ),
     "PolicyWaits": "A changed policy file waits: what it would do is judged once the clusters are heard.",
     "PolicyWithdrawn": "A policy file is withdrawn.",
+    "PriceFeedFailed": (
+        "A price feed could not be read. Its last good prices stay in force and age; the message says what is wrong "
+        "with it."
+    ),
+    "PriceFeedRead": "A price feed is read for the first time, or again after it failed.",
+    "PricesDoubted": (
+        "Prices of a feed are left out or wait: they jumped, are out of bounds, in another currency, or no numbers."
+    ),
     "Refused": "An agent refused a desired state. The message gives its reason.",
     "Replaced": (
         "The replicas of a silent cluster are replaced elsewhere: what their users lose by the silence came to the "

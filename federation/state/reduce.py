@@ -13,6 +13,7 @@ from typing import Literal, cast
 import msgspec
 
 from federation.policy.documents import Documents
+from federation.prices.book import Feed
 from federation.state import demand, levels, plausible
 from federation.state.phases import TABLE, Phase, Sign
 from federation.state.reasons import EventReason
@@ -112,6 +113,13 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PricesRead:
+    """A price feed was read, or could not be."""
+
+    feed: Feed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetbacksSeen:
     """Orders that did not become ready, as `control/setbacks.py` finds them."""
 
@@ -120,7 +128,16 @@ class SetbacksSeen:
 
 
 Event = (
-    Heard | TimePassed | Slept | BrokerLost | BrokerFound | DocumentsAccepted | CordonsSet | Confirmed | SetbacksSeen
+    Heard
+    | TimePassed
+    | Slept
+    | BrokerLost
+    | BrokerFound
+    | DocumentsAccepted
+    | CordonsSet
+    | Confirmed
+    | PricesRead
+    | SetbacksSeen
 )
 
 
@@ -171,6 +188,8 @@ def reduce(world: World, event: Event) -> Reduced:
             return Reduced(world=replace(world, cordons=dict(event.cordons)), reroute=True, replan=True)
         case Confirmed():
             return _on_confirmed(world, event)
+        case PricesRead():
+            return _on_prices(world, event.feed)
         case SetbacksSeen():
             changed = event.setbacks.backoffs != world.setbacks.backoffs
             return Reduced(world=replace(world, setbacks=event.setbacks), notes=event.notes, replan=changed)
@@ -652,6 +671,25 @@ def _on_confirmed(world: World, event: Confirmed) -> Reduced:
     text = f"{name} is believed by confirmation: {', '.join(told)}: {event.reason}"
     note = Note(reason="Confirmed", object=f"cluster/{name}", message=text)
     return Reduced(world=following, notes=(note,), reroute=True, replan=True)
+
+
+def _on_prices(world: World, feed: Feed) -> Reduced:
+    before = next((one for one in world.prices.feeds if one.name == feed.name), Feed(name=feed.name))
+    name, notes = f"feed/{feed.name}", []
+    if feed.error and feed.error != before.error:
+        text = f"feed {feed.name} could not be read, and what is known stays in force: {feed.error}"
+        notes.append(_warn("PriceFeedFailed", name, text))
+    elif feed.prices and not feed.error and (before.error or not before.prices):
+        text = f"feed {feed.name} ({feed.form}) has {len(feed.prices)} prices of accelerators"
+        notes.append(Note(reason="PriceFeedRead", object=name, message=text))
+    news = [text for text in feed.problems if text not in before.problems]
+    if news and not feed.error:
+        more = f"; and {len(news) - 1} more" if len(news) > 1 else ""
+        notes.append(_warn("PricesDoubted", name, f"feed {feed.name}: {news[0]}{more}"))
+    were = {offer: one.usd for offer, one in before.prices.items()}
+    is_another = were != {offer: one.usd for offer, one in feed.prices.items()}
+    following = replace(world, prices=world.prices.following(feed))
+    return Reduced(world=following, notes=tuple(notes), replan=is_another)
 
 
 def _on_documents(world: World, event: DocumentsAccepted) -> Reduced:

@@ -1,4 +1,4 @@
-"""The tables that the product ships: accelerators, continents, and the risk of spot."""
+"""The tables that the product ships: accelerators, continents, the risk of spot, and instance types."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import yaml
 from federation import resources
 from federation.policy.catalogue import Product
 from federation.policy.documents import Continent, Country
+from federation.prices.rows import Instance, Instances
 from federation.state.world import SpotRisk
 from federation.wire.messages import partition_name
 
@@ -38,4 +39,14 @@ def shipped_spot_risks() -> dict[tuple[str, str], SpotRisk]:
             losses_per_hour=one["lossesPerHour"], replacement_chance=one["replacementChance"]
         )
         for one in raw["spot"]
+    }
+
+
+def shipped_instances() -> Instances:
+    """The accelerators of the instance types that the product knows."""
+    raw = yaml.load((resources.configs() / "instances.yaml").read_bytes(), Loader=yaml.CSafeLoader)
+    return {
+        (provider, name): Instance(accelerator=one["accelerator"], count=float(one["count"]))
+        for provider, types in raw["instances"].items()
+        for name, one in types.items()
     }

@@ -10,6 +10,7 @@ from immutables import Map
 
 from federation.policy.documents import Cluster as ClusterDocument
 from federation.policy.documents import Documents, PlacementPolicy
+from federation.prices.book import Book
 from federation.state.byname import ByName
 from federation.state.phases import Phase
 from federation.wire import messages
@@ -317,6 +318,8 @@ class World:
     """Country -> continent, of the countries that the product knows."""
     spot_risks: Mapping[tuple[str, str], SpotRisk] = field(default_factory=dict)
     """(provider, product) -> risk where the catalogue gives none. Either may be empty: the risk of all others."""
+    prices: Book = field(default_factory=Book)
+    """Prices of the feeds. `state/pricing.py` says what a pool costs."""
     started_s: float = 0.0
     deaf: bool = True
     brake: Brake | None = None

@@ -59,6 +59,17 @@ export interface GatewayView {
   refused: Record<string, string>;
 }
 
+export interface PriceView {
+  cluster: string;
+  pool: string;
+  usd_per_device_hour: number | null;
+  source: string;
+  age_s: number | null;
+  catalogue_usd: number | null;
+  offer: string;
+  doubt: string;
+}
+
 export interface ClusterView {
   name: string;
   provider: string;

@@ -1,0 +1,207 @@
+"""Reading price feeds: files and URLs, bounded; and the last good prices, kept over a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+import structlog
+
+from federation.adapters.manifest import sync_directory
+from federation.adapters.salvage import private
+from federation.prices.book import Believed, Feed
+from federation.prices.formats import MAX_BYTES
+from federation.prices.rows import FeedError, Offer
+
+log = structlog.get_logger("prices")
+FETCH_S = 60.0
+LINK_LOCAL = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32")))
+"""Where clouds tell a machine its own credentials: no price feed is there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a feed is: a file's path or a URL. `provider` is of rows that name none."""
+
+    name: str
+    provider: str
+    location: str
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it is asked for over HTTP."""
+        return "://" in self.location
+
+
+def source_of(text: str) -> Source:
+    """`[PROVIDER=]PATH` or `[PROVIDER=]URL`. Raises: ValueError, with what is expected."""
+    head, is_named, rest = text.partition("=")
+    provider, location = (head.lower(), rest) if is_named and head.replace("-", "").isalnum() else ("", text)
+    if not location:
+        raise ValueError(f"{text!r}: expected [PROVIDER=]FILE or [PROVIDER=]URL")
+    if "://" in location:
+        url = urlsplit(location)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError(f"{text!r}: a URL of http or https is expected")
+        if url.username or url.password:
+            raise ValueError(f"{url.hostname}: a password in a URL is told to everybody who lists processes")
+        stem = url.hostname
+    else:
+        stem = Path(location).stem
+    return Source(
+        name=f"{provider}-{stem}" if provider and provider != stem else stem, provider=provider, location=location
+    )
+
+
+class Feeds:
+    """Reads feeds. Files are read when they changed, URLs when they are due."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._tags: dict[str, str] = {}
+
+    async def fetch(self, source: Source) -> bytes | None:
+        """The feed's bytes, or None where nothing has changed since. Raises: FeedError."""
+        try:
+            return await (self._asked(source) if source.is_url else asyncio.to_thread(self._file, source))
+        except (OSError, aiohttp.ClientError, TimeoutError, ValueError) as error:
+            if isinstance(error, FeedError):
+                raise
+            raise FeedError(f"{_place(source)}: {str(error) or type(error).__name__}") from error
+
+    def _file(self, source: Source) -> bytes | None:
+        path = Path(source.location)
+        if not path.is_file():
+            raise FeedError(f"{path}: no file is there")
+        found = path.stat()
+        mark = (found.st_mtime_ns, found.st_size, found.st_ino)
+        if self._seen.get(source.name) == mark:
+            return None
+        if found.st_size > MAX_BYTES:
+            raise FeedError(f"{path}: longer than {MAX_BYTES // 1024**2} MiB: give the part with accelerators")
+        payload = path.read_bytes()
+        self._seen[source.name] = mark
+        return payload
+
+    async def _asked(self, source: Source) -> bytes | None:
+        host = urlsplit(source.location).hostname or ""
+        with suppress(ValueError):
+            _refuse_link_local(host, str(ipaddress.ip_address(host)))
+        timeout = aiohttp.ClientTimeout(total=FETCH_S)
+        connector = aiohttp.TCPConnector(resolver=_Resolver())
+        headers = {"Accept": "*/*", "User-Agent": "isochrone-controller"}
+        if tag := self._tags.get(source.name):
+            headers["If-None-Match"] = tag
+        async with (
+            aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
+            session.get(source.location, headers=headers, allow_redirects=False) as answer,
+        ):
+            if answer.status == 304:
+                return None
+            if answer.status != 200:
+                raise FeedError(f"{_place(source)} answered {answer.status} {answer.reason or ''}".rstrip())
+            payload = bytearray()
+            async for chunk in answer.content.iter_chunked(256 * 1024):
+                payload += chunk
+                if len(payload) > MAX_BYTES:
+                    raise FeedError(f"{_place(source)}: longer than {MAX_BYTES // 1024**2} MiB")
+            self._tags[source.name] = answer.headers.get("ETag", "")
+            return bytes(payload)
+
+
+class _Resolver(aiohttp.ThreadedResolver):
+    """Names as the system resolves them, less what is on the link."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[aiohttp.abc.ResolveResult]:
+        found = await super().resolve(host, port, family)
+        for one in found:
+            _refuse_link_local(host, one["host"])
+        return found
+
+
+def _refuse_link_local(host: str, address: str) -> None:
+    """Raises: OSError for an address where clouds tell credentials, in IPv4, IPv6 or one in the other."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(found, "ipv4_mapped", None) or found
+    if any(mapped in network for network in LINK_LOCAL):
+        raise OSError(f"{host} is {address}, a link-local address: no price feed is asked there")
+
+
+def _place(source: Source) -> str:
+    """Without a query, which may hold a key."""
+    url = urlsplit(source.location)
+    return f"{url.scheme}://{url.netloc}{url.path}" if source.is_url else source.location
+
+
+# ---- over a restart
+
+
+class _Row(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    offer: Offer
+    usd: float
+    read_s: float
+
+
+class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    form: str
+    read_s: float
+    prices: tuple[_Row, ...]
+
+
+class Memory:
+    """The last good prices in one file, replaced whole. None keeps nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def load(self) -> tuple[Feed, ...]:
+        """What was known; nothing where there is no file, or a damaged one, which is told in the log."""
+        if self._path is None or not self._path.is_file():
+            return ()
+        try:
+            kept = msgspec.json.decode(self._path.read_bytes(), type=tuple[_Kept, ...])
+        except (OSError, msgspec.MsgspecError) as error:
+            log.warning("prices of earlier starts cannot be read", path=str(self._path), error=str(error))
+            return ()
+        return tuple(
+            Feed(
+                name=one.name,
+                form=one.form,
+                read_s=one.read_s,
+                prices={row.offer: Believed(row.usd, row.read_s) for row in one.prices},
+            )
+            for one in kept
+        )
+
+    def save(self, feeds: tuple[Feed, ...]) -> None:
+        """Keep these. What cannot be written is told in the log, and missing after a restart."""
+        if self._path is None:
+            return
+        kept = [
+            _Kept(
+                name=one.name,
+                form=one.form,
+                read_s=one.read_s,
+                prices=tuple(_Row(offer=o, usd=b.usd, read_s=b.read_s) for o, b in one.prices.items()),
+            )
+            for one in feeds
+            if one.prices
+        ]
+        beside = self._path.with_suffix(".new")
+        try:
+            with private():
+                beside.write_bytes(msgspec.json.encode(kept))
+            beside.replace(self._path)
+            sync_directory(self._path.parent)
+        except OSError as error:
+            log.warning("prices cannot be kept for the next start", path=str(self._path), error=str(error))

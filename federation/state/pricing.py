@@ -1,0 +1,78 @@
+"""What a device of a pool costs, and whose word that is: the one home of the question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from federation.policy import documents
+from federation.prices.book import Place
+from federation.state.plausible import CATALOGUE_USD_FACTOR
+from federation.state.world import World
+from federation.wire.messages import PoolKey, PoolReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolPrice:
+    """USD per device-hour. `source`: `agent`, `catalogue`, or `feed NAME`; `read_s` (wall clock): when a feed said so.
+
+    `doubt`: what a feed says and is not believed, or nothing.
+    """
+
+    usd_per_device_hour: float
+    source: str
+    read_s: float | None = None
+    doubt: str = ""
+
+
+def pool_price(
+    world: World, document: documents.Cluster, pool: PoolReport, declared: documents.AcceleratorPool | None
+) -> PoolPrice | None:
+    """The agent's own word; else the first feed that has a price for the pool's instance types or product; else the
+    catalogue's; None where nobody says.
+
+    Hardware that the catalogue has for nothing costs nothing whatever a feed says. A feed that is cheaper than the
+    catalogue by a factor of ten is not believed. Devices that replicas share are no feed's.
+    """
+    if pool.usd_per_device_hour is not None:
+        return PoolPrice(usd_per_device_hour=pool.usd_per_device_hour, source="agent")
+    known = declared.usd_per_device_hour if declared is not None else None
+    doubt = ""
+    if known != 0 and pool.sharing == "none":
+        quote = world.prices.quote(place(document, pool), pool.key)
+        if quote is not None and (known is None or quote.usd_per_device_hour * CATALOGUE_USD_FACTOR >= known):
+            usd = quote.usd_per_device_hour
+            return PoolPrice(usd_per_device_hour=usd, source=f"feed {quote.feed}", read_s=quote.read_s)
+        if quote is not None:
+            doubt = (
+                f"feed {quote.feed} has {quote.usd_per_device_hour:.4g} USD, which is not believed beside the catalogue"
+            )
+    return PoolPrice(usd_per_device_hour=known, source="catalogue", doubt=doubt) if known is not None else None
+
+
+def pools_of(
+    world: World, document: documents.Cluster
+) -> Iterator[tuple[PoolReport, documents.AcceleratorPool | None]]:
+    """Each pool that is reported or declared, in order, with what is declared of it."""
+    declared = {catalogue_key(one): one for one in document.spec.accelerators}
+    report = world.clusters[document.metadata.name].report
+    reported = {pool.key: pool for pool in report.pools} if report is not None else {}
+    for key in sorted(declared.keys() | reported.keys()):
+        one = declared.get(key)
+        vram_gib = one.vram_gib if one is not None else 0.0
+        yield reported.get(key) or PoolReport(key=key, vram_gib=vram_gib, allocatable=0, free=0), one
+
+
+def place(document: documents.Cluster, pool: PoolReport) -> Place:
+    """Where the pool's nodes are: by their labels, and by the catalogue where they tell nothing."""
+    return Place(
+        provider=document.spec.provider.lower(),
+        region=pool.region or document.spec.region,
+        zones=frozenset(pool.zones or ([document.spec.zone] if document.spec.zone else [])),
+        instance_types=frozenset(pool.instance_types),
+    )
+
+
+def catalogue_key(pool: documents.AcceleratorPool) -> PoolKey:
+    """The pool that an entry of a Cluster document is about."""
+    return PoolKey(product=pool.product, mig_profile=pool.mig_profile or "", market=pool.market)
