@@ -303,7 +303,7 @@ class ControllerServices:
         self.hub.tell(Note(reason="Uncordoned", object=f"cluster/{cluster}", message=f"{cluster} takes load again"))
 
     async def confirm(self, cluster: str, model: str, reason: str) -> None:
-        """Believe what a cluster claims and what waits. The confirmation is in the audit log, its effect in the next
+        """Confirm the claims of a cluster that wait. The confirmation is in the audit log, its effect in the next
         plan.
 
         Args: model: confirm the users of this model only; empty: everything that waits. Raises: Refused.

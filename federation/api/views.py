@@ -518,7 +518,7 @@ class LatencyChangeView(View, frozen=True, kw_only=True):
 
 
 class RestartView(View, frozen=True, kw_only=True):
-    """Replicas of a model that start anew, one cluster first and all once one is ready there."""
+    """Replicas of a model that restart, in one cluster first and everywhere once one is ready there."""
 
     model: str
     replicas: int

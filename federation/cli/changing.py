@@ -20,8 +20,8 @@ FILE = click.option(
     "-f", "--file", "files", multiple=True, required=True, help="File, directory, or - for standard input."
 )
 
-FORCE = click.option("--force", is_flag=True, help="Make the change whatever harm it does to users; needs --reason.")
-WHY = click.option("--reason", default="", help="Why it is forced: the next engineer will ask.")
+FORCE = click.option("--force", is_flag=True, help="Override the refusal of a harmful change; needs --reason.")
+WHY = click.option("--reason", default="", help="The reason for the override, for the next engineer.")
 
 
 def _forced(force: bool, reason: str) -> dict[str, str | None]:
@@ -62,7 +62,7 @@ Examples:
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
 @click.pass_context
 def diff(ctx: click.Context, file: str, output: str) -> None:
-    """What a policy file would move, for what money, and whose latency changes. Changes nothing."""
+    """What a policy file would move, at what cost, and whose latency changes. Changes nothing."""
     name, payload = _read((file,))[0]
     try:
         view = connect(ctx).post("/v1/diff", payload, YAML, views.DiffView, name=name)
@@ -96,7 +96,7 @@ def _diff_text(view: views.DiffView) -> str:
     if len(view.latency) > 40:
         lines.append(f"  … and {len(view.latency) - 40} cells more (-o json has all)")
     for start in view.restarts:
-        lines.append(f"{start.model}: {start.replicas} replicas start anew, one at first and all once it is ready")
+        lines.append(f"{start.model}: {start.replicas} replicas restart: one first, the others once it is ready")
     for why in view.refused:
         lines.append(f"apply would refuse it: {why}")
     if view.refused:
@@ -117,9 +117,9 @@ Examples:
 @WHY
 @click.pass_context
 def apply(ctx: click.Context, files: tuple[str, ...], force: bool, reason: str) -> None:
-    """Hand in policy files. What is accepted is durable when this returns; a refused file changes nothing.
+    """Apply policy files. What is accepted is durable when this returns; a refused file changes nothing.
 
-    A file that would do harm to users is refused with what it would do, unless it is forced with a reason.
+    A file that would do harm to users is refused with a forecast, unless it is forced with a reason.
     """
     forced = _forced(force, reason)
     client = connect(ctx)
@@ -146,7 +146,7 @@ Examples:
 def delete(ctx: click.Context, what: str, name: str, force: bool, reason: str) -> None:
     """Take a policy file out of force, by the name that `isochrone get policies` shows.
 
-    What would do harm to users is refused with what it would do, unless it is forced with a reason.
+    A deletion that would do harm to users is refused with a forecast, unless it is forced with a reason.
     """
     view = connect(ctx).delete(f"/v1/policies/{name}", views.WithdrawnView, **_forced(force, reason))
     for one in view.documents:
@@ -162,12 +162,14 @@ Examples:
 )
 @click.argument("what", type=click.Choice(["policy"]))
 @click.argument("name")
-@click.option("--revision", type=click.IntRange(min=1), help="Else the newest that differs from what is in force.")
+@click.option(
+    "--revision", type=click.IntRange(min=1), help="Default: the newest revision that differs from the one in force."
+)
 @FORCE
 @WHY
 @click.pass_context
 def rollback(ctx: click.Context, what: str, name: str, revision: int | None, force: bool, reason: str) -> None:
-    """Put what a policy file was before in force again; also one that was withdrawn."""
+    """Restore an earlier revision of a policy file, also of one that was withdrawn."""
     asked = {"revision": None if revision is None else str(revision), **_forced(force, reason)}
     view = connect(ctx).post(f"/v1/policies/{name}/rollback", b"", YAML, views.AppliedView, **asked)
     for one in view.documents:
@@ -225,19 +227,19 @@ REASON = click.option("--reason", required=True, callback=_said, help="Why: the 
 @REASON
 @click.pass_context
 def cordon(ctx: click.Context, cluster: str, reason: str) -> None:
-    """Give a cluster no new load; what it has stays."""
+    """Give a cluster no new load; it keeps its present load."""
     _order(ctx, cluster, "cordon", reason)
 
 
 @click.command(epilog='\b\nExamples:\n  isochrone drain aws-eu-central-1 --reason "leaving the region"\n')
 @click.argument("cluster")
-@click.option("--force", is_flag=True, help="Though no other cluster can serve its users.")
+@click.option("--force", is_flag=True, help="Drain even if no other cluster can serve its users.")
 @REASON
 @click.pass_context
 def drain(ctx: click.Context, cluster: str, force: bool, reason: str) -> None:
     """Move a cluster's load away, make before break.
 
-    Where users would be left whom no other cluster can serve, it is refused with how many, unless it is forced.
+    A drain that would leave users whom no other cluster can serve is refused with their number, unless it is forced.
     """
     _order(ctx, cluster, "drain", reason, force="true" if force else None)
 
@@ -253,7 +255,7 @@ def uncordon(ctx: click.Context, cluster: str, reason: str) -> None:
 
 @click.command(
     epilog="""\b
-Exit code: 0 it is believed, 1 nothing waits, 5 no such cluster.
+Exit code: 0 confirmed, 1 nothing waits for confirmation, 5 no such cluster.
 \b
 Examples:
   isochrone describe cluster aws-eu-central-1      what it claims and what waits, under conditions
@@ -266,6 +268,6 @@ Examples:
 @REASON
 @click.pass_context
 def confirm(ctx: click.Context, cluster: str, model: str | None, reason: str) -> None:
-    """Believe what a cluster claims now and what waits: users beyond what was known of it, prices and round trips that
-    jumped. What it claims later is held against that."""
+    """Confirm the claims of a cluster that wait: users beyond its known level, and prices and round trips that jumped.
+    Later claims are compared with the confirmed ones."""
     _order(ctx, cluster, "confirm", reason, model=model)

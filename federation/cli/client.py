@@ -122,7 +122,7 @@ class Client:
             return msgspec.json.decode(response.read(), type=kind)
         except msgspec.DecodeError as error:
             raise CliError(
-                f"the controller's answer is not understood: {error}", "is it of another version?"
+                f"the controller's answer cannot be decoded: {error}", "is it of another version?"
             ) from error
 
 

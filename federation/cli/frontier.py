@@ -28,11 +28,11 @@ Examples:
 @click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
 @click.pass_context
 def frontier(ctx: click.Context, model: str | None, output: str) -> None:
-    """The fewest dollars for each mean round trip, of the fleet or of one MODEL with all others where they are.
+    """The lowest cost for each mean round trip, of the fleet or of one MODEL with all other models fixed.
 
-    Each line is a plan: what a millisecond of 1,000 requests must be worth (latencyUsdPer1000PerMs) for it to be the
-    best, what it costs, and how near it is. Of fleets that are not very large the plans are in parts of replicas; what
-    whole ones cost besides is told of the plan in force.
+    Each line is a plan: the price of a millisecond of 1,000 requests (latencyUsdPer1000PerMs) for which it is optimal,
+    its cost, and its round trip. Unless the fleet is very large, the plans have fractional replicas; the last line
+    gives the plan in force, in whole replicas.
     """
     client = connect(ctx)
     while True:

@@ -31,7 +31,7 @@ Examples:
 @click.argument("what", metavar="clusters|models|cells|placements|plans|policies|gateways|prices|events")
 @click.argument("name", required=False)
 @OUTPUT
-@click.option("-w", "--watch", is_flag=True, help="Go on and print what changes.")
+@click.option("-w", "--watch", is_flag=True, help="Keep running and print changes.")
 @click.option("--no-headers", is_flag=True, help="Leave the header line out.")
 @click.pass_context
 def get(ctx: click.Context, what: str, name: str | None, output: str, watch: bool, no_headers: bool) -> None:
@@ -140,7 +140,7 @@ Examples:
 """
 )
 def explain() -> None:
-    """Why things are as they are."""
+    """Why replicas and requests are where they are."""
 
 
 @explain.command(
@@ -199,7 +199,7 @@ Examples:
 @OUTPUT
 @click.pass_context
 def cell(ctx: click.Context, model: str, cell: str, output: str) -> None:
-    """Why a cell's requests go where they go, and what one more would cost in each cluster."""
+    """Why a cell's requests go where they go, and the cost of one more request in each cluster."""
     view = connect(ctx).get(f"/v1/explain/cell/{model}/{cell}", views.CellExplanationView)
     if output in ("json", "yaml"):
         echo(tables.document(view, output))
@@ -227,7 +227,7 @@ Examples:
 @OUTPUT
 @click.pass_context
 def routes(ctx: click.Context, model: str | None, lat: float | None, lon: float | None, output: str) -> None:
-    """Which cluster serves whom, by share."""
+    """Which cluster serves which users, by share."""
     client = connect(ctx)
     if (lat is None) != (lon is None) or (lat is not None and model is None):
         raise click.UsageError("--lat and --lon go together, and with --model")

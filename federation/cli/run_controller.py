@@ -69,12 +69,12 @@ Examples:
     "--token-file",
     type=FILE,
     envvar="ISOCHRONE_TOKEN_FILE",
-    help="File with the API's bearer token. Without it one is made.",
+    help="File with the API's bearer token. Default: a generated one.",
 )
 @click.option(
     "--xds-listen",
     envvar="ISOCHRONE_XDS_LISTEN",
-    help="HOST:PORT where gateways (Envoy) are told by gRPC; without it none is. Beyond loopback it needs mutual TLS.",
+    help="HOST:PORT of the xDS server for gateways (Envoy); default: none. Beyond loopback it needs mutual TLS.",
 )
 @click.option("--xds-cert", type=FILE, envvar="ISOCHRONE_XDS_CERT", help="Our certificate for gateways, PEM.")
 @click.option("--xds-key", type=FILE, envvar="ISOCHRONE_XDS_KEY", help="Its private key, PEM.")
@@ -83,7 +83,7 @@ Examples:
     "--broker",
     envvar="ISOCHRONE_BROKER",
     callback=confidential.no_password,
-    help="mqtt://HOST:PORT or mqtts://USER@HOST:PORT. Without it a broker runs inside, on loopback.",
+    help="mqtt://HOST:PORT or mqtts://USER@HOST:PORT. Default: an embedded broker on loopback.",
 )
 @click.option(
     "--broker-password-file",
@@ -92,7 +92,7 @@ Examples:
     help="File with the password of the broker's USER.",
 )
 @click.option(
-    "--broker-port", type=click.IntRange(0, 65535), default=1883, show_default=True, help="Port of the broker inside."
+    "--broker-port", type=click.IntRange(0, 65535), default=1883, show_default=True, help="Port of the embedded broker."
 )
 @click.option(
     "--broker-ca", type=FILE, envvar="ISOCHRONE_BROKER_CA", help="Authorities that the broker is verified by, PEM."
@@ -102,8 +102,8 @@ Examples:
 @click.option(
     "--solver",
     envvar="ISOCHRONE_SOLVER",
-    help="dask://HOST:PORT of a Dask scheduler whose workers, with this version installed, make the plans. Who reaches "
-    "it can run code there, so keep it private. Without it a process of the controller's makes them.",
+    help="dask://HOST:PORT of a Dask scheduler whose workers, with this version installed, solve placements. Anybody "
+    "who reaches it can run code there, so keep it private. Default: a process of the controller.",
 )
 @click.option(
     "--price-feed",
@@ -133,7 +133,7 @@ Examples:
     type=click.FloatRange(0.2, 3600),
     default=10.0,
     show_default=True,
-    help="Seconds between the agents' reports; four of them without one is silence.",
+    help="Seconds between the agents' reports; an agent without one for four intervals is silent.",
 )
 @click.option("--take-over", is_flag=True, help="Lead although agents obey another controller, which is gone for good.")
 @click.option("--log-format", type=click.Choice(["auto", "json", "text"]), default="auto", show_default=True)
@@ -162,7 +162,7 @@ def controller(
     take_over: bool,
     log_format: str,
 ) -> None:
-    """Run the controller: hear the agents, plan, publish, serve the API and the latency map."""
+    """Run the controller: receive reports, plan, publish, serve the API and the latency map."""
     configure(log_format)
     host, port = listen_at("--listen", listen, "127.0.0.1:8480")
     xds = None

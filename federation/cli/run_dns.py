@@ -31,7 +31,7 @@ In pdns.conf:
 )
 @click.option("--zone", required=True, help="The zone that models' names are in: MODEL.ZONE.")
 @click.option("--name-server", help="The zone's name server (default: ns.ZONE).")
-@click.option("--contact", help="Mailbox of who is responsible, with a dot for @ (default: hostmaster.ZONE).")
+@click.option("--contact", help="Mailbox of the responsible person, with a dot for @ (default: hostmaster.ZONE).")
 @click.option(
     "--places",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -51,7 +51,7 @@ def dns(
     state: Path | None,
     log_format: str,
 ) -> None:
-    """Answer PowerDNS from the controller's routes; go on from what is known while the controller is away."""
+    """Serve DNS answers to PowerDNS from the controller's routes; without the controller, from the last known ones."""
     configure(log_format)
     host, port = listen_at("--listen", listen, "127.0.0.1:8481")
     client = connect(ctx)

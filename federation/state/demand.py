@@ -192,7 +192,7 @@ def _placed(
         found.append(condition("ImplausibleCell", f"cell/{refused[0]}", text[:300]))
     if ties:
         first, more = min(ties), f" (and {len(ties) - 1} cells more)" if len(ties) > 1 else ""
-        text = f"front doors that are as many disagree where {first} is{more}: {ties[first]}; residency of all holds"
+        text = f"equally many front doors disagree on the place of {first}{more}: {ties[first]}; residency of all holds"
         found.append(condition("CellDisputed", f"cell/{first}", text[:300]))
     return rows if len(kept) == len(rows) and refused is None else tuple(kept.values())
 
@@ -213,11 +213,11 @@ def _why_not_there(world: World, cluster: str, cell: messages.UserCell, ties: di
     believed = _believed_place(world, said.values())
     possible = countries(believed.country)
     if cell.country not in possible:
-        return f"it is in {' or '.join(possible)} by most who count there, not in {cell.country}"
+        return f"most front doors that count it place it in {' or '.join(possible)}, not in {cell.country}"
     if len(possible) > 1:
         ties[cell.name] = ", ".join(f"{who} says {where.country}" for who, where in sorted(said.items()))
     elif plausible.distance_km(believed.lat, believed.lon, cell.lat, cell.lon) > PLACE_KM:
-        return "it is elsewhere by most who count there"
+        return "most front doors that count it place it elsewhere"
     return ""
 
 

@@ -171,7 +171,7 @@ def test_diff_ends_with_one_when_something_would_move(isochrone: Run, tmp_path: 
     image = {**MODEL, "spec": {**MODEL["spec"], "runtime": {"preset": "vllm", "image": "vllm/vllm-openai:v0.12.0"}}}
     newer.write_text(yaml.safe_dump_all([image, POLICY]), encoding="utf-8")
     done = isochrone("diff", "-f", str(newer))
-    assert (done.returncode, "chat-8b: 8 replicas start anew" in done.stdout) == (1, True), done.stdout
+    assert (done.returncode, "chat-8b: 8 replicas restart" in done.stdout) == (1, True), done.stdout
     harmful = tmp_path / "harmful" / "chat.yaml"
     harmful.parent.mkdir()
     none = {
