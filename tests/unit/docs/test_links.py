@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.__main__ import CASES
 from tests.unit.docs import papers
 from tests.unit.docs.papers import DOCS, PAPERS, ROOT, name_of
 
@@ -46,6 +47,18 @@ def test_paths_that_are_named_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     missing = [one for one in NAMED_PATH.findall(text) if not (ROOT / one).exists()]
     assert missing == [] or path.name == "CHANGELOG.md", missing
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=name_of)
+def test_targets_and_benchmarks_that_are_named_exist(path: Path) -> None:
+    """A reader who runs `make TARGET` or a benchmark that a page names would get an error."""
+    text = path.read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][a-z-]*):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z][a-z-]*)", text)) | set(
+        re.findall(r"^(?:\$ )?make ([a-z-]+)", text, re.MULTILINE)
+    )
+    assert named <= targets
+    assert set(re.findall(r"make\s+bench\s+CASE=([a-z]+)", text)) - {"name"} <= set(CASES)
 
 
 def test_pages_are_in_the_table_of_contents() -> None:
