@@ -20,6 +20,7 @@ import structlog
 
 from agents import fence, limits, memory, outgoing
 from agents.backend import Backend, BackendError, Observation
+from agents.engines.scrape import Engines
 from agents.gateway.stats import GatewayStats
 from agents.inventory.offers import condition
 from agents.inventory.pools import MAX_CONDITIONS
@@ -78,6 +79,7 @@ class Agent:
         self._kept_s = float("-inf")
         self._seq = 0
         self._stats = GatewayStats(settings.gateway_admin, clock)
+        self._engines = Engines(clock)
         self._peers: tuple[messages.PeerEndpoint, ...] = ()
         self._rtts: tuple[messages.PeerRtt, ...] = ()
         self._client: aiomqtt.Client | None = None
@@ -341,6 +343,8 @@ class Agent:
         except BackendError as error:
             self._log.warning("no report: the cluster cannot be asked", cause=str(error))
             return
+        served = seen.served or await self._stats.read()
+        engines = await self._engines.read(seen.endpoints, self._memory.in_force())
         self._seq += 1
         report = messages.Report(
             cluster=self.settings.cluster,
@@ -354,13 +358,15 @@ class Agent:
             peers=self._rtts,
             demand=self._backend.demand(),
             endpoints=seen.endpoints,
-            served=seen.served or await self._stats.read(),
+            served=served,
+            counted=self._stats.counted,
+            engines=engines,
             probe=self._backend.probe(),
             epoch=self._accepted.epoch,
             generation=self._accepted.generation,
             kubernetes_version=seen.kubernetes_version,
             growth=seen.growth,
-            conditions=(*self._told, *seen.conditions)[:MAX_CONDITIONS],
+            conditions=(*self._told, *seen.conditions, *self._engines.conditions)[:MAX_CONDITIONS],
             clock_s=self._clock.wall_s(),
             agent_version=self.settings.version,
         )

@@ -2,7 +2,8 @@
 
 A row that the protocol does not take is mended where it is only too long or too large, else left out and told as a
 condition; the report itself always goes. One that is larger than the reader takes loses rows by a stated order: nodes
-that are not well, the demand of the smallest counts, far peers, what autoscalers could add, how replicas answered.
+that are not well, the demand of the smallest counts, far peers, what autoscalers could add, how replicas answered and
+what their engines say.
 Pools, replicas and where these answer are never cut for size.
 """
 
@@ -22,9 +23,11 @@ _REPORT = inspect.type_info(messages.Report)
 _CUT_FIRST: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("nodes", lambda row: row["name"]),
     ("demand", lambda row: -row["requests_per_second"]),
+    ("counted", lambda row: -row["requests_per_second"]),
     ("peers", lambda row: row["rtt_ms_p50"]),
     ("growth", lambda row: row["group"]),
     ("served", lambda row: -row["requests_per_second"]),
+    ("engines", lambda row: row["model"]),
 )
 """In this order, and of each the last by this key first."""
 MOST_CONDITIONS = 64

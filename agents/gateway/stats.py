@@ -2,12 +2,17 @@
 
 Envoy counts by the zones of who asks and who answers. A gateway's zone is its cluster (`--service-zone`), as is that
 of every endpoint: what a zone sent itself is what replicas here answered, whoever's requests they were.
+
+Users' requests are told from those that other gateways sent on: these go to `MODEL|local`, while each cell of users has
+an Envoy cluster (`MODEL|cell|CELL`, `MODEL|any` and `MODEL|others` for those that name none, or one that is not known).
+What is refused, and what a cell without a cluster of its own asks, is counted by `refused|MODEL|CELL` and
+`sent|MODEL|CELL` (`federation/traffic/xds.py`).
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,9 +24,15 @@ from federation.aiokit.clock import Clock
 from federation.wire import messages
 
 log = structlog.get_logger("agent")
-FILTER = r"^cluster\..*\.zone\..*\.upstream_rq_(completed|5xx|time)$"
+FILTER = r"^cluster\.[^|]+\|.*\.upstream_rq_(completed|5xx|time)$|^(refused|sent)\|.*\.http_local_rate_limit\.enabled$"
 NAME = re.compile(r"^cluster\.([^|]+)\|.*\.zone\.([^.]+)\.\2\.upstream_rq_(completed|5xx|time)$")
+USERS = re.compile(r"^cluster\.([^|]+)\|(?:any|others|cell\|(.+))\.upstream_rq_completed$")
+PART = re.compile(r"\.(zone\..*|external|internal|canary)$")
+"""What Envoy counts beside, of some of a cluster's requests."""
+BY_NAME = re.compile(r"^(refused|sent)\|([^|]+)\|(.*)\.http_local_rate_limit\.enabled$")
 TIMEOUT_S = 2.0
+WINDOW_S = 60.0
+"""Users are counted over so long: a plan is no answer to the noise of seconds."""
 LEAST_ANSWERS = 20
 """Of fewer answers a 95th percentile is no more than the slowest one."""
 
@@ -48,9 +59,16 @@ class GatewayStats:
         self._before_s = 0.0
         self._speed: Mapping[str, Speed] = {}
         self._complained = False
+        self.counted: tuple[messages.CountedSample, ...] = ()
+        """What users asked of it over the last `WINDOW_S`; nothing while it does not answer."""
+        self._users: deque[tuple[float, Mapping[tuple[str, str], int]]] = deque()
 
     async def read(self) -> tuple[messages.ServedSample, ...]:
-        """One sample for each model since the last reading; none at the first, or when the gateway does not answer."""
+        """One sample for each model since the last reading; none at the first, or when the gateway does not answer.
+
+        Sets `counted`.
+        """
+        self.counted = ()
         if self._url is None:
             return ()
         try:
@@ -75,7 +93,25 @@ class GatewayStats:
         }
         samples = difference(self._before, now, self._speed, now_s - self._before_s) if self._before_s else ()
         self._before, self._before_s = now, now_s
+        self._count(users(stats), now_s)
         return samples
+
+    def _count(self, seen: Mapping[tuple[str, str], int], now_s: float) -> None:
+        if self._users and any(seen.get(key, 0) < count for key, count in self._users[-1][1].items()):
+            self._users.clear()  # it started anew, or has other cells than before
+        self._users.append((now_s, seen))
+        while len(self._users) > 2 and now_s - self._users[1][0] >= WINDOW_S:
+            self._users.popleft()
+        since_s, before = self._users[0]
+        if now_s > since_s:
+            self.counted = tuple(
+                messages.CountedSample(
+                    model=model,
+                    cell=cell,
+                    requests_per_second=max(0, count - before.get((model, cell), 0)) / (now_s - since_s),
+                )
+                for (model, cell), count in sorted(seen.items())
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +160,23 @@ def parse(stats: Any) -> dict[str, Served]:
         model: Served(requests=count, failed=failed[model], answers=dict(answers[model]))
         for model, count in totals.items()
     }
+
+
+def users(stats: Any) -> dict[tuple[str, str], int]:
+    """(model, cell) -> users' requests since the gateway started; the cell is empty where they name none."""
+    found: Counter[tuple[str, str]] = Counter()
+    for one in stats:
+        name = one.get("name", "")
+        if (by_cluster := USERS.match(name)) is not None:
+            model, cell = by_cluster[1], by_cluster[2] or ""
+            if PART.search(cell) is None:
+                found[model, cell] += int(one["value"])
+        elif (by_name := BY_NAME.match(name)) is not None:
+            kind, model, cell = by_name.groups()
+            found[model, cell] += int(one["value"])
+            if kind == "sent":
+                found[model, ""] -= int(one["value"])  # it went to a cluster that counts it as naming none
+    return {key: max(0, count) for key, count in found.items()}
 
 
 def difference(

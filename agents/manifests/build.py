@@ -19,6 +19,7 @@ CLAIM = "accelerator"
 USER = 65532
 """Of the container's processes: nobody in particular, and not root."""
 GATEWAY_LABEL = "isochrone.dev/gateway"
+AGENT_LABEL = ("app.kubernetes.io/name", "isochrone-agent")
 """Namespaces that bear it with the value `true` may send requests, where the site names none itself."""
 NOBODY = (("HOME", "/tmp"), ("USER", "model"), ("LOGNAME", "model"))
 """No image has an entry for this user in its passwd, which libraries ask for a name and a home when they are loaded."""
@@ -149,7 +150,8 @@ def _both(ports: tuple[int, ...]) -> list[Object]:
 
 
 def network_policy(order: Order) -> Object:
-    """Nothing goes in or out but requests from the gateway, and questions to DNS and the model store."""
+    """Nothing goes in or out but requests from the gateway, questions to DNS and the model store, and the agent's for
+    metrics."""
     preset, site = presets.of(order.workload), order.site
     ports = sorted({order.workload.port, preset.metrics_port or order.workload.port})
     named = [{"kubernetes.io/metadata.name": one} for one in site.gateways] or [{GATEWAY_LABEL: "true"}]
@@ -181,11 +183,18 @@ def network_policy(order: Order) -> Object:
                 {
                     "from": [{"namespaceSelector": {"matchLabels": one}} for one in named],
                     "ports": [{"protocol": "TCP", "port": port} for port in ports],
-                }
+                },
+                *(_from_agent(preset.metrics_port or order.workload.port) if preset.metrics_path else ()),
             ],
             "egress": egress,
         },
     }
+
+
+def _from_agent(port: int) -> list[Object]:
+    """The agent reads metrics from its pod, as `deploy/kustomize/agent` labels it."""
+    peer: Object = {"namespaceSelector": {}, "podSelector": {"matchLabels": {AGENT_LABEL[0]: AGENT_LABEL[1]}}}
+    return [{"from": [peer], "ports": [{"protocol": "TCP", "port": port}]}]
 
 
 # ---- of a model in one pool

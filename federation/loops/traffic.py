@@ -86,7 +86,9 @@ class TrafficLoop:
         """Build what is new, and offer it."""
         hub = self._hub
         world, routes = hub.world, hub.routes
-        if not routes.version or not world.is_settled(hub.clock.monotonic_s()) or hub.may_take_over or hub.outvoted():
+        # Before anybody was counted there are replicas and no routes: it is gateways that count who comes.
+        is_known = routes.version or hub.plan.placement.replicas
+        if not is_known or not world.is_settled(hub.clock.monotonic_s()) or hub.may_take_over or hub.outvoted():
             return  # not known is not empty: gateways go on with what they have
         documents = hub.documents_in_force()
         seen = (documents, routes, hub.serving, world.cordons)

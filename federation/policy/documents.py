@@ -626,6 +626,11 @@ class CellPlace(Base, frozen=True, kw_only=True):
 
     name: Annotated[str, Meta(min_length=1, max_length=100, description="as front doors name it")]
     country: Country
+    lat: Annotated[
+        Annotated[float, Meta(ge=-90, le=90)] | None,
+        Meta(description="of the users that a gateway counts by this name; left out with `lon`: as the cluster's"),
+    ] = None
+    lon: Annotated[Annotated[float, Meta(ge=-180, le=180)] | None, Meta(description="see `lat`")] = None
 
 
 class ClusterSpec(Base, frozen=True, kw_only=True):

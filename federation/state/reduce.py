@@ -14,7 +14,7 @@ import msgspec
 
 from federation.policy.documents import Documents
 from federation.prices.book import Feed
-from federation.state import demand, levels, plausible
+from federation.state import demand, levels, plausible, sources
 from federation.state.phases import TABLE, Phase, Sign
 from federation.state.reasons import EventReason
 from federation.state.world import Brake, ClusterState, Cordon, Lent, OtherStart, Setbacks, World
@@ -211,10 +211,11 @@ def _on_report(world: World, event: Heard) -> Reduced:
     if event.retained:
         if known is not None and known.boot_id != report.boot_id:
             return Reduced(world=world, result="older")  # which start is in force, only what is alive can say
-        judged, believed, _ = _believed(world, state, report, event.now_s, is_memory=True)
+        raw = sources.gathered(world, state, report)
+        judged, believed, _ = _believed(world, state, raw, event.now_s, is_memory=True)
         remembered = _with_cluster(world, replace(judged, report=believed))
-        at_s = event.now_s - _age_s(report, event.wall_s)
-        return Reduced(world=_counted(remembered, state, report, believed, at_s), result="remembered")
+        following = _counted(remembered, state, raw, believed, event.now_s - _age_s(report, event.wall_s))
+        return Reduced(world=sources.noted(following, state, report, raw.demand), result="remembered")
     if known is not None and known.boot_id != report.boot_id:
         other = state.others.get(report.boot_id)
         if other is not None and report.seq <= other.seq:
@@ -222,8 +223,8 @@ def _on_report(world: World, event: Heard) -> Reduced:
         if not _is_vacant(world, state, event.now_s):
             return _on_second(world, state, report, event.now_s)
     is_same = known is not None and known.boot_id == report.boot_id
-    before, raw = state, report
-    state, report, doubted = _believed(world, state, report, event.now_s)
+    before, sent, raw = state, report, sources.gathered(world, state, report)
+    state, report, doubted = _believed(world, state, raw, event.now_s)
     disputed_with, told = _dispute(state, event.now_s, world.timing.stale_after_s) if is_same else ("", ())
     skew_s, skewed = _skew(state, report, event.wall_s, world.timing.skew_s)
     heard = replace(
@@ -240,6 +241,7 @@ def _on_report(world: World, event: Heard) -> Reduced:
     )
     moved, notes = _move(world, heard, Sign.HEARD, event.now_s)
     following = _counted(_with_cluster(world, moved), before, raw, report, event.now_s)
+    following = sources.noted(following, before, sent, raw.demand)
     if is_lower and known is not None:
         told = (*told, _went_back(known, report))
     changed = _inventory(report) != _inventory(state.report)
@@ -423,7 +425,7 @@ def _believed(
     """The believable part of a report, the state with its findings, and the events of new findings."""
     examined = plausible.examine(world, state, report, now_s)
     admitted = demand.admit(world, state, report.demand, now_s, is_memory=is_memory)
-    findings = examined.findings + admitted.found
+    findings = examined.findings + admitted.found + (() if is_memory else sources.missing(world, report))
     notes = tuple(_of_condition(one, state.name) for one in plausible.new_among(state.findings, findings))
     believed = examined.report
     if admitted.rows is not report.demand:
@@ -700,6 +702,8 @@ def _on_documents(world: World, event: DocumentsAccepted) -> Reduced:
         name = document.metadata.name
         clusters[name] = world.clusters.get(name) or _unheard(world, name, event.now_s)
     following = replace(world, documents=event.documents, clusters=clusters)
+    if len(world.clusters) != len(clusters):
+        following = replace(following, doors=sources.doors(following))
     if plausible.cell_countries(following) != plausible.cell_countries(world):
         following = demand.placed_anew(following)
     return Reduced(world=following, reroute=True, replan=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import msgspec
 from immutables import Map
@@ -18,6 +19,8 @@ from federation.wire.conditions import ConditionType
 
 IMPLAUSIBLE_REPLICAS: ConditionType = "ImplausibleReplicas"
 """The type of the finding that a cluster reports more ready replicas than it can hold."""
+Source = Literal["file", "gateway", "engines"]
+"""The source of the counts of a model's users at one cluster, see `state/sources.py`."""
 PlacementKey = tuple[str, str, messages.PoolKey]
 """(model, cluster, pool)."""
 
@@ -154,6 +157,8 @@ class ClusterState:
     counted_s: float = 0.0
     count_weight: float = 1.0
     """The weight of `counted`: it halves again and again once the front door has been silent for long."""
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    """Model -> source of the counts of its users here, as of the newest report."""
     skew_s: float = 0.0
     """The agent's clock minus the controller's, as of its newest report; 0 where the agent does not say."""
 
@@ -313,6 +318,8 @@ class World:
     """Cell -> (cluster, the location that it claims), in order of the first claim."""
     demand: Map[tuple[str, str], CellDemand] = field(default_factory=Map)
     """(model, cell) -> demand. It may hold hundreds of thousands; a successor shares whatever did not change."""
+    doors: Map[str, int] = field(default_factory=Map)
+    """Model -> number of clusters whose front door counts its users, by file or by gateway."""
     cordons: Mapping[str, Cordon] = field(default_factory=dict)
     continents: Mapping[str, str] = field(default_factory=dict)
     """Country -> continent, of the countries that the product knows."""

@@ -57,6 +57,8 @@ class ModelTable:
     groups: tuple[Group, ...]
     local: tuple[Address, ...]
     spill_rps: float
+    declared: tuple[str, ...] = ()
+    """Cells of the cluster's document without a group: whoever names one is counted so, and served like others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +238,11 @@ class _Builder:
             groups=(self._everyone(gateway, model, own, policy), *groups),
             local=self.endpoints.get((model, gateway), ()),
             spill_rps=self._spill_rps(gateway, model, policy),
+            declared=self._declared(gateway, {group.cell for group in groups}),
         )
+
+    def _declared(self, gateway: str, known: Collection[str]) -> tuple[str, ...]:
+        return tuple(sorted({one.name for one in self.clusters[gateway].spec.cells}.difference(known)))
 
     def _own_cells(self, gateway: str, model: str) -> list[Route]:
         """Routes of the cells whose front door this is; without any, those of the nearest cell."""

@@ -70,6 +70,9 @@ KEPT = 8192
 MANY = 1_000_000
 """Rates at the receiver bound the load, not Envoy's default of 1024 concurrent requests: a stream of tokens lasts
 long."""
+REFUSED, SENT = "refused", "sent"
+"""Prefixes of statistics that count requests of one model and cell (`refused|chat-8b|Berlin`): refused requests, and
+requests of a cell without an Envoy cluster of its own; the cluster of the cell's group counts the latter too."""
 CLIENT_SECRET, AUTHORITY_SECRET = "isochrone_client", "isochrone_authority"
 TLS, PLAIN = "tls", "plain"
 
@@ -129,6 +132,7 @@ class _Routed(NamedTuple):
     local: bool
     spill_rps: float
     groups: tuple[tuple[str, bool, float], ...]
+    declared: tuple[str, ...]
 
     @classmethod
     def of(cls, table: ModelTable) -> _Routed:
@@ -139,6 +143,7 @@ class _Routed(NamedTuple):
             local=bool(table.local),
             spill_rps=table.spill_rps,
             groups=tuple((one.cell, bool(one.shares), one.unserved) for one in table.groups),
+            declared=table.declared,
         )
 
 
@@ -362,18 +367,58 @@ def _model_routes(
         made.append(capped)
     else:
         made.append(_refusal(sent_on, 503, f"no replica of {model.model} in {gateway}"))
-    for cell, served, unserved in sorted(model.groups, key=lambda one: (not one[0], one[0] == OTHER_CELLS, one[0])):
-        named = [] if not cell else [_present(CELL_HEADER) if cell == OTHER_CELLS else _matcher(CELL_HEADER, cell)]
-        matchers = [*also, *named]
-        if not served:
-            made.append(_refusal(matchers, 503, f"nobody can serve {model.model}"))
-            continue
-        name = cluster_name(model.model, cell)
-        made.append(_route(model, gateway, name, [*matchers, _matcher(PRIORITY_HEADER, "high")], high=True))
-        if unserved:
-            made.append(_shed(matchers, unserved))
-        made.append(_route(model, gateway, name, matchers))
+    groups = {cell: (served, unserved) for cell, served, unserved in model.groups}
+    for cell in sorted(groups.keys() - {"", OTHER_CELLS}):
+        made += _of_users(model, gateway, [*also, _matcher(CELL_HEADER, cell)], cell, *groups[cell])
+    rest = OTHER_CELLS if OTHER_CELLS in groups else ""
+    for cell in model.declared:
+        made += _of_users(model, gateway, [*also, _matcher(CELL_HEADER, cell)], rest, *groups[rest], named=cell)
+    if OTHER_CELLS in groups:
+        made += _of_users(model, gateway, [*also, _present(CELL_HEADER)], OTHER_CELLS, *groups[OTHER_CELLS])
+    made += _of_users(model, gateway, also, "", *groups[""])
     return made
+
+
+def _of_users(
+    model: _Routed,
+    gateway: str,
+    matchers: list[route_components_pb2.HeaderMatcher],
+    group: str,
+    served: bool,
+    unserved: float,
+    *,
+    named: str = "",
+) -> list[route_components_pb2.Route]:
+    """Of requests that are shared out as a group's, and name the cell `named` where that has none of its own.
+
+    Envoy counts what it sends by cluster. What it refuses, and what it sends for such a cell, is counted by name.
+    """
+    cell = named or ("" if group == OTHER_CELLS else group)
+    refused = f"{REFUSED}|{model.model}|{cell}"
+    if not served:
+        return [_counted(_refusal(matchers, 503, f"nobody can serve {model.model}"), refused)]
+    name = cluster_name(model.model, group)
+    sent = [
+        _route(model, gateway, name, [*matchers, _matcher(PRIORITY_HEADER, "high")], high=True),
+        _route(model, gateway, name, matchers),
+    ]
+    if named:
+        sent = [_counted(one, f"{SENT}|{model.model}|{cell}") for one in sent]
+    return [sent[0], *([_counted(_shed(matchers, unserved), refused)] if unserved else []), sent[1]]
+
+
+def _counted(route: route_components_pb2.Route, name: str) -> route_components_pb2.Route:
+    """The route, whose requests are counted by this name: a limit that is enforced on nobody counts everybody."""
+    whole = base_pb2.RuntimeFractionalPercent(default_value=percent_pb2.FractionalPercent(numerator=100))
+    limit = local_rate_limit_pb2.LocalRateLimit(
+        stat_prefix=name,
+        token_bucket=token_bucket_pb2.TokenBucket(
+            max_tokens=MANY, tokens_per_fill=_uint(MANY), fill_interval=_seconds(1.0)
+        ),
+        filter_enabled=whole,
+    )
+    route.typed_per_filter_config["envoy.filters.http.local_ratelimit"].CopyFrom(_any(limit))
+    return route
 
 
 def _route(

@@ -30,6 +30,7 @@ ConditionType = Literal[
     "DevicesDoubted",
     "DevicesMissing",
     "Drifted",
+    "EngineUnread",
     "Forbidden",
     "ImplausibleCell",
     "ImplausibleDemand",
@@ -43,6 +44,7 @@ ConditionType = Literal[
     "MemoryUnknown",
     "NameTaken",
     "NoDevicePlugin",
+    "NoDemandSource",
     "NoNode",
     "NotAllowed",
     "NotCarriedOut",
@@ -104,6 +106,10 @@ CONDITIONS: dict[ConditionType, str] = {
         "minutes."
     ),
     "Drifted": "Somebody changed a field of our object. It is put right, unless `selfHeal` is off.",
+    "EngineUnread": (
+        "No replica of a model gives its engine's metrics. How busy they are is not known, and their capacity is taken "
+        "as declared."
+    ),
     "Forbidden": "The agent lacks a right. Apply the manifests of `deploy/kustomize/agent` again.",
     "ImplausibleCell": "A front door's count of a cell is left out. The message says why.",
     "ImplausibleDemand": "A front door counts more than the bound of its cluster (`maxRequestsPerSecond`).",
@@ -117,6 +123,10 @@ CONDITIONS: dict[ConditionType, str] = {
     "MemoryUnknown": "A driver does not say the memory of its devices. Models that need a minimum do not run on them.",
     "NameTaken": "A second agent reports under the name of this cluster. The first keeps the name.",
     "NoDevicePlugin": "A node has accelerators and no device plugin that offers them.",
+    "NoDemandSource": (
+        "Replicas of a model run here, and nobody counts its users: no front door anywhere, no gateway, no engine. "
+        "Plans keep what the policy asks for and add nothing. Give the agent a gateway's statistics, or a demand file."
+    ),
     "NoNode": "A ResourceSlice names a node that does not exist.",
     "NotAllowed": "The owner's limits forbid what was ordered.",
     "NotCarriedOut": "The API server refused an object. The message quotes it.",

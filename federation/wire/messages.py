@@ -220,6 +220,32 @@ class ServedSample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     latency_ms_p95: NonNegative | None = None
 
 
+class CountedSample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Users' requests for one model at this cluster's own gateway, refused ones too. `cell` is as they name it, empty
+    where they name none; where that is, the controller knows."""
+
+    model: Name
+    cell: Annotated[str, Meta(max_length=100)] = ""
+    requests_per_second: NonNegative
+
+
+class EngineSample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the engines of one model's replicas here say of themselves: sums over the `replicas` that answered.
+
+    Null is what their engine does not tell, or cannot yet: rates take two readings. `kv_cache_used` is the mean.
+    """
+
+    model: Name
+    replicas: Count
+    requests_per_second: NonNegative | None = None
+    """Answered in full."""
+    input_tokens_per_second: NonNegative | None = None
+    output_tokens_per_second: NonNegative | None = None
+    running: NonNegative | None = None
+    waiting: NonNegative | None = None
+    kv_cache_used: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", gc=False):
     """An agent's full knowledge of its cluster. Retained by the broker. Within one start (`boot_id`) the highest `seq`
     is the newest; another start takes over once the one in force is gone. No clock decides what is newer.
@@ -243,6 +269,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", gc=False):
     """Ready replicas by address, sorted; empty where the agent cannot tell, which removes nothing."""
     served: Annotated[tuple[ServedSample, ...], Meta(max_length=1000)] = ()
     """How the replicas answered; empty where nobody measures, which is no fault."""
+    counted: Annotated[tuple[CountedSample, ...], Meta(max_length=5000)] = ()
+    """What the cluster's gateway counted of users' requests; used for models without rows in `demand`."""
+    engines: Annotated[tuple[EngineSample, ...], Meta(max_length=1000)] = ()
+    """The load of the replicas as their engines report it; empty where no engine can be read."""
     probe: Annotated[str, Meta(max_length=300)] = ""
     """`host:port` to which peers may open a TCP connection to measure the round trip; empty without one."""
     epoch: Ordinal = 0
@@ -456,6 +486,14 @@ def _report_numbers(report: Report) -> Iterable[float]:
     for one in report.served:
         yield one.requests_per_second
         yield one.latency_ms_p95 or 0.0
+    for count in report.counted:
+        yield count.requests_per_second
+    for engine in report.engines:
+        yield engine.requests_per_second or 0.0
+        yield engine.input_tokens_per_second or 0.0
+        yield engine.output_tokens_per_second or 0.0
+        yield engine.running or 0.0
+        yield engine.waiting or 0.0
 
 
 def seal(desired: Desired) -> Desired:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from agents.gateway.stats import Served, Speed, difference, parse
+from agents.gateway.stats import FILTER, Served, Speed, difference, parse, users
 
 FAST, SLOW = (10.0, 11.0), (350.0, 360.0)
 
@@ -81,3 +82,27 @@ def test_nobody_who_asked_nothing_has_a_latency() -> None:
     same = {"chat": Served(requests=30, answers={FAST: 30})}
     (sample,) = difference(same, same, {"chat": Speed(since={}).later({FAST: 30})}, 5.0)
     assert (sample.requests_per_second, sample.latency_ms_p95) == (0.0, None)
+
+
+def test_users_are_counted_by_the_cell_that_they_name() -> None:
+    """Demand would be what gateways send each other, or miss those who are turned away, who need replicas most."""
+    counted = {
+        "cluster.chat|cell|St. Gallen.upstream_rq_completed": 40,
+        "cluster.chat|cell|St. Gallen.external.upstream_rq_completed": 40,
+        "cluster.chat|cell|St. Gallen.zone.fra-1.fra-1.upstream_rq_completed": 40,
+        "cluster.chat|any.upstream_rq_completed": 25,
+        "cluster.chat|others.upstream_rq_completed": 7,
+        "cluster.chat|local.upstream_rq_completed": 1000,
+        "refused|chat|St. Gallen.http_local_rate_limit.enabled": 2,
+        "refused|chat|.http_local_rate_limit.enabled": 1,
+        "refused|chat|.http_local_rate_limit.ok": 1,
+        "sent|chat|Bern.http_local_rate_limit.enabled": 5,
+        "cluster.isochrone.upstream_rq_completed": 9,
+    }
+    assert users([{"name": name, "value": value} for name, value in counted.items()]) == {
+        ("chat", "St. Gallen"): 42,
+        ("chat", "Bern"): 5,
+        ("chat", ""): 28,
+    }
+    read = [name for name in counted if re.search(FILTER, name)]
+    assert len(read) == len(counted) - 2

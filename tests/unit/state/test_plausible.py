@@ -36,7 +36,8 @@ def after(*reports: messages.Report, every_s: float = 10.0, world: World | None 
 
 
 def found(world: World, cluster: str = "fra") -> list[str]:
-    return [one.type for one in world.clusters[cluster].findings]
+    """Types of what was found, but for the source of demand, which these reports do not have."""
+    return [one.type for one in world.clusters[cluster].findings if one.type != "NoDemandSource"]
 
 
 def believed(world: World) -> messages.Report:

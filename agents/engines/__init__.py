@@ -1,0 +1,1 @@
+"""What model servers say of themselves: read by the metrics that they have anyway, one reading for each report."""
