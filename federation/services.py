@@ -25,6 +25,7 @@ from federation.loops.frontier import Frontiers
 from federation.loops.hub import Hub
 from federation.loops.policies import Desk, Kept, NeedsForce, Rejected
 from federation.state.demand import unconfirmed
+from federation.state.keys import PlacementKey
 from federation.state.reduce import Confirmed, CordonsSet, Note, waits
 from federation.state.world import Cordon, World
 from federation.traffic.snapshot import Index
@@ -197,9 +198,9 @@ class ControllerServices:
         there."""
         now_s = self.clock.monotonic_s()
         told = {
-            key[1]: setbacks.sentence(one, now_s)
+            key.cluster: setbacks.sentence(one, now_s)
             for key, one in self.hub.world.setbacks.backoffs.items()
-            if key[0] == model
+            if key.model == model
         }
         clusters = tuple(
             msgspec.structs.replace(one, code="BackOff", reason=told[one.cluster])
@@ -353,14 +354,14 @@ class ControllerServices:
         except SolverError as error:
             raise Refused(503, "SolverFailed", str(error), "try again") from error
         after = formulated.ours(answer.solution.replicas)
-        why = {(m, *formulated.keys[pool]): text for (m, pool), text in answer.reasons.items()}
+        why = {PlacementKey(m, *formulated.keys[pool]): text for (m, pool), text in answer.reasons.items()}
         changes = changes_between(before, after, why)
         refused = await self.desk.refusals(world.documents, formulated, answer)
         near_after, _ = await asyncio.to_thread(_near_of, formulated.problem, answer.solution.flows)
         new_ms = _mean_latency(answer.solution.flows)
         old_ms = _mean_latency_now(scene)
         restarts = _restarts(hub, world)
-        gone = {key[0] for key, count in before.items() if count} - {one.name for one in formulated.problem.models}
+        gone = {key.model for key, count in before.items() if count} - {one.name for one in formulated.problem.models}
         lost_rps = sum(rps for (model, _), rps in hub.demand_rps().items() if model in gone)
         return views.DiffView(
             changed=bool(changes or restarts),
@@ -386,7 +387,7 @@ def _restarts(hub: Hub, after: World) -> tuple[views.RestartView, ...]:
     was = {one.metadata.name: version(one) for one in hub.world.documents.models}
     running: dict[str, int] = {}
     for key, count in hub.plan.desired_by_key().items():
-        running[key[0]] = running.get(key[0], 0) + count
+        running[key.model] = running.get(key.model, 0) + count
     return tuple(
         views.RestartView(model=name, replicas=running[name])
         for one in after.documents.models

@@ -14,9 +14,10 @@ from federation.control import isochrones, latency, setbacks
 from federation.control.nearness import Nearest, near
 from federation.control.plan import Near, Plan, Route, Routes, Share
 from federation.policy import documents
+from federation.state.keys import CellCluster, ClusterPool, ModelCell, PlacementKey
 from federation.state.phases import Phase
 from federation.state.pricing import place, pool_price, pools_of
-from federation.state.world import ClusterState, PlacementKey, World
+from federation.state.world import ClusterState, World
 from federation.traffic.status import GatewayStatus
 from federation.wire import messages
 from federation.wire.conditions import condition
@@ -259,48 +260,48 @@ class _Drawing:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.world = scene.world
-        self.routes: Mapping[tuple[str, str], Route] = scene.routes.by_key()
+        self.routes: Mapping[ModelCell, Route] = scene.routes.by_key()
         self.models_by_name = {document.metadata.name: document for document in self.world.documents.models}
         self.desired = scene.plan.desired_by_key()
         self.ready = self.world.ready_replicas()
         self.reasons = {one.key: one.reason for one in scene.plan.desired}
         self.prices = self._prices()
-        self.named = self.models_by_name.keys() | {key[0] for key in self.desired}
+        self.named = self.models_by_name.keys() | {key.model for key in self.desired}
         self.keys: dict[str, list[PlacementKey]] = defaultdict(list)
         """What is wanted or ready, by cluster, in order."""
         for key in sorted(self.desired.keys() | self.ready.keys()):
-            self.keys[key[1]].append(key)
+            self.keys[key.cluster].append(key)
         self.gates: dict[str, list[views.GatewayView]] = defaultdict(list)
         for gate in gateways(scene):
             self.gates[gate.cluster].append(gate)
         self.estimates = latency.between(
             self.world,
             {
-                (cell, share.cluster)
+                CellCluster(cell, share.cluster)
                 for (model, cell), route in self.routes.items()
                 if (model, cell) in self.world.demand
                 for share in (*route.now, *route.target)
             },
         )
 
-    def _prices(self) -> dict[tuple[str, PoolKey], float]:
-        found: dict[tuple[str, PoolKey], float] = {}
+    def _prices(self) -> dict[ClusterPool, float]:
+        found: dict[ClusterPool, float] = {}
         for document in self.world.documents.clusters:
             for pool, declared in pools_of(self.world, document):
                 priced = pool_price(self.world, document, pool, declared)
                 if priced is not None:
-                    found[document.metadata.name, pool.key] = priced.usd_per_device_hour
+                    found[ClusterPool(document.metadata.name, pool.key)] = priced.usd_per_device_hour
         return found
 
     def usd_per_hour(self, key: PlacementKey, replicas: int) -> float:
         """The cost of replicas; a pool without a price costs an unknown amount and is left out of sums."""
-        document = self.models_by_name.get(key[0])
+        document = self.models_by_name.get(key.model)
         fitting = [
             one.count
             for one in (document.spec.accelerators if document else ())
-            if one.product == key[2].product and (one.mig_profile or "") == key[2].mig_profile
+            if one.product == key.pool.product and (one.mig_profile or "") == key.pool.mig_profile
         ]
-        return replicas * (fitting[0] if fitting else 1) * self.prices.get((key[1], key[2]), 0.0)
+        return replicas * (fitting[0] if fitting else 1) * self.prices.get(ClusterPool(key.cluster, key.pool), 0.0)
 
     def is_known(self, cluster: str) -> bool:
         """Whether the newest report describes the present."""
@@ -310,12 +311,12 @@ class _Drawing:
         regions = {document.metadata.name: document.spec.region for document in self.world.documents.clusters}
         return tuple(
             views.PlacementView(
-                model=key[0],
-                cluster=key[1],
-                region=regions.get(key[1], ""),
-                pool=key[2].text,
+                model=key.model,
+                cluster=key.cluster,
+                region=regions.get(key.cluster, ""),
+                pool=key.pool.text,
                 desired=count,
-                ready=self.ready.get(key, 0) if key[1] in regions and self.is_known(key[1]) else None,
+                ready=self.ready.get(key, 0) if key.cluster in regions and self.is_known(key.cluster) else None,
                 usd_per_hour=self.usd_per_hour(key, count),
                 reason=self.reasons.get(key, ""),
             )
@@ -389,7 +390,7 @@ class _Drawing:
             vram_gib=vram_gib,
             allocatable=told.allocatable if told is not None else None,
             free=told.free if told is not None else None,
-            usd_per_device_hour=self.prices.get((cluster, key), 0.0),
+            usd_per_device_hour=self.prices.get(ClusterPool(cluster, key), 0.0),
             verified=told.verified if told is not None else True,
             sharing=told.sharing if told is not None else "none",
             largest_free=max((one.devices for one in room), default=0) if room is not None else None,
@@ -448,11 +449,11 @@ class _Drawing:
         troubles = {(r.model, r.pool): r.reason for r in report.replicas} if report is not None else {}
         rows = []
         for key in self.keys.get(cluster, ()):
-            trouble = troubles.get((key[0], key[2]), "")
+            trouble = troubles.get((key.model, key.pool), "")
             rows.append(
                 views.ReplicasView(
-                    model=key[0],
-                    pool=key[2].text,
+                    model=key.model,
+                    pool=key.pool.text,
                     desired=self.desired.get(key, 0),
                     ready=self.ready.get(key, 0) if self.is_known(cluster) else None,
                     reason="; ".join(part for part in (self.reasons.get(key, ""), trouble) if part),
@@ -511,8 +512,8 @@ class _Drawing:
         )
 
     def _cell_demand(self, model: str, cell: str) -> views.CellDemandView:
-        demand = self.world.demand[model, cell]
-        route = self.routes.get((model, cell))
+        demand = self.world.demand[ModelCell((model, cell))]
+        route = self.routes.get(ModelCell((model, cell)))
         shares = self._shares(model, cell, route)
         unserved = max(0.0, 1.0 - sum(share.share for share in shares))
         if unserved < 1e-4:
@@ -541,10 +542,10 @@ class _Drawing:
             return ()
         now, target = _by_cluster(route.now), _by_cluster(route.target)
         document = self.models_by_name.get(model)
-        nearest_ms = (self.scene.nearest_ms or {}).get((model, cell))
+        nearest_ms = (self.scene.nearest_ms or {}).get(ModelCell((model, cell)))
         rows = []
         for cluster in sorted(now.keys() | target.keys()):
-            estimate = self.estimates.get((cell, cluster))
+            estimate = self.estimates.get(CellCluster(cell, cluster))
             if estimate is None or document is None:
                 continue
             latency_ms = estimate.rtt_ms + document.spec.service_latency_ms
@@ -571,7 +572,7 @@ class _Drawing:
         rows = []
         for (model, name), demand in sorted(self.world.demand.items()):
             cell = self.world.cells[name]
-            route = self.routes.get((model, name))
+            route = self.routes.get(ModelCell((model, name)))
             if route is None:
                 continue
             shares = tuple(share for share in self._shares(model, name, route) if share.share > 0)
@@ -615,8 +616,8 @@ class _Drawing:
     def _model(self, document: documents.Model, demand: Sequence[views.CellDemandView]) -> views.ModelView:
         name = document.metadata.name
         policy = self.world.documents.policy_of(name)
-        wanted = {key: count for key, count in self.desired.items() if key[0] == name}
-        ready = sum(count for key, count in self.ready.items() if key[0] == name and self._is_counted(key[1]))
+        wanted = {key: count for key, count in self.desired.items() if key.model == name}
+        ready = sum(count for key, count in self.ready.items() if key.model == name and self._is_counted(key.cluster))
         asked = sum(one.rps for one in demand)
         unserved = sum(one.unserved_rps for one in demand)
         late = sum(one.rps * route.share for one in demand for route in one.routes if not route.within_objective)
@@ -666,7 +667,7 @@ class _Drawing:
             soft.append(f"{desired - ready} of {desired} replicas are not ready")
         now_s = self.scene.now_s
         backoffs = sorted(self.world.setbacks.backoffs.items(), key=lambda one: one[0])
-        soft += [setbacks.sentence(one, now_s) for key, one in backoffs if key[0] == name]
+        soft += [setbacks.sentence(one, now_s) for key, one in backoffs if key.model == name]
         if not_hunted := setbacks.why_not_hunted(self.world, self.world.setbacks, name, now_s):
             bad.append(not_hunted)
         if (version := self.scene.plan.versions.get(name)) is not None and version.refused:

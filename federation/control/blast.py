@@ -16,7 +16,7 @@ from federation.control.placement_cycle import Solve
 from federation.control.plan import Plan, Routes
 from federation.control.problem import Formulated
 from federation.policy.documents import Documents
-from federation.state.world import PlacementKey
+from federation.state.keys import ModelCell, PlacementKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ class Effect:
 NOTHING = Effect(emptied={}, shortages=(), replicas=0, is_foreseen=True)
 
 
-def now(plan: Plan, routes: Routes, demand_rps: Mapping[tuple[str, str], float], newest: Solve | None) -> Now:
+def now(plan: Plan, routes: Routes, demand_rps: Mapping[ModelCell, float], newest: Solve | None) -> Now:
     """What is so today. Users that the newest solve leaves unserved count as unserved though routing still serves them.
 
     Args: demand_rps: (model, cell) -> requests per second.
@@ -140,12 +140,12 @@ def lost_in_use(gone: Collection[str], plan: Plan) -> dict[str, int]:
     """Of clusters that would leave the catalogue, those with replicas in them -> how many."""
     running = dict.fromkeys(sorted(gone), 0)
     for key, count in plan.desired_by_key().items():
-        if key[1] in running:
-            running[key[1]] += count
+        if key.cluster in running:
+            running[key.cluster] += count
     return {cluster: count for cluster, count in running.items() if count}
 
 
-def asked_rps(demand_rps: Mapping[tuple[str, str], float]) -> dict[str, float]:
+def asked_rps(demand_rps: Mapping[ModelCell, float]) -> dict[str, float]:
     """Requests per second by model."""
     total: dict[str, float] = defaultdict(float)
     for (model, _), rps in demand_rps.items():
@@ -153,10 +153,10 @@ def asked_rps(demand_rps: Mapping[tuple[str, str], float]) -> dict[str, float]:
     return dict(total)
 
 
-def unserved_rps(routes: Routes, demand_rps: Mapping[tuple[str, str], float]) -> dict[str, float]:
+def unserved_rps(routes: Routes, demand_rps: Mapping[ModelCell, float]) -> dict[str, float]:
     """Requests per second by model that no share in force serves."""
-    served: dict[tuple[str, str], float] = {
-        (route.model, route.cell): min(1.0, sum(share.share for share in route.now)) for route in routes.routes
+    served: dict[ModelCell, float] = {
+        route.key: min(1.0, sum(share.share for share in route.now)) for route in routes.routes
     }
     total: dict[str, float] = defaultdict(float)
     for key, rps in demand_rps.items():
@@ -169,7 +169,7 @@ def at_once(before: Documents, after: Documents, formulated: Formulated, now: No
     problem = formulated.problem
     running: dict[str, int] = defaultdict(int)
     for key, count in now.plan.desired_by_key().items():
-        running[key[0]] += count
+        running[key.model] += count
     placed = {model for model, count in running.items() if count > 0 and before.is_placed(model)}
     models = {model.name: model for model in problem.models}
     holders = {
@@ -211,11 +211,11 @@ def with_answer(effect: Effect, formulated: Formulated, solution: engine.Solutio
     for one in solution.unserved:
         unserved[one.model] += one.requests_per_second
     short = {one.model: one for one in effect.shortages}
-    left = {key[0] for key, count in then.items() if count > 0}
+    left = {key.model for key, count in then.items() if count > 0}
     emptied = dict(effect.emptied)
     for model, known in short.items():
         if model not in left and known.asked_rps > 0 and model not in emptied:
-            emptied[model] = sum(count for key, count in now.plan.desired_by_key().items() if key[0] == model)
+            emptied[model] = sum(count for key, count in now.plan.desired_by_key().items() if key.model == model)
     shortages = tuple(
         replace(known, then_rps=known.asked_rps if known.model in emptied else unserved[known.model])
         for known in effect.shortages
@@ -247,9 +247,9 @@ def _difference(
     changed = set()
     for key in base.keys() | then.keys():
         more = then.get(key, 0) - base.get(key, 0)
-        if key[0] in placed and more:
+        if key.model in placed and more:
             starts, stops = starts + max(0, more), stops + max(0, -more)
-            changed.add(key[0])
+            changed.add(key.model)
     return starts, stops, changed
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from federation.control.plan import Versions
 from federation.policy.documents import Autoscaling, Documents, Model, Resources, Runtime
-from federation.state.world import PlacementKey
+from federation.state.keys import ClusterPool, PlacementKey
 from federation.wire.messages import PoolKey, Workload
 
 
@@ -27,15 +27,16 @@ def workloads(
     """
     models = {document.metadata.name: document for document in documents.models}
     told: dict[str, list[Workload]] = {}
-    for (model, cluster, pool), replicas in sorted(desired.items(), key=lambda item: item[0]):
+    for key, replicas in sorted(desired.items(), key=lambda item: item[0]):
+        model, cluster, pool = key
         document = models.get(model)
-        stop_reason = stops.get((model, cluster, pool), "")
+        stop_reason = stops.get(key, "")
         if document is None:
             if replicas == 0:
                 told.setdefault(cluster, []).append(_farewell(model, pool, stop_reason))
             continue
         if model in versions:
-            document = versions[model].told(document, (cluster, pool))
+            document = versions[model].told(document, ClusterPool(cluster, pool))
         policy = documents.policy_of(model)
         scaling = policy.spec.autoscaling if policy is not None else Autoscaling()
         one = _workload(document, scaling, pool, replicas, stop_reason)

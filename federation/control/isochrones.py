@@ -14,6 +14,7 @@ import numpy as np
 from immutables import Map
 
 from federation.control import latency
+from federation.state.keys import CellCluster
 from federation.state.world import World
 from federation.wire.messages import UserCell
 
@@ -65,7 +66,9 @@ def _estimates(world: World, ready: Sequence[str], cells: Map[str, UserCell]) ->
         tuple((one.lat, one.lon) for one in cells.values()),
         tuple((places[name].lat, places[name].lon) for name in clusters),
     )
-    pairs = [(cell, clusters[column]) for cell, columns in zip(cells, near, strict=True) for column in columns]
+    pairs = [
+        CellCluster(cell, clusters[column]) for cell, columns in zip(cells, near, strict=True) for column in columns
+    ]
     estimates = latency.between(replace(world, cells=cells), pairs)
     return [estimates[pair] for pair in sorted(pairs)]
 

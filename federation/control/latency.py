@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from federation.state.keys import CellCluster
 from federation.state.world import World
 
 AT_ONCE = 256
@@ -60,7 +61,7 @@ def distance_km(lat_a: float, lon_a: float, lat_b: float, lon_b: float) -> float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Estimates(Mapping[tuple[str, str], Estimate]):
+class Estimates(Mapping[CellCluster, Estimate]):
     """(cell, cluster) -> estimate, in arrays [cells, clusters]: there may be ten millions of them.
 
     `nearest` [cells] is the column of the cluster nearest to each cell. How old a measurement is they do not say.
@@ -74,7 +75,7 @@ class Estimates(Mapping[tuple[str, str], Estimate]):
     nearest: NDArray[np.int64]
     is_measured: NDArray[np.bool_]
 
-    def __getitem__(self, pair: tuple[str, str]) -> Estimate:
+    def __getitem__(self, pair: CellCluster) -> Estimate:
         row, column = self.cells[pair[0]], self.clusters[pair[1]]
         basis: Basis = "prior"
         source = f"estimated over {self.km[row, column]:.0f} km"
@@ -85,8 +86,8 @@ class Estimates(Mapping[tuple[str, str], Estimate]):
         rtt_ms = round(float(self.rtt_ms[row, column]), 2)
         return Estimate(cell=pair[0], cluster=pair[1], rtt_ms=rtt_ms, source=source, basis=basis)
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return itertools.product(self.cells, self.clusters)
+    def __iter__(self) -> Iterator[CellCluster]:
+        return itertools.starmap(CellCluster, itertools.product(self.cells, self.clusters))
 
     def __len__(self) -> int:
         return self.rtt_ms.size
@@ -122,7 +123,7 @@ def estimate(world: World, cells: Iterable[str]) -> Estimates:
     )
 
 
-def between(world: World, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], Estimate]:
+def between(world: World, pairs: Collection[CellCluster]) -> dict[CellCluster, Estimate]:
     """The same figures as `estimate`, for some (cell, cluster) alone: without an array over all of them.
 
     Cells that are not known and clusters that are not in the catalogue are left out.
@@ -161,7 +162,7 @@ def between(world: World, pairs: Collection[tuple[str, str]]) -> dict[tuple[str,
             basis = "inferred"
             measured_s = world.clusters[told_by[row]].heard_s
             source = f"measured from {clusters[nearest[rows[cell]]]}, {near_km[row]:.0f} km from the users"
-        made[cell, cluster] = Estimate(
+        made[CellCluster(cell, cluster)] = Estimate(
             cell=cell,
             cluster=cluster,
             rtt_ms=round(rtt[row], 2),

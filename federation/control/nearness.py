@@ -9,10 +9,11 @@ import numpy as np
 
 import placement as engine
 from federation.control.plan import Near
+from federation.state.keys import ModelCell
 from placement.index import Index
 from placement.nearest import nearest_ms
 
-Nearest = Mapping[tuple[str, str], float]
+Nearest = Mapping[ModelCell, float]
 """(model, cell) -> round trip in ms to the nearest cluster that could serve, full or not."""
 Served = tuple[float, float, float | None]
 """Requests per second, their round trip, and that to the nearest cluster that could serve them; both in ms."""
@@ -22,7 +23,9 @@ P95 = 0.95
 def nearest(problem: engine.Problem) -> Nearest:
     """Of all users that ask for a model; those that no cluster could serve are not in."""
     index = Index(problem)
-    return {(model.name, cell): ms for model in problem.models for cell, ms in nearest_ms(index, model).items()}
+    return {
+        ModelCell((model.name, cell)): ms for model in problem.models for cell, ms in nearest_ms(index, model).items()
+    }
 
 
 def near(served: Iterable[Served]) -> Near | None:
@@ -48,6 +51,6 @@ def of_flows(
     rows: dict[str, list[Served]] = defaultdict(list)
     for flow in flows:
         rtt_ms = max(0.0, flow.latency_ms - service_ms[flow.model])
-        rows[flow.model].append((flow.requests_per_second, rtt_ms, best.get((flow.model, flow.cell))))
+        rows[flow.model].append((flow.requests_per_second, rtt_ms, best.get(ModelCell((flow.model, flow.cell)))))
     of_models = {name: found for name, served in sorted(rows.items()) if (found := near(served)) is not None}
     return near(row for served in rows.values() for row in served), of_models

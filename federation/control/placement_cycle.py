@@ -11,8 +11,9 @@ from federation.control.plan import History, Placement, Plan, Replicas
 from federation.control.problem import Formulated
 from federation.control.replacement import GivenUp
 from federation.policy.documents import Disruption
+from federation.state.keys import ModelCluster, PlacementKey
 from federation.state.reduce import Note
-from federation.state.world import PlacementKey, World
+from federation.state.world import World
 
 KEPT = "kept: leaving is not worth the move"
 
@@ -124,7 +125,7 @@ def conclude(
         summary=describe(decision, formulated),
         question=question,
         decision=decision,
-        postponed=frozenset((model, *formulated.keys[pool]) for model, pool in decision.postponed),
+        postponed=frozenset(PlacementKey(model, *formulated.keys[pool]) for model, pool in decision.postponed),
         nearest_ms=nearness.nearest(formulated.problem),
     )
     target = _target(formulated, proposal, plan, decision, aside)
@@ -156,9 +157,9 @@ def _target(
     reasons = {one.key: one.reason for one in plan.placement.replicas}
     target = [one for one in plan.placement.replicas if one.model in aside]
     for (model, pool), count in sorted(decision.target.items()):
-        cluster, pool_key = formulated.keys[pool]
-        reason = proposal.reasons.get((model, pool)) or reasons.get((model, cluster, pool_key), KEPT)
-        target.append(Replicas(model=model, cluster=cluster, pool=pool_key, replicas=count, reason=reason))
+        key = PlacementKey(model, *formulated.keys[pool])
+        reason = proposal.reasons.get((model, pool)) or reasons.get(key, KEPT)
+        target.append(Replicas(model=model, cluster=key.cluster, pool=key.pool, replicas=count, reason=reason))
     return tuple(target)
 
 
@@ -196,7 +197,7 @@ def give_up(world: World, losses: Sequence[replacement.Loss], given_up: GivenUp,
                 next_s = min(next_s, due_s)
                 continue
             since_s = world.clusters[cluster].since_s
-            following[loss.model, cluster] = since_s
+            following[ModelCluster(loss.model, cluster)] = since_s
             text = loss.says(cluster, now_s, since_s)
             notes.append(Note(type="Warning", reason="Replaced", object=f"model/{loss.model}", message=text))
     return GivingUp(given_up=following, notes=tuple(notes), next_s=next_s)

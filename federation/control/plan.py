@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from federation.policy.documents import Model, PlacementPolicy
-from federation.state.world import Known, PlacementKey
+from federation.state.keys import ClusterPool, ModelCell, PlacementKey
+from federation.state.world import Known
 from federation.wire.messages import PoolKey
 from placement import Cost, Reached, Shortfall, Unserved
 
@@ -30,7 +31,7 @@ class Replicas:
     @property
     def key(self) -> PlacementKey:
         """What identifies it."""
-        return (self.model, self.cluster, self.pool)
+        return PlacementKey(self.model, self.cluster, self.pool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +116,11 @@ class Versions:
     settled: Model
     newest: str
     """The version (see `desired.version`) that is tried or refused."""
-    trial: tuple[str, PoolKey] | None = None
+    trial: ClusterPool | None = None
     failed: tuple[str, ...] = ()
     refused: str = ""
 
-    def told(self, newest: Model, place: tuple[str, PoolKey]) -> Model:
+    def told(self, newest: Model, place: ClusterPool) -> Model:
         """The document that replicas at `place` are started from: in all that starts a replica the settled one, unless
         it is tried there."""
         if place == self.trial and not self.refused:
@@ -239,6 +240,11 @@ class Route:
     target: tuple[Share, ...]
     unserved_reason: str = ""
 
+    @property
+    def key(self) -> ModelCell:
+        """Whose requests it is for."""
+        return ModelCell((self.model, self.cell))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routes:
@@ -248,6 +254,6 @@ class Routes:
     at_s: float = 0.0
     routes: tuple[Route, ...] = ()
 
-    def by_key(self) -> dict[tuple[str, str], Route]:
-        """(model, cell) -> route."""
-        return {(route.model, route.cell): route for route in self.routes}
+    def by_key(self) -> dict[ModelCell, Route]:
+        """Every route."""
+        return {route.key: route for route in self.routes}

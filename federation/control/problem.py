@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +13,10 @@ import placement as engine
 from federation.control import latency, setbacks
 from federation.policy import documents
 from federation.state import levels, plausible
+from federation.state.keys import ClusterPool, ModelCell, ModelCluster, PlacementKey
 from federation.state.phases import Phase
 from federation.state.pricing import catalogue_key, pool_price
-from federation.state.world import PlacementKey, SpotRisk, World, countries
+from federation.state.world import SpotRisk, World, countries
 from federation.wire import quantity
 from federation.wire.messages import PoolKey, PoolReport, ReplicaReport, replicas_that_fit
 
@@ -39,7 +39,7 @@ class Formulated:
 
     problem: engine.Problem
     present: tuple[engine.Placed, ...]
-    keys: Mapping[str, tuple[str, PoolKey]]
+    keys: Mapping[str, ClusterPool]
     left_out: tuple[str, ...]
 
     def pool_name(self, cluster: str, pool: PoolKey) -> str:
@@ -48,7 +48,7 @@ class Formulated:
 
     def ours(self, placed: tuple[engine.Placed, ...]) -> dict[PlacementKey, int]:
         """The engine's placement in our keys."""
-        return {(one.model, *self.keys[one.pool]): one.replicas for one in placed}
+        return {PlacementKey(one.model, *self.keys[one.pool]): one.replicas for one in placed}
 
     def theirs(self, placed: Mapping[PlacementKey, int]) -> dict[tuple[str, str], int]:
         """Our replica counts as (model, pool name) -> count, without what the problem does not know."""
@@ -64,7 +64,7 @@ def formulate(
     desired: Mapping[PlacementKey, int],
     now_s: float,
     aside: Mapping[str, str] | None = None,
-    given_up: Mapping[tuple[str, str], float] | None = None,
+    given_up: Mapping[ModelCluster, float] | None = None,
 ) -> Formulated:
     """What should run where, given the placement in force and what agents are told on the way there?
 
@@ -97,7 +97,7 @@ class Formulation:
         desired: Mapping[PlacementKey, int],
         now_s: float,
         aside: Mapping[str, str],
-        given_up: Mapping[tuple[str, str], float],
+        given_up: Mapping[ModelCluster, float],
     ) -> Formulated:
         basis = _basis(world, target, desired, now_s, aside), dict(given_up)
         with self._lock:
@@ -178,7 +178,7 @@ def _formulate(
     desired: Mapping[PlacementKey, int],
     now_s: float,
     aside: Mapping[str, str],
-    given_up: Mapping[tuple[str, str], float],
+    given_up: Mapping[ModelCluster, float],
 ) -> Formulated:
     left_out: list[str] = []
     models = _models(world, aside, left_out)
@@ -187,23 +187,27 @@ def _formulate(
     counted = {
         key: count
         for key, replicas in running.items()
-        if key[0] in by_name
-        and key[1] in world.clusters
-        and _counts(world, key[0], key[1], now_s, given_up)
+        if key.model in by_name
+        and key.cluster in world.clusters
+        and _counts(world, key.model, key.cluster, now_s, given_up)
         and (count := _believed(world, key, replicas, now_s)) > 0
     }
     present = {key: count for key in counted if (count := _believed(world, key, target.get(key, 0), now_s)) > 0}
     pools, keys = _pools(world, by_name, counted, now_s, left_out)
-    room = _room(world, models, now_s, {(keys[pool.name][0], keys[pool.name][1]): pool for pool in pools})
-    known = sorted({cell for _, cell in world.demand})
+    room = _room(world, models, now_s, {keys[pool.name]: pool for pool in pools})
+    by_cell: dict[str, dict[str, float]] = {name: {} for name in sorted(by_name)}
+    for (model, cell), demand in world.demand.items():
+        if model in by_cell and demand.requests_per_second > 0:
+            by_cell[model][cell] = demand.requests_per_second
+    cells = sorted(set[str]().union(*by_cell.values()))
     demands = tuple(
-        engine.Demand(model=model, cell=cell, requests_per_second=demand.requests_per_second)
-        for model, cell in itertools.product(sorted(by_name), known)
-        if (demand := world.demand.get((model, cell))) is not None and demand.requests_per_second > 0
+        engine.Demand(model=model, cell=cell, requests_per_second=rps)
+        for model, asked_rps in by_cell.items()
+        for cell in cells
+        if (rps := asked_rps.get(cell)) is not None
     )
     if grown := _grown(world):
         demands = tuple(_with_growth(one, grown) for one in demands)
-    cells = sorted({demand.cell for demand in demands})
     estimates = latency.estimate(world, cells)
     problem = engine.Problem(
         clusters=tuple(_cluster(world, document) for document in world.documents.clusters),
@@ -222,18 +226,18 @@ def _formulate(
     return Formulated(problem=problem, present=_placed(present), keys=keys, left_out=tuple(left_out))
 
 
-def _with_growth(demand: engine.Demand, grown: Mapping[tuple[str, str], float]) -> engine.Demand:
-    rps = min(demand.requests_per_second, grown.get((demand.model, demand.cell), 0.0))
+def _with_growth(demand: engine.Demand, grown: Mapping[ModelCell, float]) -> engine.Demand:
+    rps = min(demand.requests_per_second, grown.get(ModelCell((demand.model, demand.cell)), 0.0))
     return msgspec.structs.replace(demand, grown_rps=rps) if rps > 0 else demand
 
 
-def _grown(world: World) -> dict[tuple[str, str], float]:
+def _grown(world: World) -> dict[ModelCell, float]:
     """(model, cell) -> requests per second beyond what the front doors that count them were known to count."""
-    found: dict[tuple[str, str], float] = defaultdict(float)
+    found: dict[ModelCell, float] = defaultdict(float)
     for state in world.clusters.values():
         part = levels.growth_part(world, state)
         for row in state.counted if part > 0 else ():
-            found[row.model, row.cell.name] += row.requests_per_second * state.count_weight * part
+            found[ModelCell((row.model, row.cell.name))] += row.requests_per_second * state.count_weight * part
     return found
 
 
@@ -244,7 +248,7 @@ def _placed(counts: Mapping[PlacementKey, int]) -> tuple[engine.Placed, ...]:
     )
 
 
-def _counts(world: World, model: str, cluster: str, now_s: float, given_up: Mapping[tuple[str, str], float]) -> bool:
+def _counts(world: World, model: str, cluster: str, now_s: float, given_up: Mapping[ModelCluster, float]) -> bool:
     """Whether the replicas of `model` in `cluster` are still counted on."""
     state = world.clusters[cluster]
     if state.phase is Phase.UNKNOWN or world.braked or (state.phase is Phase.READY and state.unsteady_s is None):
@@ -253,7 +257,7 @@ def _counts(world: World, model: str, cluster: str, now_s: float, given_up: Mapp
     toleration_s = policy.spec.failover.toleration_seconds if policy else world.timing.default_toleration_s
     if len(state.losses_s) >= FLAPS and state.unsteady_s is not None:
         return False
-    if state.phase is Phase.UNREACHABLE and given_up.get((model, cluster)) == state.since_s:
+    if state.phase is Phase.UNREACHABLE and given_up.get(ModelCluster(model, cluster)) == state.since_s:
         return False
     return state.phase is Phase.READY or (state.phase is Phase.UNREACHABLE and now_s - state.since_s < toleration_s)
 
@@ -419,10 +423,10 @@ def _pools(
     counted: Mapping[PlacementKey, int],
     now_s: float,
     left_out: list[str],
-) -> tuple[tuple[engine.Pool, ...], dict[str, tuple[str, PoolKey]]]:
+) -> tuple[tuple[engine.Pool, ...], dict[str, ClusterPool]]:
     """Reported pools with the devices that are ours to use; and pools that only `counted` still names, with none."""
     pools: dict[str, engine.Pool] = {}
-    keys: dict[str, tuple[str, PoolKey]] = {}
+    keys: dict[str, ClusterPool] = {}
     named: dict[str, set[PoolKey]] = {}
     for _, cluster, key in counted:
         named.setdefault(cluster, set()).add(key)
@@ -459,7 +463,7 @@ def _pools(
             if priced is None:  # what runs there stays; a pool taken for free would draw every other replica
                 devices = min(devices, _devices_of(cluster, key, made, models, counted))
             pools[made.name] = _with_devices(made, devices)
-            keys[made.name] = (cluster, key)
+            keys[made.name] = ClusterPool(cluster, key)
     return tuple(pools.values()), keys
 
 
@@ -490,7 +494,7 @@ def _devices_held(
     for replica in report.replicas if report is not None else ():
         shape = models[replica.model].shape_for(made) if replica.model in models else None
         if replica.pool == key and shape is not None:
-            found += min(replica.ready, counted.get((replica.model, cluster, key), 0)) * shape.devices
+            found += min(replica.ready, counted.get(PlacementKey(replica.model, cluster, key), 0)) * shape.devices
     return found
 
 
@@ -502,7 +506,9 @@ def _devices_of(
     counted: Mapping[PlacementKey, int],
 ) -> int:
     """Devices of a pool that counted replicas take."""
-    shapes = ((counted.get((name, cluster, key), 0), model.shape_for(pool)) for name, model in models.items())
+    shapes = (
+        (counted.get(PlacementKey(name, cluster, key), 0), model.shape_for(pool)) for name, model in models.items()
+    )
     return sum(n * shape.devices for n, shape in shapes if shape is not None)
 
 
@@ -531,7 +537,7 @@ def _vram_gib(pool: PoolReport, expected: documents.AcceleratorPool | None) -> f
 
 
 def _room(
-    world: World, models: tuple[engine.Model, ...], now_s: float, pools: Mapping[tuple[str, PoolKey], engine.Pool]
+    world: World, models: tuple[engine.Model, ...], now_s: float, pools: Mapping[ClusterPool, engine.Pool]
 ) -> tuple[engine.Room, ...]:
     """The most replicas of a model that a pool takes, where that is less than its devices: by its nodes, and by what
     did not become ready there."""
@@ -539,7 +545,7 @@ def _room(
     for model in models if world.setbacks.backoffs else ():
         not_hunted = setbacks.why_not_hunted(world, world.setbacks, model.name, now_s)
         for (cluster, key), pool in pools.items():
-            place = (model.name, cluster, key)
+            place = PlacementKey(model.name, cluster, key)
             most = setbacks.most(world.setbacks, place, now_s)
             if not_hunted and place not in world.setbacks.backoffs:
                 most = 0
@@ -550,7 +556,7 @@ def _room(
 
 
 def _places(
-    world: World, models: tuple[engine.Model, ...], pools: Mapping[tuple[str, PoolKey], engine.Pool]
+    world: World, models: tuple[engine.Model, ...], pools: Mapping[ClusterPool, engine.Pool]
 ) -> Iterator[engine.Room]:
     """What finds a place node by node: what has one, and what still fits.
 
@@ -563,7 +569,7 @@ def _places(
         cluster = document.metadata.name
         report = world.clusters[cluster].report
         for pool in report.pools if report is not None else ():
-            made = pools.get((cluster, pool.key))
+            made = pools.get(ClusterPool(cluster, pool.key))
             if made is None or pool.room is None or report is None:
                 continue
             held = {one.model: _holding(one) for one in report.replicas if one.pool == pool.key}

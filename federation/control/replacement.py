@@ -17,13 +17,14 @@ from math import inf
 import placement as engine
 from federation.control.decide import HOUR_S, cost_usd_per_hour
 from federation.control.problem import Formulated
+from federation.state.keys import ModelCluster
 from federation.state.phases import Phase
 from federation.state.world import ClusterState, World
 from placement.index import Index
 
 NOTHING_USD_PER_HOUR = 0.01
 
-GivenUp = Mapping[tuple[str, str], float]
+GivenUp = Mapping[ModelCluster, float]
 """(model, cluster) -> since when it has been silent; what returns and falls silent again is another silence."""
 
 
@@ -95,10 +96,10 @@ def _patient_until_s(world: World, state: ClusterState) -> float:
     return heard_s + world.timing.steady_after_s(max(1, len(state.losses_s)))
 
 
-def still(world: World, given_up: GivenUp) -> dict[tuple[str, str], float]:
+def still(world: World, given_up: GivenUp) -> dict[ModelCluster, float]:
     """Of what was given up, what has not been heard since."""
     return {
-        (model, cluster): since_s
+        ModelCluster(model, cluster): since_s
         for (model, cluster), since_s in given_up.items()
         if (state := world.clusters.get(cluster)) is not None
         and state.phase is Phase.UNREACHABLE

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import placement as engine
-from federation.state.world import PlacementKey
+from federation.state.keys import ClusterPool, ModelCluster, PlacementKey
 from federation.wire.messages import NOT_READY, PoolKey
 
 WITHDRAWN = "the model is withdrawn"
@@ -54,7 +54,7 @@ class Situation:
     desired: Mapping[PlacementKey, int]
     ready: Mapping[PlacementKey, int]
     trusted: Mapping[PlacementKey, int]
-    load_rps: Mapping[tuple[str, str], float]
+    load_rps: Mapping[ModelCluster, float]
     heard: frozenset[str]
     weighed: frozenset[str]
     postponed: frozenset[PlacementKey]
@@ -150,10 +150,10 @@ class _Limit:
     is_money: bool
 
     def takes(
-        self, key: PlacementKey, pools: Mapping[tuple[str, PoolKey], engine.Pool], models: Mapping[str, engine.Model]
+        self, key: PlacementKey, pools: Mapping[ClusterPool, engine.Pool], models: Mapping[str, engine.Model]
     ) -> float:
         """What one replica takes of it; one that no longer fits its pool still costs a device."""
-        pool, model = pools.get(key[1:]), models.get(key[0])
+        pool, model = pools.get(key.place), models.get(key.model)
         if not self.is_money:
             return 1.0
         if pool is None or model is None:
@@ -177,7 +177,7 @@ class _Walk:
     def __init__(self, situation: Situation) -> None:
         self.s = situation
         self.models = {model.name: model for model in situation.problem.models}
-        self.pools = {(pool.cluster, _key(pool)): pool for pool in situation.problem.pools}
+        self.pools = {ClusterPool(pool.cluster, _key(pool)): pool for pool in situation.problem.pools}
         self.clusters = {cluster.name: cluster for cluster in situation.problem.clusters}
         self.regions = {cluster.name: cluster.region for cluster in situation.problem.clusters}
         self.room = {(one.model, one.pool): one.replicas for one in situation.problem.room}
@@ -190,7 +190,7 @@ class _Walk:
         for demand in situation.problem.demands:
             self.asked_rps[demand.model] += demand.requests_per_second
         keys = situation.target.keys() | self.before.keys()
-        self.keys = [key for key in sorted(keys) if key[1] in situation.heard]
+        self.keys = [key for key in sorted(keys) if key.cluster in situation.heard]
 
     def start(self) -> list[str]:
         """Raise counts to the target where devices are free; gives what has to wait."""
@@ -227,14 +227,15 @@ class _Walk:
         nothing else is starting, so that no two models wait for each other."""
         for limit in self.limits:
             each = limit.takes(key, self.pools, self.models)
-            if key[0] not in limit.models or each <= 0:
+            if key.model not in limit.models or each <= 0:
                 continue
             used = sum(
-                limit.takes(k, self.pools, self.models) * (min(n, self.s.target.get(k, 0)) if k[0] == key[0] else n)
+                limit.takes(k, self.pools, self.models)
+                * (min(n, self.s.target.get(k, 0)) if k.model == key.model else n)
                 for k, n in self._counted(limit)
             )
             room = max(0, math.floor((self._most(limit) - used) / each + 1e-9))
-            replaces = any(n > self.s.target.get(k, 0) for k, n in self._counted(limit) if k[0] == key[0])
+            replaces = any(n > self.s.target.get(k, 0) for k, n in self._counted(limit) if k.model == key.model)
             if replaces and not any(n > self.s.ready.get(k, 0) for k, n in self._counted(limit)):
                 room = max(1, room)
             count = min(count, room)
@@ -251,18 +252,18 @@ class _Walk:
     def _counted(self, limit: _Limit) -> list[tuple[PlacementKey, int]]:
         """What a limit counts: what is desired, and where nobody hears, what is planned."""
         keys = self.desired.keys() | self.s.target.keys()
-        wanted = ((k, (self.desired if k[1] in self.s.heard else self.s.target).get(k, 0)) for k in sorted(keys))
-        return [(k, n) for k, n in wanted if n > 0 and k[0] in limit.models]
+        wanted = ((k, (self.desired if k.cluster in self.s.heard else self.s.target).get(k, 0)) for k in sorted(keys))
+        return [(k, n) for k, n in wanted if n > 0 and k.model in limit.models]
 
     def _most(self, limit: _Limit) -> float:
         """The limit, or what of the target cannot be less as it is held."""
-        mine = ((k, n) for k, n in self.s.target.items() if k[0] in limit.models)
+        mine = ((k, n) for k, n in self.s.target.items() if k.model in limit.models)
         return max(limit.most, sum(limit.takes(k, self.pools, self.models) * n for k, n in mine))
 
     def stop(self) -> None:
         """Lower counts to the target as far as what is ready allows."""
         for key in self.keys:
-            if key[1] not in self.s.weighed or key in self.s.postponed:
+            if key.cluster not in self.s.weighed or key in self.s.postponed:
                 continue
             while self.desired.get(key, 0) > self.s.target.get(key, 0) and self._may_stop(key, spare=True):
                 self._lower(key)
@@ -280,7 +281,7 @@ class _Walk:
         wanted = {key[1:] for key in self.keys if self.s.target.get(key, 0) > self.desired.get(key, 0)}
         for key in self.keys:
             surplus = self.desired.get(key, 0) > self.s.target.get(key, 0)
-            if surplus and key[1] in self.s.weighed and key[1:] in wanted and self._may_stop(key, spare=False):
+            if surplus and key.cluster in self.s.weighed and key[1:] in wanted and self._may_stop(key, spare=False):
                 self._lower(key)
                 return
 
@@ -289,7 +290,7 @@ class _Walk:
         was_ready = self.desired[key] <= self.s.ready.get(key, 0)
         left = self._surely_ready(key)
         self.desired[key] -= 1
-        if key[0] not in self.models:
+        if key.model not in self.models:
             self.stops[key] = WITHDRAWN
         elif not was_ready:
             self.stops.setdefault(key, NOT_READY)
@@ -299,8 +300,8 @@ class _Walk:
             self.stops[key] = f"{sum(left.values())} ready in {named} serve instead" if places else "nobody asks for it"
 
     def _fit(self, key: PlacementKey) -> tuple[engine.Pool | None, engine.Shape | None]:
-        pool = self.pools.get((key[1], key[2]))
-        model = self.models.get(key[0])
+        pool = self.pools.get(key.place)
+        model = self.models.get(key.model)
         return pool, model.shape_for(pool) if pool is not None and model is not None else None
 
     def _devices_taken(self, cluster: str, pool_key: PoolKey) -> int:
@@ -317,7 +318,7 @@ class _Walk:
 
         With `spare` the rest must reach the target's capacity; without, it need only carry the present requests.
         """
-        model = self.models.get(key[0])
+        model = self.models.get(key.model)
         if model is None:
             return True  # withdrawn: nobody may be served by it any more
         if self.desired[key] > self.s.ready.get(key, 0):
@@ -325,17 +326,17 @@ class _Walk:
         left = self._surely_ready(key)
         if self.desired[key] > self.s.ordered.get(key, self.desired[key]):
             return self._floors_hold(model, left)
-        if spare and self._is_left(model, key[1]):
+        if spare and self._is_left(model, key.cluster):
             return False
         if not self._floors_hold(model, left):
             return False
         left_rps = sum(self._rps(k, n) for k, n in left.items())
-        if key[1] in self.held and left_rps + 1e-6 < self.asked_rps[key[0]]:
+        if key.cluster in self.held and left_rps + 1e-6 < self.asked_rps[key.model]:
             return False
-        here_rps = sum(self._rps(k, n) for k, n in left.items() if k[1] == key[1])
-        if here_rps + 1e-6 < self.s.load_rps.get((key[0], key[1]), 0.0):
+        here_rps = sum(self._rps(k, n) for k, n in left.items() if k.cluster == key.cluster)
+        if here_rps + 1e-6 < self.s.load_rps.get(ModelCluster(key.model, key.cluster), 0.0):
             return False
-        wanted_rps = sum(self._rps(k, n) for k, n in self.s.target.items() if k[0] == key[0])
+        wanted_rps = sum(self._rps(k, n) for k, n in self.s.target.items() if k.model == key.model)
         return not spare or (left_rps + 1e-6 >= wanted_rps and self._stays_even(model, key, left))
 
     def _stays_even(self, model: engine.Model, key: PlacementKey, left: Mapping[PlacementKey, int]) -> bool:
@@ -344,8 +345,8 @@ class _Walk:
         """
         if model.max_part is None:
             return True
-        target = {k: n for k, n in self.s.target.items() if k[0] == model.name}
-        here = self.domain_of(model.max_part.domain, key[1])
+        target = {k: n for k, n in self.s.target.items() if k.model == model.name}
+        here = self.domain_of(model.max_part.domain, key.cluster)
         holds, planned = (self._by_domain(model.max_part.domain, one) for one in (left, target))
         total, whole = sum(holds.values()), sum(planned.values())
         before = holds[here] + self._rps(key, 1)
@@ -359,7 +360,7 @@ class _Walk:
         """Domain -> requests per second that replicas there can serve."""
         made: defaultdict[str, float] = defaultdict(float)
         for key, count in replicas.items():
-            made[self.domain_of(kind, key[1])] += self._rps(key, count)
+            made[self.domain_of(kind, key.cluster)] += self._rps(key, count)
         return made
 
     def domain_of(self, kind: engine.Domain, cluster: str) -> str:
@@ -371,12 +372,12 @@ class _Walk:
 
         Where a limit lets the target have less than users ask for, it is used beyond the target utilisation, for good.
         """
-        mine = [(k, self._rps(k, n)) for k, n in self.s.target.items() if k[0] == model.name]
+        mine = [(k, self._rps(k, n)) for k, n in self.s.target.items() if k.model == model.name]
         used = model.target_utilisation
         if sum(rps for _, rps in mine) * used < self.asked_rps[model.name] and self._is_beyond(model.name):
             used = 1.0
-        most_rps = sum(rps for k, rps in mine if k[1] == cluster) * used * (1 + ARRIVED)
-        return self.s.load_rps.get((model.name, cluster), 0.0) > most_rps + 1e-6
+        most_rps = sum(rps for k, rps in mine if k.cluster == cluster) * used * (1 + ARRIVED)
+        return self.s.load_rps.get(ModelCluster(model.name, cluster), 0.0) > most_rps + 1e-6
 
     def _surely_ready(self, key: PlacementKey) -> dict[PlacementKey, int]:
         """Trusted replicas of the model in clusters that are heard, after one less at `key`."""
@@ -384,24 +385,24 @@ class _Walk:
         return {
             k: min(n, after.get(k, 0))
             for k, n in self.s.trusted.items()
-            if k[0] == key[0] and k[1] in self.s.heard and min(n, after.get(k, 0)) > 0
+            if k.model == key.model and k.cluster in self.s.heard and min(n, after.get(k, 0)) > 0
         }
 
     def _floors_hold(self, model: engine.Model, replicas: Mapping[PlacementKey, int]) -> bool:
         """Whether so many replicas hold the policy's floors. They bind what runs: a target that holds less of them, in
         a shortage, is no reason to stop what is there."""
-        regions = {self.regions[k[1]] for k, n in replicas.items() if n > 0}
-        running = {self.regions[k[1]] for k, n in self.s.ready.items() if k[0] == model.name and n > 0}
+        regions = {self.regions[k.cluster] for k, n in replicas.items() if n > 0}
+        running = {self.regions[k.cluster] for k, n in self.s.ready.items() if k.model == model.name and n > 0}
         least, least_regions = model.min_replicas, min(model.min_regions, len(running))
         if self._is_beyond(model.name):
-            target = [k for k, n in self.s.target.items() if k[0] == model.name and n > 0]
+            target = [k for k, n in self.s.target.items() if k.model == model.name and n > 0]
             least = min(least, sum(self.s.target[k] for k in target))
-            least_regions = min(least_regions, len({self.regions[k[1]] for k in target}))
+            least_regions = min(least_regions, len({self.regions[k.cluster] for k in target}))
         return sum(replicas.values()) >= least and len(regions) >= least_regions
 
     def _floor_of_desired(self, model: engine.Model, key: PlacementKey) -> bool:
         after = {**self.desired, key: self.desired[key] - 1}
-        mine = {k: n for k, n in after.items() if k[0] == model.name and n > 0 and k[1] in self.regions}
+        mine = {k: n for k, n in after.items() if k.model == model.name and n > 0 and k.cluster in self.regions}
         return self._floors_hold(model, mine)
 
     def _rps(self, key: PlacementKey, replicas: int) -> float:

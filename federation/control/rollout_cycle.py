@@ -16,8 +16,9 @@ from federation.control.placement_cycle import NewPlacement, Proposal
 from federation.control.plan import Change, Forced, Plan, Replicas, Route, Routes
 from federation.control.problem import Formulated
 from federation.policy.documents import Traffic
+from federation.state.keys import ModelCell, ModelCluster, PlacementKey
 from federation.state.phases import Phase
-from federation.state.world import Known, PlacementKey, World
+from federation.state.world import Known, World
 from federation.wire.messages import NOT_READY
 
 BY_CHOICE = frozenset({engine.UnservedCode.PRICE, engine.UnservedCode.MAX_REPLICAS, engine.UnservedCode.BUDGET})
@@ -41,7 +42,7 @@ class Beliefs:
     formulated: Formulated
     target: Mapping[PlacementKey, int]
     traffic: Mapping[str, Traffic]
-    demand_rps: Mapping[tuple[str, str], float]
+    demand_rps: Mapping[ModelCell, float]
     epoch: int
     planned_s: float
     postponed: frozenset[PlacementKey]
@@ -91,7 +92,7 @@ def trustworthy(
     ready: Mapping[PlacementKey, int],
     outlook: shift.Outlook,
     formulated: Formulated,
-    demand_rps: Mapping[tuple[str, str], float],
+    demand_rps: Mapping[ModelCell, float],
 ) -> dict[PlacementKey, int]:
     """Ready replicas that may receive traffic; a barred cluster counts for the load that it carried before the shift.
 
@@ -101,17 +102,17 @@ def trustworthy(
     models = {model.name: model for model in formulated.problem.models}
     kept: dict[PlacementKey, int] = {}
     left_rps = {
-        key: sum(part * demand_rps.get((key[0], cell), 0.0) for cell, part in bar.before.items())
+        key: sum(part * demand_rps.get(ModelCell((key.model, cell)), 0.0) for cell, part in bar.before.items())
         for key, bar in outlook.barred.items()
     }
     for key, count in sorted(ready.items(), key=lambda item: item[0]):
         model, cluster, pool_key = key
-        pool = pools.get(formulated.pool_name(cluster, pool_key))
-        if (model, cluster) in left_rps and pool is not None and model in models:
+        pool, place = pools.get(formulated.pool_name(cluster, pool_key)), ModelCluster(model, cluster)
+        if place in left_rps and pool is not None and model in models:
             shape = models[model].shape_for(pool)
             each_rps = shape.requests_per_second * models[model].target_utilisation if shape is not None else 1.0
-            count = min(count, math.ceil(left_rps[model, cluster] / each_rps - 1e-6))
-            left_rps[model, cluster] = max(0.0, left_rps[model, cluster] - count * each_rps)
+            count = min(count, math.ceil(left_rps[place] / each_rps - 1e-6))
+            left_rps[place] = max(0.0, left_rps[place] - count * each_rps)
         if count > 0:
             kept[key] = count
     return kept
@@ -123,7 +124,7 @@ def servable(world: World, formulated: Formulated, plan: Plan) -> dict[tuple[str
     usable = {
         key: min(count, wanted.get(key, 0))
         for key, count in world.ready_replicas().items()
-        if world.is_routable(key[1])
+        if world.is_routable(key.cluster)
     }
     return formulated.theirs(usable)
 
@@ -134,8 +135,8 @@ def still_served(world: World, plan: Plan, placed: Collection[str]) -> dict[str,
     wanted = plan.desired_by_key()
     clusters: dict[str, set[str]] = {model: set() for model in sorted(leaving)}
     for key, count in world.ready_replicas().items():
-        if key[0] in leaving and min(count, wanted.get(key, 0)) > 0 and world.is_routable(key[1]):
-            clusters[key[0]].add(key[1])
+        if key.model in leaving and min(count, wanted.get(key, 0)) > 0 and world.is_routable(key.cluster):
+            clusters[key.model].add(key.cluster)
     return {model: frozenset(found) for model, found in clusters.items()}
 
 
@@ -310,7 +311,9 @@ def next_routes(
     )
     if beliefs.aside:
         kept = [one for one in previous.routes if one.model in beliefs.aside]
-        rows = tuple(sorted([*(one for one in rows if one.model not in beliefs.aside), *kept], key=_route_key))
+        rows = tuple(
+            sorted([*(one for one in rows if one.model not in beliefs.aside), *kept], key=lambda route: route.key)
+        )
     if len(rows) == len(previous.routes) and all(map(_has_arrived, rows, previous.routes)):
         memory = replace(memory, arrived=inputs)
     return numbered(previous, rows, beliefs.wall_s), memory
@@ -333,15 +336,11 @@ def _has_arrived(row: Route, before: Route) -> bool:
     return row is before and row.now is row.target
 
 
-def _route_key(route: Route) -> tuple[str, str]:
-    return route.model, route.cell
-
-
 # ---- what agents are told next
 
 
 def next_step(
-    beliefs: Beliefs, replicas: Serving, load_rps: Mapping[tuple[str, str], float], ordered: Mapping[PlacementKey, int]
+    beliefs: Beliefs, replicas: Serving, load_rps: Mapping[ModelCluster, float], ordered: Mapping[PlacementKey, int]
 ) -> rollout.Step:
     """The counts that agents are told next, on the way to the target.
 
@@ -368,8 +367,8 @@ def next_step(
     )
     if not beliefs.aside:
         return step
-    desired = {key: count for key, count in step.desired.items() if key[0] not in beliefs.aside}
-    return replace(step, desired=desired | {key: n for key, n in told.items() if key[0] in beliefs.aside})
+    desired = {key: count for key, count in step.desired.items() if key.model not in beliefs.aside}
+    return replace(step, desired=desired | {key: n for key, n in told.items() if key.model in beliefs.aside})
 
 
 def forget_gone(
@@ -383,10 +382,10 @@ def forget_gone(
     kept = {}
     for key, count in desired.items():
         if count == 0 and target.get(key, 0) == 0:
-            state = world.clusters.get(key[1])
+            state = world.clusters.get(key.cluster)
             report = state.report if state is not None else None
-            seen = report is None or any((r.model, r.pool) == (key[0], key[2]) for r in report.replicas)
-            was_told = told.get(key) == 0 and versions.is_carried_out(world, plan, key[1])
+            seen = report is None or any((r.model, r.pool) == (key.model, key.pool) for r in report.replicas)
+            was_told = told.get(key) == 0 and versions.is_carried_out(world, plan, key.cluster)
             if state is None or (was_told and not seen):
                 continue
         kept[key] = count
@@ -468,9 +467,9 @@ def next_plan(
         placement=placement,
         desired=tuple(
             Replicas(
-                model=key[0],
-                cluster=key[1],
-                pool=key[2],
+                model=key.model,
+                cluster=key.cluster,
+                pool=key.pool,
                 replicas=count,
                 reason=told.get(key, "") if count else "leaving",
                 stop_reason=decided.stops.get(key, ""),
@@ -499,9 +498,9 @@ def changes_between(
     keys = sorted(before.keys() | after.keys())
     return tuple(
         Change(
-            model=key[0],
-            cluster=key[1],
-            pool=key[2],
+            model=key.model,
+            cluster=key.cluster,
+            pool=key.pool,
             before=before.get(key, 0),
             after=after.get(key, 0),
             reason=reasons.get(key, "no longer needed here"),

@@ -15,10 +15,11 @@ import placement as engine
 from federation.control import shift
 from federation.control.plan import Route, Routes, Share
 from federation.policy.documents import Traffic
+from federation.state.keys import ModelCell, ModelCluster
 from federation.state.reduce import Note
 from federation.state.world import World
 
-Targets = Mapping[tuple[str, str], tuple[dict[str, float], str]]
+Targets = Mapping[ModelCell, tuple[dict[str, float], str]]
 """(model, cell) -> (cluster -> share, why the rest is unserved)."""
 MOST_KEPT = 20_000
 """Rows of users of whom nothing is known."""
@@ -32,20 +33,20 @@ TOLD_AGAIN_S = 600.0
 
 def target_shares(problem: engine.Problem, routing: engine.Routing) -> Targets:
     """Where requests should go, as parts of each cell's."""
-    served: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    served: dict[ModelCell, dict[str, float]] = defaultdict(dict)
     for flow in routing.flows:
-        served[flow.model, flow.cell][flow.cluster] = flow.requests_per_second
+        served[ModelCell((flow.model, flow.cell))][flow.cluster] = flow.requests_per_second
     reasons = {(one.model, one.cell): one.reason for one in routing.unserved}
     shares = {}
     for demand in problem.demands:
-        key = (demand.model, demand.cell)
+        key = ModelCell((demand.model, demand.cell))
         parts = {c: rps / demand.requests_per_second for c, rps in sorted(served[key].items())}
         shares[key] = ({c: share for c, share in parts.items() if share > 1e-4}, reasons.get(key, ""))
     return shares
 
 
 def next_routes(
-    now: Mapping[tuple[str, str], Route],
+    now: Mapping[ModelCell, Route],
     targets: Targets,
     *,
     serving: Mapping[str, frozenset[str]],
@@ -64,7 +65,7 @@ def next_routes(
     routes = []
     unknown = sorted(key for key in now if key[0] in traffic and key not in targets)
     for key in sorted([*targets, *unknown[:MOST_KEPT]]):
-        model = key[0]
+        model, cell = key
         if key not in targets:
             kept = tuple(share for share in now[key].now if share.cluster in serving.get(model, frozenset()))
             row = now[key]
@@ -78,17 +79,19 @@ def next_routes(
         limit = traffic.get(model, Traffic()).step_percent / 100.0 * steps.get(model, 0)
         able = serving.get(model, frozenset())
         capped = {
-            c: min(part, outlook.barred[model, c].before.get(key[1], 0.0)) if (model, c) in outlook.barred else part
+            c: min(part, outlook.barred[ModelCluster(model, c)].before.get(cell, 0.0))
+            if (model, c) in outlook.barred
+            else part
             for c, part in present.items()
         }
         if any(target.get(c, 0.0) > part + 1e-6 for c, part in capped.items() if part < present[c]):
             capped = present  # there is nowhere to go back to
         shares = step(capped, target, serving=able, limit=limit)
         there = {c: part for c, part in capped.items() if c in able}
-        shares = shift.restrain(there, shares, model, key[1], outlook)
+        shares = shift.restrain(there, shares, model, cell, outlook)
         wanted, given = _shares(target), _shares(shares)
         given = wanted if given == wanted else given
-        routes.append(Route(model=key[0], cell=key[1], now=given, target=wanted, unserved_reason=reason))
+        routes.append(Route(model=model, cell=cell, now=given, target=wanted, unserved_reason=reason))
     return tuple(routes)
 
 
@@ -109,7 +112,7 @@ def _is_there(
     )
 
 
-def without_replicas(world: World, routes: Routes) -> frozenset[tuple[str, str]]:
+def without_replicas(world: World, routes: Routes) -> frozenset[ModelCell]:
     """(model, cell) whose requests go, in part, to a cluster that says itself that none of its replicas is ready.
 
     Under the brake that is knowledge, as silence is not: the cluster was heard since the brake came on.
@@ -121,13 +124,13 @@ def without_replicas(world: World, routes: Routes) -> frozenset[tuple[str, str]]
         if state.report is not None and state.heard_s is not None and state.heard_s >= since_s
     }
     return frozenset(
-        (route.model, route.cell)
+        route.key
         for route in routes.routes
         if any(one.cluster in heard and route.model not in heard[one.cluster] for one in route.now)
     )
 
 
-def only(before: Routes, after: Sequence[Route], keys: Collection[tuple[str, str]]) -> tuple[Route, ...]:
+def only(before: Routes, after: Sequence[Route], keys: Collection[ModelCell]) -> tuple[Route, ...]:
     """The routes of `before`, with those of `keys` as they are in `after`."""
     changed = {(route.model, route.cell): route for route in after if (route.model, route.cell) in keys}
     return tuple(changed.get((route.model, route.cell), route) for route in before.routes)
@@ -158,13 +161,14 @@ def step(
     return {cluster: share for cluster, share in moved.items() if share > 1e-6}
 
 
-def load_rps(routes: Sequence[Route], demand_rps: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+def load_rps(routes: Sequence[Route], demand_rps: Mapping[ModelCell, float]) -> dict[ModelCluster, float]:
     """(model, cluster) -> requests per second that the shares in force send there."""
-    load: dict[tuple[str, str], float] = defaultdict(float)
+    load: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for route in routes:
+        rps, mine = demand_rps.get(route.key, 0.0), load[route.model]
         for share in route.now:
-            load[route.model, share.cluster] += share.share * demand_rps.get((route.model, route.cell), 0.0)
-    return dict(load)
+            mine[share.cluster] += share.share * rps
+    return {ModelCluster(model, cluster): rps for model, mine in load.items() for cluster, rps in mine.items()}
 
 
 def _shares(shares: Mapping[str, float]) -> tuple[Share, ...]:

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from federation.control import desired as desired_state
+from federation.state.keys import PlacementKey
 from federation.state.phases import Phase
 from federation.state.reduce import Note
-from federation.state.world import PlacementKey, Setback, Setbacks, Wait, World
+from federation.state.world import Setback, Setbacks, Wait, World
 from federation.wire.messages import Cause, ReplicaReport
 
 MARGIN_S = 60.0
@@ -52,22 +53,24 @@ def look(world: World, desired: Mapping[PlacementKey, int], now_s: float) -> tup
     backoffs = {
         key: one
         for key, one in before.backoffs.items()
-        if version.get(key[0]) == one.version and key[1] in world.clusters and now_s <= one.until_s + LONGEST_RETRY_S
+        if version.get(key.model) == one.version
+        and key.cluster in world.clusters
+        and now_s <= one.until_s + LONGEST_RETRY_S
     }
     notes: list[Note] = []
     for key, count in sorted(desired.items(), key=lambda one: one[0]):
-        if key[0] not in warmup_s or key[1] not in world.clusters or count <= 0:
+        if key.model not in warmup_s or key.cluster not in world.clusters or count <= 0:
             continue
         earlier, report = before.waits.get(key), reports.get(key)
-        if world.clusters[key[1]].phase is not Phase.READY:
+        if world.clusters[key.cluster].phase is not Phase.READY:
             if earlier is not None:
                 waits[key] = replace(earlier, since_s=now_s)  # what is not heard is not late
             continue
-        patience_s = warmup_s[key[0]] + MARGIN_S
+        patience_s = warmup_s[key.model] + MARGIN_S
         wait, backoff = _wait(earlier, report, count, now_s), backoffs.get(key)
         is_barred = backoff is not None and now_s < backoff.until_s
         if not is_barred and _has_failed(wait, count, patience_s, now_s):
-            backoffs[key] = _backed_off(world, key, wait, backoff, report, version[key[0]], now_s)
+            backoffs[key] = _backed_off(world, key, wait, backoff, report, version[key.model], now_s)
             notes.append(_failure(backoffs[key], count, patience_s, now_s))
             wait = replace(wait, since_s=now_s, deaths_s=())
         elif backoff is not None and is_barred and backoff.cause != "crash" and wait.ready > backoff.kept:
@@ -77,11 +80,11 @@ def look(world: World, desired: Mapping[PlacementKey, int], now_s: float) -> tup
                 backoffs[key] = backoff = replace(backoff, kept=wait.ready, is_tried=True)
             if backoff.is_tried and wait.ready >= count and now_s - wait.since_s >= patience_s:
                 del backoffs[key]
-                text = f"{key[0]} in {key[1]} on {key[2].text} is well again: {wait.ready} replicas ready"
-                notes.append(Note(reason="ReplicasRecovered", object=f"model/{key[0]}", message=text))
+                text = f"{key.model} in {key.cluster} on {key.pool.text} is well again: {wait.ready} replicas ready"
+                notes.append(Note(reason="ReplicasRecovered", object=f"model/{key.model}", message=text))
         waits[key] = wait
     following = Setbacks(waits=waits, backoffs=backoffs)
-    for model in sorted({key[0] for key in backoffs}):
+    for model in sorted({key.model for key in backoffs}):
         text = why_not_hunted(world, following, model, now_s)
         if text and not why_not_hunted(world, before, model, now_s):
             notes.append(Note(type="Warning", reason="ModelFails", object=f"model/{model}", message=text))
@@ -106,10 +109,10 @@ def why_not_hunted(world: World, setbacks: Setbacks, model: str, now_s: float) -
     failed = [
         one
         for key, one in sorted(setbacks.backoffs.items(), key=lambda item: item[0])
-        if key[0] == model and one.cause in OF_THE_MODEL and not one.is_tried
+        if key.model == model and one.cause in OF_THE_MODEL and not one.is_tried
     ]
-    places = sorted({one.key[1] for one in failed})
-    if len(places) < HUNTED or any(key[0] == model for key in world.ready_replicas()):
+    places = sorted({one.key.cluster for one in failed})
+    if len(places) < HUNTED or any(key.model == model for key in world.ready_replicas()):
         return ""
     again_s = max(0.0, min(one.until_s for one in failed) - now_s)
     return (
@@ -174,9 +177,9 @@ def _backed_off(
 
 def _refusal(world: World, key: PlacementKey) -> str:
     """What the agent or its API server said of an order that left no trace."""
-    state = world.clusters[key[1]]
+    state = world.clusters[key.cluster]
     conditions = state.report.conditions if state.report is not None else ()
-    subject = f"model/{key[0]} on {key[2].text}"
+    subject = f"model/{key.model} on {key.pool.text}"
     told = [one.message for one in conditions if one.object == subject]
     if told:
         return told[0]

@@ -20,13 +20,11 @@ from dataclasses import dataclass, field, replace
 
 from federation.control.plan import Route, Routes
 from federation.policy.documents import Traffic
+from federation.state.keys import ModelCluster
 from federation.state.phases import Phase
 from federation.state.reasons import EventReason
 from federation.state.reduce import Note
 from federation.state.world import World
-
-Receiver = tuple[str, str]
-"""(model, cluster)."""
 
 WARM_S = 3.0
 """A cluster whose first replica is ready so long may be given requests: by then gateways have checked its health."""
@@ -60,12 +58,12 @@ class Bar:
 class Memory:
     """What shifts remember; all instants are monotonic seconds of the controller's clock."""
 
-    ready_s: Mapping[Receiver, float] = field(default_factory=dict)
-    growths: Mapping[Receiver, Growth] = field(default_factory=dict)
-    bad_s: Mapping[Receiver, float] = field(default_factory=dict)
+    ready_s: Mapping[ModelCluster, float] = field(default_factory=dict)
+    growths: Mapping[ModelCluster, Growth] = field(default_factory=dict)
+    bad_s: Mapping[ModelCluster, float] = field(default_factory=dict)
     """Since when a growing receiver has been beyond what the policy allows."""
-    bars: Mapping[Receiver, Bar] = field(default_factory=dict)
-    loads: Mapping[Receiver, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    bars: Mapping[ModelCluster, Bar] = field(default_factory=dict)
+    loads: Mapping[ModelCluster, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     """(instant, requests per second) that were routed there, as far back as draining needs."""
 
 
@@ -77,9 +75,9 @@ class Outlook:
     """
 
     memory: Memory
-    held: frozenset[Receiver] = frozenset()
-    barred: Mapping[Receiver, Bar] = field(default_factory=dict)
-    why: Mapping[Receiver, str] = field(default_factory=dict)
+    held: frozenset[ModelCluster] = frozenset()
+    barred: Mapping[ModelCluster, Bar] = field(default_factory=dict)
+    why: Mapping[ModelCluster, str] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
 
 
@@ -87,16 +85,16 @@ def look(memory: Memory, world: World, routes: Routes, traffic: Mapping[str, Tra
     """What to respect now, and what to remember. Args: traffic: model -> policy."""
     memory = _readiness(memory, world, now_s)
     receiving = _receiving(memory, routes, traffic, now_s)
-    held: set[Receiver] = set()
-    why: dict[Receiver, str] = {}
+    held: set[ModelCluster] = set()
+    why: dict[ModelCluster, str] = {}
     notes: list[Note] = []
     bad_s, bars = dict(memory.bad_s), {key: bar for key, bar in memory.bars.items() if now_s < bar.until_s + FORGET_S}
     for key in sorted(memory.ready_s):
         if now_s - memory.ready_s[key] < WARM_S:
             held.add(key)
-            why[key] = f"{key[1]} is not warm yet"
+            why[key] = f"{key.cluster} is not warm yet"
     for key in sorted(receiving | bad_s.keys()):
-        rules = traffic.get(key[0], Traffic())
+        rules = traffic.get(key.model, Traffic())
         complaint = _complaint(world, key, rules)
         if not complaint or key not in receiving:
             bad_s.pop(key, None)
@@ -105,22 +103,23 @@ def look(memory: Memory, world: World, routes: Routes, traffic: Mapping[str, Tra
         why[key] = complaint
         since_s = bad_s.setdefault(key, now_s)
         if since_s == now_s:
-            notes.append(_warn("ShiftHeld", key, f"the shift of {key[0]} to {key[1]} waits: {complaint}"))
+            notes.append(_warn("ShiftHeld", key, f"the shift of {key.model} to {key.cluster} waits: {complaint}"))
         if now_s - since_s >= rules.step_seconds and not _in_force(bars.get(key), now_s):
             strikes = (bars[key].strikes if key in bars else 0) + 1
             wait_s = min(LONGEST_BAR_S, rules.retry_seconds * 2 ** (strikes - 1))
             growth = memory.growths.get(key)
             bars[key] = Bar(before=growth.before if growth else {}, until_s=now_s + wait_s, strikes=strikes)
             bad_s.pop(key)
-            text = f"{key[0]} goes back from {key[1]}: {complaint}; tried again in {wait_s:.0f} s"
+            text = f"{key.model} goes back from {key.cluster}: {complaint}; tried again in {wait_s:.0f} s"
             notes.append(_warn("ShiftBack", key, text))
     in_force = {key: bar for key, bar in sorted(bars.items()) if _in_force(bar, now_s)}
     why |= {
-        key: f"{key[1]} did harm and is tried again in {bar.until_s - now_s:.0f} s" for key, bar in in_force.items()
+        key: f"{key.cluster} did harm and is tried again in {bar.until_s - now_s:.0f} s"
+        for key, bar in in_force.items()
     }
     for key, bar in _unsteady(world, routes, traffic, now_s).items():
         in_force.setdefault(key, bar)
-        why.setdefault(key, f"{key[1]} came back and is not heard steadily yet")
+        why.setdefault(key, f"{key.cluster} came back and is not heard steadily yet")
     return Outlook(
         memory=replace(memory, bad_s=bad_s, bars=bars),
         held=frozenset(held),
@@ -134,33 +133,33 @@ def _in_force(bar: Bar | None, now_s: float) -> bool:
     return bar is not None and now_s < bar.until_s
 
 
-def _unsteady(world: World, routes: Routes, traffic: Mapping[str, Traffic], now_s: float) -> dict[Receiver, Bar]:
+def _unsteady(world: World, routes: Routes, traffic: Mapping[str, Traffic], now_s: float) -> dict[ModelCluster, Bar]:
     """Clusters that came back not long ago: they keep what they have, and get nothing new."""
     bars = {}
     for name, state in sorted(world.clusters.items()):
         if state.phase is Phase.READY and state.unsteady_s is not None:
             for model in sorted(traffic):
                 kept = {route.cell: _share(route, name) for route in routes.routes if route.model == model}
-                bars[model, name] = Bar(before=kept, until_s=now_s, strikes=0)
+                bars[ModelCluster(model, name)] = Bar(before=kept, until_s=now_s, strikes=0)
     return bars
 
 
 def _readiness(memory: Memory, world: World, now_s: float) -> Memory:
-    ready = {(model, cluster) for (model, cluster, _), count in world.ready_replicas().items() if count > 0}
+    ready = {ModelCluster(model, cluster) for (model, cluster, _), count in world.ready_replicas().items() if count > 0}
     started = not memory.ready_s
     since = {key: memory.ready_s.get(key, -math.inf if started else now_s) for key in ready}
     return replace(memory, ready_s=since)
 
 
-def _receiving(memory: Memory, routes: Routes, traffic: Mapping[str, Traffic], now_s: float) -> frozenset[Receiver]:
+def _receiving(memory: Memory, routes: Routes, traffic: Mapping[str, Traffic], now_s: float) -> frozenset[ModelCluster]:
     """Who is given more by the routes in force, or was not long ago."""
     recent = {
         key
         for key, growth in memory.growths.items()
-        if now_s - growth.grew_s < WATCHED_STEPS * traffic.get(key[0], Traffic()).step_seconds
+        if now_s - growth.grew_s < WATCHED_STEPS * traffic.get(key.model, Traffic()).step_seconds
     }
     growing = {
-        (route.model, share.cluster)
+        ModelCluster(route.model, share.cluster)
         for route in routes.routes
         for share in (route.target if route.target is not route.now else ())
         if share.share > _share(route, share.cluster) + GREW and _share(route, share.cluster) > 0
@@ -172,7 +171,7 @@ def _share(route: Route, cluster: str) -> float:
     return next((one.share for one in route.now if one.cluster == cluster), 0.0)
 
 
-def _complaint(world: World, key: Receiver, rules: Traffic) -> str:
+def _complaint(world: World, key: ModelCluster, rules: Traffic) -> str:
     """Why a receiver should be given no more, by what its own gateway measured; nothing where nobody measures."""
     model, cluster = key
     state = world.clusters.get(cluster)
@@ -194,7 +193,7 @@ def after(
     memory: Memory,
     before: Routes,
     routes: Routes,
-    load_rps: Mapping[Receiver, float],
+    load_rps: Mapping[ModelCluster, float],
     traffic: Mapping[str, Traffic],
     now_s: float,
 ) -> Memory:
@@ -202,32 +201,32 @@ def after(
     growths = {
         key: growth
         for key, growth in memory.growths.items()
-        if now_s - growth.grew_s < WATCHED_STEPS * traffic.get(key[0], Traffic()).step_seconds
+        if now_s - growth.grew_s < WATCHED_STEPS * traffic.get(key.model, Traffic()).step_seconds
         or key in memory.bars
         or key in memory.bad_s
     }
     earlier = before.by_key() if routes is not before else {}
     for route in routes.routes if routes is not before else ():
-        old = earlier.get((route.model, route.cell))
+        old = earlier.get(route.key)
         if old is route:
             continue
         for share in route.now:
             had = _share(old, share.cluster) if old is not None else 0.0
             if old is not None and old.now and share.share > had + GREW:
-                key = (route.model, share.cluster)
+                key = ModelCluster(route.model, share.cluster)
                 known = growths.get(key)
                 kept = {} if known is None else dict(known.before)
                 kept.setdefault(route.cell, had)
                 growths[key] = Growth(before=kept, grew_s=now_s)
     loads = {}
     for key in sorted(memory.loads.keys() | load_rps.keys()):
-        window_s = traffic.get(key[0], Traffic()).drain_seconds
+        window_s = traffic.get(key.model, Traffic()).drain_seconds
         past = [(at_s, rps) for at_s, rps in memory.loads.get(key, ()) if now_s - at_s <= window_s and at_s < now_s]
         loads[key] = (*past, (now_s, load_rps.get(key, 0.0)))
     return replace(memory, growths=growths, loads={key: rows for key, rows in loads.items() if any(r for _, r in rows)})
 
 
-def peak_rps(memory: Memory) -> dict[Receiver, float]:
+def peak_rps(memory: Memory) -> dict[ModelCluster, float]:
     """The most that each was sent within the time that draining takes: as much may still be under way there."""
     return {key: max(rps for _, rps in rows) for key, rows in memory.loads.items()}
 
@@ -255,5 +254,5 @@ def restrain(
     return {cluster: part for cluster, part in result.items() if part > 1e-6}
 
 
-def _warn(reason: EventReason, key: Receiver, message: str) -> Note:
-    return Note(type="Warning", reason=reason, object=f"model/{key[0]}", message=message)
+def _warn(reason: EventReason, key: ModelCluster, message: str) -> Note:
+    return Note(type="Warning", reason=reason, object=f"model/{key.model}", message=message)

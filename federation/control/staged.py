@@ -16,9 +16,10 @@ import msgspec
 from federation.control.blast import Effect
 from federation.control.plan import Forced, Plan
 from federation.policy.documents import Documents, Model, PlacementPolicy
+from federation.state.keys import PlacementKey
 from federation.state.phases import Phase
 from federation.state.reduce import Note
-from federation.state.world import PlacementKey, World
+from federation.state.world import World
 
 ERRORS_FRACTION = 0.05
 """Of a cluster's answers: so much more failing than when it was ordered halts it."""
@@ -119,28 +120,28 @@ def step(pace: Pace, situation: Situation) -> Step:
     held = {model for model, one in by_model.items() if one.halted}
     fleet: dict[str, int] = defaultdict(int)
     for key, count in before.items():
-        fleet[key[0]] += count
+        fleet[key.model] += count
     lower = sorted(key for key, count in before.items() if desired.get(key, count) < count)
-    bound = [key for key in lower if key[0] in by_model or key[0] not in s.placed]
+    bound = [key for key in lower if key.model in by_model or key.model not in s.placed]
     is_time = s.now_s - s.last_step_s >= pace.step_s
     known = _documents_known(s.world.documents, orders)
-    left = max(1, math.ceil(pace.stops_fraction * sum(fleet[model] for model in {key[0] for key in bound})))
+    left = max(1, math.ceil(pace.stops_fraction * sum(fleet[model] for model in {key.model for key in bound})))
     stopped: dict[str, int] = defaultdict(int)
     for key in bound:
         wanted = before[key] - desired[key]
-        given = 0 if key[0] in held or not is_time else min(wanted, left)
-        if given and key[0] not in known:
+        given = 0 if key.model in held or not is_time else min(wanted, left)
+        if given and key.model not in known:
             given = wanted  # who has no document of it can only be told to delete it whole
         left = max(0, left - given)
         desired[key] = before[key] - given
         if not given:
             stops.pop(key, None)
             continue
-        if key[0] in by_model:
-            order = by_model[key[0]]
+        if key.model in by_model:
+            order = by_model[key.model]
             stopped[order.object] += given
-            words = order.words(key[0])
-            stops[key] = words if key[0] not in s.placed else f"{stops.get(key, '')}; {words}".removeprefix("; ")
+            words = order.words(key.model)
+            stops[key] = words if key.model not in s.placed else f"{stops.get(key, '')}; {words}".removeprefix("; ")
     orders = [replace(one, stopped=one.stopped + stopped[one.object]) for one in orders]
     going = tuple(one for one in orders if not _is_done(s, one, desired))
     for one in orders:
@@ -171,13 +172,13 @@ def next_counts(
 ) -> dict[PlacementKey, int]:
     """Of models that a person's order takes replicas from, what is left after the next step, once all that the target
     wants of them is ready: users leave a replica one step before it is stopped, and not all of them at once."""
-    short = {key[0] for key, count in target.items() if ready.get(key, 0) < count}
+    short = {key.model for key, count in target.items() if ready.get(key, 0) < count}
     halted = {model: bool(one.halted) for one in plan.forced for model in one.models if model in placed}
-    desired = {key: n for key, n in plan.desired_by_key().items() if key[0] in halted and key[0] not in short}
+    desired = {key: n for key, n in plan.desired_by_key().items() if key.model in halted and key.model not in short}
     left = max(1, math.ceil(pace.stops_fraction * sum(desired.values())))
     counts = {}
     for key, count in sorted(desired.items(), key=lambda item: item[0]):
-        less = 0 if halted[key[0]] else min(left, max(0, count - target.get(key, 0)))
+        less = 0 if halted[key.model] else min(left, max(0, count - target.get(key, 0)))
         left -= less
         counts[key] = count - less
     return counts
@@ -274,5 +275,7 @@ def _is_done(s: Situation, one: Forced, desired: Mapping[PlacementKey, int]) -> 
         return False
     mine, placed = _models(one), s.placed
     return not any(
-        count > (s.target.get(key, 0) if key[0] in placed else 0) for key, count in desired.items() if key[0] in mine
+        count > (s.target.get(key, 0) if key.model in placed else 0)
+        for key, count in desired.items()
+        if key.model in mine
     )

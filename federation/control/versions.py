@@ -14,13 +14,10 @@ from federation.control import setbacks
 from federation.control.desired import version
 from federation.control.plan import Plan, Versions
 from federation.policy.documents import Model
+from federation.state.keys import ClusterPool, PlacementKey
 from federation.state.phases import Phase
 from federation.state.reduce import Note
-from federation.state.world import PlacementKey, World
-from federation.wire.messages import PoolKey
-
-Place = tuple[str, PoolKey]
-"""(cluster, pool)."""
+from federation.state.world import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +38,10 @@ def advance(
     versions: dict[str, Versions] = {}
     began_s: dict[str, float] = {}
     notes: list[Note] = []
-    by_model: dict[str, dict[Place, int]] = {document.metadata.name: {} for document in world.documents.models}
+    by_model: dict[str, dict[ClusterPool, int]] = {document.metadata.name: {} for document in world.documents.models}
     for (model, cluster, pool), count in desired.items():
         if count > 0 and model in by_model:
-            by_model[model][cluster, pool] = count
+            by_model[model][ClusterPool(cluster, pool)] = count
     for document in world.documents.models:
         name, known = document.metadata.name, plan.settled.get(document.metadata.name)
         places = by_model[name]
@@ -71,7 +68,9 @@ def advance(
     return Advance(settled=settled, versions=versions, since_s=began_s, notes=tuple(notes))
 
 
-def _try(world: World, document: Model, state: Versions, places: Mapping[Place, int], waited_s: float) -> Versions:
+def _try(
+    world: World, document: Model, state: Versions, places: Mapping[ClusterPool, int], waited_s: float
+) -> Versions:
     """Where the newest version is tried next, or why it is tried no more."""
     if state.refused:
         is_over = waited_s >= setbacks.LONGEST_RETRY_S
@@ -105,7 +104,7 @@ def _told(document: Model, state: Versions) -> Note:
 def stuck(world: World) -> frozenset[PlacementKey]:
     """Where a new version waits for a device while the one before serves whole: a surge needs one more."""
     return frozenset(
-        (one.model, name, one.pool)
+        PlacementKey(one.model, name, one.pool)
         for name, state in world.clusters.items()
         if state.report is not None and state.phase is Phase.READY
         for one in state.report.replicas
@@ -113,7 +112,7 @@ def stuck(world: World) -> frozenset[PlacementKey]:
     )
 
 
-def _place(world: World, places: Mapping[Place, int], but: Collection[str]) -> Place | None:
+def _place(world: World, places: Mapping[ClusterPool, int], but: Collection[str]) -> ClusterPool | None:
     """Where a version is tried: in a cluster that is heard and none of `but`, with a free device for it if any has one,
     where it has the most replicas that could stand in."""
     free = {
@@ -126,7 +125,7 @@ def _place(world: World, places: Mapping[Place, int], but: Collection[str]) -> P
     return max(heard, key=lambda place: (free.get(place, 0) > 0, places[place]), default=None)
 
 
-def _is_heard(world: World, place: Place) -> bool:
+def _is_heard(world: World, place: ClusterPool) -> bool:
     return place[0] in world.clusters and world.clusters[place[0]].phase is Phase.READY
 
 
@@ -140,7 +139,7 @@ def is_carried_out(world: World, plan: Plan, cluster: str) -> bool:
     return is_done and state.heard_s is not None and state.ack_s is not None and state.heard_s > state.ack_s
 
 
-def _newest_ready(world: World, plan: Plan, model: str, place: Place) -> bool:
+def _newest_ready(world: World, plan: Plan, model: str, place: ClusterPool) -> bool:
     """Whether a replica of what was ordered last is ready there, by a report that came after it was carried out."""
     report = world.clusters[place[0]].report if place[0] in world.clusters else None
     if report is None or not is_carried_out(world, plan, place[0]):
@@ -148,7 +147,7 @@ def _newest_ready(world: World, plan: Plan, model: str, place: Place) -> bool:
     return any(one.model == model and one.pool == place[1] and one.ready > one.outdated for one in report.replicas)
 
 
-def _why(world: World, model: str, place: Place) -> str:
+def _why(world: World, model: str, place: ClusterPool) -> str:
     state = world.clusters[place[0]]
     rows = state.report.replicas if state.report is not None else ()
     said = [one.reason for one in rows if one.model == model and one.pool == place[1] and one.reason]

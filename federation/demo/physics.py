@@ -14,6 +14,7 @@ from functools import cached_property
 from federation.control.latency import distance_km
 from federation.demo.catalogue import Catalogue, Outage, Place, PriceRise, SpotGone, StoryEvent, Surge
 from federation.policy.documents import Cluster, Model
+from federation.state.keys import ClusterPool, ModelCell
 from federation.wire import messages
 from federation.wire.messages import PoolKey, UserCell
 
@@ -111,9 +112,13 @@ class Physics:
                 rps *= event.factor
         return rps
 
-    def demand(self, day_fraction: float) -> dict[tuple[str, str], float]:
+    def demand(self, day_fraction: float) -> dict[ModelCell, float]:
         """(model, cell) -> requests per second, for all of them."""
-        return {(m, c): self.demand_rps(day_fraction, c, m) for m in sorted(self.models) for c in sorted(self.places)}
+        return {
+            ModelCell((m, c)): self.demand_rps(day_fraction, c, m)
+            for m in sorted(self.models)
+            for c in sorted(self.places)
+        }
 
     def pools(self, cluster: str, day_fraction: float) -> tuple[PoolNow, ...]:
         """The cluster's pools with the devices and prices of the moment, sorted by key."""
@@ -135,10 +140,10 @@ class Physics:
         )
         return tuple(sorted(pools, key=lambda pool: pool.key))
 
-    def world_pools(self, day_fraction: float) -> dict[tuple[str, PoolKey], PoolNow]:
+    def world_pools(self, day_fraction: float) -> dict[ClusterPool, PoolNow]:
         """(cluster, pool) -> the pool of the moment, of the clusters that are alive and the pools that have devices."""
         return {
-            (name, pool.key): pool
+            ClusterPool(name, pool.key): pool
             for name in sorted(self.clusters)
             if self.is_alive(name, day_fraction)
             for pool in self.pools(name, day_fraction)

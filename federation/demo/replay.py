@@ -19,8 +19,8 @@ from federation.control.problem import shapes
 from federation.demo import rivals
 from federation.demo.catalogue import Outage, SpotGone
 from federation.demo.physics import Physics, PoolNow
-from federation.demo.scoring import Observed, Pools, ReplicaKey, Score, Summary
-from federation.wire.messages import PoolKey
+from federation.demo.scoring import Observed, Pools, Score, Summary
+from federation.state.keys import ClusterPool, ModelCell, PlacementKey
 
 DAY_S = 86_400.0
 PLANS_PER_DAY = 48
@@ -79,7 +79,7 @@ class Replay:
 
     def __init__(self, physics: Physics, rival: Rival) -> None:
         self._physics, self._rival = physics, rival
-        self._plans: dict[tuple[int, frozenset[tuple[str, PoolKey]]], rivals.Baseline] = {}
+        self._plans: dict[tuple[int, frozenset[ClusterPool]], rivals.Baseline] = {}
 
     def summary(self, steps: Steps) -> Summary:
         """The score of the day."""
@@ -92,14 +92,13 @@ class Replay:
         """Replicas and routing at this moment of the day."""
         planned = self._planned(moment)
         pools = self._physics.world_pools(moment)
-        held: dict[ReplicaKey, int] = {}
+        held: dict[PlacementKey, int] = {}
         for (model, pool), count in planned.replicas.items():
-            cluster, key = self._keys[pool]
-            held[model, cluster, key] = count
-        standing = {key: count for key, count in held.items() if key[1:] in pools}
+            held[PlacementKey(model, *self._keys[pool])] = count
+        standing = {key: count for key, count in held.items() if key.place in pools}
         return Observed(ready=standing, held=standing, shares=self._shares(planned, moment))
 
-    def _shares(self, planned: rivals.Baseline, moment: float) -> dict[tuple[str, str], dict[str, float]]:
+    def _shares(self, planned: rivals.Baseline, moment: float) -> dict[ModelCell, dict[str, float]]:
         """Shares of the requests of each (model, cell); traffic leaves a lost cluster after the tool's delay, for
         others."""
         asked = self._demand(round(moment * PLANS_PER_DAY) / PLANS_PER_DAY)
@@ -109,9 +108,9 @@ class Replay:
             if not self._physics.is_alive(name, moment)
             and not self._physics.is_alive(name, moment - self._rival.delays.leaves_s / DAY_S)
         }
-        sent: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        sent: dict[ModelCell, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         for flow in planned.flows:
-            sent[flow.model, flow.cell][flow.cluster] += flow.requests_per_second
+            sent[ModelCell((flow.model, flow.cell))][flow.cluster] += flow.requests_per_second
         shares = {}
         for key, parts in sent.items():
             staying = {name: rps for name, rps in parts.items() if name not in left}
@@ -131,7 +130,7 @@ class Replay:
             self._plans[key] = self._rival.plan(self._problem(self._demand(at / PLANS_PER_DAY), pools))
         return self._plans[key]
 
-    def _demand(self, moment: float) -> dict[tuple[str, str], float]:
+    def _demand(self, moment: float) -> dict[ModelCell, float]:
         delays = self._rival.delays
         later = self._physics.demand(moment - delays.up_s / DAY_S)
         earlier = self._physics.demand(moment - delays.down_s / DAY_S)
@@ -148,14 +147,16 @@ class Replay:
         return min(model.spec.warmup_seconds for model in self._physics.models.values())
 
     @cached_property
-    def _keys(self) -> Mapping[str, tuple[str, PoolKey]]:
+    def _keys(self) -> Mapping[str, ClusterPool]:
         """A pool's name in a problem -> its cluster and key."""
         physics = self._physics
         return {
-            _pool(name, pool).name: (name, pool.key) for name in physics.clusters for pool in physics.pools(name, 0.0)
+            _pool(name, pool).name: ClusterPool(name, pool.key)
+            for name in physics.clusters
+            for pool in physics.pools(name, 0.0)
         }
 
-    def _problem(self, demand: Mapping[tuple[str, str], float], pools: Pools) -> words.Problem:
+    def _problem(self, demand: Mapping[ModelCell, float], pools: Pools) -> words.Problem:
         return words.Problem(
             clusters=self._clusters,
             pools=tuple(_pool(cluster, pool) for (cluster, _), pool in pools.items()),

@@ -20,8 +20,9 @@ from federation.app import Controller
 from federation.demo import catalogue, replay
 from federation.demo.pace import DemoClock, SimulatedTime
 from federation.demo.physics import Physics
-from federation.demo.scoring import Observed, ReplicaKey, Score, Summary
+from federation.demo.scoring import Observed, Score, Summary
 from federation.settings import Listen, Settings
+from federation.state.keys import PlacementKey
 from federation.state.world import Timing
 from federation.wire import messages
 
@@ -183,15 +184,15 @@ class Demo:
         self._score.add(moment, hours, self._observed())
 
     def _observed(self) -> Observed:
-        ready: dict[ReplicaKey, int] = {}
-        held: dict[ReplicaKey, int] = {}
+        ready: dict[PlacementKey, int] = {}
+        held: dict[PlacementKey, int] = {}
         for name, backend in self._backends.items():
             if name in self._cut:
                 continue
-            ready |= {(model, name, pool): count for (model, pool), count in backend.ready().items()}
-            held |= {(model, name, pool): count for (model, pool), count in backend.holding().items()}
+            ready |= {PlacementKey(model, name, pool): count for (model, pool), count in backend.ready().items()}
+            held |= {PlacementKey(model, name, pool): count for (model, pool), count in backend.holding().items()}
         shares = {
-            (route.model, route.cell): {share.cluster: share.share for share in route.now}
+            route.key: {share.cluster: share.share for share in route.now}
             for route in self.controller.hub.routes.routes
         }
         return Observed(ready=ready, held=held, shares=shares)

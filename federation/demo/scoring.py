@@ -11,11 +11,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from federation.demo.physics import Physics, PoolNow
-from federation.wire.messages import PoolKey
+from federation.state.keys import ClusterPool, ModelCell, ModelCluster, PlacementKey
 
-ReplicaKey = tuple[str, str, PoolKey]
-"""Model, cluster, pool."""
-Pools = Mapping[tuple[str, PoolKey], PoolNow]
+Pools = Mapping[ClusterPool, PoolNow]
 """(cluster, pool) -> the pool of the moment, where there are devices."""
 
 
@@ -27,9 +25,9 @@ class Observed:
     of the requests that are sent there; what is sent nowhere is unserved.
     """
 
-    ready: Mapping[ReplicaKey, int]
-    held: Mapping[ReplicaKey, int]
-    shares: Mapping[tuple[str, str], Mapping[str, float]]
+    ready: Mapping[PlacementKey, int]
+    held: Mapping[PlacementKey, int]
+    shares: Mapping[ModelCell, Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +70,7 @@ class Score:
         self._usd = 0.0
         self._hours = 0.0
         self._moves = 0
-        self._held: Mapping[ReplicaKey, int] | None = None
+        self._held: Mapping[PlacementKey, int] | None = None
 
     def add(self, day_fraction: float, hours: float, observed: Observed, *, moves: int | None = None) -> None:
         """Count a step that began at `day_fraction` and took `hours`.
@@ -84,17 +82,17 @@ class Score:
         capacity_rps = _capacity_rps(physics, pools, observed.ready)
         demand = physics.demand(day_fraction)
         fitting = {(model, cluster) for model, cluster, key in physics.shapes if (cluster, key) in pools}
-        offered_rps: dict[tuple[str, str], float] = defaultdict(float)
+        offered_rps: dict[ModelCluster, float] = defaultdict(float)
         for (model, cell), shares in sorted(observed.shares.items()):
             for cluster, share in sorted(shares.items()):
-                offered_rps[model, cluster] += demand.get((model, cell), 0.0) * share
+                offered_rps[ModelCluster(model, cluster)] += demand.get(ModelCell((model, cell)), 0.0) * share
         for (model, cell), rps in demand.items():
             served_rps = within_rps = 0.0
-            for cluster, share in sorted(observed.shares.get((model, cell), {}).items()):
-                offered = offered_rps[model, cluster]
+            for cluster, share in sorted(observed.shares.get(ModelCell((model, cell)), {}).items()):
+                offered = offered_rps[ModelCluster(model, cluster)]
                 if offered <= 0:
                     continue
-                here_rps = rps * share * min(1.0, capacity_rps.get((model, cluster), 0.0) / offered)
+                here_rps = rps * share * min(1.0, capacity_rps.get(ModelCluster(model, cluster), 0.0) / offered)
                 served_rps += here_rps
                 within_rps += here_rps if physics.is_within_objective(model, cell, cluster) else 0.0
                 self._waited_ms += here_rps * hours * physics.user_rtt_ms(cell, cluster)
@@ -134,16 +132,16 @@ def _nearest_ms(physics: Physics, fitting: Collection[tuple[str, str]], model: s
     return physics.user_rtt_ms(cell, nearest) if nearest is not None else 0.0
 
 
-def usd_per_hour(physics: Physics, pools: Pools, held: Mapping[ReplicaKey, int]) -> float:
+def usd_per_hour(physics: Physics, pools: Pools, held: Mapping[PlacementKey, int]) -> float:
     """What the devices of these replicas cost. Devices that are lost or taken back are not paid for."""
     return sum(
-        replicas * physics.shapes[model, cluster, key].devices * pools[cluster, key].usd_per_device_hour
+        replicas * physics.shapes[model, cluster, key].devices * pools[ClusterPool(cluster, key)].usd_per_device_hour
         for (model, cluster, key), replicas in sorted(held.items())
         if (cluster, key) in pools
     )
 
 
-def moves_between(before: Mapping[ReplicaKey, int], after: Mapping[ReplicaKey, int]) -> int:
+def moves_between(before: Mapping[PlacementKey, int], after: Mapping[PlacementKey, int]) -> int:
     """Replicas that started in one cluster while one stopped in another, per model."""
     net: dict[tuple[str, str], int] = defaultdict(int)
     for sign, counts in ((-1, before), (1, after)):
@@ -157,10 +155,10 @@ def moves_between(before: Mapping[ReplicaKey, int], after: Mapping[ReplicaKey, i
     return sum(min(started[model], stopped[model]) for model in started)
 
 
-def _capacity_rps(physics: Physics, pools: Pools, ready: Mapping[ReplicaKey, int]) -> Mapping[tuple[str, str], float]:
+def _capacity_rps(physics: Physics, pools: Pools, ready: Mapping[PlacementKey, int]) -> Mapping[ModelCluster, float]:
     """(model, cluster) -> requests per second that ready replicas there can serve; none where there are no devices."""
-    capacity: dict[tuple[str, str], float] = defaultdict(float)
+    capacity: dict[ModelCluster, float] = defaultdict(float)
     for (model, cluster, key), replicas in ready.items():
         if (cluster, key) in pools:
-            capacity[model, cluster] += replicas * physics.shapes[model, cluster, key].requests_per_second
+            capacity[ModelCluster(model, cluster)] += replicas * physics.shapes[model, cluster, key].requests_per_second
     return capacity

@@ -23,8 +23,9 @@ from federation.control.problem import Formulated, Formulation
 from federation.control.replacement import GivenUp
 from federation.metrics import Metrics
 from federation.policy.documents import Documents
+from federation.state.keys import ModelCell, PlacementKey
 from federation.state.reduce import BrokerFound, Event, Heard, Note, TimePassed, reduce
-from federation.state.world import Known, PlacementKey, World
+from federation.state.world import Known, World
 from federation.traffic.snapshot import Index, RouteSnapshot
 from federation.traffic.status import GatewayStatus
 from federation.traffic.table import Tables
@@ -397,6 +398,6 @@ class Hub:
             if level is not None
         }
 
-    def demand_rps(self) -> Mapping[tuple[str, str], float]:
+    def demand_rps(self) -> Mapping[ModelCell, float]:
         """(model, cell) -> requests per second, as last counted."""
         return {key: demand.requests_per_second for key, demand in self.world.demand.items()}

@@ -21,8 +21,9 @@ from federation.control.placement_cycle import NewPlacement
 from federation.control.plan import Forced, Routes, Versions
 from federation.control.rollout_cycle import Beliefs, Decided, Serving, TableMemory
 from federation.loops.hub import Hub
+from federation.state.keys import PlacementKey
 from federation.state.reduce import Note, SetbacksSeen
-from federation.state.world import PlacementKey, World
+from federation.state.world import World
 
 log = structlog.get_logger("steer")
 REST = 1.0
@@ -178,8 +179,8 @@ class Steer:
     async def _route(self, beliefs: Beliefs, serving: Serving, ordered: Mapping[PlacementKey, int]) -> engine.Routing:
         """Who serves whom: what `choose_routing` asks is put to the engine until it has chosen."""
         hub, problem = self._hub, beliefs.formulated.problem
-        by_order = {key[0] for key in ordered}
-        aims = {key: count for key, count in beliefs.target.items() if key[0] not in by_order} | dict(ordered)
+        by_order = {key.model for key in ordered}
+        aims = {key: count for key, count in beliefs.target.items() if key.model not in by_order} | dict(ordered)
         proposal = hub.last_solve.proposal if hub.last_solve is not None else None
         serve_less = by_order | rollout_cycle.short_by_choice(problem, proposal)
         asking = rollout_cycle.choose_routing(beliefs, serving, aims, serve_less)

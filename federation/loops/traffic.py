@@ -16,6 +16,7 @@ import structlog
 from federation.adapters.xds import XdsServer
 from federation.control.plan import Routes
 from federation.loops.hub import Hub
+from federation.state.keys import ModelCell, ModelCluster
 from federation.state.reduce import Note
 from federation.state.world import CellDemand, World
 from federation.traffic import snapshot, table, xds
@@ -37,7 +38,7 @@ GONE_KEPT = 1_000
 class _Made:
     """All that gateways are told by; what is as it was is the same object."""
 
-    endpoints: Mapping[tuple[str, str], tuple[Address, ...]]
+    endpoints: Mapping[ModelCluster, tuple[Address, ...]]
     tables: Tables
     index: Index
 
@@ -45,7 +46,7 @@ class _Made:
 def _make(
     world: World,
     routes: Routes,
-    endpoints: Mapping[tuple[str, str], tuple[Address, ...]],
+    endpoints: Mapping[ModelCluster, tuple[Address, ...]],
     before: Tables,
     index: Index,
 ) -> _Made:
@@ -66,9 +67,9 @@ class TrafficLoop:
     def __init__(self, hub: Hub, server: XdsServer | None) -> None:
         self._hub = hub
         self._server = server
-        self._endpoints: Mapping[tuple[str, str], tuple[Address, ...]] = {}
+        self._endpoints: Mapping[ModelCluster, tuple[Address, ...]] = {}
         self._routes: Routes | None = None
-        self._demand: Mapping[tuple[str, str], CellDemand] = {}
+        self._demand: Mapping[ModelCell, CellDemand] = {}
         self._seen: tuple[object, ...] | None = None
         self._offered: dict[str, table.GatewayTable] = {}
         self._complained: tuple[str, ...] = ()

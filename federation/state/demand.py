@@ -25,6 +25,7 @@ import msgspec
 from immutables import MapMutation
 
 from federation.state import levels, plausible
+from federation.state.keys import ModelCell
 from federation.state.phases import Phase
 from federation.state.world import CellDemand, ClusterState, Level, World, countries, undecided
 from federation.wire import messages
@@ -163,7 +164,7 @@ def _placed(
     """
     verdicts: dict[str, tuple[messages.UserCell, str]] = {}
     ties: dict[str, str] = {}
-    kept: dict[tuple[str, str], messages.DemandSample] = {}
+    kept: dict[ModelCell, messages.DemandSample] = {}
     refused = None
     for row in rows:
         name = row.cell.name
@@ -174,7 +175,7 @@ def _placed(
         place, why = verdicts[name]
         if not why and row.cell != place:
             why = "it is in two places by one report"
-        key, believed = (row.model, name), row
+        key, believed = ModelCell((row.model, name)), row
         if not why and not row.requests_per_second <= levels.MOST_RPS:
             refused = refused or (name, f"{row.requests_per_second:.6g} requests per second")
             good = next((one for one in state.counted if (one.model, one.cell.name) == key), None)
@@ -251,10 +252,10 @@ def count(world: World, before: ClusterState, rows: tuple[messages.DemandSample,
     if rows == before.counted and before.count_weight == 1.0 and _is_fresh(before, world):
         return following
     following = _with_claims(following, name, before.counted, rows)
-    earlier = {(row.model, row.cell.name): row.requests_per_second for row in before.counted}
+    earlier = {ModelCell((row.model, row.cell.name)): row.requests_per_second for row in before.counted}
     with following.demand.mutate() as demand:
         for row in rows:
-            key = (row.model, row.cell.name)
+            key = ModelCell((row.model, row.cell.name))
             _put(following, demand, key, name, row.requests_per_second, earlier.pop(key, 0.0))
         for key in earlier:
             _take_out(following, demand, key, name)
@@ -262,10 +263,10 @@ def count(world: World, before: ClusterState, rows: tuple[messages.DemandSample,
     return following
 
 
-_Demand = MapMutation[tuple[str, str], CellDemand]
+_Demand = MapMutation[ModelCell, CellDemand]
 
 
-def _put(world: World, demand: _Demand, key: tuple[str, str], name: str, rps: float, earlier_rps: float) -> None:
+def _put(world: World, demand: _Demand, key: ModelCell, name: str, rps: float, earlier_rps: float) -> None:
     known = demand.get(key)
     if known is None or (len(known.counts) == 1 and known.counts[0][0] == name):
         if known is None or known.requests_per_second != rps:
@@ -281,7 +282,7 @@ def _put(world: World, demand: _Demand, key: tuple[str, str], name: str, rps: fl
     demand[key] = _summed(world, tuple(counts.items()))
 
 
-def _take_out(world: World, demand: _Demand, key: tuple[str, str], name: str) -> None:
+def _take_out(world: World, demand: _Demand, key: ModelCell, name: str) -> None:
     counts = tuple(one for one in demand[key].counts if one[0] != name)
     if counts:
         demand[key] = _summed(world, counts)
@@ -396,7 +397,7 @@ def _weighed(world: World, name: str, weight: float) -> World:
     following = world.with_clusters({name: left})
     with following.demand.mutate() as demand:
         for row in state.counted:
-            key = (row.model, row.cell.name)
+            key = ModelCell((row.model, row.cell.name))
             if weight == 0.0:
                 _take_out(following, demand, key, name)
             else:

@@ -13,6 +13,7 @@ from federation.policy.documents import Cluster as ClusterDocument
 from federation.policy.documents import Documents, PlacementPolicy
 from federation.prices.book import Book
 from federation.state.byname import ByName
+from federation.state.keys import ModelCell, PlacementKey
 from federation.state.phases import Phase
 from federation.wire import messages
 from federation.wire.conditions import ConditionType
@@ -21,8 +22,6 @@ IMPLAUSIBLE_REPLICAS: ConditionType = "ImplausibleReplicas"
 """The type of the finding that a cluster reports more ready replicas than it can hold."""
 Source = Literal["file", "gateway", "engines"]
 """The source of the counts of a model's users at one cluster, see `state/sources.py`."""
-PlacementKey = tuple[str, str, messages.PoolKey]
-"""(model, cluster, pool)."""
 
 
 def countries(country: str) -> tuple[str, ...]:
@@ -316,7 +315,7 @@ class World:
     """Locations of cells, including remembered cells without counts. Read their `country` through `countries`."""
     claims: Map[str, tuple[tuple[str, messages.UserCell], ...]] = field(default_factory=Map)
     """Cell -> (cluster, the location that it claims), in order of the first claim."""
-    demand: Map[tuple[str, str], CellDemand] = field(default_factory=Map)
+    demand: Map[ModelCell, CellDemand] = field(default_factory=Map)
     """(model, cell) -> demand. It may hold hundreds of thousands; a successor shares whatever did not change."""
     doors: Map[str, int] = field(default_factory=Map)
     """Model -> number of clusters whose front door counts its users, by file or by gateway."""
@@ -410,12 +409,16 @@ class World:
             if one.type == IMPLAUSIBLE_REPLICAS
         }
         ready = self.ready_replicas()
-        return {key: n for key, n in ready.items() if (key[1], f"model/{key[0]}") not in doubted} if doubted else ready
+        return (
+            {key: n for key, n in ready.items() if (key.cluster, f"model/{key.model}") not in doubted}
+            if doubted
+            else ready
+        )
 
 
 def _ready_replicas(clusters: Mapping[str, ClusterState]) -> dict[PlacementKey, int]:
     return {
-        (replica.model, name, replica.pool): replica.ready
+        PlacementKey(replica.model, name, replica.pool): replica.ready
         for name, state in clusters.items()
         if state.report is not None
         for replica in state.report.replicas

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from federation.policy.documents import PORTS, Documents, Traffic
+from federation.state.keys import ModelCell
 from federation.state.world import World, countries
 from federation.traffic.table import GatewayTable, ModelTable, Tables
 from federation.wire import messages
@@ -97,7 +98,7 @@ class _Dns:
         for gateway in tables.by_cluster.values():
             for one in gateway.models:
                 for group in one.groups if one.model == model else ():
-                    demand = world.demand.get((model, group.cell))
+                    demand = world.demand.get(ModelCell((model, group.cell)))
                     if demand is None or demand.reporter != gateway.cluster:
                         continue
                     for name, part in group.shares.items():

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from federation.control.neighbours import neighbours
 from federation.control.plan import Route, Routes
 from federation.policy.documents import Gateway, Model, PlacementPolicySpec, Traffic
+from federation.state.keys import ModelCell, ModelCluster
 from federation.state.phases import Phase
 from federation.state.world import World, countries
 
@@ -88,7 +89,7 @@ MOST_HELPERS = 32
 def tables(
     world: World,
     routes: Routes,
-    endpoints: Mapping[tuple[str, str], tuple[Address, ...]],
+    endpoints: Mapping[ModelCluster, tuple[Address, ...]],
     before: Tables | None = None,
 ) -> Tables:
     """The table of every cluster with a gateway, and in sentences what no table could hold.
@@ -115,8 +116,8 @@ class Tables:
 
 
 def remembered_endpoints(
-    world: World, known: Mapping[tuple[str, str], tuple[Address, ...]]
-) -> dict[tuple[str, str], tuple[Address, ...]]:
+    world: World, known: Mapping[ModelCluster, tuple[Address, ...]]
+) -> dict[ModelCluster, tuple[Address, ...]]:
     """(model, cluster) -> addresses by the newest report; where a report omits the addresses of ready replicas, the
     known ones.
 
@@ -136,14 +137,14 @@ def remembered_endpoints(
         ready = {replica.model for replica in report.replicas if replica.ready}
         for model in {*told, *models.get(cluster, ())}:
             if told.get(model) or model not in ready:
-                found[model, cluster] = tuple(told.get(model, ()))
-    return {key: addresses for key, addresses in found.items() if addresses and key[1] in world.clusters}
+                found[ModelCluster(model, cluster)] = tuple(told.get(model, ()))
+    return {key: addresses for key, addresses in found.items() if addresses and key.cluster in world.clusters}
 
 
 class _Builder:
     """One computation of all tables. Values that several gateways share are computed once."""
 
-    def __init__(self, world: World, routes: Routes, endpoints: Mapping[tuple[str, str], tuple[Address, ...]]) -> None:
+    def __init__(self, world: World, routes: Routes, endpoints: Mapping[ModelCluster, tuple[Address, ...]]) -> None:
         self.world = world
         self.endpoints = endpoints
         self.clusters = world.catalogue_by_name()
@@ -154,16 +155,19 @@ class _Builder:
         self.takes = {name for name in self.clusters if takes(world, name)}
         self.capacity = capacity_rps(world)
         self.routes: dict[str, list[Route]] = defaultdict(list)
-        self.by_door: dict[tuple[str, str], list[Route]] = defaultdict(list)
-        self.sent_rps: dict[tuple[str, str], float] = defaultdict(float)
-        """(model, cluster) -> requests per second that the plan sends there from other front doors."""
+        self.by_door: dict[str, dict[str, list[Route]]] = defaultdict(lambda: defaultdict(list))
+        """Model -> front door -> routes of its users."""
+        self.sent_rps: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        """Model -> cluster -> requests per second that the plan sends there from other front doors."""
         for route in routes.routes:
-            door, rps = self._front_door(route.model, route.cell), self._rps(route.model, route.cell)
+            demand = world.demand.get(route.key)
+            door, rps = (demand.reporter, demand.requests_per_second) if demand is not None else ("", 0.0)
             self.routes[route.model].append(route)
-            self.by_door[route.model, door].append(route)
+            self.by_door[route.model][door].append(route)
+            sent_rps = self.sent_rps[route.model]
             for share in route.now:
                 if share.cluster != door:
-                    self.sent_rps[route.model, share.cluster] += share.share * rps
+                    sent_rps[share.cluster] += share.share * rps
         self.missing: set[str] = set()
         self._allowed_by: dict[tuple[int, frozenset[str | None]], frozenset[str]] = {}
         self._helpers_by: dict[tuple[int, frozenset[str | None]], frozenset[str]] = {}
@@ -236,7 +240,7 @@ class _Builder:
             traffic=policy.traffic,
             health_path=HEALTH_PATHS.get(spec.runtime.preset, ""),
             groups=(self._everyone(gateway, model, own, policy), *groups),
-            local=self.endpoints.get((model, gateway), ()),
+            local=self.endpoints.get(ModelCluster(model, gateway), ()),
             spill_rps=self._spill_rps(gateway, model, policy),
             declared=self._declared(gateway, {group.cell for group in groups}),
         )
@@ -246,7 +250,7 @@ class _Builder:
 
     def _own_cells(self, gateway: str, model: str) -> list[Route]:
         """Routes of the cells whose front door this is; without any, those of the nearest cell."""
-        own = self.by_door.get((model, gateway))
+        own = self.by_door[model].get(gateway)
         if own:
             return own
         if model not in self._places:
@@ -274,10 +278,6 @@ class _Builder:
         cells = {route.cell for route in own}
         return [route for route in self._by_continent[model, home] if route.cell not in cells]
 
-    def _front_door(self, model: str, cell: str) -> str:
-        demand = self.world.demand.get((model, cell))
-        return demand.reporter if demand is not None else ""
-
     def _group(self, gateway: str, route: Route, policy: PlacementPolicySpec) -> Group:
         allowed = self._allowed(policy, [route.cell])
         planned = {share.cluster: share.share for share in route.now if share.cluster in allowed}
@@ -294,7 +294,7 @@ class _Builder:
         allowed, helpers = self._allowed(policy, cells), self._helpers(policy, cells)
         planned: dict[str, float] = defaultdict(float)
         if not own:  # nobody has asked for it yet: here if it can be, else wherever it is ready
-            if gateway in allowed and self.capacity.get((model, gateway), 0.0) > 0:
+            if gateway in allowed and self.capacity.get(ModelCluster(model, gateway), 0.0) > 0:
                 return self._shared(gateway, model, "", {gateway: 1.0}, helpers)
             return self._shared(gateway, model, "", self._ready(model, allowed), helpers, is_everyones=True)
         weights = {route.cell: self._rps(model, route.cell) for route in own}
@@ -344,7 +344,7 @@ class _Builder:
                 self._parts[id(planned)] = planned, shares
         near = self._nearest(gateway, model, helpers, shares)
         unserved = round(unserved, 4) if planned and unserved > LEAST_SHARE else 0.0
-        overflow = {c: self.capacity[model, c] for c in sorted(near)}
+        overflow = {c: self.capacity[ModelCluster(model, c)] for c in sorted(near)}
         return Group(cell=cell, shares=shares, overflow=overflow, unserved=unserved)
 
     def _nearest(self, gateway: str, model: str, helpers: frozenset[str], but: Collection[str]) -> Collection[str]:
@@ -352,10 +352,14 @@ class _Builder:
         key = (model, id(helpers))
         able = self._able_by.get(key)
         if able is None:
-            ready = (c for c in helpers & self.takes if c in self.gateways and self.capacity.get((model, c), 0.0) > 0)
+            ready = (
+                c
+                for c in helpers & self.takes
+                if c in self.gateways and self.capacity.get(ModelCluster(model, c), 0.0) > 0
+            )
             able = self._able_by[key] = frozenset(ready)
             self._kept.append(helpers)
-        is_here = gateway in able and bool(self.endpoints.get((model, gateway)))
+        is_here = gateway in able and bool(self.endpoints.get(ModelCluster(model, gateway)))
         if len(able) <= MOST_HELPERS:
             return {c for c in able if c not in but and (c != gateway or is_here)}
         near = self._near.get((gateway, *key))
@@ -366,7 +370,9 @@ class _Builder:
         return [c for c in near if c not in but]
 
     def _reachable(self, gateway: str, cluster: str, model: str) -> bool:
-        return bool(self.endpoints.get((model, cluster))) if cluster == gateway else cluster in self.gateways
+        return (
+            bool(self.endpoints.get(ModelCluster(model, cluster))) if cluster == gateway else cluster in self.gateways
+        )
 
     def _why_missing(self, gateway: str, cluster: str, model: str) -> str:
         if cluster == gateway:
@@ -400,12 +406,12 @@ class _Builder:
         return frozenset(cell.country if cell is not None else None for cell in found) or frozenset((None,))
 
     def _rps(self, model: str, cell: str) -> float:
-        demand = self.world.demand.get((model, cell))
+        demand = self.world.demand.get(ModelCell((model, cell)))
         return demand.requests_per_second if demand is not None else 0.0
 
     def _spill_rps(self, cluster: str, model: str, policy: PlacementPolicySpec) -> float:
-        spill_rps = policy.traffic.spill_percent / 100 * self.capacity.get((model, cluster), 0.0)
-        return self.sent_rps.get((model, cluster), 0.0) + spill_rps
+        spill_rps = policy.traffic.spill_percent / 100 * self.capacity.get(ModelCluster(model, cluster), 0.0)
+        return self.sent_rps[model].get(cluster, 0.0) + spill_rps
 
 
 def _as_it_was(known: ModelTable | None, made: ModelTable) -> ModelTable:
@@ -482,7 +488,7 @@ def anywhere(
     model: str,
     policy: PlacementPolicySpec,
     routes: Iterable[Route],
-    capacity: Mapping[tuple[str, str], float],
+    capacity: Mapping[ModelCluster, float],
 ) -> dict[str, float]:
     """Cluster -> requests per second, for users about whom nothing is known: only clusters that every rule admits.
 
@@ -493,7 +499,7 @@ def anywhere(
     free = allowed_clusters(world, policy, None)
     planned: dict[str, float] = defaultdict(float)
     for route in routes:
-        demand = world.demand.get((model, route.cell))
+        demand = world.demand.get(route.key)
         rps = demand.requests_per_second if demand is not None else 1.0
         for share in route.now:
             if share.cluster in free:
@@ -503,14 +509,14 @@ def anywhere(
     return {c: rps for (name, c), rps in capacity.items() if name == model and c in free and world.is_routable(c)}
 
 
-def capacity_rps(world: World) -> dict[tuple[str, str], float]:
+def capacity_rps(world: World) -> dict[ModelCluster, float]:
     """(model, cluster) -> requests per second that its ready replicas sustain, as plans count them."""
-    found: dict[tuple[str, str], float] = defaultdict(float)
+    found: dict[ModelCluster, float] = defaultdict(float)
     models = {document.metadata.name: document.spec for document in world.documents.models}
     for (model, cluster, pool), ready in world.ready_replicas().items():
         spec = models.get(model)
         for one in spec.accelerators if spec is not None else ():
             if one.product == pool.product and (one.mig_profile or "") == pool.mig_profile:
-                found[model, cluster] += ready * one.requests_per_second
+                found[ModelCluster(model, cluster)] += ready * one.requests_per_second
                 break
     return dict(found)

@@ -10,6 +10,7 @@ from msgspec import structs
 
 import placement as words
 from federation.control import rollout
+from federation.state.keys import PlacementKey
 from federation.wire import messages
 from tests.builders import L4
 from tests.sim.engine import Engine
@@ -72,7 +73,7 @@ class Overtaken(Engine):
 
     async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:
         self.fleet.hub.planned_s = self.fleet.clock.now_s
-        self.fleet.hub.postponed = frozenset({("chat", "iad", L4)})
+        self.fleet.hub.postponed = frozenset({PlacementKey("chat", "iad", L4)})
         return await super().route(problem, ready)
 
 

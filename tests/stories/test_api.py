@@ -19,6 +19,7 @@ from federation.aiokit import http as http_bounds
 from federation.api.access import COOKIE, OPEN_PATHS
 from federation.api.openapi import OPERATIONS
 from federation.api.server import STREAM_SPACING_S
+from federation.state.keys import ModelCell
 from federation.state.reduce import Note
 from tests.testbed.fleet import Fleet
 from tests.testbed.small_world import MODEL, POLICY, TOKEN
@@ -350,7 +351,10 @@ def test_what_waits_of_a_cluster_is_believed_by_a_word(fleet: Fleet) -> None:
         status, _, answer = fleet.request("POST", "/v1/clusters/mad/confirm", b'{"reason": "a launch"}')
         assert status == 200 and json.loads(answer)["name"] == "mad"
         assert not fleet.waiting("mad")
-        assert fleet.do(lambda: fleet.controller.hub.world.demand["launched", "Lyon"]).requests_per_second == 5_000.0
+        assert (
+            fleet.do(lambda: fleet.controller.hub.world.demand[ModelCell(("launched", "Lyon"))]).requests_per_second
+            == 5_000.0
+        )
         (event,) = [one for one in fleet.get("/v1/events")["items"] if one["reason"] == "Confirmed"]
         assert event["object"] == "cluster/mad" and event["message"].endswith("a launch")
     with closing(sqlite3.connect(fleet.database)) as database:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from federation.control import latency
+from federation.state.keys import CellCluster
 from federation.state.world import World
 from federation.wire import messages
 from tests.builders import PLACES, a_report, a_world, heard, renamed, some_demand
@@ -28,8 +29,8 @@ def measured(rtt_ms: float | None = None, *, by: str = "fra", samples: int = 20)
 
 def test_a_measured_round_trip_is_believed_over_distance() -> None:
     """Users would be sent over a detour that the agents have measured."""
-    by_distance = latency.estimate(measured(), ["Berlin"])["Berlin", "iad"]
-    by_agent = latency.estimate(measured(300.0), ["Berlin"])["Berlin", "iad"]
+    by_distance = latency.estimate(measured(), ["Berlin"])[CellCluster("Berlin", "iad")]
+    by_agent = latency.estimate(measured(300.0), ["Berlin"])[CellCluster("Berlin", "iad")]
     assert by_distance.source.startswith("estimated over 65")
     assert by_agent.rtt_ms == pytest.approx(300 + latency.BASE_RTT_MS)
     assert by_agent.source == "measured from fra, 0 km from the users"
@@ -37,12 +38,14 @@ def test_a_measured_round_trip_is_believed_over_distance() -> None:
 
 def test_a_measurement_of_the_other_side_serves_too() -> None:
     """A pair that only one side measures would be planned by distance."""
-    assert latency.estimate(measured(300.0, by="iad"), ["Berlin"])["Berlin", "iad"].source.startswith("measured")
+    assert latency.estimate(measured(300.0, by="iad"), ["Berlin"])[CellCluster("Berlin", "iad")].source.startswith(
+        "measured"
+    )
 
 
 def test_an_estimate_says_what_it_is_based_on_and_how_old_that_is() -> None:
     """The map would show a guess over the distance as if somebody had measured it, or last week's as today's."""
-    pair = ("Berlin", "iad")
+    pair = CellCluster("Berlin", "iad")
     assert latency.between(measured(), [pair])[pair].basis == "prior"
     assert latency.between(measured(), [pair])[pair].measured_s is None
     world = measured(300.0, by="iad")
@@ -53,7 +56,7 @@ def test_an_estimate_says_what_it_is_based_on_and_how_old_that_is() -> None:
 
 def test_no_samples_are_no_measurement() -> None:
     """A peer that never answered would look like the nearest of all."""
-    found = latency.estimate(measured(0.0, samples=0), ["Berlin"])["Berlin", "iad"]
+    found = latency.estimate(measured(0.0, samples=0), ["Berlin"])[CellCluster("Berlin", "iad")]
     assert found.source.startswith("estimated")
 
 
@@ -88,7 +91,7 @@ def test_all_pairs_at_once_are_what_each_is_by_itself() -> None:
         reports.append(renamed(a_report(name, demand=demand if name == names[0] else ()), peers=peers))
     world = heard(a_world(*names), *reports)
     found = latency.estimate(world, users)
-    some = latency.between(world, {*found, ("nowhere", "fra-0"), ("cell-0", "nobody")})
+    some = latency.between(world, {*found, CellCluster("nowhere", "fra-0"), CellCluster("cell-0", "nobody")})
     assert {pair: replace(one, measured_s=None) for pair, one in some.items()} == dict(found)
     assert len(found) == len(users) * len(names)
     for (cell, cluster), estimate in found.items():
@@ -112,5 +115,5 @@ def test_nothing_to_estimate_is_no_error() -> None:
 def test_who_is_just_within_the_objective_stays_within_it() -> None:
     """A cell would be late by a millionth of a millisecond, and replicas be paid for to mend that."""
     found = latency.estimate(measured(71.4), ["Berlin"])
-    assert found["Berlin", "iad"].rtt_ms == 80.3
+    assert found[CellCluster("Berlin", "iad")].rtt_ms == 80.3
     assert found.rtt_ms[found.cells["Berlin"], found.clusters["iad"]] + 19.7 <= 100.0

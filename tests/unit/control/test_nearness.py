@@ -8,6 +8,7 @@ import pytest
 
 import placement as words
 from federation.control.nearness import near, nearest, of_flows
+from federation.state.keys import ModelCell
 from placement import engine
 from tests.bench.worlds import a_large_world
 from tests.properties.worlds import a_world
@@ -47,7 +48,7 @@ def test_the_nearest_is_one_that_could_serve() -> None:
                     and problem.allows(model, cell, clusters[pool.cluster])
                     and (cell.name, pool.cluster) in rtt_ms
                 ]
-                assert found.get((model.name, cell.name)) == min(able, default=None), f"seed {seed}"
+                assert found.get(ModelCell((model.name, cell.name))) == min(able, default=None), f"seed {seed}"
 
 
 def takes_one(problem: words.Problem, model: words.Model, pool: words.Pool, shape: words.Shape) -> bool:

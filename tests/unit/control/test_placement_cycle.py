@@ -12,6 +12,7 @@ from federation.control.plan import Placement, Plan, Replicas
 from federation.control.problem import Formulated, formulate
 from federation.control.replacement import Loss
 from federation.policy.documents import Disruption
+from federation.state.keys import ModelCluster
 from federation.state.reduce import BrokerLost
 from federation.state.world import World
 from tests.builders import L4, a_model, a_policy, a_report, a_world, heard, some_demand, told
@@ -118,7 +119,7 @@ def test_silent_replicas_are_given_up_when_their_loss_is_due() -> None:
         Loss(model="chat", usd_per_hour=5.0, start_usd=0.1, due_s={"fra": 40.0, "iad": 90.0}),
         Loss(model="code", usd_per_hour=1.0, start_usd=0.1, due_s={"iad": 70.0}),
     )
-    found = give_up(world, losses, {("old", "fra"): 3.0}, 50.0)
+    found = give_up(world, losses, {ModelCluster("old", "fra"): 3.0}, 50.0)
     assert found.given_up == {("old", "fra"): 3.0, ("chat", "fra"): world.clusters["fra"].since_s}
     assert found.next_s == 70.0
     assert [(one.reason, one.object) for one in found.notes] == [("Replaced", "model/chat")]

@@ -14,9 +14,10 @@ from federation.control import problem
 from federation.control.problem import Formulated, Formulation, formulate
 from federation.policy import documents
 from federation.state import levels
+from federation.state.keys import PlacementKey
 from federation.state.phases import Phase
 from federation.state.reduce import CordonsSet, Heard, TimePassed
-from federation.state.world import Brake, Cordon, PlacementKey, Setback, Setbacks, SpotRisk, World
+from federation.state.world import Brake, Cordon, Setback, Setbacks, SpotRisk, World
 from federation.wire import messages
 from tests.builders import L4, L4_SPOT, a_model, a_policy, a_report, a_world, heard, replicas, some_demand, told
 
@@ -124,14 +125,14 @@ def test_what_could_be_added_is_not_counted_as_there() -> None:
 
 def test_a_pool_that_vanished_keeps_its_name_and_offers_nothing() -> None:
     """Replicas placed there would else drop out of the account, and nobody would replace them on purpose."""
-    asked = ask(world("fra"), {("chat", "fra", L4_SPOT): 2})
+    asked = ask(world("fra"), {PlacementKey("chat", "fra", L4_SPOT): 2})
     assert devices(asked)["fra/NVIDIA-L4/spot"] == 0
     assert asked.present == (engine.Placed(model="chat", pool="fra/NVIDIA-L4/spot", replicas=2),)
 
 
 def test_a_silent_cluster_is_counted_on_until_the_policy_no_longer_tolerates_it() -> None:
     """A broken uplink of a minute would move every replica of a region."""
-    target = {("chat", "fra", L4): 2}
+    target = {PlacementKey("chat", "fra", L4): 2}
     silent = told(
         world("fra", "iad"), Heard(message=a_report("iad", seq=2), now_s=NOW_S + 45), TimePassed(now_s=NOW_S + 50)
     )
@@ -145,7 +146,7 @@ def test_a_silent_cluster_is_counted_on_until_the_policy_no_longer_tolerates_it(
 
 def test_under_the_brake_silence_proves_nothing() -> None:
     """A controller that is cut off would replace replicas that still serve."""
-    target = {("chat", "fra", L4): 2}
+    target = {PlacementKey("chat", "fra", L4): 2}
     braked = replace(world("fra", "iad"), brake=Brake(since_s=NOW_S, phases={}, silent=("fra", "iad"), counted=2))
     assert ask(braked, target, now_s=NOW_S + 9999).present != ()
 
@@ -180,7 +181,7 @@ def test_a_pool_that_lost_its_price_keeps_what_it_has_and_gets_no_more() -> None
     unpriced = messages.PoolReport(key=new, vram_gib=24, allocatable=8, free=6)
     running = messages.ReplicaReport(model="chat", pool=new, desired=2, ready=2)
     belief = heard(belief, a_report("fra", pools=(unpriced,), replicas=(running,)), now_s=NOW_S)
-    [pool] = ask(belief, {("chat", "fra", new): 2}).problem.pools
+    [pool] = ask(belief, {PlacementKey("chat", "fra", new): 2}).problem.pools
     assert (pool.devices, pool.usd_per_device_hour) == (2, 0.0)
 
 
@@ -272,11 +273,15 @@ def test_demand_of_unknown_models_is_no_demand_of_others() -> None:
 
 def test_names_go_there_and_back() -> None:
     """A plan would count replicas of another cluster or pool, and agents would get wrong orders."""
-    asked = ask(world("fra"), {("chat", "fra", L4): 2})
-    assert asked.ours(asked.present) == {("chat", "fra", L4): 2}
-    assert asked.theirs({("chat", "fra", L4): 2, ("ghost", "fra", L4): 1, ("chat", "fra", L4_SPOT): 0}) == {
-        ("chat", "fra/NVIDIA-L4/on-demand"): 2
-    }
+    asked = ask(world("fra"), {PlacementKey("chat", "fra", L4): 2})
+    assert asked.ours(asked.present) == {PlacementKey("chat", "fra", L4): 2}
+    assert asked.theirs(
+        {
+            PlacementKey("chat", "fra", L4): 2,
+            PlacementKey("ghost", "fra", L4): 1,
+            PlacementKey("chat", "fra", L4_SPOT): 0,
+        }
+    ) == {("chat", "fra/NVIDIA-L4/on-demand"): 2}
 
 
 @pytest.mark.parametrize(
@@ -287,7 +292,7 @@ def test_devices_that_ready_replicas_hold_count_while_their_plugin_restarts(
 ) -> None:
     """Each restart of a kubelet would move every replica of a node that serves on, and at a higher price."""
     running = (messages.ReplicaReport(model="chat", pool=L4, desired=4, ready=4, scheduled=4),)
-    target = {("chat", "fra", L4): 4}
+    target = {PlacementKey("chat", "fra", L4): 4}
     full = messages.PoolReport(key=L4, vram_gib=24, allocatable=8, free=4)
     before = heard(world("fra", "iad"), a_report("fra", seq=7, pools=(full,), replicas=running), now_s=NOW_S)
     after = heard(before, a_report("fra", seq=8, pools=pools, replicas=running), now_s=NOW_S + 10)
@@ -322,7 +327,7 @@ def test_limits_of_policies_reach_the_engine() -> None:
     assert problem.budgets == (engine.Budget(name="for-a", models=("a",), usd_per_hour=12.5),)
 
 
-PLACED = {("chat", "fra", L4): 2}
+PLACED = {PlacementKey("chat", "fra", L4): 2}
 LATER_S = NOW_S + 1.0
 
 
@@ -342,7 +347,13 @@ FIRST = {
     "pools": (messages.PoolReport(key=L4, vram_gib=24, allocatable=8, free=5),),
 }
 STUCK = Setback(
-    key=("chat", "fra", L4), cause="image", reason="no such image", kept=1, until_s=NOW_S + 0.5, strikes=1, version="v"
+    key=PlacementKey("chat", "fra", L4),
+    cause="image",
+    reason="no such image",
+    kept=1,
+    until_s=NOW_S + 0.5,
+    strikes=1,
+    version="v",
 )
 SLOWER = (messages.PeerRtt(cluster="iad", rtt_ms_p50=120.0, rtt_ms_p95=120.0, samples=3),)
 
@@ -388,7 +399,7 @@ def test_a_question_that_was_kept_is_asked_anew_when_time_decides() -> None:
     """A silence would be tolerated for ever, and what failed once never tried again."""
     kept = Formulation()
     silent = _silent(_told_of(), NOW_S)
-    placed = {("chat", "iad", L4): 2}
+    placed = {PlacementKey("chat", "iad", L4): 2}
     toleration_s = FOR_CHAT.spec.failover.toleration_seconds
     first = kept(silent, target=placed, desired=placed, now_s=NOW_S + toleration_s - 1.0, aside={}, given_up={})
     assert first.present
@@ -406,7 +417,7 @@ def test_a_question_that_was_kept_is_asked_anew_for_another_placement() -> None:
     """Moves would be counted from where replicas no longer are."""
     kept, belief = Formulation(), _told_of()
     first = kept(belief, target=PLACED, desired=PLACED, now_s=NOW_S, aside={}, given_up={})
-    more = {("chat", "fra", L4): 3}
+    more = {PlacementKey("chat", "fra", L4): 3}
     assert kept(belief, target=more, desired=PLACED, now_s=NOW_S, aside={}, given_up={}) is not first
     assert (
         kept(belief, target=PLACED, desired=more, now_s=NOW_S, aside={}, given_up={}).problem.current[0].replicas == 3
@@ -512,6 +523,6 @@ def test_what_runs_is_looked_through_once_whatever_the_size_of_the_fleet() -> No
     names = [f"fra-{at}" for at in range(20)]
     models, policies = (a_model("chat"),), (a_policy("chat"),)
     world = heard(a_world(*names, models=models, policies=policies), *(a_report(name) for name in names))
-    counted = Counted({("chat", name, L4): 1 for name in names})
+    counted = Counted({PlacementKey("chat", name, L4): 1 for name in names})
     pools, _ = problem._pools(world, {}, counted, 0.0, [])
     assert len(pools) == len(names) and Counted.seen == 1

@@ -12,13 +12,13 @@ from msgspec import structs
 
 import placement as engine
 from federation.control import rollout
-from federation.state.world import PlacementKey
+from federation.state.keys import ModelCluster, PlacementKey
 from tests.builders import L4
 
-FRA: PlacementKey = ("chat", "fra", L4)
-IAD: PlacementKey = ("chat", "iad", L4)
-NRT: PlacementKey = ("chat", "nrt", L4)
-OTHER: PlacementKey = ("other", "iad", L4)
+FRA: PlacementKey = PlacementKey("chat", "fra", L4)
+IAD: PlacementKey = PlacementKey("chat", "iad", L4)
+NRT: PlacementKey = PlacementKey("chat", "nrt", L4)
+OTHER: PlacementKey = PlacementKey("other", "iad", L4)
 
 
 def a_problem(
@@ -65,7 +65,7 @@ def step(
     desired: Mapping[PlacementKey, int],
     ready: Mapping[PlacementKey, int],
     *,
-    load: Mapping[tuple[str, str], float] | None = None,
+    load: Mapping[ModelCluster, float] | None = None,
     heard: tuple[str, ...] = ("fra", "iad", "nrt"),
     weighed: tuple[str, ...] = ("fra", "iad", "nrt"),
     postponed: tuple[PlacementKey, ...] = (),
@@ -98,22 +98,27 @@ def test_the_old_replica_stays_until_the_new_one_was_seen_ready() -> None:
 def test_a_replica_that_still_gets_requests_stays() -> None:
     """Requests in flight would be cut while their share is still on its way."""
     ready = {FRA: 1, IAD: 1}
-    assert step({IAD: 1}, ready, ready, load={("chat", "fra"): 0.5})[FRA] == 1
+    assert step({IAD: 1}, ready, ready, load={ModelCluster("chat", "fra"): 0.5})[FRA] == 1
 
 
 def test_what_a_shift_comes_from_is_kept_until_it_has_arrived() -> None:
     """There would be nothing to go back to when the receiver fails its users."""
     ready = {FRA: 4, IAD: 4}
-    assert step({IAD: 4}, ready, ready, load={("chat", "fra"): 5.0, ("chat", "iad"): 25.0}) == ready
-    assert step({IAD: 4}, ready, ready, load={("chat", "iad"): 30.0}) == {FRA: 0, IAD: 4}
-    assert step({FRA: 2, IAD: 4}, ready, ready, load={("chat", "fra"): 20.0}) == ready, "two are planned for less"
-    assert step({FRA: 2, IAD: 4}, ready, ready, load={("chat", "fra"): 16.0}) == {FRA: 2, IAD: 4}
+    assert (
+        step({IAD: 4}, ready, ready, load={ModelCluster("chat", "fra"): 5.0, ModelCluster("chat", "iad"): 25.0})
+        == ready
+    )
+    assert step({IAD: 4}, ready, ready, load={ModelCluster("chat", "iad"): 30.0}) == {FRA: 0, IAD: 4}
+    assert step({FRA: 2, IAD: 4}, ready, ready, load={ModelCluster("chat", "fra"): 20.0}) == ready, (
+        "two are planned for less"
+    )
+    assert step({FRA: 2, IAD: 4}, ready, ready, load={ModelCluster("chat", "fra"): 16.0}) == {FRA: 2, IAD: 4}
 
 
 def test_what_serves_is_not_taken_for_what_never_became_ready_when_it_is_not_trusted() -> None:
     """Requests of a cluster that is given no more would be cut off, and its devices believed to be free."""
     ready = {FRA: 1, IAD: 1}
-    assert step({IAD: 1}, ready, ready, trusted={IAD: 1}, load={("chat", "fra"): 5.0}) == ready
+    assert step({IAD: 1}, ready, ready, trusted={IAD: 1}, load={ModelCluster("chat", "fra"): 5.0}) == ready
     assert step({OTHER: 4}, {}, {IAD: 1}, trusted={}) == {OTHER: 3}, "one of iad's four devices is still held"
 
 
@@ -171,16 +176,21 @@ def test_devices_of_a_replica_on_its_way_out_are_not_free_yet() -> None:
 
 def test_when_all_is_full_one_may_go_early_that_is_not_needed_now() -> None:
     """A swap between two full clusters would wait for ever."""
-    desired = {("chat", "iad", L4): 4, ("other", "fra", L4): 4}
-    target = {("chat", "iad", L4): 3, ("chat", "fra", L4): 1, ("other", "fra", L4): 3, ("other", "iad", L4): 1}
-    after = step(target, desired, desired, load={("chat", "iad"): 25.0, ("other", "fra"): 40.0})
-    assert after[("chat", "iad", L4)] == 3, "25 of its 40 requests per second are in use: one may go"
-    assert after[("other", "fra", L4)] == 4, "all of it is in use"
+    desired = {PlacementKey("chat", "iad", L4): 4, PlacementKey("other", "fra", L4): 4}
+    target = {
+        PlacementKey("chat", "iad", L4): 3,
+        PlacementKey("chat", "fra", L4): 1,
+        PlacementKey("other", "fra", L4): 3,
+        PlacementKey("other", "iad", L4): 1,
+    }
+    after = step(target, desired, desired, load={ModelCluster("chat", "iad"): 25.0, ModelCluster("other", "fra"): 40.0})
+    assert after[PlacementKey("chat", "iad", L4)] == 3, "25 of its 40 requests per second are in use: one may go"
+    assert after[PlacementKey("other", "fra", L4)] == 4, "all of it is in use"
 
 
 def test_a_withdrawn_model_goes() -> None:
     """A model whose document is gone would run for ever."""
-    gone: PlacementKey = ("gone", "fra", L4)
+    gone: PlacementKey = PlacementKey("gone", "fra", L4)
     assert step({}, {gone: 2}, {gone: 2}) == {gone: 0}
 
 
@@ -228,12 +238,15 @@ def test_a_rollout_arrives(target: dict[PlacementKey, int], start: dict[Placemen
 def test_what_moves_at_its_limit_overlaps_and_what_replaces_nothing_waits() -> None:
     """A model at its limit could never move, or a policy would spend on growth what another model still spends."""
     full = a_problem(max_replicas=2)
-    assert step({IAD: 2}, {FRA: 2}, {FRA: 2}, load={("chat", "fra"): 20.0}, problem=full) == {FRA: 2, IAD: 2}
+    assert step({IAD: 2}, {FRA: 2}, {FRA: 2}, load={ModelCluster("chat", "fra"): 20.0}, problem=full) == {
+        FRA: 2,
+        IAD: 2,
+    }
     money = a_problem(usd_per_hour=4.0)
-    load = {("chat", "fra"): 30.0, ("other", "iad"): 10.0}
+    load = {ModelCluster("chat", "fra"): 30.0, ModelCluster("other", "iad"): 10.0}
     grows = step({FRA: 2, OTHER: 2}, {FRA: 3, OTHER: 1}, {FRA: 3, OTHER: 1}, load=load, problem=money)
     assert grows == {FRA: 3, OTHER: 1}, "chat still has what other may have then"
-    load[("chat", "fra")] = 10.0
+    load[ModelCluster("chat", "fra")] = 10.0
     left = step({FRA: 2, OTHER: 2}, {FRA: 3, OTHER: 1}, {FRA: 3, OTHER: 1}, load=load, problem=money)
     assert left == {FRA: 2, OTHER: 1}
     assert step({FRA: 2, OTHER: 2}, left, left, load=load, problem=money) == {FRA: 2, OTHER: 2}
@@ -241,12 +254,16 @@ def test_what_moves_at_its_limit_overlaps_and_what_replaces_nothing_waits() -> N
 
 def test_two_models_that_move_within_one_budget_do_not_wait_for_each_other() -> None:
     """After a rise of prices a policy would stay beyond its budget for ever, each model waiting for the other."""
-    there: PlacementKey = ("other", "nrt", L4)
+    there: PlacementKey = PlacementKey("other", "nrt", L4)
     target = {NRT: 1, there: 1}
     desired: Mapping[PlacementKey, int] = {FRA: 3, OTHER: 3}
     ready: dict[PlacementKey, int] = {FRA: 3, OTHER: 3}
     for _ in range(6):
-        load = {(k[0], k[1]): 1.0 for k in desired if not all(ready.get(t, 0) for t in target if t[0] == k[0])}
+        load = {
+            ModelCluster(k.model, k.cluster): 1.0
+            for k in desired
+            if not all(ready.get(t, 0) for t in target if t.model == k.model)
+        }
         after = step(target, desired, ready, load=load, problem=a_problem(usd_per_hour=2.0))
         assert sum(after.values()) - sum(desired.values()) <= 1, "one at a time"
         desired, ready = after, {k: n for k, n in after.items() if n}
@@ -270,7 +287,7 @@ def test_what_is_used_to_the_full_within_its_limit_does_not_keep_the_surplus() -
         cells=(engine.Cell(name="berlin", country="DE"),),
         demands=(engine.Demand(model="chat", cell="berlin", requests_per_second=50.0),),
     )
-    load, ready = {("chat", "fra"): 20.0}, {FRA: 3}
+    load, ready = {ModelCluster("chat", "fra"): 20.0}, {FRA: 3}
     assert step({FRA: 2}, ready, ready, load=load, problem=short) == {FRA: 2}
     enough = replace(short, demands=(structs.replace(short.demands[0], requests_per_second=16.0),))
     assert step({FRA: 2}, ready, ready, load=load, problem=enough) == ready, "what is too much is on its way elsewhere"
@@ -279,12 +296,18 @@ def test_what_is_used_to_the_full_within_its_limit_does_not_keep_the_surplus() -
 def test_a_new_version_in_a_full_pool_gets_a_device_when_others_carry_the_requests() -> None:
     """An update in a full pool would wait for ever, or stop a replica that users need."""
     full = {FRA: 4, IAD: 1}
-    assert step(full, full, full, load={("chat", "fra"): 25.0}, stuck=(FRA,))[FRA] == 3
-    assert step(full, full, full, load={("chat", "fra"): 35.0}, stuck=(FRA,))[FRA] == 4, "all four are busy"
+    assert step(full, full, full, load={ModelCluster("chat", "fra"): 25.0}, stuck=(FRA,))[FRA] == 3
+    assert step(full, full, full, load={ModelCluster("chat", "fra"): 35.0}, stuck=(FRA,))[FRA] == 4, "all four are busy"
     lowered = {**full, FRA: 3}
-    assert step(full, lowered, lowered, load={("chat", "fra"): 5.0}, stuck=(FRA,))[FRA] == 3, "one at a time"
-    assert step(full, lowered, lowered, load={("chat", "fra"): 5.0})[FRA] == 4, "and back when it has started"
-    assert step({FRA: 1}, {FRA: 1}, {FRA: 1}, load={("chat", "fra"): 0.0}, stuck=(FRA,))[FRA] == 1, "the only one stays"
+    assert step(full, lowered, lowered, load={ModelCluster("chat", "fra"): 5.0}, stuck=(FRA,))[FRA] == 3, (
+        "one at a time"
+    )
+    assert step(full, lowered, lowered, load={ModelCluster("chat", "fra"): 5.0})[FRA] == 4, (
+        "and back when it has started"
+    )
+    assert step({FRA: 1}, {FRA: 1}, {FRA: 1}, load={ModelCluster("chat", "fra"): 0.0}, stuck=(FRA,))[FRA] == 1, (
+        "the only one stays"
+    )
 
 
 def test_every_stop_names_what_serves_instead() -> None:
@@ -320,7 +343,7 @@ def test_what_an_agent_kept_as_it_is_ready_is_lowered_for_a_reason_or_stays() ->
     step = rollout.next_step(situation)
     assert step.desired == {FRA: 1, IAD: 2}
     assert step.stops == {FRA: "3 ready in fra, iad serve instead"}
-    busy = replace(situation, load_rps={("chat", "fra"): 25.0})
+    busy = replace(situation, load_rps={ModelCluster("chat", "fra"): 25.0})
     assert rollout.next_step(busy).desired == {FRA: 3, IAD: 2}, "users are on them"
 
 

@@ -12,14 +12,15 @@ from federation.control.placement_cycle import NewPlacement
 from federation.control.plan import Forced, History, Placement, Plan, Replicas, Route, Routes, Share
 from federation.control.problem import formulate
 from federation.control.rollout_cycle import Beliefs, Decided, TableMemory, forget_gone
+from federation.state.keys import PlacementKey
 from federation.state.reduce import Heard
 from federation.state.world import World
 from federation.wire import messages
 from tests import builders
 from tests.builders import L4, a_model, a_policy, a_report, a_world, heard, some_demand, told
 
-KEY = ("chat", "fra", L4)
-FAR = ("chat", "iad", L4)
+KEY = PlacementKey("chat", "fra", L4)
+FAR = PlacementKey("chat", "iad", L4)
 
 
 def rows(*counts: tuple[str, int]) -> tuple[Replicas, ...]:

@@ -11,6 +11,7 @@ from federation.control import routing
 from federation.control.plan import Route, Share
 from federation.control.routing import next_routes, step
 from federation.policy.documents import Traffic
+from federation.state.keys import ModelCell
 
 ALL = frozenset({"fra", "iad", "nrt"})
 
@@ -65,7 +66,8 @@ def test_users_of_whom_nothing_is_known_keep_their_shares() -> None:
     """A controller that restarts while a front door is silent would turn its users away."""
     halves = (Share(cluster="fra", share=0.5), Share(cluster="iad", share=0.5))
     now = {
-        (model, "Berlin"): Route(model=model, cell="Berlin", now=halves, target=halves) for model in ("chat", "gone")
+        ModelCell((model, "Berlin")): Route(model=model, cell="Berlin", now=halves, target=halves)
+        for model in ("chat", "gone")
     }
     routes = next_routes(now, {}, serving={"chat": frozenset({"fra"})}, traffic={"chat": Traffic()}, steps={})
     assert [(route.model, route.now) for route in routes] == [("chat", halves[:1])]
@@ -74,13 +76,13 @@ def test_users_of_whom_nothing_is_known_keep_their_shares() -> None:
 def test_a_table_that_has_arrived_stays_the_same_rows() -> None:
     """Every step of a quiet day would be stored, and told to every gateway."""
     third = {"fra": 1 / 3, "iad": 2 / 3}
-    targets = {("chat", "Berlin"): (third, ""), ("chat", "Paris"): ({}, "no room")}
+    targets = {ModelCell(("chat", "Berlin")): (third, ""), ModelCell(("chat", "Paris")): ({}, "no room")}
     given = {"serving": {"chat": ALL}, "traffic": {"chat": Traffic()}, "steps": {"chat": 1}}
     first = next_routes({}, targets, **given)  # type: ignore[arg-type]
-    now = {(row.model, row.cell): row for row in first}
+    now = {row.key: row for row in first}
     again = next_routes(now, targets, **given)  # type: ignore[arg-type]
     assert all(one is other for one, other in zip(first, again, strict=True))
-    moved = next_routes(now, {**targets, ("chat", "Berlin"): ({"iad": 1.0}, "")}, **given)  # type: ignore[arg-type]
+    moved = next_routes(now, {**targets, ModelCell(("chat", "Berlin")): ({"iad": 1.0}, "")}, **given)  # type: ignore[arg-type]
     assert moved[0].target == (Share(cluster="iad", share=1.0),)
 
 
@@ -89,11 +91,12 @@ def test_rows_of_users_of_whom_nothing_is_known_are_bounded(monkeypatch: pytest.
     monkeypatch.setattr(routing, "MOST_KEPT", 3)
     here = (Share(cluster="fra", share=1.0),)
     now = {
-        ("chat", name): Route(model="chat", cell=name, now=here, target=here) for name in ("a", "b", "c", "d", "Paris")
+        ModelCell(("chat", name)): Route(model="chat", cell=name, now=here, target=here)
+        for name in ("a", "b", "c", "d", "Paris")
     }
     rows = next_routes(
         now,
-        {("chat", "Paris"): ({"fra": 1.0}, "")},
+        {ModelCell(("chat", "Paris")): ({"fra": 1.0}, "")},
         serving={"chat": ALL},
         traffic={"chat": Traffic()},
         steps={"chat": 1},

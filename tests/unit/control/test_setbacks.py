@@ -9,13 +9,14 @@ from msgspec import structs
 
 from federation.control import setbacks
 from federation.control.problem import formulate
+from federation.state.keys import PlacementKey
 from federation.state.reduce import SetbacksSeen
-from federation.state.world import Brake, PlacementKey, Setbacks
+from federation.state.world import Brake, Setbacks
 from federation.wire import messages
 from tests.builders import L4, a_model, a_policy, a_report, a_world, heard, some_demand, told, with_image
 
-FRA: PlacementKey = ("chat", "fra", L4)
-IAD: PlacementKey = ("chat", "iad", L4)
+FRA: PlacementKey = PlacementKey("chat", "fra", L4)
+IAD: PlacementKey = PlacementKey("chat", "iad", L4)
 PATIENCE_S = 120.0
 """The warm-up of `a_model` and the margin."""
 PULL = "ErrImagePull: manifest unknown"

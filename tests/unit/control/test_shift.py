@@ -11,6 +11,7 @@ from federation.control import shift
 from federation.control.plan import Route, Routes, Share
 from federation.control.routing import next_routes
 from federation.policy.documents import Traffic
+from federation.state.keys import ModelCell, ModelCluster
 from federation.state.world import World
 from federation.wire import messages
 from tests.builders import a_model, a_policy, a_report, a_world, heard, replicas
@@ -58,7 +59,7 @@ class Shifting:
         target = {"fra": 1.0} if ("chat", "iad") in outlook.barred else {"iad": 1.0}
         rows = next_routes(
             self.routes.by_key(),
-            {("chat", "Berlin"): (target, "")},
+            {ModelCell(("chat", "Berlin")): (target, "")},
             serving={"chat": frozenset({"fra", "iad"})},
             traffic=TRAFFIC,
             steps={"chat": 1},
@@ -113,7 +114,7 @@ def test_it_is_tried_again_and_each_failure_doubles_the_wait() -> None:
             pass
         shifting.step(HARM["errors"])
         shifting.step(HARM["errors"])
-        bar = shifting.memory.bars["chat", "iad"]
+        bar = shifting.memory.bars[ModelCluster("chat", "iad")]
         waits.append(bar.until_s - shifting.now_s)
     assert waits == [100.0, 200.0, 400.0]
 
@@ -161,7 +162,7 @@ def test_what_was_sent_within_the_time_of_draining_still_counts() -> None:
     """Replicas would be stopped in the middle of what they answer."""
     memory = shift.Memory()
     for now_s, rps in ((0.0, 40.0), (5.0, 0.0), (9.0, 0.0)):
-        memory = shift.after(memory, Routes(), Routes(), {("chat", "fra"): rps}, TRAFFIC, now_s)
+        memory = shift.after(memory, Routes(), Routes(), {ModelCluster("chat", "fra"): rps}, TRAFFIC, now_s)
     assert shift.peak_rps(memory) == {("chat", "fra"): 40.0}
     memory = shift.after(memory, Routes(), Routes(), {}, TRAFFIC, 11.0)
     assert shift.peak_rps(memory) == {}

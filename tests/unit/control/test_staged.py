@@ -8,11 +8,12 @@ from typing import Any
 from federation.control import staged
 from federation.control.plan import Forced, Plan, Replicas
 from federation.policy.documents import Disruption, Documents
+from federation.state.keys import PlacementKey
 from federation.state.world import World
 from federation.wire import messages
 from tests.builders import L4, a_model, a_policy, a_report, a_world, heard
 
-KEY = ("chat", "fra", L4)
+KEY = PlacementKey("chat", "fra", L4)
 PACE = staged.Pace(stops_fraction=0.25, step_s=30.0)
 
 
@@ -129,7 +130,7 @@ def test_users_leave_by_steps_what_a_person_ordered_away() -> None:
     assert staged.next_counts(PACE, plan, {KEY: 7}, {KEY: 8}, {"chat"}) == {KEY: 7}
     halted = replace(plan, forced=(an_order(models=("chat",), halted="errors"),))
     assert staged.next_counts(PACE, halted, {KEY: 3}, {KEY: 8}, {"chat"}) == {KEY: 8}
-    moves = {KEY: 0, ("chat", "iad", L4): 8}
+    moves = {KEY: 0, PlacementKey("chat", "iad", L4): 8}
     assert staged.next_counts(PACE, plan, moves, {KEY: 8}, {"chat"}) == {}, "what replaces it is not ready yet"
     assert staged.next_counts(PACE, replace(plan, forced=()), {KEY: 3}, {KEY: 8}, {"chat"}) == {}
 

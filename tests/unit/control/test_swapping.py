@@ -6,7 +6,7 @@ import pytest
 
 import placement as words
 from federation.control import rollout
-from federation.state.world import PlacementKey
+from federation.state.keys import ModelCluster, PlacementKey
 from placement import engine
 from tests.builders import L4
 from tests.unit.control.test_rollout import step
@@ -49,19 +49,20 @@ def a_problem() -> words.Problem:
 
 def lived(problem: words.Problem, *, gives_way: bool) -> tuple[dict[PlacementKey, int], float]:
     """Where replicas are after twenty steps, each of which is carried out at once, and the most that went unserved."""
-    here: dict[PlacementKey, int] = {("chat", "fra", L4): 1, ("other", "nrt", L4): 1}
-    here |= {("chat", "iad", L4): 1, ("other", "iad", L4): 1}
-    target: dict[PlacementKey, int] = {("chat", "nrt", L4): 1, ("other", "fra", L4): 1}
-    target |= {("chat", "iad", L4): 1, ("other", "iad", L4): 1}
+    here: dict[PlacementKey, int] = {PlacementKey("chat", "fra", L4): 1, PlacementKey("other", "nrt", L4): 1}
+    here |= {PlacementKey("chat", "iad", L4): 1, PlacementKey("other", "iad", L4): 1}
+    target: dict[PlacementKey, int] = {PlacementKey("chat", "nrt", L4): 1, PlacementKey("other", "fra", L4): 1}
+    target |= {PlacementKey("chat", "iad", L4): 1, PlacementKey("other", "iad", L4): 1}
     unserved_rps = 0.0
     for _ in range(20):
         used = rollout.to_be_used(problem, _named(target), _named(here))
         away = rollout.in_the_way(problem, _named(target), _named(here), used) if gives_way else {}
         routed = engine.route(problem, {key: count - away.get(key, 0) for key, count in used.items()})
         unserved_rps = max(unserved_rps, sum(one.requests_per_second for one in routed.unserved))
-        load: dict[tuple[str, str], float] = {}
+        load: dict[ModelCluster, float] = {}
         for flow in routed.flows:
-            load[flow.model, flow.cluster] = load.get((flow.model, flow.cluster), 0.0) + flow.requests_per_second
+            key = ModelCluster(flow.model, flow.cluster)
+            load[key] = load.get(key, 0.0) + flow.requests_per_second
         here = {key: n for key, n in step(target, here, here, load=load, problem=problem).items() if n}
     return here, unserved_rps
 
@@ -75,7 +76,8 @@ def test_two_models_that_swap_devices_end(gives_way: bool) -> None:
     """A rollout would stand still for ever: each replica that is to go is the nearest to its users, so it is never
     without requests, and the replica that waits for its device never starts."""
     here, unserved_rps = lived(a_problem(), gives_way=gives_way)
-    has_swapped = ("chat", "nrt", L4) in here and ("other", "fra", L4) in here and len(here) == 4
+    swapped = {PlacementKey("chat", "nrt", L4), PlacementKey("other", "fra", L4)}
+    has_swapped = swapped <= here.keys() and len(here) == 4
     assert has_swapped is gives_way, here
     assert unserved_rps < 1e-6
 

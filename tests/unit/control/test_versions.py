@@ -10,14 +10,14 @@ from msgspec import structs
 from federation.control import desired, versions
 from federation.control.plan import Plan, Versions
 from federation.policy import documents
+from federation.state.keys import ClusterPool, PlacementKey
 from federation.state.reduce import Heard
-from federation.state.world import PlacementKey
 from federation.wire import messages
 from tests.builders import L4, a_model, a_policy, a_report, a_world, heard, told, with_image
 
-FRA: PlacementKey = ("chat", "fra", L4)
-IAD: PlacementKey = ("chat", "iad", L4)
-NRT: PlacementKey = ("chat", "nrt", L4)
+FRA: PlacementKey = PlacementKey("chat", "fra", L4)
+IAD: PlacementKey = PlacementKey("chat", "iad", L4)
+NRT: PlacementKey = PlacementKey("chat", "nrt", L4)
 RUNNING = {FRA: 3, IAD: 2, NRT: 1}
 OLD, NEW = a_model("chat"), with_image(a_model("chat"), "example/image:2")
 PATIENCE_S = 120.0
@@ -157,9 +157,9 @@ def test_going_back_to_what_works_needs_no_trial() -> None:
 
 def test_what_starts_no_replica_anew_is_told_at_once() -> None:
     """A new objective or price would wait for a trial of nothing."""
-    state = Versions(settled=OLD, newest="x", trial=("fra", L4))
+    state = Versions(settled=OLD, newest="x", trial=ClusterPool("fra", L4))
     stricter = structs.replace(NEW, spec=structs.replace(NEW.spec, slo=documents.Slo(p95_latency_ms=50)))
-    told_in_iad = state.told(stricter, ("iad", L4))
+    told_in_iad = state.told(stricter, ClusterPool("iad", L4))
     assert told_in_iad.spec.runtime == OLD.spec.runtime
     assert told_in_iad.spec.slo.p95_latency_ms == 50
 

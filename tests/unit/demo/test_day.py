@@ -12,7 +12,8 @@ import pytest
 from federation.control.problem import formulate
 from federation.demo import replay
 from federation.demo.physics import Physics
-from federation.demo.scoring import Observed, ReplicaKey, Score
+from federation.demo.scoring import Observed, Score
+from federation.state.keys import ModelCell, PlacementKey
 from federation.state.reduce import BrokerFound, DocumentsAccepted, Heard, reduce
 from federation.state.world import Timing, World
 from federation.wire import messages
@@ -56,19 +57,21 @@ def heard(physics: Physics, day_fraction: float, rng: random.Random) -> World:
     return world
 
 
-def planned(world: World, held: Mapping[ReplicaKey, int]) -> dict[ReplicaKey, int]:
+def planned(world: World, held: Mapping[PlacementKey, int]) -> dict[PlacementKey, int]:
     """The replicas of the engine's plan."""
     formulated = formulate(world, target=held, desired=held, now_s=0.0)
     return formulated.ours(engine.solve(formulated.problem).replicas)
 
 
-def observed(physics: Physics, day_fraction: float, world: World, held: Mapping[ReplicaKey, int]) -> Observed:
+def observed(physics: Physics, day_fraction: float, world: World, held: Mapping[PlacementKey, int]) -> Observed:
     """These replicas with the routing of this moment."""
     formulated = formulate(world, target=held, desired=held, now_s=0.0)
     demand = physics.demand(day_fraction)
-    shares: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    shares: dict[ModelCell, dict[str, float]] = defaultdict(dict)
     for flow in engine.route(formulated.problem, formulated.theirs(held)).flows:
-        shares[flow.model, flow.cell][flow.cluster] = flow.requests_per_second / demand[flow.model, flow.cell]
+        shares[ModelCell((flow.model, flow.cell))][flow.cluster] = (
+            flow.requests_per_second / demand[ModelCell((flow.model, flow.cell))]
+        )
     return Observed(ready=held, held=held, shares=shares)
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import pytest
 
 from federation.demo.scoring import Observed, Score, WorstCell, moves_between
+from federation.state.keys import ModelCell, PlacementKey
 from federation.wire.messages import PoolKey
 from tests.unit.demo import tiny
 
 L4 = PoolKey(product="L4")
 L4_SPOT = PoolKey(product="L4", market="spot")
-BERLIN, TOKYO = ("chat", "Berlin"), ("chat", "Tokyo")
+BERLIN, TOKYO = ModelCell(("chat", "Berlin")), ModelCell(("chat", "Tokyo"))
 THERE = {BERLIN: {"berlin": 1.0}, TOKYO: {"tokyo": 1.0}}
 
 
-def observed(berlin: int, tokyo: int, *, warming: int = 0, shares: dict[tuple[str, str], dict[str, float]]) -> Observed:
-    ready = {("chat", "berlin", L4): berlin, ("chat", "tokyo", L4): tokyo}
-    return Observed(ready=ready, held=ready | {("chat", "tokyo", L4): tokyo + warming}, shares=shares)
+def observed(berlin: int, tokyo: int, *, warming: int = 0, shares: dict[ModelCell, dict[str, float]]) -> Observed:
+    ready = {PlacementKey("chat", "berlin", L4): berlin, PlacementKey("chat", "tokyo", L4): tokyo}
+    return Observed(ready=ready, held=ready | {PlacementKey("chat", "tokyo", L4): tokyo + warming}, shares=shares)
 
 
 def test_a_day_by_hand() -> None:
@@ -67,7 +68,11 @@ def test_spot_that_is_taken_back_serves_nothing_and_is_not_paid_for() -> None:
     """The same, for devices that a provider takes back."""
     gone = {"kind": "spot-gone", "from": 0.0, "until": 0.5, "says": "gone", "provider": "acme"}
     world = tiny.world([tiny.berlin(tiny.pool(), tiny.pool("spot", usd=0.3)), tiny.tokyo()], story=[gone])
-    ready = {("chat", "berlin", L4): 2, ("chat", "berlin", L4_SPOT): 2, ("chat", "tokyo", L4): 2}
+    ready = {
+        PlacementKey("chat", "berlin", L4): 2,
+        PlacementKey("chat", "berlin", L4_SPOT): 2,
+        PlacementKey("chat", "tokyo", L4): 2,
+    }
     for day_fraction, unserved, usd in ((0.25, 50 / 140, 4.0), (0.75, 0.0, 4.6)):
         score = Score(world)
         score.add(day_fraction, 1.0, Observed(ready=ready, held=ready, shares=THERE))
@@ -92,10 +97,10 @@ def test_nothing_scored_is_said() -> None:
 )
 def test_moves(before: dict[str, int], after: dict[str, int], moves: int) -> None:
     """Growing with demand would count as moving."""
-    keyed = [{("chat", name, L4): n for name, n in counts.items()} for counts in (before, after)]
+    keyed = [{PlacementKey("chat", name, L4): n for name, n in counts.items()} for counts in (before, after)]
     assert moves_between(*keyed) == moves
 
 
 def test_between_pools_of_one_cluster_is_no_move() -> None:
     """A change from spot to on-demand in place would count as a move between clusters."""
-    assert moves_between({("chat", "a", L4): 2}, {("chat", "a", L4_SPOT): 2}) == 0
+    assert moves_between({PlacementKey("chat", "a", L4): 2}, {PlacementKey("chat", "a", L4_SPOT): 2}) == 0

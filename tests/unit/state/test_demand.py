@@ -10,16 +10,17 @@ import pytest
 
 from federation.policy import documents
 from federation.state import demand
+from federation.state.keys import ModelCell
 from federation.state.reduce import BrokerFound, BrokerLost, DocumentsAccepted, Heard, TimePassed
 from federation.state.world import World
 from federation.wire import messages
 from tests.builders import a_cluster, a_report, a_world, hear, heard, some_demand, told
 
-KEY = ("chat", "Berlin")
+KEY = ModelCell(("chat", "Berlin"))
 
 
 def rps(world: World, cell: str = "Berlin") -> float:
-    one = world.demand.get(("chat", cell))
+    one = world.demand.get(ModelCell(("chat", cell)))
     return 0.0 if one is None else one.requests_per_second
 
 

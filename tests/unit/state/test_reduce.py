@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from federation.state.keys import ModelCell
 from federation.state.phases import TABLE, Phase, Sign
 from federation.state.reduce import BrokerFound, BrokerLost, CordonsSet, Heard, TimePassed
 from federation.state.world import Cordon, World
@@ -409,9 +410,9 @@ def test_demand_is_what_all_front_doors_count_and_not_said_is_not_zero() -> None
     first = a_report("fra", demand=(some_demand("chat", "berlin", 5.0),))
     second = a_report("iad", demand=(some_demand("chat", "berlin", 7.0),))
     world = heard(heard(a_world("fra", "iad"), first, now_s=1.0), second, now_s=2.0)
-    assert world.demand["chat", "berlin"].requests_per_second == 12.0
+    assert world.demand[ModelCell(("chat", "berlin"))].requests_per_second == 12.0
     world = heard(world, a_report("iad", seq=2), now_s=3.0)
-    assert world.demand["chat", "berlin"].requests_per_second == 12.0, "not said is not zero"
+    assert world.demand[ModelCell(("chat", "berlin"))].requests_per_second == 12.0, "not said is not zero"
 
 
 def test_readiness_wakes_routing_and_devices_wake_placement() -> None:
@@ -429,8 +430,10 @@ def test_users_behind_a_silent_front_door_are_remembered() -> None:
     """A restart of the controller during an outage would forget the users who need it most."""
     counted = (some_demand("chat", "Berlin", 10),)
     world = told(a_world("fra", "iad"), Heard(message=a_report("fra", demand=counted), now_s=1.0, retained=True))
-    assert world.demand["chat", "Berlin"].requests_per_second == 10
+    assert world.demand[ModelCell(("chat", "Berlin"))].requests_per_second == 10
     fresher = (some_demand("chat", "Berlin", 3),)
     world = heard(world, a_report("iad", demand=fresher), now_s=2.0)
     world = told(world, Heard(message=a_report("fra", seq=2, demand=counted), now_s=3.0, retained=True))
-    assert world.demand["chat", "Berlin"].requests_per_second == 3, "memory does not speak over what is heard"
+    assert world.demand[ModelCell(("chat", "Berlin"))].requests_per_second == 3, (
+        "memory does not speak over what is heard"
+    )
