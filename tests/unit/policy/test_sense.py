@@ -9,7 +9,7 @@ import pytest
 from federation import resources
 from federation.policy import catalogue, sense
 from federation.policy.catalogue import PolicySet
-from tests.unit.policy.test_bad_policies import CLUSTER, MODEL, POLICY
+from tests.unit.policy.test_load import CLUSTER, MODEL, POLICY
 
 POOL = "  accelerators: [{product: NVIDIA-L4, vramGiB: 22, devices: 4, usdPerDeviceHour: 1, market: MARKET}]\n"
 HERE = CLUSTER + "  jurisdictions: [EU]\n" + POOL.replace("MARKET", "on-demand")
