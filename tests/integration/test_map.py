@@ -229,6 +229,9 @@ async def test_the_heat_shows_what_users_experience_and_how_that_is_known(
     basis = page.locator(".heat .basis")
     assert any([await one.get_attribute("d") for one in await basis.all()]), "nobody measures users themselves here"
     await expect(page.locator(".legend")).to_contain_text("under 25 ms")
+    stroke = "one => getComputedStyle(one).stroke"
+    unserved, unknown = page.locator(".legend .cell.unserved"), page.locator(".legend .cluster.unknown .shape")
+    assert await unserved.evaluate(stroke) != await unknown.evaluate(stroke), "unserved users are an alarm"
     for word in ("measured", "inferred", "prior"):
         await expect(page.locator(".legend")).to_contain_text(word)
     await page.screenshot(path=tmp_path / "heat.png")

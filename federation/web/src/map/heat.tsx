@@ -35,17 +35,23 @@ export function Heat({ base, view, model, of }: { base: Basemap; view: OverviewV
   }, [base, view, model, of]);
 }
 
-/** The patterns that tell how a value is known; they keep their size when the map is zoomed by `k`. */
+/** The patterns that tell how a value is known. They are dark and light, to be seen on every colour, and keep their size
+ * when the map is zoomed by `k`. */
 export function BasisPatterns({ k }: { k: number }) {
-  const size = { width: 7, height: 7, patternUnits: "userSpaceOnUse" } as const;
+  const size = { width: 8, height: 8, patternUnits: "userSpaceOnUse" } as const;
   return (
     <>
       <pattern id="basis-inferred" {...size} patternTransform={`scale(${1 / k}) rotate(45)`}>
-        <line class="basis-line" x1="0" y1="0" x2="0" y2="7" />
+        <line class="basis-dark" x1="1" y1="0" x2="1" y2="8" />
+        <line class="basis-light" x1="2.2" y1="0" x2="2.2" y2="8" />
       </pattern>
       <pattern id="basis-prior" {...size} patternTransform={`scale(${1 / k})`}>
-        <circle class="basis-dot" cx="1.75" cy="1.75" r="0.8" />
-        <circle class="basis-dot" cx="5.25" cy="5.25" r="0.8" />
+        {[2, 6].map((at) => (
+          <g key={at}>
+            <circle class="basis-light" cx={at + 0.6} cy={at + 0.6} r="0.9" />
+            <circle class="basis-dark" cx={at} cy={at} r="0.9" />
+          </g>
+        ))}
       </pattern>
     </>
   );

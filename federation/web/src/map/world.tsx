@@ -54,6 +54,9 @@ export function WorldMap() {
     setViewport(move);
   };
 
+  // Over the clusters when their values are what is looked at.
+  const cells = <Cells base={base} viewport={viewport} scale={scale} onHint={setHint} />;
+
   return (
     <div class={`map-frame${fresh.unknown ? " stale" : ""}`} ref={frame}>
       <svg
@@ -92,7 +95,7 @@ export function WorldMap() {
             />
           )}
           {night}
-          <Cells base={base} viewport={viewport} scale={scale} onHint={setHint} />
+          {!state.heat && cells}
           {arcs}
           <Clusters
             base={base}
@@ -101,6 +104,7 @@ export function WorldMap() {
             onHint={setHint}
             onFocus={show}
           />
+          {state.heat && cells}
         </g>
       </svg>
       {hint && <Tooltip hint={hint} width={width} />}

@@ -62,7 +62,8 @@ export function CellPanel({ cell }: { cell: CellView }) {
                     </div>
                     <p class="muted">
                       <BasisBadge basis={route.latency_basis} /> {knownLine(route, grown(route.latency_age_s, fresh))}
-                      {` · round trip ${milliseconds(roundTripMs(route, serviceMs.get(demand.model) ?? 0))}`}
+                      {` · network ${milliseconds(roundTripMs(route, serviceMs.get(demand.model) ?? 0))}, service ` +
+                        milliseconds(serviceMs.get(demand.model))}
                       {route.excess_ms !== null &&
                         route.excess_ms > 0 &&
                         ` · ${milliseconds(route.excess_ms)} farther than the nearest that could serve`}
