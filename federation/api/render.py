@@ -296,12 +296,8 @@ class _Drawing:
     def usd_per_hour(self, key: PlacementKey, replicas: int) -> float:
         """The cost of replicas; a pool without a price costs an unknown amount and is left out of sums."""
         document = self.models_by_name.get(key.model)
-        fitting = [
-            one.count
-            for one in (document.spec.accelerators if document else ())
-            if one.product == key.pool.product and (one.mig_profile or "") == key.pool.mig_profile
-        ]
-        return replicas * (fitting[0] if fitting else 1) * self.prices.get(ClusterPool(key.cluster, key.pool), 0.0)
+        shape = document.spec.accelerator_for(key.pool) if document is not None else None
+        return replicas * (shape.count if shape is not None else 1) * self.prices.get(key.place, 0.0)
 
     def is_known(self, cluster: str) -> bool:
         """Whether the newest report describes the present."""
@@ -368,10 +364,7 @@ class _Drawing:
     def _pools(self, document: documents.Cluster, state: ClusterState) -> tuple[views.PoolView, ...]:
         name = document.metadata.name
         if state.report is None:
-            expected = [
-                (PoolKey(product=one.product, mig_profile=one.mig_profile or "", market=one.market), one.vram_gib)
-                for one in document.spec.accelerators
-            ]
+            expected = [(one.key, one.vram_gib) for one in document.spec.accelerators]
             return tuple(self._pool(name, key, vram_gib, None) for key, vram_gib in sorted(expected))
         return tuple(
             self._pool(name, pool.key, pool.vram_gib if pool.vram_known else None, pool)

@@ -75,10 +75,7 @@ def _version(runtime: Runtime, resources: Resources) -> str:
 
 def _workload(document: Model, scaling: Autoscaling, pool: PoolKey, replicas: int, stop_reason: str) -> Workload:
     spec = document.spec
-    fitting = [
-        one for one in spec.accelerators if one.product == pool.product and (one.mig_profile or "") == pool.mig_profile
-    ]
-    shape = max(fitting, key=lambda one: one.requests_per_second / one.count, default=spec.accelerators[0])
+    shape = spec.accelerator_for(pool) or spec.accelerators[0]
     return Workload(
         model=document.metadata.name,
         pool=pool,

@@ -15,7 +15,7 @@ from federation.policy import documents
 from federation.state import levels, plausible
 from federation.state.keys import ClusterPool, ModelCell, ModelCluster, PlacementKey
 from federation.state.phases import Phase
-from federation.state.pricing import catalogue_key, pool_price
+from federation.state.pricing import pool_price
 from federation.state.world import SpotRisk, World, countries
 from federation.wire import quantity
 from federation.wire.messages import PoolKey, PoolReport, ReplicaReport, replicas_that_fit
@@ -432,7 +432,7 @@ def _pools(
         named.setdefault(cluster, set()).add(key)
     for document in world.documents.clusters:
         cluster = document.metadata.name
-        prices = {catalogue_key(one): one for one in document.spec.accelerators}
+        prices = {one.key: one for one in document.spec.accelerators}
         reported = _reported(world, document, now_s)
         in_use = named.get(cluster, set())
         for key in in_use - set(reported):
@@ -615,8 +615,6 @@ def _reported(world: World, document: documents.Cluster, now_s: float) -> dict[P
     if world.clusters[name].report is not None:
         return {pool.key: pool for pool in world.pools_of(name, now_s)}
     return {
-        catalogue_key(one): PoolReport(
-            key=catalogue_key(one), vram_gib=one.vram_gib, allocatable=one.devices, free=one.devices
-        )
+        one.key: PoolReport(key=one.key, vram_gib=one.vram_gib, allocatable=one.devices, free=one.devices)
         for one in document.spec.accelerators
     }

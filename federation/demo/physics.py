@@ -14,7 +14,7 @@ from functools import cached_property
 from federation.control.latency import distance_km
 from federation.demo.catalogue import Catalogue, Outage, Place, PriceRise, SpotGone, StoryEvent, Surge
 from federation.policy.documents import Cluster, Model
-from federation.state.keys import ClusterPool, ModelCell
+from federation.state.keys import ClusterPool, ModelCell, PlacementKey
 from federation.wire import messages
 from federation.wire.messages import PoolKey, UserCell
 
@@ -131,7 +131,7 @@ class Physics:
                 factor *= event.factor
         pools = (
             PoolNow(
-                key=PoolKey(product=pool.product, mig_profile=pool.mig_profile or "", market=pool.market),
+                key=pool.key,
                 vram_gib=pool.vram_gib,
                 devices=0 if spot_gone and pool.market == "spot" else pool.devices,
                 usd_per_device_hour=round(pool.usd_per_device_hour * factor, 6),
@@ -151,21 +151,16 @@ class Physics:
         }
 
     @cached_property
-    def shapes(self) -> Mapping[tuple[str, str, PoolKey], Shape]:
+    def shapes(self) -> Mapping[PlacementKey, Shape]:
         """(model, cluster, pool) -> how the model runs there, by requests per second and device; where it fits."""
-        found: dict[tuple[str, str, PoolKey], Shape] = {}
+        found: dict[PlacementKey, Shape] = {}
         for name in sorted(self.clusters):
             for pool in self.pools(name, 0.0):
                 for model, document in sorted(self.models.items()):
-                    fitting = [
-                        Shape(devices=one.count, requests_per_second=one.requests_per_second)
-                        for one in document.spec.accelerators
-                        if (one.product, one.mig_profile or "") == (pool.key.product, pool.key.mig_profile)
-                        and pool.vram_gib >= one.min_vram_gib
-                    ]
-                    if fitting:
-                        best = max(fitting, key=lambda one: one.requests_per_second / one.devices)
-                        found[model, name, pool.key] = best
+                    one = document.spec.accelerator_for(pool.key)
+                    if one is not None and pool.vram_gib >= one.min_vram_gib:
+                        shape = Shape(devices=one.count, requests_per_second=one.requests_per_second)
+                        found[PlacementKey(model, name, pool.key)] = shape
         return found
 
     # ---- the front door

@@ -135,9 +135,9 @@ def _nearest_ms(physics: Physics, fitting: Collection[tuple[str, str]], model: s
 def usd_per_hour(physics: Physics, pools: Pools, held: Mapping[PlacementKey, int]) -> float:
     """What the devices of these replicas cost. Devices that are lost or taken back are not paid for."""
     return sum(
-        replicas * physics.shapes[model, cluster, key].devices * pools[ClusterPool(cluster, key)].usd_per_device_hour
-        for (model, cluster, key), replicas in sorted(held.items())
-        if (cluster, key) in pools
+        replicas * physics.shapes[key].devices * pools[key.place].usd_per_device_hour
+        for key, replicas in sorted(held.items())
+        if key.place in pools
     )
 
 
@@ -158,7 +158,7 @@ def moves_between(before: Mapping[PlacementKey, int], after: Mapping[PlacementKe
 def _capacity_rps(physics: Physics, pools: Pools, ready: Mapping[PlacementKey, int]) -> Mapping[ModelCluster, float]:
     """(model, cluster) -> requests per second that ready replicas there can serve; none where there are no devices."""
     capacity: dict[ModelCluster, float] = defaultdict(float)
-    for (model, cluster, key), replicas in ready.items():
-        if (cluster, key) in pools:
-            capacity[ModelCluster(model, cluster)] += replicas * physics.shapes[model, cluster, key].requests_per_second
+    for key, replicas in ready.items():
+        if key.place in pools:
+            capacity[ModelCluster(key.model, key.cluster)] += replicas * physics.shapes[key].requests_per_second
     return capacity

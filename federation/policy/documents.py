@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from federation.wire.messages import partition_name
+from federation.wire.messages import PoolKey, partition_name
 
 API_VERSION = "isochrone.dev/v1alpha1"
 FORCE_ANNOTATION = "isochrone.dev/force"
@@ -171,6 +171,10 @@ class Accelerator(Base, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         _spell_profile(self)
 
+    def runs_on(self, product: str, mig_profile: str) -> bool:
+        """Whether it is of these devices. Args: mig_profile: empty for whole devices."""
+        return self.product == product and (self.mig_profile or "") == mig_profile
+
 
 class Slo(Base, frozen=True, kw_only=True):
     """The latency objective."""
@@ -200,6 +204,11 @@ class ModelSpec(Base, frozen=True, kw_only=True):
     target_utilisation: Annotated[
         float, Meta(gt=0, le=1, description="fraction of requestsPerSecond that plans count on")
     ] = 0.8
+
+    def accelerator_for(self, pool: PoolKey) -> Accelerator | None:
+        """The entry that a replica in this pool runs by; None where the model does not name its devices. The loader
+        refuses a model that names the same devices twice."""
+        return next((one for one in self.accelerators if one.runs_on(pool.product, pool.mig_profile)), None)
 
 
 class Model(Base, frozen=True, kw_only=True, tag_field="kind", tag="Model"):
@@ -604,6 +613,11 @@ class AcceleratorPool(Base, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _spell_profile(self)
+
+    @property
+    def key(self) -> PoolKey:
+        """The pool as reports name it."""
+        return PoolKey(product=self.product, mig_profile=self.mig_profile or "", market=self.market)
 
 
 class Gateway(Base, frozen=True, kw_only=True):

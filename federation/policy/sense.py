@@ -222,7 +222,7 @@ def _holders(model: documents.Model, stock: Mapping[str, tuple[Stock, ...]], *, 
         most: dict[tuple[str, str, str], int] = {}
         for pool in pools:
             for shape in model.spec.accelerators:
-                fits = (shape.product, shape.mig_profile or "") == (pool.product, pool.mig_profile)
+                fits = shape.runs_on(pool.product, pool.mig_profile)
                 has_memory = (
                     pool.vram_gib >= shape.min_vram_gib if pool.vram_gib is not None else not shape.min_vram_gib
                 )

@@ -264,10 +264,7 @@ def _replicas(
 
 def declared_pools(document: documents.Cluster | None) -> dict[messages.PoolKey, documents.AcceleratorPool]:
     """The accelerator pools in the catalogue's document of a cluster."""
-    return {
-        messages.PoolKey(product=one.product, mig_profile=one.mig_profile or "", market=one.market): one
-        for one in (document.spec.accelerators if document is not None else ())
-    }
+    return {one.key: one for one in (document.spec.accelerators if document is not None else ())}
 
 
 def cell_countries(world: World) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from federation.policy import documents
 from federation.prices.book import Place
 from federation.state.plausible import CATALOGUE_USD_FACTOR
 from federation.state.world import World
-from federation.wire.messages import PoolKey, PoolReport
+from federation.wire.messages import PoolReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ def pools_of(
     world: World, document: documents.Cluster
 ) -> Iterator[tuple[PoolReport, documents.AcceleratorPool | None]]:
     """Each pool that is reported or declared, in order, with what is declared of it."""
-    declared = {catalogue_key(one): one for one in document.spec.accelerators}
+    declared = {one.key: one for one in document.spec.accelerators}
     report = world.clusters[document.metadata.name].report
     reported = {pool.key: pool for pool in report.pools} if report is not None else {}
     for key in sorted(declared.keys() | reported.keys()):
@@ -71,8 +71,3 @@ def place(document: documents.Cluster, pool: PoolReport) -> Place:
         zones=frozenset(pool.zones or ([document.spec.zone] if document.spec.zone else [])),
         instance_types=frozenset(pool.instance_types),
     )
-
-
-def catalogue_key(pool: documents.AcceleratorPool) -> PoolKey:
-    """The pool that an entry of a Cluster document is about."""
-    return PoolKey(product=pool.product, mig_profile=pool.mig_profile or "", market=pool.market)

@@ -515,8 +515,7 @@ def capacity_rps(world: World) -> dict[ModelCluster, float]:
     models = {document.metadata.name: document.spec for document in world.documents.models}
     for (model, cluster, pool), ready in world.ready_replicas().items():
         spec = models.get(model)
-        for one in spec.accelerators if spec is not None else ():
-            if one.product == pool.product and (one.mig_profile or "") == pool.mig_profile:
-                found[ModelCluster(model, cluster)] += ready * one.requests_per_second
-                break
+        shape = spec.accelerator_for(pool) if spec is not None else None
+        if shape is not None:
+            found[ModelCluster(model, cluster)] += ready * shape.requests_per_second
     return dict(found)

@@ -12,7 +12,7 @@ from federation.demo import rivals
 from federation.demo.physics import Physics
 from federation.demo.replay import AT_ONCE, KARMADA, RIVALS, SKYSERVE, Replay, Rival
 from federation.demo.scoring import Observed
-from federation.wire.messages import PoolKey
+from federation.state.keys import ClusterPool
 from tests.unit.demo import tiny
 
 PROMPT = {rival.name: rival for rival in RIVALS if rival.delays == AT_ONCE}
@@ -24,10 +24,10 @@ MINUTE = 1.0 / 1440.0
 def check_hard_rules(physics: Physics, day_fraction: float, plan: Observed) -> None:
     """Devices, residency, and shares that are shares."""
     pools = physics.world_pools(day_fraction)
-    used: dict[tuple[str, PoolKey], int] = defaultdict(int)
-    for (model, cluster, key), count in plan.ready.items():
+    used: dict[ClusterPool, int] = defaultdict(int)
+    for key, count in plan.ready.items():
         assert count > 0
-        used[cluster, key] += count * physics.shapes[model, cluster, key].devices
+        used[key.place] += count * physics.shapes[key].devices
     assert all(key in pools and count <= pools[key].devices for key, count in used.items())
     for (model, cell), shares in plan.shares.items():
         assert 0.0 < sum(shares.values()) <= 1.0 + 1e-9

@@ -1,11 +1,13 @@
-"""On which port a model serves: by its runtime, its document or its own arguments, and never by two of them."""
+"""What documents mean: the port that a model serves on, and the accelerators that it and a cluster name."""
 
 from __future__ import annotations
 
 import pytest
 
-from federation.policy.documents import Runtime
+from federation.policy.documents import Accelerator, AcceleratorPool, Model, Runtime
 from federation.policy.load import parse
+from federation.wire.messages import PoolKey
+from tests.builders import L4, a_model
 
 
 @pytest.mark.parametrize(
@@ -86,3 +88,27 @@ def test_what_is_no_partition_is_refused(written: str) -> None:
     """A slip would ask for devices that there are none of."""
     (problem,) = parse("m.yaml", accelerator(written)).problems
     assert (problem.line, "migProfile" in problem.message) == (9, True)
+
+
+def test_a_partition_is_another_accelerator_than_the_whole_device() -> None:
+    """A replica would be counted, priced or started as if it had the whole device, or none of it."""
+    whole = Accelerator(product="NVIDIA-H100", requests_per_second=40.0)
+    part = Accelerator(product="NVIDIA-H100", mig_profile="1g.10gb", requests_per_second=5.0)
+    model = with_accelerators(whole, part)
+    assert model.spec.accelerator_for(PoolKey(product="NVIDIA-H100", market="spot")) is whole
+    assert model.spec.accelerator_for(PoolKey(product="NVIDIA-H100", mig_profile="1g.10gb")) is part
+    assert model.spec.accelerator_for(L4) is None
+
+
+def test_a_declared_pool_has_the_key_that_reports_give_it() -> None:
+    """A price would be looked up under another name than the pool's, and the pool count as free of charge."""
+    pool = AcceleratorPool(product="NVIDIA-H100", vram_gib=80, market="spot", usd_per_device_hour=2.0)
+    assert pool.key == PoolKey(product="NVIDIA-H100", mig_profile="", market="spot")
+
+
+def with_accelerators(*accelerators: Accelerator) -> Model:
+    model = a_model()
+    spec = type(model.spec)(
+        runtime=model.spec.runtime, resources=model.spec.resources, accelerators=accelerators, slo=model.spec.slo
+    )
+    return Model(api_version=model.api_version, metadata=model.metadata, spec=spec)
