@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -12,7 +12,7 @@ import msgspec
 import placement as engine
 from federation.control import latency, setbacks
 from federation.policy import documents
-from federation.state import levels, plausible
+from federation.state import capacity, levels, plausible
 from federation.state.keys import ClusterPool, ModelCell, ModelCluster, PlacementKey
 from federation.state.phases import Phase
 from federation.state.pricing import pool_price
@@ -150,6 +150,7 @@ def _basis(
     backoffs = tuple((key, one, now_s < one.until_s) for key, one in sorted(world.setbacks.backoffs.items()))
     return (
         world.documents,
+        world.learnt,
         _Same(world.demand),
         _Same(world.cells),
         world.continents,
@@ -302,7 +303,9 @@ def _users_of(rule: documents.ResidencyRule, undecided: Sequence[str]) -> tuple[
     return (*named, *(one for one in undecided if not set(named).isdisjoint(countries(one))))
 
 
-def shapes(spec: documents.ModelSpec) -> tuple[engine.Shape, ...]:
+def shapes(
+    spec: documents.ModelSpec, factor: Callable[[documents.Accelerator], float] = lambda one: 1.0
+) -> tuple[engine.Shape, ...]:
     """Each way to run a replica, in the engine's words."""
     return tuple(
         engine.Shape(
@@ -310,7 +313,7 @@ def shapes(spec: documents.ModelSpec) -> tuple[engine.Shape, ...]:
             mig_profile=one.mig_profile or "",
             devices=one.count,
             min_vram_gib=one.min_vram_gib,
-            requests_per_second=one.requests_per_second,
+            requests_per_second=one.requests_per_second * factor(one),
         )
         for one in spec.accelerators
     )
@@ -332,7 +335,7 @@ def _model(
     slope, bends = _way(policy.objective, spec.service_latency_ms)
     return engine.Model(
         name=document.metadata.name,
-        shapes=shapes(spec),
+        shapes=shapes(spec, lambda one: capacity.factor(world, document.metadata.name, one)),
         objective_ms=spec.slo.p95_latency_ms,
         service_latency_ms=spec.service_latency_ms,
         target_utilisation=spec.target_utilisation,

@@ -14,7 +14,7 @@ import msgspec
 
 from federation.policy.documents import Documents
 from federation.prices.book import Feed
-from federation.state import demand, levels, plausible, sources
+from federation.state import capacity, demand, levels, plausible, sources
 from federation.state.phases import TABLE, Phase, Sign
 from federation.state.reasons import EventReason
 from federation.state.world import Brake, ClusterState, Cordon, Lent, OtherStart, Setbacks, World
@@ -242,6 +242,7 @@ def _on_report(world: World, event: Heard) -> Reduced:
     moved, notes = _move(world, heard, Sign.HEARD, event.now_s)
     following = _counted(_with_cluster(world, moved), before, raw, report, event.now_s)
     following = sources.noted(following, before, sent, raw.demand)
+    following = capacity.learnt(following, before, report, event.now_s)
     if is_lower and known is not None:
         told = (*told, _went_back(known, report))
     changed = _inventory(report) != _inventory(state.report)
@@ -251,7 +252,7 @@ def _on_report(world: World, event: Heard) -> Reduced:
         notes=notes + told + skewed + doubted + _replica_notes(known, report) + _condition_notes(known, report),
         greet=not is_same or state.heard_s is None,
         reroute=returned or _readiness(report) != _readiness(state.report),
-        replan=returned or changed,
+        replan=returned or changed or following.learnt is not world.learnt,
     )
 
 

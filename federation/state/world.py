@@ -156,6 +156,8 @@ class ClusterState:
     counted_s: float = 0.0
     count_weight: float = 1.0
     """The weight of `counted`: it halves again and again once the front door has been silent for long."""
+    observed: Mapping[str, Observed] = field(default_factory=dict)
+    """Model -> what its replicas here serve while they are full, see `state/capacity.py`."""
     sources: Mapping[str, Source] = field(default_factory=dict)
     """Model -> source of the counts of its users here, as of the newest report."""
     skew_s: float = 0.0
@@ -177,6 +179,29 @@ class CellDemand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     requests_per_second: float
     reporter: str
     counts: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What full replicas of one shape serve in one cluster, relative to what is declared, since `since_s`.
+
+    `key`: (model, product, MIG profile). `at_s`: the report that observed it last.
+    """
+
+    key: tuple[str, str, str]
+    replicas: int
+    ratio: float
+    since_s: float
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learnt:
+    """The factor on `declared_rps` that one replica serves; it last moved at `at_s`."""
+
+    factor: float
+    declared_rps: float
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,6 +342,8 @@ class World:
     """Cell -> (cluster, the location that it claims), in order of the first claim."""
     demand: Map[ModelCell, CellDemand] = field(default_factory=Map)
     """(model, cell) -> demand. It may hold hundreds of thousands; a successor shares whatever did not change."""
+    learnt: Mapping[tuple[str, str, str], Learnt] = field(default_factory=dict)
+    """(model, product, MIG profile) -> what a replica serves relative to what is declared."""
     doors: Map[str, int] = field(default_factory=Map)
     """Model -> number of clusters whose front door counts its users, by file or by gateway."""
     cordons: Mapping[str, Cordon] = field(default_factory=dict)

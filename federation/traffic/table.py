@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from federation.control.neighbours import neighbours
 from federation.control.plan import Route, Routes
 from federation.policy.documents import Gateway, Model, PlacementPolicySpec, Traffic
+from federation.state import capacity as learning
 from federation.state.keys import ModelCell, ModelCluster
 from federation.state.phases import Phase
 from federation.state.world import World, countries
@@ -517,5 +518,7 @@ def capacity_rps(world: World) -> dict[ModelCluster, float]:
         spec = models.get(model)
         shape = spec.accelerator_for(pool) if spec is not None else None
         if shape is not None:
-            found[ModelCluster(model, cluster)] += ready * shape.requests_per_second
+            found[ModelCluster(model, cluster)] += (
+                ready * shape.requests_per_second * learning.factor(world, model, shape)
+            )
     return dict(found)
