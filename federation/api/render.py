@@ -357,6 +357,7 @@ class _Drawing:
             replicas=replicas,
             ack=self._ack(state),
             gateways=mine,
+            observed=self._observed(state),
             growth=self._growth(state),
             conditions=self._conditions(state),
         )
@@ -388,6 +389,28 @@ class _Drawing:
             sharing=told.sharing if told is not None else "none",
             largest_free=max((one.devices for one in room), default=0) if room is not None else None,
         )
+
+    def _observed(self, state: ClusterState) -> tuple[views.ObservedView, ...]:
+        if state.report is None or not self.is_known(state.name):
+            return ()
+        served = {one.model: one for one in state.report.served}
+        engines = {one.model: one for one in state.report.engines}
+        made = []
+        for model in sorted(served.keys() | engines.keys()):
+            answers, engine = served.get(model), engines.get(model)
+            has_answers = answers is not None and answers.requests_per_second > 0
+            made.append(
+                views.ObservedView(
+                    model=model,
+                    requests_per_second=None if answers is None else answers.requests_per_second,
+                    error_share=answers.error_share if answers is not None and has_answers else None,
+                    latency_ms_p95=None if answers is None else answers.latency_ms_p95,
+                    running=None if engine is None else engine.running,
+                    waiting=None if engine is None else engine.waiting,
+                    kv_cache_used=None if engine is None else engine.kv_cache_used,
+                )
+            )
+        return tuple(made)
 
     def _growth(self, state: ClusterState) -> tuple[views.GrowthView, ...]:
         return tuple(

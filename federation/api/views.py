@@ -78,6 +78,22 @@ class AckView(View, frozen=True, kw_only=True):
     age_s: float
 
 
+class ObservedView(View, frozen=True, kw_only=True):
+    """The answers of a cluster's replicas of one model, as its gateway and its engines report them.
+
+    `latency_ms_p95` is from request to response at the cluster's gateway: service and queueing, without the way from
+    the users. `running` and `waiting` are requests in the engines. Null is what nobody reports.
+    """
+
+    model: str
+    requests_per_second: float | None
+    error_share: float | None
+    latency_ms_p95: float | None
+    running: float | None
+    waiting: float | None
+    kv_cache_used: float | None
+
+
 class GatewayView(View, frozen=True, kw_only=True):
     """One gateway: what it accepted last, by kind, and what it refused and why (a NACK); the last accepted version
     serves."""
@@ -133,6 +149,8 @@ class ClusterView(View, frozen=True, kw_only=True):
     replicas: tuple[ReplicasView, ...]
     ack: AckView | None
     gateways: tuple[GatewayView, ...] = ()
+    observed: tuple[ObservedView, ...] = ()
+    """Empty where nobody reports answers, and of a cluster that is not heard."""
     growth: tuple[GrowthView, ...] = ()
     conditions: tuple[ConditionView, ...] = ()
 

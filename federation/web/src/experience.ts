@@ -54,6 +54,28 @@ export function roundTripMs(route: RouteView, serviceMs: number): number {
   return Math.max(0, route.latency_ms - serviceMs);
 }
 
+export interface Parts {
+  /** Estimated. */
+  networkMs: number;
+  /** Declared by the model. */
+  serviceMs: number;
+  /** What the cluster's gateway observed of service and queueing; null where nobody reports it. */
+  observedMs: number | null;
+  /** What is observed beyond the declared service; null where nothing is observed. */
+  queueingMs: number | null;
+}
+
+/** What the latency of a route is made of. */
+export function partsOf(route: RouteView, serviceMs: number, observedMs: number | null): Parts {
+  const queueingMs = observedMs === null ? null : Math.max(0, observedMs - serviceMs);
+  return { networkMs: roundTripMs(route, serviceMs), serviceMs, observedMs, queueingMs };
+}
+
+export function observedMs(view: OverviewView, cluster: string, model: string): number | null {
+  const found = view.clusters.find((one) => one.name === cluster)?.observed.find((one) => one.model === model);
+  return found?.latency_ms_p95 ?? null;
+}
+
 export function serviceMsOf(models: readonly ModelView[]): ReadonlyMap<string, number> {
   return new Map(models.map((one) => [one.name, one.service_ms]));
 }

@@ -1,5 +1,7 @@
 // How figures are written: one place, so that absent knowledge reads "unknown" everywhere and never as a zero.
 
+import type { ObservedView } from "./views.ts";
+
 export const UNKNOWN = "unknown";
 
 type Figure = number | null | undefined;
@@ -68,4 +70,15 @@ export function speed(value: number): string {
 
 export function plural(amount: number, one: string, many = `${one}s`): string {
   return `${whole.format(amount)} ${amount === 1 ? one : many}`;
+}
+
+/** What is known of a cluster's answers besides their latency. */
+export function observedLine(one: ObservedView): string {
+  return [
+    ...(one.requests_per_second === null ? [] : [`${rps(one.requests_per_second)} req/s`]),
+    ...(one.error_share === null ? [] : [`${percent(one.error_share)} errors`]),
+    ...(one.waiting === null ? [] : [`${count(one.waiting)} waiting`]),
+    ...(one.running === null ? [] : [`${count(one.running)} running`]),
+    ...(one.kv_cache_used === null ? [] : [`KV cache ${percent(one.kv_cache_used)} used`]),
+  ].join(" · ");
 }

@@ -50,6 +50,16 @@ export interface AckView {
   age_s: number;
 }
 
+export interface ObservedView {
+  model: string;
+  requests_per_second: number | null;
+  error_share: number | null;
+  latency_ms_p95: number | null;
+  running: number | null;
+  waiting: number | null;
+  kv_cache_used: number | null;
+}
+
 export interface GatewayView {
   name: string;
   cluster: string;
@@ -92,6 +102,7 @@ export interface ClusterView {
   replicas: ReplicasView[];
   ack: AckView | null;
   gateways: GatewayView[];
+  observed: ObservedView[];
   growth: GrowthView[];
   conditions: ConditionView[];
 }

@@ -1,6 +1,19 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { age, clock, count, duration, milliseconds, percent, plural, rps, speed, UNKNOWN, usd } from "../src/format.ts";
+import {
+  age,
+  clock,
+  count,
+  duration,
+  milliseconds,
+  observedLine,
+  percent,
+  plural,
+  rps,
+  speed,
+  UNKNOWN,
+  usd,
+} from "../src/format.ts";
 
 test("what is not known is never shown as a zero", () => {
   for (const write of [count, rps, usd, milliseconds, percent, duration]) {
@@ -28,4 +41,13 @@ test("money, time and counts are read as people write them", () => {
     [plural(1, "replica"), plural(2, "replica"), plural(2, "policy", "policies")],
     ["1 replica", "2 replicas", "2 policies"],
   );
+});
+
+test("what is observed of answers is told, and what nobody reports is not", () => {
+  const nothing = { requests_per_second: null, error_share: null, latency_ms_p95: null };
+  const engine = { running: 3, waiting: 9, kv_cache_used: 0.5 };
+  assert.equal(observedLine({ model: "chat", ...nothing, ...engine }), "9 waiting · 3 running · KV cache 50 % used");
+  const gateway = { requests_per_second: 4, error_share: 0, latency_ms_p95: 180 };
+  const silent = { running: null, waiting: null, kv_cache_used: null };
+  assert.equal(observedLine({ model: "chat", ...gateway, ...silent }), "4.0 req/s · 0 % errors");
 });

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { band, type Experience, experiences, SCALES } from "../src/experience.ts";
+import { band, type Experience, experiences, observedMs, partsOf, SCALES } from "../src/experience.ts";
 import { Basemap } from "../src/map/basemap.ts";
 import { areaPath, type Grid, HEAT_GRID, middleOf, squareOf } from "../src/map/grid.ts";
 import { COVERED_FROM, heatField } from "../src/map/heat.ts";
-import type { OverviewView } from "../src/views.ts";
+import type { OverviewView, RouteView } from "../src/views.ts";
 
 const route = (cluster: string, share: number, latency_ms: number, latency_basis: string, within_objective = true) => ({
   cluster,
@@ -136,4 +136,15 @@ test("an area is a path inside the frame, and nothing where no value is high eno
   assert.ok(numbers.length > 8 && numbers.every((one) => one > -200 && one < 1200));
   assert.equal(areaPath(base, grid, values, 2), "");
   assert.equal(areaPath(base, grid, values.fill(Number.NaN), 0.5), "");
+});
+
+test("a latency is told in its parts, and queueing only where answers are observed", () => {
+  const slow = { latency_ms: 240 } as RouteView;
+  assert.deepEqual(partsOf(slow, 150, null), { networkMs: 90, serviceMs: 150, observedMs: null, queueingMs: null });
+  assert.equal(partsOf(slow, 150, 180).queueingMs, 30);
+  assert.equal(partsOf(slow, 150, 120).queueingMs, 0, "faster than declared is no negative queue");
+  const observed = [{ model: "chat", latency_ms_p95: 180 }];
+  const fleet = { clusters: [{ name: "fra", observed }] } as unknown as OverviewView;
+  const asked = [observedMs(fleet, "fra", "chat"), observedMs(fleet, "fra", "rank"), observedMs(fleet, "iad", "chat")];
+  assert.deepEqual(asked, [180, null, null]);
 });

@@ -114,3 +114,16 @@ def test_a_place_says_where_each_latency_comes_from() -> None:
     assert best.latency_source
     assert best.within_objective is (best.latency_ms <= view.objective_ms)
     assert render.place_view(scene, "nobody", 0.0, 0.0) is None
+
+
+def test_what_is_observed_of_answers_stands_beside_what_is_declared() -> None:
+    """A map of estimates would hide that replicas answer late, or that requests wait in their engines."""
+    served = messages.ServedSample(model="chat", requests_per_second=4.0, error_share=0.25, latency_ms_p95=180.0)
+    idle = messages.ServedSample(model="rank", requests_per_second=0.0)
+    engine = messages.EngineSample(model="chat", replicas=2, running=3.0, waiting=9.0, kv_cache_used=0.5)
+    report = renamed(a_report("fra"), served=(served, idle), engines=(engine,))
+    scene = replace(a_scene(), world=heard(a_world("fra", "iad"), report), plan=Plan(), routes=Routes())
+    chat, rank = render.overview(scene).clusters[0].observed
+    assert (chat.latency_ms_p95, chat.error_share, chat.waiting, chat.kv_cache_used) == (180.0, 0.25, 9.0, 0.5)
+    assert (rank.latency_ms_p95, rank.error_share, rank.waiting) == (None, None, None), "nobody asked: nothing is known"
+    assert render.overview(scene).clusters[1].observed == ()

@@ -1,17 +1,18 @@
 // Users of one place: what they ask, who serves them, and how long that takes.
 
 import { Figure, Link, useShown } from "../context.tsx";
-import { experienceOf, roundTripMs, serviceMsOf } from "../experience.ts";
+import { experienceOf, observedMs, type Parts, partsOf, serviceMsOf } from "../experience.ts";
 import { age, milliseconds, percent, plural, rps } from "../format.ts";
 import { grown } from "../freshness.ts";
 import { BasisBadge, knownLine } from "../known.tsx";
 import { formatCoordinates } from "../selection.ts";
-import type { CellView } from "../views.ts";
+import type { CellDemandView, CellView, RouteView } from "../views.ts";
 import { Fact, Latency, Sheet, total } from "./sheet.tsx";
 
 export function CellPanel({ cell }: { cell: CellView }) {
   const { fresh, state, view } = useShown();
   const serviceMs = serviceMsOf(view.models);
+  const observed = (route: RouteView, demand: CellDemandView) => observedMs(view, route.cluster, demand.model);
   const experience = experienceOf(cell, state.model, serviceMs);
   const asked = total(cell.demand);
   return (
@@ -60,10 +61,9 @@ export function CellPanel({ cell }: { cell: CellView }) {
                       </span>
                       <Latency ms={route.latency_ms} within={route.within_objective} />
                     </div>
+                    <p>{partsLine(partsOf(route, serviceMs.get(demand.model) ?? 0, observed(route, demand)))}</p>
                     <p class="muted">
                       <BasisBadge basis={route.latency_basis} /> {knownLine(route, grown(route.latency_age_s, fresh))}
-                      {` · network ${milliseconds(roundTripMs(route, serviceMs.get(demand.model) ?? 0))}, service ` +
-                        milliseconds(serviceMs.get(demand.model))}
                       {route.excess_ms !== null &&
                         route.excess_ms > 0 &&
                         ` · ${milliseconds(route.excess_ms)} farther than the nearest that could serve`}
@@ -75,4 +75,11 @@ export function CellPanel({ cell }: { cell: CellView }) {
         ))}
     </Sheet>
   );
+}
+
+/** The estimate in its parts, and beside it what is observed. */
+function partsLine({ networkMs, serviceMs, observedMs, queueingMs }: Parts): string {
+  const queueing = queueingMs === null ? "not observed" : milliseconds(queueingMs);
+  const observed = observedMs === null ? "" : `; answers observed p95 ${milliseconds(observedMs)}`;
+  return `network ${milliseconds(networkMs)} · queueing ${queueing} · service ${milliseconds(serviceMs)}${observed}`;
 }

@@ -2,8 +2,9 @@
 
 import { useState } from "preact/hooks";
 import { Figure, Link, StateBadge, useShown } from "../context.tsx";
+import { serviceMsOf } from "../experience.ts";
 import { inflows } from "../flows.ts";
-import { age, count, rps, usd } from "../format.ts";
+import { age, count, milliseconds, observedLine, rps, usd } from "../format.ts";
 import { grown, shownState } from "../freshness.ts";
 import type { ClusterView } from "../views.ts";
 import { Why } from "../why.tsx";
@@ -78,6 +79,11 @@ export function ClusterPanel({ cluster }: { cluster: ClusterView }) {
       <Section title="Replicas" aside="ready / desired">
         <ReplicaList cluster={cluster} />
       </Section>
+      {cluster.observed.length > 0 && (
+        <Section title="Answers" aside="p95 observed / service declared">
+          <ObservedList cluster={cluster} />
+        </Section>
+      )}
       <Section title="Serves now" aside={served.length ? `${rps(total(served))} req/s` : ""}>
         {served.length === 0 ? (
           <p class="muted">No requests are sent here.</p>
@@ -199,5 +205,25 @@ function Ask({ model, cluster, question }: { model: string; cluster: string; que
       <summary>{question}</summary>
       {open && <Why model={model} cluster={cluster} />}
     </details>
+  );
+}
+
+function ObservedList({ cluster }: { cluster: ClusterView }) {
+  const { view } = useShown();
+  const serviceMs = serviceMsOf(view.models);
+  return (
+    <ul class="rows">
+      {cluster.observed.map((one) => (
+        <li key={one.model}>
+          <div class="row">
+            <Link kind="model" name={one.model} />
+            <span>
+              <Figure text={milliseconds(one.latency_ms_p95)} /> / {milliseconds(serviceMs.get(one.model))}
+            </span>
+          </div>
+          <p class="muted">{observedLine(one)}</p>
+        </li>
+      ))}
+    </ul>
   );
 }
