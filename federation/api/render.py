@@ -13,6 +13,8 @@ from federation.api import views
 from federation.control import isochrones, latency, setbacks
 from federation.control.nearness import Nearest, near
 from federation.control.plan import Near, Plan, Route, Routes, Share
+from federation.latency.geodesic import distance_km
+from federation.latency.sphere import between_km, on_the_sphere
 from federation.policy import documents
 from federation.state.keys import CellCluster, ClusterPool, ModelCell, PlacementKey
 from federation.state.phases import Phase
@@ -148,16 +150,17 @@ def route_table(scene: Scene) -> views.RouteTable:
 
 def nearest_route(scene: Scene, model: str, lat: float, lon: float) -> views.NearestRoute | None:
     """The shares of the nearest cell that has routes for `model`, or None."""
-    rows = [row for row in _Drawing(scene).route_rows() if row.model == model]
+    rows = sorted((row for row in _Drawing(scene).route_rows() if row.model == model), key=lambda row: row.cell)
     if not rows:
         return None
-    row = min(rows, key=lambda one: (latency.distance_km(lat, lon, one.lat, one.lon), one.cell))
+    km = between_km(on_the_sphere([(lat, lon)]), on_the_sphere([(row.lat, row.lon) for row in rows]))
+    row = rows[int(km.argmin())]
     return views.NearestRoute(
         model=model,
         lat=lat,
         lon=lon,
         cell=row.cell,
-        cell_distance_km=round(latency.distance_km(lat, lon, row.lat, row.lon), 1),
+        cell_distance_km=round(distance_km(lat, lon, row.lat, row.lon), 1),
         routes=row.routes,
     )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -50,14 +49,6 @@ class Estimate:
     """When the newest measurement behind it was heard (monotonic seconds of the controller's clock)."""
     confidence: float | None = None
     """The chance that the true round trip is within 20 % of `rtt_ms`; None where nothing says it."""
-
-
-def distance_km(lat_a: float, lon_a: float, lat_b: float, lon_b: float) -> float:
-    """Great-circle distance between two places given in degrees (haversine)."""
-    phi_a, phi_b = math.radians(lat_a), math.radians(lat_b)
-    half = math.sin((phi_b - phi_a) / 2) ** 2
-    half += math.cos(phi_a) * math.cos(phi_b) * math.sin(math.radians(lon_b - lon_a) / 2) ** 2
-    return 2 * EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, half)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

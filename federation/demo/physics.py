@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from federation.control.latency import distance_km
 from federation.demo.catalogue import Catalogue, Outage, Place, PriceRise, SpotGone, StoryEvent, Surge
+from federation.latency.sphere import great_circle_km
 from federation.policy.documents import Cluster, Model
 from federation.state.keys import ClusterPool, ModelCell, PlacementKey
 from federation.wire import messages
@@ -228,7 +228,7 @@ class Physics:
         return table
 
     def _point(self, lat: float, lon: float) -> _Point:
-        far_km = {name: distance_km(lat, lon, at.lat, at.lon) for name, at in self.catalogue.rtt.sites.items()}
+        far_km = {name: great_circle_km(lat, lon, at.lat, at.lon) for name, at in self.catalogue.rtt.sites.items()}
         anchor = min(far_km, key=lambda name: (far_km[name], name))
         return _Point(lat, lon, anchor if far_km[anchor] <= self.catalogue.day.network.anchor_km else None)
 
@@ -238,7 +238,7 @@ class Physics:
         return self._by_distance_ms(a, b, base_ms)
 
     def _by_distance_ms(self, a: _Point, b: _Point, base_ms: float) -> float:
-        return base_ms + self.catalogue.day.network.rtt_ms_per_km * distance_km(a.lat, a.lon, b.lat, b.lon)
+        return base_ms + self.catalogue.day.network.rtt_ms_per_km * great_circle_km(a.lat, a.lon, b.lat, b.lon)
 
 
 def _both_ways(catalogue: Catalogue) -> dict[tuple[str, str], float]:

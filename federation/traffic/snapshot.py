@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from federation.control.latency import distance_km
 from federation.control.plan import Routes
+from federation.latency.sphere import great_circle_km
 from federation.policy.documents import PlacementPolicySpec
 from federation.state.world import World, countries
 from federation.traffic.table import allowed_clusters, anywhere, capacity_rps, keeps_home, resident_clusters, takes
@@ -341,7 +341,7 @@ class _Model:
         serving = {one for other in self._cells for one, _ in other.shares} & allowed
         near = sorted(
             serving,
-            key=lambda one: distance_km(cell.lat, cell.lon, self._clusters[one].lat, self._clusters[one].lon),
+            key=lambda one: great_circle_km(cell.lat, cell.lon, self._clusters[one].lat, self._clusters[one].lon),
         )
         return ((near[0], MILLION),) if near else ()
 

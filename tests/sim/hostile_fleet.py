@@ -12,7 +12,7 @@ import msgspec
 from agents.backend import Observation
 from agents.simulated import SimulatedBackend, _Replica
 from federation.adapters.store import Remembered, StoreError
-from federation.control.latency import distance_km
+from federation.latency.sphere import great_circle_km
 from federation.loops.policies import Kept, Rejected
 from federation.policy.documents import Documents
 from federation.state.reduce import BrokerFound, BrokerLost
@@ -278,7 +278,7 @@ class HostileFleet(SimFleet):
 def true_rtt_ms(one: str, other: str) -> float:
     """What the way between two clusters takes: fibre and half as much again."""
     here, there = PLACES[one[:3]], PLACES[other[:3]]
-    return 2.0 + 1.5 * distance_km(here[0], here[1], there[0], there[1]) / 100.0
+    return 2.0 + 1.5 * great_circle_km(here[0], here[1], there[0], there[1]) / 100.0
 
 
 def text(documents: tuple[msgspec.Struct, ...]) -> bytes:

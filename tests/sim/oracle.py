@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from federation.control import routing
-from federation.control.latency import distance_km
 from federation.control.placement_cycle import Solve
 from federation.control.plan import Routes
+from federation.latency.sphere import great_circle_km
 from federation.policy.documents import Documents
 from federation.state.phases import Phase
 from federation.state.world import ClusterState
@@ -275,4 +275,4 @@ def _served_rps(ready: Mapping[str, int], eu_rps: float, rps: float) -> float:
 def _light_ms(one: str, other: str) -> float:
     """What light takes there and back through fibre."""
     here, there = PLACES[one], PLACES[other]
-    return distance_km(here[0], here[1], there[0], there[1]) / KM_PER_RTT_MS
+    return great_circle_km(here[0], here[1], there[0], there[1]) / KM_PER_RTT_MS

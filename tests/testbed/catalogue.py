@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from federation.control.latency import distance_km
+from federation.latency.sphere import great_circle_km
 
 PRODUCTS = {
     # the data's name: (value of nvidia.com/gpu.product, GiB)
@@ -293,7 +293,7 @@ class Catalogue:
         if not site.iata:
             return self._prices.on_demand(site.provider, gpu, site.region)
         lat, lon = self._place(site)
-        near = sorted((distance_km(lat, lon, *at), *key) for key, at in self._regions.items() if key[0] != "akamai")
+        near = sorted((great_circle_km(lat, lon, *at), *key) for key, at in self._regions.items() if key[0] != "akamai")
         ratios = (self._prices.ratio(provider, region) for _, provider, region in near)
         return self._prices.edge(gpu, next(ratio for ratio in ratios if ratio is not None))
 

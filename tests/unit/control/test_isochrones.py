@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from federation.control import isochrones, latency
+from federation.latency.sphere import great_circle_km
 from federation.wire import messages
 from tests.builders import PLACES, a_report, a_world, heard, renamed
 
@@ -19,7 +20,7 @@ def test_every_square_is_as_near_as_the_best_of_all_clusters() -> None:
     found = isochrones.isochrones(world, names)
     assert len(found) == isochrones.COLUMNS * isochrones.ROWS
     for number, (lat, lon) in list(enumerate(isochrones.middles()))[::97]:
-        km = min(latency.distance_km(lat, lon, *PLACES[name[:3]][:2]) for name in names)
+        km = min(great_circle_km(lat, lon, *PLACES[name[:3]][:2]) for name in names)
         assert found[number].cell == str(number)
         assert found[number].rtt_ms == pytest.approx(latency.BASE_RTT_MS + latency.RTT_MS_PER_KM * km, abs=0.05)
 

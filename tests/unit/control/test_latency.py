@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from federation.control import latency
+from federation.latency.sphere import great_circle_km
 from federation.state.keys import CellCluster
 from federation.state.world import World
 from federation.wire import messages
@@ -60,15 +61,6 @@ def test_no_samples_are_no_measurement() -> None:
     assert found.source.startswith("estimated")
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "km"),
-    [((0, 0), (0, 0), 0), ((0, 0), (0, 180), 20015), ((52.5, 13.4), (48.9, 2.4), 877), ((0, 179.5), (0, -179.5), 111)],
-)
-def test_distance_is_over_the_globe(one: tuple[float, float], other: tuple[float, float], km: float) -> None:
-    """Users near the date line or the poles would count as half a world away."""
-    assert latency.distance_km(*one, *other) == pytest.approx(km, rel=0.01, abs=0.5)
-
-
 def test_all_pairs_at_once_are_what_each_is_by_itself() -> None:
     """Some user would be believed near a cluster that is far, and nobody would see it among millions of pairs."""
     rng = np.random.default_rng(5)
@@ -96,7 +88,7 @@ def test_all_pairs_at_once_are_what_each_is_by_itself() -> None:
     assert len(found) == len(users) * len(names)
     for (cell, cluster), estimate in found.items():
         lat, lon = users[cell]
-        km = {name: latency.distance_km(lat, lon, *PLACES[name[:3]][:2]) for name in names}
+        km = {name: great_circle_km(lat, lon, *PLACES[name[:3]][:2]) for name in names}
         near = min(names, key=lambda name: (round(km[name], 3), name))
         known = rtt_ms.get((near, cluster), rtt_ms.get((cluster, near)))
         way_km = km[cluster] if known is None else km[near]

@@ -6,8 +6,8 @@ import random
 
 import msgspec
 
-from federation.control.latency import distance_km
 from federation.control.neighbours import ALL_MEASURE, FAR_PEERS, MOST, NEAR_PEERS, Neighbours
+from federation.latency.sphere import great_circle_km
 from federation.policy import documents
 from tests.builders import a_cluster
 
@@ -24,7 +24,7 @@ def scattered(count: int) -> tuple[documents.Cluster, ...]:
 
 def km(one: documents.Cluster, other: documents.Cluster) -> float:
     here, there = one.spec.location, other.spec.location
-    return distance_km(here.lat, here.lon, there.lat, there.lon)
+    return great_circle_km(here.lat, here.lon, there.lat, there.lon)
 
 
 def test_neighbours_are_the_nearest_in_order() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.control.latency import distance_km
+from federation.latency.sphere import great_circle_km
 from federation.state.reduce import CordonsSet
 from federation.state.world import Cordon
 from federation.traffic.snapshot import CellEntry, ClusterEntry, Index, ModelEntry, RouteSnapshot, build, pick
@@ -51,8 +51,8 @@ def test_the_nearest_cell_decides(cells: list[tuple[float, float]], user: tuple[
     )
     entry = Index(snapshot).at("chat", *user)
     assert entry is not None
-    chosen_km = distance_km(*user, *cells[int(entry.answer.cell)])
-    assert chosen_km <= min(distance_km(*user, *cell) for cell in cells) + 0.5
+    chosen_km = great_circle_km(*user, *cells[int(entry.answer.cell)])
+    assert chosen_km <= min(great_circle_km(*user, *cell) for cell in cells) + 0.5
 
 
 def test_a_snapshot_says_the_same_after_a_journey() -> None:
