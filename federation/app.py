@@ -19,7 +19,7 @@ import structlog
 
 from federation.adapters import executors
 from federation.adapters.embedded_broker import EmbeddedBroker
-from federation.adapters.feeds import Memory
+from federation.adapters.learnt import Learnt
 from federation.adapters.link import Link
 from federation.adapters.solver import Solver
 from federation.adapters.store import Remembered, Store
@@ -37,6 +37,7 @@ from federation.loops.plan import Planner
 from federation.loops.policies import Desk
 from federation.loops.prices import PriceLoop
 from federation.loops.publish import Publisher
+from federation.loops.spot import SpotLoop
 from federation.loops.steer import Steer
 from federation.loops.traffic import TrafficLoop
 from federation.metrics import Doors, Metrics
@@ -121,7 +122,12 @@ async def _started(settings: Settings, clock: Clock, token: str, ending: AsyncEx
     desk = Desk(hub, store, solver, settings.blast)
     desk.restore(remembered.policies)
     hub.apply(CordonsSet(cordons=remembered.cordons))
-    prices = _prices(hub, settings)
+    learnt = Learnt(settings.data_dir)
+    prices = PriceLoop(hub, settings.price_feeds, learnt, shipped_instances(), settings.price_period_s)
+    prices.remember()
+    spot = SpotLoop(hub, learnt)
+    spot.remember()
+    ending.push_async_callback(spot.keep)
     if settings.policies_dir is not None:
         await desk.read(settings.policies_dir)
     await solver.warm()
@@ -163,6 +169,7 @@ async def _started(settings: Settings, clock: Clock, token: str, ending: AsyncEx
         "publish": publisher.run,
         "traffic": traffic.run,
         "keep": lambda: keep.run(hub, store),
+        "spot": spot.run,
     }
     if settings.price_feeds:
         loops["prices"] = prices.run
@@ -194,14 +201,6 @@ async def _started(settings: Settings, clock: Clock, token: str, ending: AsyncEx
         url=f"{'https' if tls else 'http'}://{listen.host}:{port}",
         ending=ending,
     )
-
-
-def _prices(hub: Hub, settings: Settings) -> PriceLoop:
-    """The reader of price feeds. The hub gets the prices that an earlier start kept."""
-    memory = Memory(settings.data_dir / "prices.json" if settings.data_dir else None)
-    loop = PriceLoop(hub, settings.price_feeds, memory, shipped_instances(), settings.price_period_s)
-    loop.remember()
-    return loop
 
 
 def _descriptor_shares(settings: Settings) -> descriptors.Shares:

@@ -1,4 +1,4 @@
-"""Reading price feeds: files and URLs, bounded; and the last good prices, kept over a restart."""
+"""Reading price feeds: files and URLs, within bounds."""
 
 from __future__ import annotations
 
@@ -11,16 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
-import msgspec
-import structlog
 
-from federation.adapters.manifest import sync_directory
-from federation.adapters.salvage import private
-from federation.prices.book import Believed, Feed
 from federation.prices.formats import MAX_BYTES
-from federation.prices.rows import FeedError, Offer
+from federation.prices.rows import FeedError
 
-log = structlog.get_logger("prices")
 FETCH_S = 60.0
 LINK_LOCAL = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32")))
 """Where clouds tell a machine its own credentials: no price feed is there."""
@@ -140,68 +134,3 @@ def _place(source: Source) -> str:
     """Without a query, which may hold a key."""
     url = urlsplit(source.location)
     return f"{url.scheme}://{url.netloc}{url.path}" if source.is_url else source.location
-
-
-# ---- over a restart
-
-
-class _Row(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    offer: Offer
-    usd: float
-    read_s: float
-
-
-class _Kept(msgspec.Struct, frozen=True, kw_only=True):
-    name: str
-    form: str
-    read_s: float
-    prices: tuple[_Row, ...]
-
-
-class Memory:
-    """The last good prices in one file, replaced whole. None keeps nothing."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-
-    def load(self) -> tuple[Feed, ...]:
-        """What was known; nothing where there is no file, or a damaged one, which is told in the log."""
-        if self._path is None or not self._path.is_file():
-            return ()
-        try:
-            kept = msgspec.json.decode(self._path.read_bytes(), type=tuple[_Kept, ...])
-        except (OSError, msgspec.MsgspecError) as error:
-            log.warning("prices of earlier starts cannot be read", path=str(self._path), error=str(error))
-            return ()
-        return tuple(
-            Feed(
-                name=one.name,
-                form=one.form,
-                read_s=one.read_s,
-                prices={row.offer: Believed(row.usd, row.read_s) for row in one.prices},
-            )
-            for one in kept
-        )
-
-    def save(self, feeds: tuple[Feed, ...]) -> None:
-        """Keep these. What cannot be written is told in the log, and missing after a restart."""
-        if self._path is None:
-            return
-        kept = [
-            _Kept(
-                name=one.name,
-                form=one.form,
-                read_s=one.read_s,
-                prices=tuple(_Row(offer=o, usd=b.usd, read_s=b.read_s) for o, b in one.prices.items()),
-            )
-            for one in feeds
-            if one.prices
-        ]
-        beside = self._path.with_suffix(".new")
-        try:
-            with private():
-                beside.write_bytes(msgspec.json.encode(kept))
-            beside.replace(self._path)
-            sync_directory(self._path.parent)
-        except OSError as error:
-            log.warning("prices cannot be kept for the next start", path=str(self._path), error=str(error))

@@ -18,7 +18,7 @@ from federation.latency.sphere import between_km, on_the_sphere
 from federation.policy import documents
 from federation.state.keys import CellCluster, ClusterPool, ModelCell, PlacementKey
 from federation.state.phases import Phase
-from federation.state.pricing import place, pool_price, pools_of
+from federation.state.pricing import place, pool_price, pool_risk, pools_of, seen_by_region
 from federation.state.world import ClusterState, World
 from federation.traffic.status import GatewayStatus
 from federation.wire import messages
@@ -183,12 +183,14 @@ def gateways(scene: Scene) -> tuple[views.GatewayView, ...]:
 def prices(scene: Scene) -> tuple[views.PriceView, ...]:
     """Every pool that is reported or in the catalogue, by cluster."""
     world = scene.world
-    found = []
+    found, seen = [], seen_by_region(world)
     for document in sorted(world.documents.clusters, key=lambda one: one.metadata.name):
         name = document.metadata.name
         for pool, declared in pools_of(world, document):
             priced = pool_price(world, document, pool, declared)
             offer = world.prices.quote(place(document, pool), pool.key)
+            risk = pool_risk(world, document, pool.key, declared, seen)
+            counts = world.spot.get(ClusterPool(name, pool.key))
             found.append(
                 views.PriceView(
                     cluster=name,
@@ -199,6 +201,9 @@ def prices(scene: Scene) -> tuple[views.PriceView, ...]:
                     catalogue_usd=declared.usd_per_device_hour if declared is not None else None,
                     offer=offer.offer.text if offer is not None else "",
                     doubt=priced.doubt if priced is not None else "",
+                    losses_per_hour=risk.losses_per_hour,
+                    replacement_chance=risk.replacement_chance,
+                    seen_hours=counts.hours if counts is not None else 0.0,
                 )
             )
     return tuple(found)

@@ -122,6 +122,12 @@ class PriceView(View, frozen=True, kw_only=True):
     catalogue_usd: float | None
     offer: str
     doubt: str
+    losses_per_hour: float
+    """On spot, how often a replica is expected to be taken back; 0 elsewhere."""
+    replacement_chance: float
+    """That another is granted when it is asked for."""
+    seen_hours: float
+    """Replica-hours that this expectation was learnt from, of this pool alone."""
 
 
 class ClusterView(View, frozen=True, kw_only=True):

@@ -204,6 +204,17 @@ def _price(one: views.PriceView) -> dict[str, object]:
     }
 
 
+def _price_wide(one: views.PriceView) -> dict[str, object]:
+    is_spot = one.pool.endswith("/spot")
+    return {
+        "LOSSES/H": f"{one.losses_per_hour:.3f}" if is_spot else UNKNOWN,
+        "CHANCE": f"{100 * one.replacement_chance:.0f} %" if is_spot else UNKNOWN,
+        "SEEN": f"{one.seen_hours:.1f} h" if is_spot else UNKNOWN,
+        "OFFER": one.offer or UNKNOWN,
+        "DOUBT": one.doubt or UNKNOWN,
+    }
+
+
 KINDS = {
     "clusters": Kind(
         singular="cluster", path="/v1/clusters", view=views.ClusterView, row=_cluster, wide=_cluster_wide, short=("cl",)
@@ -253,7 +264,7 @@ KINDS = {
         path="/v1/prices",
         view=views.PriceView,
         row=_price,
-        wide=lambda one: {"OFFER": one.offer or UNKNOWN, "DOUBT": one.doubt or UNKNOWN},
+        wide=_price_wide,
         short=("pr",),
     ),
     "events": Kind(

@@ -15,8 +15,8 @@ from federation.policy import documents
 from federation.state import capacity, levels, plausible
 from federation.state.keys import ClusterPool, ModelCell, ModelCluster, PlacementKey
 from federation.state.phases import Phase
-from federation.state.pricing import pool_price
-from federation.state.world import SpotRisk, World, countries
+from federation.state.pricing import pool_price, pool_risk, seen_by_region
+from federation.state.world import World, countries
 from federation.wire import quantity
 from federation.wire.messages import PoolKey, PoolReport, ReplicaReport, replicas_that_fit
 
@@ -428,6 +428,7 @@ def _pools(
     left_out: list[str],
 ) -> tuple[tuple[engine.Pool, ...], dict[str, ClusterPool]]:
     """Reported pools with the devices that are ours to use; and pools that only `counted` still names, with none."""
+    seen = seen_by_region(world)
     pools: dict[str, engine.Pool] = {}
     keys: dict[str, ClusterPool] = {}
     named: dict[str, set[PoolKey]] = {}
@@ -447,7 +448,7 @@ def _pools(
                 left_out.append(f"pool {cluster}/{key.text} has no price: by its agent, a feed or the catalogue")
             if priced is None and key not in in_use:
                 continue
-            risk = _spot_risk(world, document.spec.provider, key, prices.get(key))
+            risk = pool_risk(world, document, key, prices.get(key), seen)
             made = engine.Pool(
                 cluster=cluster,
                 product=key.product,
@@ -468,19 +469,6 @@ def _pools(
             pools[made.name] = _with_devices(made, devices)
             keys[made.name] = ClusterPool(cluster, key)
     return tuple(pools.values()), keys
-
-
-def _spot_risk(world: World, provider: str, key: PoolKey, declared: documents.AcceleratorPool | None) -> SpotRisk:
-    """What the catalogue says of spot, and for the rest what is known of the provider."""
-    if key.market != "spot":
-        return SpotRisk()
-    known = world.spot_risk(provider, key.product)
-    losses = declared.losses_per_hour if declared is not None else None
-    chance = declared.replacement_chance if declared is not None else None
-    return SpotRisk(
-        losses_per_hour=known.losses_per_hour if losses is None else losses,
-        replacement_chance=known.replacement_chance if chance is None else chance,
-    )
 
 
 def _devices_held(

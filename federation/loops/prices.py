@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from federation.adapters.feeds import Feeds, Memory, Source
+from federation.adapters.feeds import Feeds, Source
+from federation.adapters.learnt import Learnt
 from federation.loops.hub import Hub
 from federation.prices import book
 from federation.prices.formats import parse
@@ -22,11 +23,11 @@ class PriceLoop:
     """Keeps the world's prices as feeds have them."""
 
     def __init__(
-        self, hub: Hub, sources: tuple[Source, ...], memory: Memory, instances: Instances, period_s: float
+        self, hub: Hub, sources: tuple[Source, ...], learnt: Learnt, instances: Instances, period_s: float
     ) -> None:
         self._hub = hub
         self._sources = sources
-        self._memory = memory
+        self._learnt = learnt
         self._instances = instances
         self._period_s = period_s
         self._feeds = Feeds()
@@ -35,7 +36,7 @@ class PriceLoop:
 
     def remember(self) -> None:
         """Start from what feeds said before a restart, of those that are still given, in their order."""
-        known = {one.name: one for one in self._memory.load()}
+        known = {one.name: one for one in self._learnt.prices()}
         for source in self._sources:
             feed = known.get(source.name, book.Feed(name=source.name))
             self._hub.apply(PricesRead(feed=replace(feed, error="", problems=())))
@@ -59,7 +60,7 @@ class PriceLoop:
             if following is not before:
                 self._hub.apply(PricesRead(feed=following))
                 if not following.error:
-                    await asyncio.to_thread(self._memory.save, self._hub.world.prices.feeds)
+                    await asyncio.to_thread(self._learnt.keep_prices, self._hub.world.prices.feeds)
         self._measure()
 
     async def _read(self, source: Source, before: book.Feed) -> book.Feed:

@@ -15,14 +15,25 @@ import structlog
 import placement as engine
 from federation.adapters import store
 from federation.adapters.solver import Solver, SolverError
-from federation.control import blast, leadership, rollout, rollout_cycle, routing, setbacks, shift, staged, versions
+from federation.control import (
+    blast,
+    leadership,
+    rollout,
+    rollout_cycle,
+    routing,
+    setbacks,
+    shift,
+    spot_learning,
+    staged,
+    versions,
+)
 from federation.control import desired as intent
 from federation.control.placement_cycle import NewPlacement
 from federation.control.plan import Forced, Routes, Versions
 from federation.control.rollout_cycle import Beliefs, Decided, Serving, TableMemory
 from federation.loops.hub import Hub
 from federation.state.keys import PlacementKey
-from federation.state.reduce import Note, SetbacksSeen
+from federation.state.reduce import Note, SetbacksSeen, SpotSeen
 from federation.state.world import World
 
 log = structlog.get_logger("steer")
@@ -44,6 +55,7 @@ class Steer:
         self._answers: tuple[tuple[engine.Problem, engine.Ready, engine.Routing], ...] = ()
         self._shares: tuple[engine.Routing, routing.Targets] | None = None
         self._over_told_s: dict[str, float] = {}
+        self._spot: spot_learning.Seen | None = None
         """Model -> when people were last told that clusters serve it above the target utilisation."""
         self._waiting: tuple[str, ...] = ()
         self._tried_s: Mapping[str, float] = {}
@@ -106,6 +118,15 @@ class Steer:
                 hub.tell(Note(reason="TookOver", object="controller", message=text))
             hub.adopt()
 
+    async def _look_at_spot(self, now_s: float) -> None:
+        hub, before = self._hub, self._spot
+        if before is not None and now_s - before.at_s < spot_learning.EVERY_S:
+            return
+        desired, wall_s = hub.plan.desired_by_key(), hub.clock.wall_s()
+        self._spot, counts = await hub.beside(spot_learning.look, hub.world, desired, before, now_s, wall_s)
+        if counts is not hub.world.spot:
+            hub.apply(SpotSeen(counts=counts))
+
     async def _step(self, why: str, new: NewPlacement | None) -> None:
         hub = self._hub
         # 1. Freeze what is believed.
@@ -113,6 +134,7 @@ class Steer:
         setbacks_seen, notes = await hub.beside(setbacks.look, hub.world, hub.plan.desired_by_key(), now_s)
         if setbacks_seen is not hub.world.setbacks:
             hub.apply(SetbacksSeen(setbacks=setbacks_seen, notes=notes))
+        await self._look_at_spot(now_s)
         world = hub.world
         lost = routing.without_replicas(world, hub.routes) if world.brake is not None else frozenset()
         if world.brake is not None and not lost:

@@ -1,15 +1,17 @@
-"""What a device of a pool costs, and whose word that is: the one home of the question."""
+"""What a device of a pool costs, whose word that is, and what is risked on spot: the one home of these questions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from federation.policy import documents
 from federation.prices.book import Place
+from federation.state import spot
+from federation.state.keys import ClusterPool
 from federation.state.plausible import CATALOGUE_USD_FACTOR
 from federation.state.world import World
-from federation.wire.messages import PoolReport
+from federation.wire.messages import PoolKey, PoolReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,3 +73,38 @@ def place(document: documents.Cluster, pool: PoolReport) -> Place:
         zones=frozenset(pool.zones or ([document.spec.zone] if document.spec.zone else [])),
         instance_types=frozenset(pool.instance_types),
     )
+
+
+Seen = Mapping[tuple[str, str], spot.Counts]
+"""(region, product) -> what was seen of spot there."""
+
+
+def seen_by_region(world: World) -> Seen:
+    """What was seen of spot in each region. Regions are told apart by their provider too."""
+    regions = {one.metadata.name: _region(one) for one in world.documents.clusters} if world.spot else {}
+    return spot.region_counts(world.spot, regions)
+
+
+def pool_risk(
+    world: World, document: documents.Cluster, key: PoolKey, declared: documents.AcceleratorPool | None, seen: Seen
+) -> spot.SpotRisk:
+    """What is risked in a pool: by the catalogue, else by what is known of the provider; corrected by what was seen."""
+    if key.market != "spot":
+        return spot.SpotRisk()
+    known = world.spot_risk(document.spec.provider, key.product)
+    losses = declared.losses_per_hour if declared is not None else None
+    chance = declared.replacement_chance if declared is not None else None
+    risk = spot.SpotRisk(
+        known.losses_per_hour if losses is None else losses, known.replacement_chance if chance is None else chance
+    )
+    ours = world.spot.get(ClusterPool(document.metadata.name, key))
+    theirs = seen.get((_region(document), key.product))
+    if theirs is not None:
+        own = ours.bounded() if ours is not None else spot.Counts(at_s=theirs.at_s)
+        others = theirs.plus(hours=-own.hours, losses=-own.losses, granted=-own.granted, refused=-own.refused)
+        risk = spot.expected(risk, others.not_negative())
+    return spot.expected(risk, ours) if ours is not None else risk
+
+
+def _region(document: documents.Cluster) -> str:
+    return f"{document.spec.provider}/{document.spec.region}"

@@ -15,8 +15,10 @@ import msgspec
 from federation.policy.documents import Documents
 from federation.prices.book import Feed
 from federation.state import capacity, demand, levels, plausible, sources
+from federation.state.keys import ClusterPool
 from federation.state.phases import TABLE, Phase, Sign
 from federation.state.reasons import EventReason
+from federation.state.spot import Counts
 from federation.state.world import Brake, ClusterState, Cordon, Lent, OtherStart, Setbacks, World
 from federation.wire import messages
 from federation.wire.conditions import ConditionType
@@ -120,6 +122,13 @@ class PricesRead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpotSeen:
+    """What pools on spot did since the last look."""
+
+    counts: Mapping[ClusterPool, Counts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetbacksSeen:
     """Orders that did not become ready, as `control/setbacks.py` finds them."""
 
@@ -138,6 +147,7 @@ Event = (
     | Confirmed
     | PricesRead
     | SetbacksSeen
+    | SpotSeen
 )
 
 
@@ -188,6 +198,8 @@ def reduce(world: World, event: Event) -> Reduced:
             return Reduced(world=replace(world, cordons=dict(event.cordons)), reroute=True, replan=True)
         case Confirmed():
             return _on_confirmed(world, event)
+        case SpotSeen():
+            return Reduced(world=replace(world, spot=event.counts))
         case PricesRead():
             return _on_prices(world, event.feed)
         case SetbacksSeen():

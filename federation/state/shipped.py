@@ -9,7 +9,7 @@ from federation import resources
 from federation.policy.catalogue import Product
 from federation.policy.documents import Continent, Country
 from federation.prices.rows import Instance, Instances
-from federation.state.world import SpotRisk
+from federation.state.spot import SpotRisk
 from federation.wire.messages import partition_name
 
 

@@ -13,8 +13,9 @@ from federation.policy.documents import Cluster as ClusterDocument
 from federation.policy.documents import Documents, PlacementPolicy
 from federation.prices.book import Book
 from federation.state.byname import ByName
-from federation.state.keys import ModelCell, PlacementKey
+from federation.state.keys import ClusterPool, ModelCell, PlacementKey
 from federation.state.phases import Phase
+from federation.state.spot import Counts, SpotRisk
 from federation.wire import messages
 from federation.wire.conditions import ConditionType
 
@@ -240,14 +241,6 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpotRisk:
-    """How often a spot replica is taken back, and the chance that a replacement is granted. The default is no risk."""
-
-    losses_per_hour: float = 0.0
-    replacement_chance: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Cordon:
     """An operator's order about a cluster: it takes no new load, and with `drain` its load moves away."""
 
@@ -351,6 +344,8 @@ class World:
     """Country -> continent, of the countries that the product knows."""
     spot_risks: Mapping[tuple[str, str], SpotRisk] = field(default_factory=dict)
     """(provider, product) -> risk where the catalogue gives none. Either may be empty: the risk of all others."""
+    spot: Mapping[ClusterPool, Counts] = field(default_factory=dict)
+    """What was seen of pools on spot."""
     prices: Book = field(default_factory=Book)
     """Prices of the feeds. `state/pricing.py` says what a pool costs."""
     started_s: float = 0.0

@@ -78,6 +78,9 @@ export interface PriceView {
   catalogue_usd: number | null;
   offer: string;
   doubt: string;
+  losses_per_hour: number;
+  replacement_chance: number;
+  seen_hours: number;
 }
 
 export interface ClusterView {

@@ -17,7 +17,8 @@ from federation.state import levels
 from federation.state.keys import PlacementKey
 from federation.state.phases import Phase
 from federation.state.reduce import CordonsSet, Heard, TimePassed
-from federation.state.world import Brake, Cordon, Setback, Setbacks, SpotRisk, World
+from federation.state.spot import SpotRisk
+from federation.state.world import Brake, Cordon, Setback, Setbacks, World
 from federation.wire import messages
 from tests.builders import L4, L4_SPOT, a_model, a_policy, a_report, a_world, heard, replicas, some_demand, told
 

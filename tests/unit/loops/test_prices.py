@@ -9,7 +9,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from federation.adapters.feeds import Memory, Source, source_of
+from federation.adapters.feeds import Source, source_of
+from federation.adapters.learnt import Learnt
 from federation.aiokit.clock import Clock
 from federation.api import render
 from federation.control.plan import Plan, Routes
@@ -27,7 +28,7 @@ def a_loop(*sources: Source, memory: Path | None = None) -> tuple[Hub, PriceLoop
     """A fleet of one cluster in `fra`, whose catalogue has an L4 for one USD, and the loop that reads its feeds."""
     world = heard(a_world("fra"), a_report("fra"), now_s=0.0)
     hub = Hub(world=world, plan=Plan(), routes=Routes(), epoch=1, clock=Clock(), metrics=Metrics())
-    loop = PriceLoop(hub, sources, Memory(memory), shipped_instances(), 0.0)
+    loop = PriceLoop(hub, sources, Learnt(memory), shipped_instances(), 0.0)
     loop.remember()
     return hub, loop
 
@@ -84,19 +85,20 @@ async def test_a_file_of_prices_moves_the_plan_and_its_loss_does_not(tmp_path: P
 
 async def test_prices_outlive_a_restart(tmp_path: Path) -> None:
     """A controller that starts while the feed is down would plan by the catalogue and move everything, twice."""
-    path, kept = tmp_path / "vms.csv", tmp_path / "prices.json"
+    path, kept = tmp_path / "vms.csv", tmp_path / "data" / "prices.json"
+    kept.parent.mkdir()
     path.write_text(HEADER + "g6.xlarge,L4,1,0.80,fra,0.3\n")
-    _, loop = a_loop(source_of(f"test={path}"), memory=kept)
+    _, loop = a_loop(source_of(f"test={path}"), memory=kept.parent)
     await loop.once()
     path.unlink()
-    hub, loop = a_loop(source_of(f"test={path}"), memory=kept)
+    hub, loop = a_loop(source_of(f"test={path}"), memory=kept.parent)
     assert cost(hub) == 0.8
     await loop.once()
     assert cost(hub) == 0.8
     assert kept.stat().st_mode & 0o077 == 0
     kept.write_bytes(kept.read_bytes()[:-9])
-    assert cost(a_loop(source_of(f"test={path}"), memory=kept)[0]) == 1.0
-    hub, _ = a_loop(memory=kept)
+    assert cost(a_loop(source_of(f"test={path}"), memory=kept.parent)[0]) == 1.0
+    hub, _ = a_loop(memory=kept.parent)
     assert hub.world.prices.feeds == (), "of feeds that are not given any more nothing is believed"
 
 
