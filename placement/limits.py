@@ -27,6 +27,8 @@ class UpperRule:
     subject: str
     terms: Mapping[tuple[str, str], float]
     upper: float
+    most: float
+    """Policy's limit; `upper` is higher where held replicas alone exceed it."""
 
 
 def upper_rules(index: Index) -> list[UpperRule]:
@@ -51,7 +53,7 @@ def _limit(index: Index, limit: Limit, subject: str, terms: dict[tuple[str, str]
     models = {name for name, _ in terms}
     least = {(n, option.pool.name): option.least for n in models for option in index.options(index.models[n])}
     held = sum(term * least[key] for key, term in terms.items())
-    return UpperRule(limit=limit, subject=subject, terms=terms, upper=max(most, held))
+    return UpperRule(limit=limit, subject=subject, terms=terms, upper=max(most, held), most=most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +83,11 @@ class Counted:
 
 def counted(index: Index, counts: Ready, limit_usd: Mapping[tuple[Limit, str], float]) -> list[Counted]:
     """Every limit with what so many replicas take of it."""
-    budgets = {one.name: one.usd_per_hour for one in index.problem.budgets}
     found = []
     for rule in upper_rules(index):
-        most = budgets[rule.subject] if rule.limit == "budget" else index.models[rule.subject].max_replicas
-        assert most is not None, "a rule comes from a limit"
         used = sum(term * counts.get(key, 0) for key, term in rule.terms.items())
         usd = max(0.0, limit_usd.get((rule.limit, rule.subject), 0.0))
-        found.append(Counted(rule=rule, used=used, most=float(most), usd_per_hour=usd))
+        found.append(Counted(rule=rule, used=used, most=rule.most, usd_per_hour=usd))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Literal, assert_never
 
 from placement.problem import Placed, Record
 
@@ -105,15 +105,17 @@ class Reached:
     @property
     def says(self) -> str:
         """In a sentence."""
-        saves = self.usd_per_hour > 0.005
-        if self.limit == "max_replicas":
-            more = f"; one more would save up to {self.usd_per_hour:.2f} USD an hour" if saves else ""
-            return f"{self.subject} has {self.used:.0f} replicas, and maxReplicas {self.most:.0f} allows no more{more}"
-        more = f"; each dollar more would save up to {self.usd_per_hour:.2f} USD an hour" if saves else ""
-        return (
-            f"policy {self.subject} spends {self.used:.2f} of its maxUsdPerHour {self.most:.2f}, "
-            f"and no further replica fits in it{more}"
-        )
+        saves = f" would save up to {self.usd_per_hour:.2f} USD an hour" if self.usd_per_hour > 0.005 else ""
+        match self.limit:
+            case "max_replicas":
+                says = f"{self.subject} has {self.used:.0f} replicas, and maxReplicas {self.most:.0f} allows no more"
+                return f"{says}; one more{saves}" if saves else says
+            case "budget":
+                spends = f"policy {self.subject} spends {self.used:.2f} of its maxUsdPerHour {self.most:.2f}"
+                says = f"{spends}, and no further replica fits in it"
+                return f"{says}; each dollar more{saves}" if saves else says
+            case _:
+                assert_never(self.limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

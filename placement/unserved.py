@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import assert_never
 
 from msgspec import structs
 
@@ -12,7 +13,7 @@ from placement.capacity import Capacity, capacity_of, devices_used, with_room
 from placement.index import Index
 from placement.limits import Counted, limits_on
 from placement.problem import Cell, Intake, Model
-from placement.solution import DevicePrice, Flow, Reached, Ready, Unserved, UnservedCode
+from placement.solution import DevicePrice, Flow, Limit, Reached, Ready, Unserved, UnservedCode
 
 CAP_NEAR = 1e-4
 """A cap is reached when so small a part of it is left."""
@@ -76,7 +77,7 @@ def _why(
             code = UnservedCode.CONTINENT_CAP
             reason = f"{cap_says(model, cell)}; {elsewhere[0]} has room"
         elif free and (limit := _limit_of(index, model, cell, free, counts, limits)) is not None:
-            code = UnservedCode.MAX_REPLICAS if limit.limit == "max_replicas" else UnservedCode.BUDGET
+            code = _code(limit.limit)
             reason = f"{limit.says}; {free[0]} has free devices: {_raise(limit)}"
         elif free:
             code = UnservedCode.PRICE
@@ -110,10 +111,24 @@ def _limit_of(
     return next((one.told for one in limits_on(model, worth, limits)), None)
 
 
+def _code(limit: Limit) -> UnservedCode:
+    match limit:
+        case "max_replicas":
+            return UnservedCode.MAX_REPLICAS
+        case "budget":
+            return UnservedCode.BUDGET
+        case _:
+            assert_never(limit)
+
+
 def _raise(limit: Reached) -> str:
-    if limit.limit == "max_replicas":
-        return f"raise availability.maxReplicas of the policy of {limit.subject}"
-    return f"raise budget.maxUsdPerHour of {limit.subject}"
+    match limit.limit:
+        case "max_replicas":
+            return f"raise availability.maxReplicas of the policy of {limit.subject}"
+        case "budget":
+            return f"raise budget.maxUsdPerHour of {limit.subject}"
+        case _:
+            assert_never(limit.limit)
 
 
 def _would_save(index: Index, model: Model, able: set[str], scarce: Sequence[DevicePrice]) -> str:

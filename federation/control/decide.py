@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import placement as engine
 from federation.control.plan import History
@@ -217,9 +218,13 @@ def _beyond_limit(
         now = _taken(index, rule, present)
         one, other = (_taken(index, rule, _keyed(model, counts)) for counts in (before, after))
         if now > rule.upper + LIMIT_TOLERANCE and other < one - LIMIT_TOLERANCE:
-            if rule.limit == "max_replicas":
-                return f"{now:.0f} replicas, policy allows {rule.upper:.0f}"
-            return f"the models of policy {rule.subject} cost {now:.2f} USD/h, its budget is {rule.upper:.2f}"
+            match rule.limit:
+                case "max_replicas":
+                    return f"{now:.0f} replicas, policy allows {rule.upper:.0f}"
+                case "budget":
+                    return f"the models of policy {rule.subject} cost {now:.2f} USD/h, its budget is {rule.upper:.2f}"
+                case _:
+                    assert_never(rule.limit)
     return ""
 
 
@@ -231,7 +236,7 @@ def _taken(index: Index, rule: limits.UpperRule, counts: Counts) -> float:
         if name in owners:
             pool = index.pools[pool_name]
             usd = index.models[name].devices_in(pool) * pool.usd_per_device_hour
-            total += count * (1.0 if rule.limit == "max_replicas" else usd)
+            total += count * (usd if rule.limit == "budget" else 1.0)
     return total
 
 

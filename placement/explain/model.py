@@ -6,6 +6,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from placement import costs, floors, highs
 from placement.capacity import capacity_of, devices_used
@@ -13,7 +14,7 @@ from placement.index import Filter, Index, Option
 from placement.limits import counted, limits_on
 from placement.problem import Cluster, Intake, Model, Problem
 from placement.routing import programme
-from placement.solution import Solution, UnservedCode
+from placement.solution import Limit, Solution, UnservedCode
 
 CODES = {
     Filter.ACCELERATOR: "NoAccelerator",
@@ -22,6 +23,16 @@ CODES = {
     Filter.RESIDENCY: "Residency",
     Filter.CONTINENT: "OtherContinent",
 }
+
+
+def _limit_code(limit: Limit) -> str:
+    match limit:
+        case "max_replicas":
+            return "MaxReplicas"
+        case "budget":
+            return "Budget"
+        case _:
+            assert_never(limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,8 +273,7 @@ class _Explainer:
         if self.model.max_starts is not None and self._started() >= self.model.max_starts:
             return self._say(cluster, 0, "MovesPerHour", "no more replicas may be started this hour")
         if limits := limits_on(self.model, free, self.limits):
-            code = "MaxReplicas" if limits[0].rule.limit == "max_replicas" else "Budget"
-            return self._say(cluster, 0, code, limits[0].told.says)
+            return self._say(cluster, 0, _limit_code(limits[0].rule.limit), limits[0].told.says)
         option = min(
             free, key=lambda one: (one.shape.devices * one.pool.usd_per_device_hour + self._risk(one, 1), one.pool.name)
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import threading
 from collections.abc import Mapping
 
 from prometheus_client import generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 
 from federation.metrics import Metrics
+from tests.unit.test_docstrings import ROOT
 
 
 def test_series_that_stay_are_never_away_and_others_go() -> None:
@@ -36,3 +39,18 @@ def test_series_that_stay_are_never_away_and_others_go() -> None:
     assert [one for one in lines if one.startswith("isochrone_model_replicas{")] == [
         'isochrone_model_replicas{model="model-1",state="ready"} 2.0'
     ]
+
+
+def test_every_metric_that_is_registered_is_set_somewhere() -> None:
+    """Prometheus would read 0 for ever of a gauge that nothing sets, and an alert on it would never fire."""
+    registered = {name for name, value in vars(Metrics()).items() if isinstance(value, MetricWrapperBase)}
+    sources = [path for path in (ROOT / "federation").rglob("*.py") if path.name != "metrics.py"]
+    used = {
+        node.attr
+        for path in sources
+        if "node_modules" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+    }
+    assert registered
+    assert registered - used == set()
