@@ -14,6 +14,7 @@ from playwright.async_api import Browser, Locator, Page, expect
 
 from federation.traffic.status import GatewayStatus
 from federation.web import build
+from federation.wire import messages
 from tests.testbed.browser import Tab, go_to, open_tab, running_browser
 from tests.testbed.fixtures import require_chromium
 from tests.testbed.fleet import Fleet
@@ -115,13 +116,28 @@ async def test_a_cluster_a_cell_and_a_model_say_why(browser: Browser, fleet: Fle
     tab = await opened(browser, fleet, "cluster/fra")
     for place, texts in (
         ("cluster/fra", ("serves", "NVIDIA-L4")),
-        ("cell/New York", ("New York", "iad")),
+        ("cell/New York", ("New York", "iad", "network", "queueing not observed", "confidence")),
         ("model/chat-8b", ("250",)),
     ):
         await go_to(tab.page, place)
         for text in texts:
             await expect(panel(tab.page)).to_contain_text(text, use_inner_text=True)
     assert_clean(tab, fleet)
+
+
+async def test_answers_that_are_observed_stand_beside_the_estimate(browser: Browser, fleet: Fleet) -> None:
+    """Replicas that answer late would look as fast as the model's document declares."""
+    seen = messages.ServedSample(model="chat-8b", requests_per_second=9.0, error_share=0.02, latency_ms_p95=777.0)
+    fleet.do(lambda: setattr(fleet.backends["iad"], "_served", lambda: (seen,)))
+    try:
+        tab = await opened(browser, fleet, "cluster/iad")
+        await expect(panel(tab.page)).to_contain_text("777 ms")
+        await expect(panel(tab.page)).to_contain_text("9.0 req/s · 2 % errors")
+        await go_to(tab.page, "cell/New York")
+        await expect(panel(tab.page)).to_contain_text("answers observed p95 777 ms")
+        assert_clean(tab, fleet)
+    finally:
+        fleet.do(lambda: setattr(fleet.backends["iad"], "_served", tuple))
 
 
 async def test_the_keyboard_reaches_a_cluster_and_opens_it(browser: Browser, fleet: Fleet) -> None:
