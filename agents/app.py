@@ -71,7 +71,7 @@ class Agent:
         self._obeying = asyncio.Lock()
         self._returning = Returning(rng, interval_s=settings.interval_s)
         self._memory = memory.Memory()
-        self._accepted = fence.Accepted()
+        self._accepted = fence.AcceptedOrder()
         self._knows_fence = False
         self._hands = asyncio.Lock()
         """What was accepted, and what is carried out, change together."""

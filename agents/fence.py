@@ -36,7 +36,7 @@ class Code(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class AcceptedOrder:
     """The highest that was accepted; zeros before the first."""
 
     epoch: int = 0
@@ -50,7 +50,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class OrderVerdict:
     """What to do, and why not when it is refused."""
 
     code: Code
@@ -66,44 +66,46 @@ def judge(
     desired: messages.Desired,
     *,
     cluster: str,
-    accepted: Accepted,
+    accepted: AcceptedOrder,
     devices: Mapping[messages.PoolKey, int],
     beyond: Iterable[str] = (),
     no_place: str = "",
-) -> Verdict:
+) -> OrderVerdict:
     """What to do with a desired state.
 
     Args: devices: pool -> devices that are there and not taken by others. beyond: what the cluster's owner does
         not allow. no_place: what finds none, node by node.
     """
     if desired.cluster != cluster:
-        return Verdict(code=Code.WRONG_CLUSTER, reason=f"meant for {desired.cluster}")
+        return OrderVerdict(code=Code.WRONG_CLUSTER, reason=f"meant for {desired.cluster}")
     if not desired.checksum:
-        return Verdict(code=Code.NOT_INTACT, reason="the checksum does not match the content")
+        return OrderVerdict(code=Code.NOT_INTACT, reason="the checksum does not match the content")
     if desired.epoch > min(accepted.epoch + messages.MOST_EPOCH_LEAP, messages.MOST_EPOCH):
         text = f"epoch {desired.epoch} is no controller's: {accepted.epoch} was accepted before"
-        return Verdict(code=Code.NOT_VALID, reason=text)
+        return OrderVerdict(code=Code.NOT_VALID, reason=text)
     fence = (desired.epoch, desired.generation)
     if fence < accepted.fence:
         held = f"{accepted.epoch}.{accepted.generation}"
-        return Verdict(code=Code.STALE, reason=f"{desired.epoch}.{desired.generation} is older than {held}")
+        return OrderVerdict(code=Code.STALE, reason=f"{desired.epoch}.{desired.generation} is older than {held}")
     if fence == accepted.fence and accepted.checksum:
         if desired.checksum == accepted.checksum:
-            return Verdict(code=Code.REPEAT)
-        return Verdict(code=Code.CONFLICT, reason=f"{desired.epoch}.{desired.generation} came with another content")
+            return OrderVerdict(code=Code.REPEAT)
+        return OrderVerdict(
+            code=Code.CONFLICT, reason=f"{desired.epoch}.{desired.generation} came with another content"
+        )
     unfit = next((one.model for one in desired.workloads if not is_name(one.model)), None)
     if unfit is not None:
-        return Verdict(code=Code.NOT_VALID, reason=f"model {unfit!r}: no object can be named so")
+        return OrderVerdict(code=Code.NOT_VALID, reason=f"model {unfit!r}: no object can be named so")
     over = "; ".join(beyond)
     if over:
-        return Verdict(code=Code.OVER_LOCAL_LIMIT, reason=over)
+        return OrderVerdict(code=Code.OVER_LOCAL_LIMIT, reason=over)
     for pool, wanted in sorted(_devices_wanted(desired).items()):
         if wanted > devices.get(pool, 0):
             text = f"{pool.text}: {wanted} devices wanted, {devices.get(pool, 0)} there"
-            return Verdict(code=Code.DOES_NOT_FIT, reason=text)
+            return OrderVerdict(code=Code.DOES_NOT_FIT, reason=text)
     if no_place:
-        return Verdict(code=Code.DOES_NOT_FIT, reason=no_place)
-    return Verdict(code=Code.ACCEPT)
+        return OrderVerdict(code=Code.DOES_NOT_FIT, reason=no_place)
+    return OrderVerdict(code=Code.ACCEPT)
 
 
 def why_no_place(

@@ -17,7 +17,7 @@ from msgspec import Meta
 from agents.manifests.build import Destination
 from federation.wire import messages
 from federation.yamlkit.explain import Problem, explain, find, problem_at
-from federation.yamlkit.source import START, Node, YamlProblem, read
+from federation.yamlkit.source import START, YamlNode, YamlProblem, read
 
 API_VERSION = "isochrone.dev/v1alpha1"
 Namespace = Annotated[
@@ -47,7 +47,7 @@ class _Base(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Unknown fields are refused: a limit with a typing error would else not limit."""
 
 
-class Store(_Base, frozen=True, kw_only=True):
+class ModelStore(_Base, frozen=True, kw_only=True):
     """Where replicas may fetch models from."""
 
     cidr: Annotated[str, Meta(max_length=50, description="an IP range in CIDR, as 10.0.0.0/8")]
@@ -76,7 +76,7 @@ class Limits(_Base, frozen=True, kw_only=True):
     """Only images that name their digest."""
     gateways: Annotated[tuple[Namespace, ...], Meta(max_length=16)] = ()
     """Namespaces that requests come from; without any, those with the label isochrone.dev/gateway=true."""
-    model_store: Annotated[tuple[Store, ...], Meta(max_length=32)] = ()
+    model_store: Annotated[tuple[ModelStore, ...], Meta(max_length=32)] = ()
     dns: Annotated[tuple[Resolver, ...], Meta(max_length=16)] = ()
     """Besides the pods of kube-dns and of OpenShift, NodeLocal DNSCache and Cloud DNS of GKE."""
     tolerated_taints: Annotated[tuple[TaintKey, ...], Meta(max_length=32)] = ()
@@ -122,7 +122,7 @@ def parse(name: str, payload: bytes) -> Limits | Problem:
     return next(_senseless(name, node, document.spec), document.spec)
 
 
-def _senseless(name: str, node: Node, limits: Limits) -> Iterator[Problem]:
+def _senseless(name: str, node: YamlNode, limits: Limits) -> Iterator[Problem]:
     given = [("modelStore", at, one.cidr) for at, one in enumerate(limits.model_store)]
     for field, number, cidr in (*given, *(("dns", at, one.cidr) for at, one in enumerate(limits.dns))):
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from agents.fence import Accepted
+from agents.fence import AcceptedOrder
 from federation.wire import messages
 
 log = structlog.get_logger("agent")
@@ -34,11 +34,13 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return self.instead or self.desired
 
-    def accepted(self) -> Accepted:
+    def accepted(self) -> AcceptedOrder:
         """The highest that is known to have been accepted; with its checksum only where its content is known."""
         if self.desired is None or (self.desired.epoch, self.desired.generation) < (self.epoch, self.generation):
-            return Accepted(epoch=self.epoch, generation=self.generation)
-        return Accepted(epoch=self.desired.epoch, generation=self.desired.generation, checksum=self.desired.checksum)
+            return AcceptedOrder(epoch=self.epoch, generation=self.generation)
+        return AcceptedOrder(
+            epoch=self.desired.epoch, generation=self.desired.generation, checksum=self.desired.checksum
+        )
 
 
 def read(path: Path | None) -> Memory:

@@ -22,7 +22,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from agents.fence import Code
 from federation.api import openapi
 from federation.cli.main import LAZY, cli
-from federation.control.blast import Limits
+from federation.control.blast import BlastLimits
 from federation.control.staged import Pace
 from federation.metrics import Doors, Metrics
 from federation.policy import schema
@@ -272,7 +272,7 @@ def settings() -> str:
             for name, (text, paths) in sorted(environment().items())
         ),
     )
-    for kind in (Settings, Listen, Timing, Limits, Pace):
+    for kind in (Settings, Listen, Timing, BlastLimits, Pace):
         lines += [f"## {kind.__name__}", "", _cell(inspect.getdoc(kind)), ""]
         lines += _table(("setting", "default", "meaning"), _settings_of(kind))
     return "\n".join(lines)

@@ -28,13 +28,13 @@ from federation.aiokit import descriptors
 from federation.aiokit.broker import BrokerAddress
 from federation.aiokit.clock import Clock
 from federation.aiokit.door import Room
-from federation.aiokit.http import Site
+from federation.aiokit.http import HttpSite
 from federation.aiokit.tasks import Tasks
 from federation.api import server
 from federation.loops import keep, tick
 from federation.loops.hub import Hub
 from federation.loops.plan import Planner
-from federation.loops.policies import Desk
+from federation.loops.policies import PolicyIntake
 from federation.loops.prices import PriceLoop
 from federation.loops.publish import Publisher
 from federation.loops.spot import SpotLoop
@@ -71,7 +71,7 @@ class Controller:
     token: str
     metrics: Metrics
     hub: Hub
-    desk: Desk
+    desk: PolicyIntake
     link: Link
     publisher: Publisher
     steer: Steer
@@ -119,7 +119,7 @@ async def _started(settings: Settings, clock: Clock, token: str, ending: AsyncEx
     broker = embedded.address if embedded is not None else _broker_address(settings)
     solver = await _solver(settings, ending)
     hub, remembered = await _hub(settings, store, clock, metrics)
-    desk = Desk(hub, store, solver, settings.blast)
+    desk = PolicyIntake(hub, store, solver, settings.blast)
     desk.restore(remembered.policies)
     hub.apply(CordonsSet(cordons=remembered.cordons))
     learnt = Learnt(settings.data_dir)
@@ -155,7 +155,7 @@ async def _started(settings: Settings, clock: Clock, token: str, ending: AsyncEx
         version=version(),
         held=shares.api - shares.api // HELD_BACK,
     )
-    site = Site(app, room=Room(all=shares.api, per_peer=shares.api // 2), tls=tls)
+    site = HttpSite(app, room=Room(all=shares.api, per_peer=shares.api // 2), tls=tls)
     metrics.registry.register(Doors({"api": site.door} | ({"broker": embedded.door} if embedded else {})))
     ending.push_async_callback(site.stop)
     if xds is not None:

@@ -23,7 +23,7 @@ from federation.control.plan import Change, Near
 from federation.control.rollout_cycle import changes_between
 from federation.loops.frontier import Frontiers
 from federation.loops.hub import Hub
-from federation.loops.policies import Desk, Kept, NeedsForce, Rejected
+from federation.loops.policies import Kept, NeedsForce, PolicyIntake, Rejected
 from federation.state.demand import unconfirmed
 from federation.state.keys import PlacementKey
 from federation.state.reduce import Confirmed, CordonsSet, Note, waits
@@ -39,7 +39,7 @@ PLANS_AT_A_TIME = 20
 class ControllerServices:
     """The controller as the API sees it."""
 
-    def __init__(self, *, hub: Hub, store: Store, solver: Solver, desk: Desk, link: Link, tasks: Tasks) -> None:
+    def __init__(self, *, hub: Hub, store: Store, solver: Solver, desk: PolicyIntake, link: Link, tasks: Tasks) -> None:
         self.hub = hub
         self.metrics = hub.metrics
         self.clock = hub.clock
@@ -65,7 +65,7 @@ class ControllerServices:
             nearest_ms=hub.last_solve.outcome.nearest_ms if hub.last_solve is not None else None,
         )
 
-    def is_ready(self) -> str:
+    def why_not_ready(self) -> str:
         """Why this controller should not be asked yet, or nothing."""
         if self.hub.superseded or self.hub.rivalled():
             return self.hub.superseded or self.hub.rivalled()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from federation.adapters.feeds import Source
 from federation.adapters.xds import XdsListen
-from federation.control.blast import Limits
+from federation.control.blast import BlastLimits
 from federation.control.staged import Pace
 from federation.state.world import Timing
 
@@ -62,7 +62,7 @@ class Settings:
     """Events may ask for a plan sooner, but not closer together than this."""
     steer_spacing_s: float = 0.2
     """Routing follows events at once, but a burst of them makes one routing."""
-    blast: Limits = field(default_factory=Limits)
+    blast: BlastLimits = field(default_factory=BlastLimits)
     """What a document or a deletion may do to users before a person has to force it."""
     pace: Pace = field(default_factory=Pace)
     """How fast what was forced is carried out, and when it halts."""

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
+class _SpecPart(msgspec.Struct, frozen=True, kw_only=True, rename="camel", gc=False):
     """Decoded from JSON; unknown fields are passed over."""
 
 
-class Meta(_Part, frozen=True, kw_only=True):
+class Meta(_SpecPart, frozen=True, kw_only=True):
     """ObjectMeta."""
 
     name: str = ""
@@ -27,7 +27,7 @@ class Meta(_Part, frozen=True, kw_only=True):
     generation: int = 0
 
 
-class Taint(_Part, frozen=True, kw_only=True):
+class Taint(_SpecPart, frozen=True, kw_only=True):
     """Of a node or a device."""
 
     key: str = ""
@@ -35,7 +35,7 @@ class Taint(_Part, frozen=True, kw_only=True):
     effect: str = ""
 
 
-class Condition(_Part, frozen=True, kw_only=True):
+class KubeCondition(_SpecPart, frozen=True, kw_only=True):
     """Of anything that has conditions."""
 
     type: str = ""
@@ -48,7 +48,7 @@ class Condition(_Part, frozen=True, kw_only=True):
 # ---- nodes
 
 
-class NodeMeta(_Part, frozen=True, kw_only=True):
+class NodeMeta(_SpecPart, frozen=True, kw_only=True):
     """What is read of a node's metadata; its annotations are long and of no use here."""
 
     name: str = ""
@@ -57,21 +57,21 @@ class NodeMeta(_Part, frozen=True, kw_only=True):
     deletion_timestamp: str = ""
 
 
-class NodeSpec(_Part, frozen=True, kw_only=True):
+class NodeSpec(_SpecPart, frozen=True, kw_only=True):
     """core/v1 NodeSpec."""
 
     unschedulable: bool = False
     taints: tuple[Taint, ...] | None = None
 
 
-class NodeStatus(_Part, frozen=True, kw_only=True):
+class NodeStatus(_SpecPart, frozen=True, kw_only=True):
     """core/v1 NodeStatus."""
 
     allocatable: dict[str, str] | None = None
-    conditions: tuple[Condition, ...] | None = None
+    conditions: tuple[KubeCondition, ...] | None = None
 
 
-class Node(_Part, frozen=True, kw_only=True):
+class Node(_SpecPart, frozen=True, kw_only=True):
     """core/v1 Node."""
 
     metadata: NodeMeta
@@ -82,39 +82,39 @@ class Node(_Part, frozen=True, kw_only=True):
 # ---- pods
 
 
-class Resources(_Part, frozen=True, kw_only=True):
+class ContainerResources(_SpecPart, frozen=True, kw_only=True):
     """core/v1 ResourceRequirements."""
 
     limits: dict[str, str] | None = None
     requests: dict[str, str] | None = None
 
 
-class ContainerPort(_Part, frozen=True, kw_only=True):
+class ContainerPort(_SpecPart, frozen=True, kw_only=True):
     """core/v1 ContainerPort."""
 
     name: str = ""
     container_port: int = 0
 
 
-class Container(_Part, frozen=True, kw_only=True):
+class Container(_SpecPart, frozen=True, kw_only=True):
     """core/v1 Container."""
 
     ports: tuple[ContainerPort, ...] | None = None
-    resources: Resources | None = None
+    resources: ContainerResources | None = None
     restart_policy: str = ""
 
 
-class PodSpec(_Part, frozen=True, kw_only=True):
+class PodSpec(_SpecPart, frozen=True, kw_only=True):
     """core/v1 PodSpec."""
 
     node_name: str = ""
     containers: tuple[Container, ...] | None = None
     init_containers: tuple[Container, ...] | None = None
     overhead: dict[str, str] | None = None
-    resources: Resources | None = None
+    resources: ContainerResources | None = None
 
 
-class Waiting(_Part, frozen=True, kw_only=True):
+class Waiting(_SpecPart, frozen=True, kw_only=True):
     """core/v1 ContainerStateWaiting, or what ContainerStateTerminated shares with it."""
 
     reason: str = ""
@@ -122,14 +122,14 @@ class Waiting(_Part, frozen=True, kw_only=True):
     exit_code: int | None = None
 
 
-class ContainerState(_Part, frozen=True, kw_only=True):
+class ContainerState(_SpecPart, frozen=True, kw_only=True):
     """core/v1 ContainerState."""
 
     waiting: Waiting | None = None
     terminated: Waiting | None = None
 
 
-class ContainerStatus(_Part, frozen=True, kw_only=True):
+class ContainerStatus(_SpecPart, frozen=True, kw_only=True):
     """core/v1 ContainerStatus."""
 
     state: ContainerState | None = None
@@ -138,19 +138,19 @@ class ContainerStatus(_Part, frozen=True, kw_only=True):
     ready: bool = False
 
 
-class PodStatus(_Part, frozen=True, kw_only=True):
+class PodStatus(_SpecPart, frozen=True, kw_only=True):
     """core/v1 PodStatus."""
 
     phase: str = ""
     reason: str = ""
     message: str = ""
     pod_ip: str = msgspec.field(name="podIP", default="")
-    conditions: tuple[Condition, ...] | None = None
+    conditions: tuple[KubeCondition, ...] | None = None
     container_statuses: tuple[ContainerStatus, ...] | None = None
     init_container_statuses: tuple[ContainerStatus, ...] | None = None
 
 
-class PodMeta(_Part, frozen=True, kw_only=True):
+class PodMeta(_SpecPart, frozen=True, kw_only=True):
     """What is read of a pod's metadata."""
 
     name: str = ""
@@ -161,7 +161,7 @@ class PodMeta(_Part, frozen=True, kw_only=True):
     deletion_timestamp: str = ""
 
 
-class Pod(_Part, frozen=True, kw_only=True):
+class Pod(_SpecPart, frozen=True, kw_only=True):
     """core/v1 Pod."""
 
     metadata: PodMeta
@@ -172,23 +172,23 @@ class Pod(_Part, frozen=True, kw_only=True):
 # ---- deployments
 
 
-class DeploymentSpec(_Part, frozen=True, kw_only=True):
+class DeploymentSpec(_SpecPart, frozen=True, kw_only=True):
     """apps/v1 DeploymentSpec."""
 
     replicas: int = 1
 
 
-class DeploymentStatus(_Part, frozen=True, kw_only=True):
+class DeploymentStatus(_SpecPart, frozen=True, kw_only=True):
     """apps/v1 DeploymentStatus."""
 
     ready_replicas: int = 0
     updated_replicas: int = 0
     replicas: int = 0
     observed_generation: int = 0
-    conditions: tuple[Condition, ...] | None = None
+    conditions: tuple[KubeCondition, ...] | None = None
 
 
-class Deployment(_Part, frozen=True, kw_only=True):
+class Deployment(_SpecPart, frozen=True, kw_only=True):
     """apps/v1 Deployment."""
 
     metadata: Meta
@@ -199,7 +199,7 @@ class Deployment(_Part, frozen=True, kw_only=True):
 # ---- dynamic resource allocation
 
 
-class Attribute(_Part, frozen=True, kw_only=True):
+class Attribute(_SpecPart, frozen=True, kw_only=True):
     """resource.k8s.io/v1 DeviceAttribute: one of these."""
 
     string: str | None = None
@@ -208,13 +208,13 @@ class Attribute(_Part, frozen=True, kw_only=True):
     version: str | None = None
 
 
-class Capacity(_Part, frozen=True, kw_only=True):
+class Capacity(_SpecPart, frozen=True, kw_only=True):
     """resource.k8s.io/v1 DeviceCapacity."""
 
     value: str = ""
 
 
-class Device(_Part, frozen=True, kw_only=True):
+class Device(_SpecPart, frozen=True, kw_only=True):
     """resource.k8s.io/v1 Device."""
 
     name: str = ""
@@ -227,7 +227,7 @@ class Device(_Part, frozen=True, kw_only=True):
     allow_multiple_allocations: bool = False
 
 
-class SlicePool(_Part, frozen=True, kw_only=True):
+class SlicePool(_SpecPart, frozen=True, kw_only=True):
     """resource.k8s.io/v1 ResourcePool."""
 
     name: str = ""
@@ -235,7 +235,7 @@ class SlicePool(_Part, frozen=True, kw_only=True):
     resource_slice_count: int = 1
 
 
-class SliceSpec(_Part, frozen=True, kw_only=True):
+class SliceSpec(_SpecPart, frozen=True, kw_only=True):
     """resource.k8s.io/v1 ResourceSliceSpec."""
 
     driver: str = ""
@@ -245,14 +245,14 @@ class SliceSpec(_Part, frozen=True, kw_only=True):
     devices: tuple[Device, ...] | None = None
 
 
-class Slice(_Part, frozen=True, kw_only=True):
+class Slice(_SpecPart, frozen=True, kw_only=True):
     """resource.k8s.io/v1 ResourceSlice."""
 
     metadata: PodMeta
     spec: SliceSpec
 
 
-class DeviceResult(_Part, frozen=True, kw_only=True):
+class DeviceResult(_SpecPart, frozen=True, kw_only=True):
     """resource.k8s.io/v1 DeviceRequestAllocationResult."""
 
     driver: str = ""
@@ -261,25 +261,25 @@ class DeviceResult(_Part, frozen=True, kw_only=True):
     admin_access: bool | None = None
 
 
-class DeviceAllocation(_Part, frozen=True, kw_only=True):
+class DeviceAllocation(_SpecPart, frozen=True, kw_only=True):
     """resource.k8s.io/v1 DeviceAllocationResult."""
 
     results: tuple[DeviceResult, ...] | None = None
 
 
-class Allocation(_Part, frozen=True, kw_only=True):
+class Allocation(_SpecPart, frozen=True, kw_only=True):
     """resource.k8s.io/v1 AllocationResult."""
 
     devices: DeviceAllocation = DeviceAllocation()
 
 
-class ClaimStatus(_Part, frozen=True, kw_only=True):
+class ClaimStatus(_SpecPart, frozen=True, kw_only=True):
     """resource.k8s.io/v1 ResourceClaimStatus."""
 
     allocation: Allocation | None = None
 
 
-class Claim(_Part, frozen=True, kw_only=True):
+class Claim(_SpecPart, frozen=True, kw_only=True):
     """resource.k8s.io/v1 ResourceClaim."""
 
     metadata: PodMeta
@@ -289,7 +289,7 @@ class Claim(_Part, frozen=True, kw_only=True):
 # ---- autoscalers
 
 
-class Requirement(_Part, frozen=True, kw_only=True):
+class Requirement(_SpecPart, frozen=True, kw_only=True):
     """karpenter.sh/v1 NodeSelectorRequirementWithMinValues."""
 
     key: str = ""
@@ -297,27 +297,27 @@ class Requirement(_Part, frozen=True, kw_only=True):
     values: tuple[str, ...] | None = None
 
 
-class TemplateSpec(_Part, frozen=True, kw_only=True):
+class TemplateSpec(_SpecPart, frozen=True, kw_only=True):
     """karpenter.sh/v1 NodeClaimTemplateSpec."""
 
     requirements: tuple[Requirement, ...] | None = None
     taints: tuple[Taint, ...] | None = None
 
 
-class TemplateMeta(_Part, frozen=True, kw_only=True):
+class TemplateMeta(_SpecPart, frozen=True, kw_only=True):
     """What its nodes are labelled with."""
 
     labels: dict[str, str] | None = None
 
 
-class Template(_Part, frozen=True, kw_only=True):
+class Template(_SpecPart, frozen=True, kw_only=True):
     """karpenter.sh/v1 NodeClaimTemplate."""
 
     metadata: TemplateMeta = TemplateMeta()
     spec: TemplateSpec = TemplateSpec()
 
 
-class NodePoolSpec(_Part, frozen=True, kw_only=True):
+class NodePoolSpec(_SpecPart, frozen=True, kw_only=True):
     """karpenter.sh/v1 NodePoolSpec."""
 
     template: Template = Template()
@@ -325,14 +325,14 @@ class NodePoolSpec(_Part, frozen=True, kw_only=True):
     replicas: int | None = None
 
 
-class NodePoolStatus(_Part, frozen=True, kw_only=True):
+class NodePoolStatus(_SpecPart, frozen=True, kw_only=True):
     """karpenter.sh/v1 NodePoolStatus."""
 
     resources: dict[str, Any] | None = None
-    conditions: tuple[Condition, ...] | None = None
+    conditions: tuple[KubeCondition, ...] | None = None
 
 
-class NodePool(_Part, frozen=True, kw_only=True):
+class NodePool(_SpecPart, frozen=True, kw_only=True):
     """karpenter.sh/v1 NodePool."""
 
     metadata: Meta

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import aiohttp
 import msgspec
 
-from agents.kube.credentials import Access, Tokens
+from agents.kube.credentials import ApiAccess, Tokens
 from federation.aiokit.clock import Clock
 
 REQUEST_S = 15.0
@@ -65,7 +65,7 @@ class _Page(msgspec.Struct):
 class Api:
     """One API server."""
 
-    def __init__(self, access: Access, *, clock: Clock) -> None:
+    def __init__(self, access: ApiAccess, *, clock: Clock) -> None:
         self._access = access
         self._clock = clock
         self._tokens = Tokens(access)

@@ -20,7 +20,7 @@ from agents.kube import replicas as facts
 from agents.kube.api import Api, ApiError
 from agents.kube.keeper import Keeper, Live
 from agents.manifests import build, drift, names
-from agents.manifests.build import Object, Order, Site
+from agents.manifests.build import ClusterSite, Object, Order
 from federation.wire import messages
 
 log = structlog.get_logger("agent")
@@ -59,7 +59,7 @@ class Trouble:
 class Applier:
     """Applies to one namespace."""
 
-    def __init__(self, api: Api, site: Site, keeper: Keeper) -> None:
+    def __init__(self, api: Api, site: ClusterSite, keeper: Keeper) -> None:
         self._api, self._site, self._keeper = api, site, keeper
 
     async def carry_out(

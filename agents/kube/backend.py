@@ -28,7 +28,7 @@ from agents.kube.mirror import Mirror
 from agents.kube.pollers import Liveness, SlowFacts
 from agents.kube.traffic import TrafficApplier
 from agents.manifests import names
-from agents.manifests.build import Site
+from agents.manifests.build import ClusterSite
 from agents.probe import Probe
 from federation.aiokit.clock import Clock
 from federation.wire import messages
@@ -331,9 +331,9 @@ class KubeBackend:
             self.changed.set()
 
 
-def _site(settings: KubeSettings) -> Site:
+def _site(settings: KubeSettings) -> ClusterSite:
     limits = settings.limits
-    return Site(
+    return ClusterSite(
         namespace=settings.namespace,
         gateways=limits.gateways,
         model_store=limits.destinations(),

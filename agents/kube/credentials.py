@@ -48,7 +48,7 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class ApiAccess:
     """A server and how to speak to it. `tls` None is plain HTTP, which only loopback may be. `server_name` is whom its
     certificate is of, where that is not its host; `proxy` an HTTP proxy on the way there."""
 
@@ -62,27 +62,27 @@ class Access:
     kubeconfig_with_provider: Path | None = None
 
 
-async def load(kubeconfig: Path | None) -> Access:
+async def load(kubeconfig: Path | None) -> ApiAccess:
     """What `kubeconfig` says, or a pod's own service account without one. Raises: CredentialsError."""
     if kubeconfig is None:
         return _in_cluster()
     return await asyncio.to_thread(_from_kubeconfig, kubeconfig)
 
 
-def _in_cluster() -> Access:
+def _in_cluster() -> ApiAccess:
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     token_file, authorities = SERVICE_ACCOUNT / "token", SERVICE_ACCOUNT / "ca.crt"
     if not host or not token_file.exists():
         raise CredentialsError("no service account here: this is no pod of a cluster; give --kubeconfig")
     shown = f"[{host}]" if ":" in host else host
-    return Access(
+    return ApiAccess(
         server=f"https://{shown}:{port}",
         tls=ssl.create_default_context(cafile=str(authorities)),
         token_file=token_file,
     )
 
 
-def _from_kubeconfig(path: Path) -> Access:
+def _from_kubeconfig(path: Path) -> ApiAccess:
     try:
         document: Any = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         context = _named(document["contexts"], document["current-context"])["context"]
@@ -101,7 +101,7 @@ def _from_kubeconfig(path: Path) -> Access:
         if user.get(name):
             raise CredentialsError(f"{path}: {name} of a user is not obeyed: {instead}")
     program = _program(path, user["exec"], cluster) if user.get("exec") else None
-    return Access(
+    return ApiAccess(
         server=server,
         tls=tls,
         server_name=str(cluster["tls-server-name"]) if cluster.get("tls-server-name") else None,
@@ -219,7 +219,7 @@ def _load(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
 class Tokens:
     """The bearer token of now."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: ApiAccess) -> None:
         self._access = access
         self._token = access.token
         self._read_s = float("-inf")

@@ -89,7 +89,7 @@ class Drifts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _Applied:
     """What was applied, and how the API server stored the fields of it."""
 
     body: Object
@@ -101,7 +101,7 @@ class Keeper:
 
     def __init__(self, api: Api, manager: str, label: str, drifts: Drifts, clock: Clock) -> None:
         self._api, self._manager, self._label, self._drifts, self._clock = api, manager, label, drifts, clock
-        self._kept: dict[tuple[str, str, str], _Kept] = {}
+        self._kept: dict[tuple[str, str, str], _Applied] = {}
         self._mends: dict[tuple[str, str, str], deque[float]] = {}
         self.writes = 0
         """Requests that may have changed something."""
@@ -156,7 +156,7 @@ class Keeper:
                 who = ", ".join(sorted({one.manager for one in holders}))
                 said = f"{', '.join(one.field for one in holders[:SHOWN_FIELDS])} changed by {who}"
         there[path, name] = stored
-        self._kept[key] = _Kept(body, drift.shown(stored, body))
+        self._kept[key] = _Applied(body, drift.shown(stored, body))
         if drifted:
             self._mends.setdefault(key, deque(maxlen=MOST_MENDS)).append(self._clock.monotonic_s())
             await self._drifts.tell(stored, f"{said}; put right", left=False)
@@ -178,7 +178,7 @@ class Keeper:
         )
 
 
-def _changed(before: _Kept | None, body: Object, live: Object | None) -> tuple[drift.Path, ...]:
+def _changed(before: _Applied | None, body: Object, live: Object | None) -> tuple[drift.Path, ...]:
     """Fields of what was applied that somebody changed to something else than what is wanted."""
     if before is None or live is None:
         return ()

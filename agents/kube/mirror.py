@@ -27,7 +27,7 @@ class _ListMeta(msgspec.Struct, rename="camel"):
     continue_: str = msgspec.field(default="", name="continue")
 
 
-class _Page(msgspec.Struct, Generic[Decoded]):
+class _WatchablePage(msgspec.Struct, Generic[Decoded]):
     metadata: _ListMeta
     items: list[Decoded] | None = None
 
@@ -41,7 +41,7 @@ class _Versioned(msgspec.Struct):
     metadata: _ListMeta
 
 
-class _Refused(msgspec.Struct):
+class _WatchError(msgspec.Struct):
     code: int = 0
     message: str = ""
 
@@ -74,7 +74,7 @@ class Mirror(Generic[Decoded, Kept]):
         self._backoff = Backoff(rng, base_s=0.5, cap_s=30.0)
         self._rng = rng
         self._items: dict[str, Kept] = {}
-        self._pages: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Page[kind])  # type: ignore[valid-type]
+        self._pages: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_WatchablePage[kind])  # type: ignore[valid-type]
         self._objects: msgspec.json.Decoder[Decoded] = msgspec.json.Decoder(kind)
         self._events = msgspec.json.Decoder(_Event)
 
@@ -135,7 +135,7 @@ class Mirror(Generic[Decoded, Kept]):
         async for line in self._api.lines(self.path, timeout_s=timeout_s, resourceVersion=version, **self._query):
             event = self._events.decode(line)
             if event.type == "ERROR":
-                refused = msgspec.json.decode(event.object, type=_Refused)
+                refused = msgspec.json.decode(event.object, type=_WatchError)
                 if refused.code == 410:
                     return ""
                 raise ApiError(refused.code, refused.message)

@@ -50,7 +50,7 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class ClusterSite:
     """What the cluster's owner says of it. `gateways` are namespaces that requests and scrapes come from; `dns` are
     resolvers besides those that are known."""
 
@@ -71,7 +71,7 @@ class Order:
 
     workload: messages.Workload
     access: Access
-    site: Site
+    site: ClusterSite
     plan: str
     replicas: int
     most: int

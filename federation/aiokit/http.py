@@ -46,7 +46,7 @@ class Connection(web.RequestHandler):
             self.lost.set_result(None)
 
 
-class Site:
+class HttpSite:
     """Serves an application on one address; the application's outermost middleware is `bounded`."""
 
     def __init__(self, app: web.Application, *, room: Room, tls: ssl.SSLContext | None = None) -> None:

@@ -20,7 +20,7 @@ from federation.state.keys import ModelCell, PlacementKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class BlastLimits:
     """Beyond these a change needs a person's word."""
 
     unserved_fraction: float = 0.05
@@ -78,11 +78,11 @@ class Effect:
     is_foreseen: bool = False
     why_not: str = ""
 
-    def refusals(self, limits: Limits) -> tuple[str, ...]:
+    def refusals(self, limits: BlastLimits) -> tuple[str, ...]:
         """Why a person has to say that this is meant: one sentence each, none when it needs nobody."""
         return tuple(text for _, text in self.refusals_of(limits))
 
-    def refusals_of(self, limits: Limits) -> tuple[tuple[str, str], ...]:
+    def refusals_of(self, limits: BlastLimits) -> tuple[tuple[str, str], ...]:
         """The same, each with the model that it is about, or nothing where it is about the whole fleet."""
         found = []
         short = {one.model: one for one in self.shortages}

@@ -34,7 +34,7 @@ Counts = Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class MoveVerdict:
     """Whether one model takes the new placement. `code` is a constant, `reason` a sentence."""
 
     model: str
@@ -54,7 +54,7 @@ class Decision:
     """
 
     target: dict[tuple[str, str], int]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[MoveVerdict, ...]
     history: History
     budgets: dict[str, int]
     postponed: frozenset[tuple[str, str]]
@@ -81,7 +81,7 @@ def decide(question: Question) -> Decision:
     """The placement to go to."""
     now = _counts(question.present)
     new = _counts(question.solution.replicas)
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[str, MoveVerdict] = {}
     budgets: dict[str, int] = {}
     index = Index(question.problem)
     for model in question.problem.models:
@@ -149,11 +149,11 @@ def _moves_left(question: Question, model: engine.Model) -> int:
 
 def _judge(
     question: Question, index: Index, model: engine.Model, before: dict[str, int], after: dict[str, int]
-) -> Verdict:
+) -> MoveVerdict:
     moves = count_moves(before, after)
 
-    def verdict(accepted: bool, code: str, reason: str) -> Verdict:
-        return Verdict(model=model.name, accepted=accepted, code=code, reason=reason, moves=moves)
+    def verdict(accepted: bool, code: str, reason: str) -> MoveVerdict:
+        return MoveVerdict(model=model.name, accepted=accepted, code=code, reason=reason, moves=moves)
 
     forced = _why_forced(question, index, model, before, after)
     if forced:
@@ -361,8 +361,8 @@ def _blocking(index: Index, now: Counts, new: Counts, mixed: Counts) -> set[str]
     return blocking
 
 
-def _swept_along(verdict: Verdict, now: Counts, new: Counts) -> Verdict:
-    return Verdict(
+def _swept_along(verdict: MoveVerdict, now: Counts, new: Counts) -> MoveVerdict:
+    return MoveVerdict(
         model=verdict.model,
         accepted=True,
         code="MakesRoom",
@@ -389,7 +389,7 @@ def without_future(history: History, now_s: float) -> History:
     )
 
 
-def _remember(question: Question, verdicts: Sequence[Verdict]) -> History:
+def _remember(question: Question, verdicts: Sequence[MoveVerdict]) -> History:
     changed = dict(question.history.changed_s)
     moved = {name: _recent(question.history, name, question.now_s) for name in question.history.moved_s}
     for verdict in verdicts:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from federation.control.latency import on_the_sphere
 from federation.policy.documents import Cluster
+from federation.state.identity import ByIdentity
 
 MOST = 256
 """Neighbours that are kept of each cluster."""
@@ -68,29 +69,14 @@ class Neighbours:
         return sorted({*near, *(name for name in far if name in known)} - {cluster})
 
 
-class _Same:
-    """Clusters, compared by identity: to hash them would be to read them all."""
-
-    __slots__ = ("clusters",)
-
-    def __init__(self, clusters: tuple[Cluster, ...]) -> None:
-        self.clusters = clusters
-
-    def __hash__(self) -> int:
-        return id(self.clusters)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.clusters is self.clusters
-
-
 def neighbours(clusters: tuple[Cluster, ...]) -> Neighbours:
     """Those of a catalogue; the newest two are kept. Ten thousand clusters take seconds, so ask in a thread."""
-    return _neighbours(_Same(clusters))
+    return _neighbours(ByIdentity(clusters))
 
 
 @functools.lru_cache(maxsize=2)
-def _neighbours(known: _Same) -> Neighbours:
-    return Neighbours(known.clusters)
+def _neighbours(known: ByIdentity[tuple[Cluster, ...]]) -> Neighbours:
+    return Neighbours(known.value)
 
 
 def _nearest(at: NDArray[np.float32], most: int) -> NDArray[np.int32]:

@@ -13,6 +13,7 @@ import placement as engine
 from federation.control import latency, setbacks
 from federation.policy import documents
 from federation.state import capacity, levels, plausible
+from federation.state.identity import ByIdentity
 from federation.state.keys import ClusterPool, ModelCell, ModelCluster, PlacementKey
 from federation.state.phases import Phase
 from federation.state.pricing import pool_price, pool_risk, seen_by_region
@@ -108,21 +109,6 @@ class Formulation:
         return _with_setbacks(newest[1], world, now_s)
 
 
-class _Same:
-    """A map that may have hundreds of thousands of rows: the same as itself alone, as to compare them would take long,
-    and nobody else could run meanwhile."""
-
-    __slots__ = ("_rows",)
-
-    def __init__(self, rows: object) -> None:
-        self._rows = rows
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self._rows is other._rows
-
-    __hash__ = None  # type: ignore[assignment]
-
-
 def _basis(
     world: World,
     target: Mapping[PlacementKey, int],
@@ -151,8 +137,8 @@ def _basis(
     return (
         world.documents,
         world.learnt,
-        _Same(world.demand),
-        _Same(world.cells),
+        ByIdentity(world.demand),
+        ByIdentity(world.cells),
         world.continents,
         dict(world.cordons),
         bool(world.braked),

@@ -76,7 +76,7 @@ class Step:
 
 def next_step(situation: Situation) -> Step:
     """The next desired counts. Equal to the present ones when nothing may change yet."""
-    walk = _Walk(situation)
+    walk = _StepBuilder(situation)
     waiting = walk.start()
     walk.stop()
     walk.update()
@@ -171,7 +171,7 @@ def _limits(problem: engine.Problem) -> list[_Limit]:
     return counts + budgets
 
 
-class _Walk:
+class _StepBuilder:
     """The working state of one step."""
 
     def __init__(self, situation: Situation) -> None:

@@ -80,7 +80,7 @@ class Serving:
     trusted: Mapping[PlacementKey, int]
 
 
-def serving(beliefs: Beliefs, memory: shift.Memory) -> Serving:
+def serving(beliefs: Beliefs, memory: shift.ShiftMemory) -> Serving:
     """Which replicas may serve now."""
     world = beliefs.world
     outlook = shift.look(memory, world, beliefs.routes, beliefs.traffic, beliefs.now_s)
@@ -319,7 +319,7 @@ def next_routes(
     return numbered(previous, rows, beliefs.wall_s), memory
 
 
-def remember_shift(beliefs: Beliefs, replicas: Serving, routes: Routes) -> shift.Memory:
+def remember_shift(beliefs: Beliefs, replicas: Serving, routes: Routes) -> shift.ShiftMemory:
     """What the shift of shares remembers once these routes are in force."""
     load_rps = routing.load_rps(routes.routes, beliefs.demand_rps)
     return shift.after(replicas.outlook.memory, beliefs.routes, routes, load_rps, beliefs.traffic, beliefs.now_s)

@@ -61,7 +61,7 @@ def next_routes(
         steps: model -> how many whole step intervals have passed since the last step. outlook: who may not grow, and
         who goes back.
     """
-    outlook = outlook or shift.Outlook(memory=shift.Memory())
+    outlook = outlook or shift.Outlook(memory=shift.ShiftMemory())
     routes = []
     unknown = sorted(key for key in now if key[0] in traffic and key not in targets)
     for key in sorted([*targets, *unknown[:MOST_KEPT]]):

@@ -38,7 +38,7 @@ WATCHED_STEPS = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Growth:
+class ReceiverGrowth:
     """A receiver that has been given more: what it had before, in parts of each cell's requests, and when."""
 
     before: Mapping[str, float]
@@ -55,11 +55,11 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
+class ShiftMemory:
     """What shifts remember; all instants are monotonic seconds of the controller's clock."""
 
     ready_s: Mapping[ModelCluster, float] = field(default_factory=dict)
-    growths: Mapping[ModelCluster, Growth] = field(default_factory=dict)
+    growths: Mapping[ModelCluster, ReceiverGrowth] = field(default_factory=dict)
     bad_s: Mapping[ModelCluster, float] = field(default_factory=dict)
     """Since when a growing receiver has been beyond what the policy allows."""
     bars: Mapping[ModelCluster, Bar] = field(default_factory=dict)
@@ -74,14 +74,14 @@ class Outlook:
     `why` has a sentence for each that is held or barred.
     """
 
-    memory: Memory
+    memory: ShiftMemory
     held: frozenset[ModelCluster] = frozenset()
     barred: Mapping[ModelCluster, Bar] = field(default_factory=dict)
     why: Mapping[ModelCluster, str] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
 
 
-def look(memory: Memory, world: World, routes: Routes, traffic: Mapping[str, Traffic], now_s: float) -> Outlook:
+def look(memory: ShiftMemory, world: World, routes: Routes, traffic: Mapping[str, Traffic], now_s: float) -> Outlook:
     """What to respect now, and what to remember. Args: traffic: model -> policy."""
     memory = _readiness(memory, world, now_s)
     receiving = _receiving(memory, routes, traffic, now_s)
@@ -144,14 +144,16 @@ def _unsteady(world: World, routes: Routes, traffic: Mapping[str, Traffic], now_
     return bars
 
 
-def _readiness(memory: Memory, world: World, now_s: float) -> Memory:
+def _readiness(memory: ShiftMemory, world: World, now_s: float) -> ShiftMemory:
     ready = {ModelCluster(model, cluster) for (model, cluster, _), count in world.ready_replicas().items() if count > 0}
     started = not memory.ready_s
     since = {key: memory.ready_s.get(key, -math.inf if started else now_s) for key in ready}
     return replace(memory, ready_s=since)
 
 
-def _receiving(memory: Memory, routes: Routes, traffic: Mapping[str, Traffic], now_s: float) -> frozenset[ModelCluster]:
+def _receiving(
+    memory: ShiftMemory, routes: Routes, traffic: Mapping[str, Traffic], now_s: float
+) -> frozenset[ModelCluster]:
     """Who is given more by the routes in force, or was not long ago."""
     recent = {
         key
@@ -190,13 +192,13 @@ def _complaint(world: World, key: ModelCluster, rules: Traffic) -> str:
 
 
 def after(
-    memory: Memory,
+    memory: ShiftMemory,
     before: Routes,
     routes: Routes,
     load_rps: Mapping[ModelCluster, float],
     traffic: Mapping[str, Traffic],
     now_s: float,
-) -> Memory:
+) -> ShiftMemory:
     """What to remember once `routes` follow `before` and send `load_rps`."""
     growths = {
         key: growth
@@ -217,7 +219,7 @@ def after(
                 known = growths.get(key)
                 kept = {} if known is None else dict(known.before)
                 kept.setdefault(route.cell, had)
-                growths[key] = Growth(before=kept, grew_s=now_s)
+                growths[key] = ReceiverGrowth(before=kept, grew_s=now_s)
     loads = {}
     for key in sorted(memory.loads.keys() | load_rps.keys()):
         window_s = traffic.get(key.model, Traffic()).drain_seconds
@@ -226,7 +228,7 @@ def after(
     return replace(memory, growths=growths, loads={key: rows for key, rows in loads.items() if any(r for _, r in rows)})
 
 
-def peak_rps(memory: Memory) -> dict[ModelCluster, float]:
+def peak_rps(memory: ShiftMemory) -> dict[ModelCluster, float]:
     """The most that each was sent within the time that draining takes: as much may still be under way there."""
     return {key: max(rps for _, rps in rows) for key, rows in memory.loads.items()}
 

@@ -38,7 +38,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
+class StagedSituation:
     """All that a step depends on.
 
     Args: before: what agents were told; after, stops: what rollout would tell, and why each count is lower. target:
@@ -60,7 +60,7 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class StagedStep:
     """What agents may be told, why each count is lower, the orders as they stand, and whether something was stopped."""
 
     desired: dict[PlacementKey, int]
@@ -109,7 +109,7 @@ def resume(
     )
 
 
-def step(pace: Pace, situation: Situation) -> Step:
+def step(pace: Pace, situation: StagedSituation) -> StagedStep:
     """The part of a rollout's step that may be done by now."""
     s = situation
     before = s.plan.desired_by_key()
@@ -149,7 +149,7 @@ def step(pace: Pace, situation: Situation) -> Step:
             ended = "is undone by newer documents" if _is_undone(s.world.documents, one) else "is carried out"
             text = f"what {one.actor} forced ({one.reason}) {ended}: {one.stopped} replicas stopped"
             notes.append(Note(reason="ForcedChangeDone", object=one.object, message=text))
-    return Step(
+    return StagedStep(
         desired=desired,
         stops=stops,
         forced=going,
@@ -224,7 +224,7 @@ def _documents_known(documents: Documents, orders: list[Forced]) -> set[str]:
     return {one.metadata.name for one in in_force(documents, tuple(orders)).models}
 
 
-def _looked_at(pace: Pace, s: Situation, one: Forced, notes: list[Note]) -> Forced:
+def _looked_at(pace: Pace, s: StagedSituation, one: Forced, notes: list[Note]) -> Forced:
     """The order, halted where users suffer by more than was foretold."""
     if one.halted:
         return one
@@ -240,7 +240,7 @@ def _looked_at(pace: Pace, s: Situation, one: Forced, notes: list[Note]) -> Forc
     return replace(one, halted=why)
 
 
-def _complaint(pace: Pace, s: Situation, one: Forced) -> str:
+def _complaint(pace: Pace, s: StagedSituation, one: Forced) -> str:
     gone = {model.metadata.name for model in one.withdrawn}
     for model in sorted(s.placed - gone):
         asked_rps, lost_rps = s.asked_rps.get(model, 0.0), s.unserved_rps.get(model, 0.0)
@@ -267,7 +267,7 @@ def error_share(world: World) -> dict[str, float]:
     return found
 
 
-def _is_done(s: Situation, one: Forced, desired: Mapping[PlacementKey, int]) -> bool:
+def _is_done(s: StagedSituation, one: Forced, desired: Mapping[PlacementKey, int]) -> bool:
     """Whether a plan was made since hysteresis had its time, and nothing is left to stop."""
     policies = [policy for model in one.models if (policy := s.world.documents.policy_of(model)) is not None]
     dwell_s = max((policy.spec.disruption.dwell_seconds for policy in policies), default=0.0)

@@ -49,7 +49,7 @@ SKYSERVE = Delays(up_s=320.0, down_s=1_220.0, leaves_s=20.0, replaces_s=40.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rival:
+class RivalTool:
     """A row of the summary."""
 
     name: str
@@ -58,13 +58,13 @@ class Rival:
 
 
 RIVALS = (
-    Rival(name="greedy-at-once", plan=rivals.greedy, delays=AT_ONCE),
-    Rival(name="karmada-overflow", plan=rivals.karmada_overflow, delays=KARMADA),
-    Rival(name="karmada-overflow-at-once", plan=rivals.karmada_overflow, delays=AT_ONCE),
-    Rival(name="karmada-dynamic", plan=rivals.karmada_dynamic, delays=KARMADA),
-    Rival(name="karmada-dynamic-at-once", plan=rivals.karmada_dynamic, delays=AT_ONCE),
-    Rival(name="skyserve-like", plan=rivals.skyserve, delays=SKYSERVE),
-    Rival(name="skyserve-like-at-once", plan=rivals.skyserve, delays=AT_ONCE),
+    RivalTool(name="greedy-at-once", plan=rivals.greedy, delays=AT_ONCE),
+    RivalTool(name="karmada-overflow", plan=rivals.karmada_overflow, delays=KARMADA),
+    RivalTool(name="karmada-overflow-at-once", plan=rivals.karmada_overflow, delays=AT_ONCE),
+    RivalTool(name="karmada-dynamic", plan=rivals.karmada_dynamic, delays=KARMADA),
+    RivalTool(name="karmada-dynamic-at-once", plan=rivals.karmada_dynamic, delays=AT_ONCE),
+    RivalTool(name="skyserve-like", plan=rivals.skyserve, delays=SKYSERVE),
+    RivalTool(name="skyserve-like-at-once", plan=rivals.skyserve, delays=AT_ONCE),
 )
 
 
@@ -77,7 +77,7 @@ def summaries(physics: Physics, steps: Steps) -> dict[str, Summary]:
 class Replay:
     """One rival's day."""
 
-    def __init__(self, physics: Physics, rival: Rival) -> None:
+    def __init__(self, physics: Physics, rival: RivalTool) -> None:
         self._physics, self._rival = physics, rival
         self._plans: dict[tuple[int, frozenset[ClusterPool]], rivals.Baseline] = {}
 

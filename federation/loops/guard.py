@@ -33,7 +33,7 @@ class Engine(Protocol):
 class Guard:
     """Foresees what documents would do."""
 
-    def __init__(self, hub: Hub, solver: Engine | None, limits: blast.Limits) -> None:
+    def __init__(self, hub: Hub, solver: Engine | None, limits: blast.BlastLimits) -> None:
         self._hub = hub
         self._solver = solver
         self.limits = limits

@@ -53,7 +53,7 @@ class ToldEvent:
     message: str
 
 
-class Mark:
+class WakeUp:
     """Something to be done soon, and who asked first."""
 
     def __init__(self, clock: Clock) -> None:
@@ -151,12 +151,12 @@ class Hub:
         self.message = "starting"
         self.serving: object = object()
         """Another one with every change of who serves, as `Reduced.reroute` tells it."""
-        self.look = Mark(clock)
+        self.look = WakeUp(clock)
         """Set when the time is to be told before the next tick: at `look_at_s`."""
         self.look_at_s = float("inf")
-        self.replan = Mark(clock)
-        self.resteer = Mark(clock)
-        self.republish = Mark(clock)
+        self.replan = WakeUp(clock)
+        self.resteer = WakeUp(clock)
+        self.republish = WakeUp(clock)
         self.committing = asyncio.Lock()
         self.events: deque[ToldEvent] = deque(maxlen=EVENTS_KEPT)
         self._next_event_id = 1

@@ -1,4 +1,4 @@
-"""Policy files: from a directory with hot reload, and from the API. Accepted means durable, and in force.
+"""Policy files: from a directory with hot reload, and from the API. AcceptedFile means durable, and in force.
 
 A refused file changes nothing: its last accepted revision stays in force and the others are not touched. A file that is
 gone from the directory stays in force too, which is said: missing data is never an order to delete.
@@ -65,7 +65,7 @@ class Kept(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class AcceptedFile:
     """A file in force. `changed` is false when it was in force already, byte for byte."""
 
     revision: int
@@ -89,16 +89,16 @@ class FileState:
     """Where a change that was forced stands, or nothing."""
 
 
-class Desk:
+class PolicyIntake:
     """Where policy files are handed in."""
 
     def __init__(
-        self, hub: Hub, store: Store, solver: guard.Engine | None = None, limits: blast.Limits | None = None
+        self, hub: Hub, store: Store, solver: guard.Engine | None = None, limits: blast.BlastLimits | None = None
     ) -> None:
         """Args: solver: who foresees what documents would do; None leaves it at what needs no engine."""
         self._hub = hub
         self._store = store
-        self._guard = guard.Guard(hub, solver, limits or blast.Limits())
+        self._guard = guard.Guard(hub, solver, limits or blast.BlastLimits())
         self._set = PolicySet(products=shipped_products())
         self._revisions: dict[str, PolicyRevision] = {}
         self._problems: dict[str, tuple[Problem, ...]] = {}
@@ -250,7 +250,7 @@ class Desk:
             self._hub.tell(Note(type="Warning", reason="PolicyRefused", object=f"policy/{name}", message=text + more))
         self._problems[name] = self._told_problems[name] = problems
 
-    async def accept(self, name: str, payload: bytes, *, actor: str, force: str = "") -> Accepted:
+    async def accept(self, name: str, payload: bytes, *, actor: str, force: str = "") -> AcceptedFile:
         """Put a file in force. Args: force: why it is to be in force whatever harm it does.
 
         Raises: Rejected; NeedsForce; StoreError, and then it is not in force.
@@ -321,7 +321,7 @@ class Desk:
         actor: str,
         force: str = "",
         ordered: Forced | None = None,
-    ) -> dict[str, Accepted]:
+    ) -> dict[str, AcceptedFile]:
         """Keep files that were judged, durably, and believe them. `replaced` leave, as these have all their documents.
 
         Args: force: the reason that goes into the audit; ordered: what is to be carried out in steps.
@@ -355,7 +355,7 @@ class Desk:
             names = _names(following, name)
             revision = self._revisions[name].revision
             doubts = self._warnings[name] = self._doubts(name, following)
-            accepted[name] = Accepted(revision=revision, documents=names, changed=name in changed, warnings=doubts)
+            accepted[name] = AcceptedFile(revision=revision, documents=names, changed=name in changed, warnings=doubts)
             if name in changed:
                 listed = f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
                 text = f"{name}: revision {revision} is in force ({listed})"
@@ -384,7 +384,7 @@ class Desk:
         }
         return catalogue.warnings(files, name, reported)
 
-    async def roll_back(self, name: str, revision: int | None, *, actor: str, force: str = "") -> Accepted:
+    async def roll_back(self, name: str, revision: int | None, *, actor: str, force: str = "") -> AcceptedFile:
         """Put what a file was before in force again: `revision`, or the newest that differs. Args: force: as `accept`.
 
         Raises: KeyError where no such revision is kept; Kept; Rejected; NeedsForce; StoreError.

@@ -65,7 +65,7 @@ class Steer:
         """When something that a person ordered to stop was last stopped."""
         self._kept_orders = rollout_cycle.orders(hub.plan.forced)
         """Which orders of people the newest stored plan has."""
-        self._shift = shift.Memory()
+        self._shift = shift.ShiftMemory()
         """Lost with the process: timers start anew then, and what does harm is seen to do it again."""
 
     async def run(self, spacing_s: float) -> None:
@@ -220,10 +220,10 @@ class Steer:
         self._answers = (*self._answers[-ANSWERS_KEPT + 1 :], (problem, ready, routed))
         return routed
 
-    def _staged(self, beliefs: Beliefs, step: rollout.Step, routes: Routes) -> staged.Step:
+    def _staged(self, beliefs: Beliefs, step: rollout.Step, routes: Routes) -> staged.StagedStep:
         """What of a step people's orders let go now."""
         hub, plan, demand_rps = self._hub, beliefs.plan, beliefs.demand_rps
-        situation = staged.Situation(
+        situation = staged.StagedSituation(
             world=beliefs.world,
             plan=plan,
             placed=beliefs.placed,

@@ -13,7 +13,7 @@ import msgspec
 
 from federation.policy import documents
 from federation.yamlkit.explain import Problem, did_you_mean, explain, find, problem_at, refusals, short, without_nulls
-from federation.yamlkit.source import START, Mark, Node, YamlProblem, read
+from federation.yamlkit.source import START, Position, YamlNode, YamlProblem, read
 
 CURVE_ROUNDING = 1e-6
 """The fraction by which a slope may be below the one before it: decimals in a file are not exact."""
@@ -25,7 +25,7 @@ class Placed:
     """A document and the node that it was read from, so that later checks can say where."""
 
     document: documents.Document
-    node: Node
+    node: YamlNode
 
     @property
     def kind(self) -> str:
@@ -37,7 +37,7 @@ class Placed:
         """The document's own name."""
         return self.document.metadata.name
 
-    def mark(self, *path: str | int) -> Mark:
+    def mark(self, *path: str | int) -> Position:
         """The position of a field; of the nearest existing part of its path if it is absent."""
         return find(self.node, path)[0]
 
@@ -81,7 +81,7 @@ def parse(name: str, payload: bytes) -> ParsedFile:
     return ParsedFile(name=name, documents=tuple(placed))
 
 
-def _listed(node: Node) -> tuple[Node, ...]:
+def _listed(node: YamlNode) -> tuple[YamlNode, ...]:
     """The documents of a list, as `kubectl get -o yaml` writes it; otherwise the document itself."""
     kind, items = (node.items or {}).get("kind"), (node.items or {}).get("items")
     if kind is None or items is None or items.elements is None:
@@ -89,7 +89,7 @@ def _listed(node: Node) -> tuple[Node, ...]:
     return items.elements if kind.value in ("List", *(f"{one}List" for one in KINDS)) else (node,)
 
 
-def _document(name: str, node: Node) -> Placed | list[Problem]:
+def _document(name: str, node: YamlNode) -> Placed | list[Problem]:
     """The document, or its problems."""
     if node.items is None:
         return [problem_at(name, node.mark, "this document is no mapping", "apiVersion, kind, metadata and spec")]

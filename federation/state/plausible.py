@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from federation.policy import documents
+from federation.state.identity import ByIdentity
 from federation.state.world import IMPLAUSIBLE_REPLICAS, ClusterState, Doubt, World
 from federation.wire import messages
 from federation.wire.conditions import ConditionType, condition
@@ -117,12 +118,12 @@ def counted_on(declared: int, ready_devices: int) -> int:
 
 def document_of(world: World, cluster: str) -> documents.Cluster | None:
     """The Cluster document of `cluster`, or None."""
-    return _by_name(_Same(world.documents)).get(cluster)
+    return _by_name(ByIdentity(world.documents)).get(cluster)
 
 
 def devices_each(world: World) -> Mapping[tuple[str, str, str], int]:
     """(model, product, MIG profile) -> devices of one replica."""
-    return _devices_each(_Same(world.documents))
+    return _devices_each(ByIdentity(world.documents))
 
 
 # ---- pools
@@ -239,7 +240,7 @@ def _replicas(
         else:
             text = f"node {node.name} has {node.devices} devices, more than {MOST_DEVICES_PER_NODE}: they do not count"
             book.tell("ImplausibleDevices", f"pool/{node.pool.text}", text)
-    each = _devices_each(_Same(world.documents))
+    each = _devices_each(ByIdentity(world.documents))
     running = {(one.model, one.pool): one.ready for one in before.replicas} if before is not None else {}
     made = []
     for replica in report.replicas:
@@ -269,42 +270,27 @@ def declared_pools(document: documents.Cluster | None) -> dict[messages.PoolKey,
 
 def cell_countries(world: World) -> Mapping[str, str]:
     """Cell -> the country that the catalogue gives it."""
-    return _cell_countries(_Same(world.documents))
-
-
-class _Same:
-    """Documents compared by identity, because hashing them would read them all."""
-
-    __slots__ = ("documents",)
-
-    def __init__(self, given: documents.Documents) -> None:
-        self.documents = given
-
-    def __hash__(self) -> int:
-        return id(self.documents)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.documents is self.documents
+    return _cell_countries(ByIdentity(world.documents))
 
 
 @functools.lru_cache(maxsize=2)
-def _by_name(known: _Same) -> dict[str, documents.Cluster]:
-    return {one.metadata.name: one for one in known.documents.clusters}
+def _by_name(known: ByIdentity[documents.Documents]) -> dict[str, documents.Cluster]:
+    return {one.metadata.name: one for one in known.value.clusters}
 
 
 @functools.lru_cache(maxsize=2)
-def _devices_each(known: _Same) -> dict[tuple[str, str, str], int]:
+def _devices_each(known: ByIdentity[documents.Documents]) -> dict[tuple[str, str, str], int]:
     """(model, product, MIG profile) -> devices of one replica."""
     return {
         (model.metadata.name, one.product, one.mig_profile or ""): one.count
-        for model in known.documents.models
+        for model in known.value.models
         for one in model.spec.accelerators
     }
 
 
 @functools.lru_cache(maxsize=2)
-def _cell_countries(known: _Same) -> dict[str, str]:
-    return {cell.name: cell.country for one in known.documents.clusters for cell in one.spec.cells}
+def _cell_countries(known: ByIdentity[documents.Documents]) -> dict[str, str]:
+    return {cell.name: cell.country for one in known.value.clusters for cell in one.spec.cells}
 
 
 # ---- round trips
@@ -315,7 +301,7 @@ def _peers(
 ) -> tuple[messages.PeerRtt, ...]:
     if not report.peers:
         return report.peers
-    places = _places(_Same(world.documents))
+    places = _places(ByIdentity(world.documents))
     here = places.get(report.cluster)
     earlier = {peer.cluster: peer for peer in before.peers} if before is not None else {}
     kept: dict[str, messages.PeerRtt] = {}
@@ -349,11 +335,10 @@ _Vector = tuple[float, float, float]
 
 
 @functools.lru_cache(maxsize=2)
-def _places(known: _Same) -> dict[str, _Vector]:
+def _places(known: ByIdentity[documents.Documents]) -> dict[str, _Vector]:
     """Cluster -> unit vector of its location."""
     return {
-        one.metadata.name: _on_the_sphere(one.spec.location.lat, one.spec.location.lon)
-        for one in known.documents.clusters
+        one.metadata.name: _on_the_sphere(one.spec.location.lat, one.spec.location.lon) for one in known.value.clusters
     }
 
 

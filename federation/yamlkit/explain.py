@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
-from federation.yamlkit.source import Mark, Node
+from federation.yamlkit.source import Position, YamlNode
 
 SHOWN_CHARACTERS = 60
 MESSAGE_CHARACTERS = 300
@@ -46,14 +46,14 @@ class Problem:
         return f"{self.file}:{self.line}:{self.column}: {self.message}" + (f" ({tail})" if tail else "")
 
 
-def problem_at(name: str, mark: Mark, message: str, expected: str = "", hint: str = "") -> Problem:
+def problem_at(name: str, mark: Position, message: str, expected: str = "", hint: str = "") -> Problem:
     """A problem at a place. Over-long quotations are cut, so that place and hint stay readable."""
     if len(message) > MESSAGE_CHARACTERS:
         message = f"{message[:MESSAGE_CHARACTERS]}…"
     return Problem(file=name, line=mark.line, column=mark.column, message=message, expected=expected, hint=hint)
 
 
-def explain(name: str, node: Node, kind: type, text: str) -> Problem:
+def explain(name: str, node: YamlNode, kind: type, text: str) -> Problem:
     """The problem of a msgspec error: msgspec gives the cause and, after ` - at `, a path; this adds the place and
     plain words."""
     message, _, where = text.partition(" - at `")
@@ -93,13 +93,13 @@ def explain(name: str, node: Node, kind: type, text: str) -> Problem:
     return problem_at(name, mark, f"{label} is {shown}", _describe(expected, kind, steps), _unit_hint(label, value))
 
 
-def refusals(node: Node, kind: type) -> tuple[str, ...]:
+def refusals(node: YamlNode, kind: type) -> tuple[str, ...]:
     """All of msgspec's errors on a document, field by field, because msgspec stops at the first. At most
     `MOST_REFUSALS`."""
     return tuple(itertools.islice(_refusals(node, kind, "$"), MOST_REFUSALS))
 
 
-def _refusals(node: Node, kind: Any, path: str) -> Iterator[str]:
+def _refusals(node: YamlNode, kind: Any, path: str) -> Iterator[str]:
     plain = _without_wrappers(kind)
     if isinstance(plain, type) and issubclass(plain, msgspec.Struct) and node.items is not None:
         fields = {field.encode_name: field for field in msgspec.structs.fields(plain)}
@@ -128,7 +128,7 @@ def _refusals(node: Node, kind: Any, path: str) -> Iterator[str]:
         yield f"{message} - at `{path}{where.removeprefix('$').rstrip('`')}`"
 
 
-def without_nulls(node: Node, kind: Any) -> Node:
+def without_nulls(node: YamlNode, kind: Any) -> YamlNode:
     """The document without optional fields that are null: Helm writes a template's open fields so."""
     plain = _without_wrappers(kind)
     if isinstance(plain, type) and issubclass(plain, msgspec.Struct) and node.items is not None:
@@ -153,7 +153,7 @@ def short(value: object) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text)} characters)"
 
 
-def find(node: Node, path: Iterable[str | int]) -> tuple[Mark, Node]:
+def find(node: YamlNode, path: Iterable[str | int]) -> tuple[Position, YamlNode]:
     """The node at a path, as far as the path exists."""
     for step in path:
         if isinstance(step, int) and node.elements is not None and step < len(node.elements):

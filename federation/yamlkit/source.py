@@ -49,7 +49,7 @@ LARGEST_EXACT = 2**53
 # which holds every thread while it runs, need not visit them.
 
 
-class Mark(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A place in a file; both count from 1."""
 
     line: int
@@ -59,19 +59,19 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class YamlProblem(Exception):
     """A refused construct: where it is, what was expected, and what to do."""
 
-    def __init__(self, mark: Mark, message: str, *, expected: str, hint: str = "") -> None:
+    def __init__(self, mark: Position, message: str, *, expected: str, hint: str = "") -> None:
         super().__init__(message)
         self.mark, self.message, self.expected, self.hint = mark, message, expected, hint
 
 
-class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class YamlNode(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A value with its place. Mappings hold nodes by key in `items`, with the key's own mark in `key_marks`."""
 
-    mark: Mark
+    mark: Position
     value: Any = None
-    items: dict[str, Node] | None = None
-    key_marks: dict[str, Mark] | None = None
-    elements: tuple[Node, ...] | None = None
+    items: dict[str, YamlNode] | None = None
+    key_marks: dict[str, Position] | None = None
+    elements: tuple[YamlNode, ...] | None = None
 
     @property
     def is_null(self) -> bool:
@@ -93,10 +93,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.value
 
 
-START = Mark(line=1, column=1)
+START = Position(line=1, column=1)
 
 
-def read(payload: bytes) -> tuple[Node, ...]:
+def read(payload: bytes) -> tuple[YamlNode, ...]:
     """The documents of a file. Raises: YamlProblem at the first refused construct."""
     return tuple(_Reader(_text(payload)).documents())
 
@@ -113,11 +113,11 @@ def _text(payload: bytes) -> str:
         text = payload.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = payload[: error.start]
-        mark = Mark(line=before.count(b"\n") + 1, column=error.start - (before.rfind(b"\n") + 1) + 1)
+        mark = Position(line=before.count(b"\n") + 1, column=error.start - (before.rfind(b"\n") + 1) + 1)
         raise YamlProblem(mark, "not UTF-8", expected="text in UTF-8", hint="save the file as UTF-8") from error
     if match := _UNPRINTABLE.search(text):
         lines = text[: match.start()].split("\n")
-        mark = Mark(line=len(lines), column=len(lines[-1]) + 1)
+        mark = Position(line=len(lines), column=len(lines[-1]) + 1)
         character = ord(match.group())
         what = f"control character {character:#04x}" if character < 0x80 else f"invisible character U+{character:04X}"
         raise YamlProblem(mark, what, expected="printable text", hint="remove it")
@@ -147,12 +147,12 @@ class _Reader:
         except yaml.YAMLError as error:
             raise YamlProblem(START, f"not YAML: {error}", expected="YAML", hint="") from error
 
-    def documents(self) -> Iterator[Node]:
+    def documents(self) -> Iterator[YamlNode]:
         for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
                 yield self._node(next(self._events), depth=1)
 
-    def _node(self, event: Any, *, depth: int) -> Node:
+    def _node(self, event: Any, *, depth: int) -> YamlNode:
         mark = _mark(event.start_mark)
         self._nodes += 1
         if self._nodes > MAX_NODES:
@@ -176,17 +176,17 @@ class _Reader:
             return self._mapping(mark, depth)
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(mark, depth)
-        return Node(mark=mark, value=_scalar(event, mark))
+        return YamlNode(mark=mark, value=_scalar(event, mark))
 
-    def _sequence(self, mark: Mark, depth: int) -> Node:
+    def _sequence(self, mark: Position, depth: int) -> YamlNode:
         elements = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             elements.append(self._node(event, depth=depth + 1))
-        return Node(mark=mark, elements=tuple(elements))
+        return YamlNode(mark=mark, elements=tuple(elements))
 
-    def _mapping(self, mark: Mark, depth: int) -> Node:
-        items: dict[str, Node] = {}
-        key_marks: dict[str, Mark] = {}
+    def _mapping(self, mark: Position, depth: int) -> YamlNode:
+        items: dict[str, YamlNode] = {}
+        key_marks: dict[str, Position] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             place = _mark(event.start_mark)
             key = self._node(event, depth=depth + 1)
@@ -202,11 +202,11 @@ class _Reader:
                 )
             key_marks[name] = place
             items[name] = self._node(next(self._events), depth=depth + 1)
-        return Node(mark=mark, items=items, key_marks=key_marks)
+        return YamlNode(mark=mark, items=items, key_marks=key_marks)
 
 
-def _mark(place: Any) -> Mark:
-    return Mark(line=place.line + 1, column=place.column + 1)
+def _mark(place: Any) -> Position:
+    return Position(line=place.line + 1, column=place.column + 1)
 
 
 def _line(text: str, number: int) -> str:
@@ -214,7 +214,7 @@ def _line(text: str, number: int) -> str:
     return lines[number - 1] if len(lines) >= number else ""
 
 
-def _scalar(event: Any, mark: Mark) -> Any:
+def _scalar(event: Any, mark: Position) -> Any:
     """The value of a scalar by the YAML 1.2 core schema; quoted ones are strings."""
     text: str = event.value
     if event.style:

@@ -173,7 +173,7 @@ async def test_what_no_node_can_run_is_refused_though_the_sum_would_do(plane: Co
             verdict = fence.judge(
                 order,
                 cluster="fra",
-                accepted=fence.Accepted(),
+                accepted=fence.AcceptedOrder(),
                 devices=fence.usable_devices(seen.pools, seen.replicas, order),
                 no_place=fence.why_no_place(order, seen.pools, seen.replicas),
             )

@@ -13,7 +13,7 @@ from federation.adapters.store import Store
 from federation.loops import keep
 from federation.loops.hub import Hub
 from federation.loops.plan import Planner
-from federation.loops.policies import Desk
+from federation.loops.policies import PolicyIntake
 from federation.loops.publish import Publisher
 from federation.loops.steer import Steer
 from federation.metrics import Metrics
@@ -69,7 +69,7 @@ class SimController:
         self.steer = Steer(hub, fleet.engine, store)  # type: ignore[arg-type]
         self.planner = Planner(hub, fleet.engine, self.steer)  # type: ignore[arg-type]
         self.publisher = Publisher(hub, fleet)  # type: ignore[arg-type]
-        self.desk = Desk(hub, store, fleet.engine)
+        self.desk = PolicyIntake(hub, store, fleet.engine)
         self.runs = True
         self._told_s = self._tick_s = self._plan_s = self._publish_s = self._beat_s = self._keep_s = fleet.clock.now_s
 

@@ -57,7 +57,7 @@ class SimAgent:
     cells: tuple[messages.DemandSample, ...]
     report_at_s: float
     connected: bool = True
-    accepted: fence.Accepted = field(default_factory=fence.Accepted)
+    accepted: fence.AcceptedOrder = field(default_factory=fence.AcceptedOrder)
     boot_id: str = "boot-0001"
     boot_order: int = 1
     seq: int = 0
@@ -282,7 +282,7 @@ class SimFleet:
         if verdict.obey:
             reached = (desired.epoch, desired.generation)
             assert reached >= before, f"{agent.name} obeyed {reached} after {before}"
-            agent.accepted = fence.Accepted(
+            agent.accepted = fence.AcceptedOrder(
                 epoch=desired.epoch, generation=desired.generation, checksum=desired.checksum
             )
             agent.carried, told = fence.explained(desired, agent.carried, seen.replicas)

@@ -17,7 +17,7 @@ from aiohttp.test_utils import RawTestServer, TestServer
 
 from agents.kube import credentials
 from agents.kube.api import Api, ApiError
-from agents.kube.credentials import Access, CredentialsError, Tokens
+from agents.kube.credentials import ApiAccess, CredentialsError, Tokens
 from federation.aiokit.clock import Clock
 
 
@@ -229,7 +229,7 @@ async def test_what_kubectl_obeys_and_the_agent_does_not_is_refused(
 
 def test_access_says_nothing_of_its_token_by_accident() -> None:
     """A log line or a stack trace would contain the cluster's token."""
-    assert "abc" not in repr(Access(server="https://c", tls=None, token="abc"))
+    assert "abc" not in repr(ApiAccess(server="https://c", tls=None, token="abc"))
 
 
 async def listed(path: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from agents.fence import Accepted, Code, judge, usable_devices
+from agents.fence import AcceptedOrder, Code, judge, usable_devices
 from federation.wire import messages
 from tests.builders import L4
 
@@ -24,21 +24,21 @@ def desired(
     )
 
 
-HELD = Accepted(epoch=2, generation=5, checksum=desired().checksum)
+HELD = AcceptedOrder(epoch=2, generation=5, checksum=desired().checksum)
 
 
 @pytest.mark.parametrize(
     ("message", "accepted", "devices", "code"),
     [
-        (desired(), Accepted(), 8, Code.ACCEPT),
+        (desired(), AcceptedOrder(), 8, Code.ACCEPT),
         (desired(2, 6), HELD, 8, Code.ACCEPT),
         (desired(3, 1), HELD, 8, Code.ACCEPT),
         (desired(), HELD, 8, Code.REPEAT),
         (desired(2, 4), HELD, 8, Code.STALE),
         (desired(1, 99), HELD, 8, Code.STALE),
         (desired(2, 5, workload(3)), HELD, 8, Code.CONFLICT),
-        (desired(cluster="iad"), Accepted(), 8, Code.WRONG_CLUSTER),
-        (msgspec.structs.replace(desired(), checksum=""), Accepted(), 8, Code.NOT_INTACT),
+        (desired(cluster="iad"), AcceptedOrder(), 8, Code.WRONG_CLUSTER),
+        (msgspec.structs.replace(desired(), checksum=""), AcceptedOrder(), 8, Code.NOT_INTACT),
         (desired(2, 6, workload(9)), HELD, 8, Code.DOES_NOT_FIT),
         (desired(2, 6, workload(3, devices=4)), HELD, 8, Code.DOES_NOT_FIT),
         (desired(2, 6, workload(5), workload(5, model="other")), HELD, 8, Code.DOES_NOT_FIT),
@@ -46,7 +46,7 @@ HELD = Accepted(epoch=2, generation=5, checksum=desired().checksum)
     ],
 )
 def test_what_is_done_with_a_desired_state(
-    message: messages.Desired, accepted: Accepted, devices: int, code: Code
+    message: messages.Desired, accepted: AcceptedOrder, devices: int, code: Code
 ) -> None:
     """An agent would carry out an order that is stale, damaged or meant for another cluster."""
     verdict = judge(message, cluster="fra", accepted=accepted, devices={L4: devices})

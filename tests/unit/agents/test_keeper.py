@@ -13,7 +13,7 @@ from agents.kube.api import Api, ApiError
 from agents.kube.applier import KINDS, LABEL, Applier
 from agents.kube.keeper import Drifts, Keeper
 from agents.manifests import names
-from agents.manifests.build import Site
+from agents.manifests.build import ClusterSite
 from federation.aiokit.clock import Clock
 from federation.wire import messages
 from tests.builders import L4, L4_SPOT
@@ -62,7 +62,7 @@ class Here:
         self.server, clock = Server(), Clock()
         drifts = Drifts(self.server, NAMESPACE, clock)
         self._applier = Applier(
-            self.server, Site(namespace=NAMESPACE), Keeper(self.server, names.MANAGER, LABEL, drifts, clock)
+            self.server, ClusterSite(namespace=NAMESPACE), Keeper(self.server, names.MANAGER, LABEL, drifts, clock)
         )
         self._generation = 0
 

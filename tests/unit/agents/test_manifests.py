@@ -14,7 +14,7 @@ import yaml
 
 from agents.inventory.offers import Access, Term
 from agents.manifests import build, presets
-from agents.manifests.build import Destination, Object, Order, Site
+from agents.manifests.build import ClusterSite, Destination, Object, Order
 from federation.wire import messages
 from tests.builders import L4, L4_SPOT
 
@@ -26,7 +26,7 @@ DYNAMIC = Access(
     device_class="gpu.nvidia.com",
     expression='device.driver == "gpu.nvidia.com" && device.attributes["gpu.nvidia.com"].productName == "NVIDIA L4"',
 )
-SITE = Site(
+SITE = ClusterSite(
     namespace="isochrone-models",
     gateways=("gateway-system",),
     model_store=(Destination(cidr="10.20.0.0/16", ports=(443, 9000)),),

@@ -19,7 +19,7 @@ from aiohttp.test_utils import TestServer
 from agents.inventory.objects import Node
 from agents.kube import mirror
 from agents.kube.api import Api, ApiError
-from agents.kube.credentials import Access
+from agents.kube.credentials import ApiAccess
 from agents.kube.mirror import Mirror
 from federation.aiokit.clock import Clock
 
@@ -73,7 +73,7 @@ async def running(server: Server) -> AsyncIterator[Mirror[Node, str]]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    api = Api(Access(server=f"http://127.0.0.1:{port}", tls=None), clock=Clock())
+    api = Api(ApiAccess(server=f"http://127.0.0.1:{port}", tls=None), clock=Clock())
     made: Mirror[Node, str] = Mirror(
         api,
         PATH,
@@ -174,7 +174,7 @@ async def test_a_server_that_is_busy_for_a_moment_is_asked_again() -> None:
     app = web.Application()
     app.router.add_get("/things", answer)
     async with TestServer(app) as served:
-        api = Api(Access(server=str(served.make_url("")).rstrip("/"), tls=None), clock=Clock())
+        api = Api(ApiAccess(server=str(served.make_url("")).rstrip("/"), tls=None), clock=Clock())
         try:
             assert await api.items("/things") == []
         finally:

@@ -37,13 +37,13 @@ async def large(request: web.Request) -> web.Response:
 
 
 @contextlib.asynccontextmanager
-async def serving(room: Room, tls: ssl.SSLContext | None = None) -> AsyncIterator[http.Site]:
+async def serving(room: Room, tls: ssl.SSLContext | None = None) -> AsyncIterator[http.HttpSite]:
     app = web.Application(middlewares=[http.bounded(full)])
     app.router.add_get("/", ok)
     app.router.add_get("/health", ok)
     app.router.add_get("/hold", hold)
     app.router.add_get("/large", large)
-    site = http.Site(app, room=room, tls=tls)
+    site = http.HttpSite(app, room=room, tls=tls)
     site.port = await site.start("127.0.0.1", 0)  # type: ignore[attr-defined]
     try:
         yield site
@@ -56,7 +56,7 @@ async def ok(request: web.Request) -> web.Response:
 
 
 async def opened(
-    site: http.Site, sent: bytes = b"", peer: str = "127.0.0.1"
+    site: http.HttpSite, sent: bytes = b"", peer: str = "127.0.0.1"
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port, local_addr=(peer, 0))  # type: ignore[attr-defined]
     writer.write(sent)
@@ -64,7 +64,7 @@ async def opened(
     return reader, writer
 
 
-async def asked(site: http.Site, path: str, peer: str = "127.0.0.1") -> tuple[int, bytes]:
+async def asked(site: http.HttpSite, path: str, peer: str = "127.0.0.1") -> tuple[int, bytes]:
     reader, writer = await opened(site, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode(), peer)
     async with asyncio.timeout(5):
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")

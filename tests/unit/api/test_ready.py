@@ -25,6 +25,6 @@ def test_a_controller_that_remembers_routes_and_does_not_tell_them_yet_is_not_re
             world=a_world("fra", now_s=now_s), plan=Plan(), routes=routes, epoch=1, clock=clock, metrics=Metrics()
         )
         services = ControllerServices(hub=hub, store=nothing, solver=nothing, desk=nothing, link=link, tasks=Tasks())
-        assert (services.is_ready() == "") == ready
+        assert (services.why_not_ready() == "") == ready
         hub.world = heard(hub.world, a_report("fra"), now_s=now_s)
-        assert services.is_ready() == ""
+        assert services.why_not_ready() == ""

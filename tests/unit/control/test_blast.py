@@ -14,7 +14,7 @@ from federation.state.reduce import DocumentsAccepted
 from federation.state.world import World
 from tests.builders import L4, a_model, a_policy, a_report, a_world, heard, some_demand, told
 
-LIMITS = blast.Limits()
+LIMITS = blast.BlastLimits()
 
 
 def serving() -> tuple[World, Plan]:

@@ -37,7 +37,7 @@ def test_what_one_agent_claims_locks_nobody_out(claims: tuple[int, ...], by_itse
 @pytest.mark.parametrize("accepted", [0, 7, 2**40])
 def test_a_take_over_always_has_a_way_beyond_a_forged_epoch(accepted: int) -> None:
     """One forged order would lock the true controller out of the cluster for ever."""
-    held = fence.Accepted(epoch=accepted, generation=1, checksum="x")
+    held = fence.AcceptedOrder(epoch=accepted, generation=1, checksum="x")
 
     def judged(epoch: int) -> fence.Code:
         order = messages.seal(messages.Desired(cluster="fra", epoch=epoch, generation=1))
@@ -48,20 +48,20 @@ def test_a_take_over_always_has_a_way_beyond_a_forged_epoch(accepted: int) -> No
     assert judged(forged + 1) is fence.Code.NOT_VALID
     assert judged(forged) is fence.Code.ACCEPT
     world = heard(a_world("fra"), a_report("fra", epoch=forged))
-    held = fence.Accepted(epoch=forged, generation=2**53 - 1, checksum="x")
+    held = fence.AcceptedOrder(epoch=forged, generation=2**53 - 1, checksum="x")
     assert judged(leadership.highest_epoch(world, ordered=True) + 1) is fence.Code.ACCEPT
 
 
 @pytest.mark.parametrize("obeyed", [0, 7, 2**33 + 7])
 def test_agents_are_led_beyond_a_forged_epoch_by_leaps_that_each_follows(obeyed: int) -> None:
     """The way beyond one agent's forged epoch would lock out all others, and every agent that joins later."""
-    epoch, held, orders = 2**34 + 8, fence.Accepted(epoch=obeyed), 0
+    epoch, held, orders = 2**34 + 8, fence.AcceptedOrder(epoch=obeyed), 0
     while held.epoch < epoch:
         state = heard(a_world("fra"), a_report("fra", epoch=held.epoch)).clusters["fra"]
         told = leadership.told_epoch(epoch, state)
         order = messages.seal(messages.Desired(cluster="fra", epoch=told, generation=5))
         assert fence.judge(order, cluster="fra", accepted=held, devices={}).code is fence.Code.ACCEPT
-        held = fence.Accepted(epoch=told, generation=5, checksum=order.checksum)
+        held = fence.AcceptedOrder(epoch=told, generation=5, checksum=order.checksum)
         orders += 1
     assert orders <= 3
     assert leadership.told_epoch(8, state) == 8
@@ -82,7 +82,7 @@ def test_a_take_over_does_not_follow_a_forged_heartbeat_to_where_no_agent_follow
     taken = leadership.highest_epoch(world, ordered=True, rivals=(rival,)) + 1
     assert taken == epoch
     order = messages.seal(messages.Desired(cluster=NAMES[0], epoch=taken, generation=1))
-    held = fence.Accepted(epoch=7, generation=1, checksum="x")
+    held = fence.AcceptedOrder(epoch=7, generation=1, checksum="x")
     assert fence.judge(order, cluster=NAMES[0], accepted=held, devices={}).code is fence.Code.ACCEPT
 
 

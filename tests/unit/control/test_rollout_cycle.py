@@ -58,7 +58,7 @@ def answered(
     beliefs: Beliefs, serve_less: tuple[str, ...] = (), barred: bool = False
 ) -> tuple[list[dict[tuple[str, str], int]], engine.Routing]:
     """What was asked of the engine, question by question, and the routing that was chosen."""
-    replicas = rollout_cycle.serving(beliefs, shift.Memory())
+    replicas = rollout_cycle.serving(beliefs, shift.ShiftMemory())
     if barred:
         replicas = replace(replicas, trusted={})
     asking = rollout_cycle.choose_routing(beliefs, replicas, beliefs.target, serve_less)
@@ -101,7 +101,7 @@ def test_models_are_short_by_choice_only_for_a_limit_or_their_price() -> None:
 
 
 def table(beliefs: Beliefs, memory: TableMemory) -> tuple[Routes, TableMemory]:
-    replicas = rollout_cycle.serving(beliefs, shift.Memory())
+    replicas = rollout_cycle.serving(beliefs, shift.ShiftMemory())
     _, routed = answered(beliefs)
     targets = routing.target_shares(beliefs.formulated.problem, routed)
     return rollout_cycle.next_routes(beliefs, memory, replicas, targets)
@@ -141,7 +141,7 @@ def test_a_model_that_is_set_aside_keeps_its_routes_and_its_replicas() -> None:
     before = Routes(version=4, routes=(Route(model="chat", cell="Berlin", now=shares, target=shares),))
     beliefs = believed(ready={"iad": 6}, wanted={"iad": 6}, routes=before, aside=("chat",))
     assert table(beliefs, TableMemory())[0].routes == before.routes
-    step = rollout_cycle.next_step(beliefs, rollout_cycle.serving(beliefs, shift.Memory()), {}, {})
+    step = rollout_cycle.next_step(beliefs, rollout_cycle.serving(beliefs, shift.ShiftMemory()), {}, {})
     assert step.desired == beliefs.plan.desired_by_key()
 
 

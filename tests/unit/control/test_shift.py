@@ -46,7 +46,7 @@ class Shifting:
     """Berlin on its way from fra to iad, step by step, as steering does it."""
 
     def __init__(self) -> None:
-        self.memory = shift.look(shift.Memory(), world_of(1), Routes(), TRAFFIC, -100.0).memory
+        self.memory = shift.look(shift.ShiftMemory(), world_of(1), Routes(), TRAFFIC, -100.0).memory
         self.routes = route({"fra": 1.0}, {"iad": 1.0})
         self.now_s = 0.0
         self.said: list[str] = []
@@ -136,7 +136,7 @@ def test_what_says_nothing_stops_nothing(quiet: dict[str, Any]) -> None:
 
 def test_who_receives_nothing_new_is_not_barred_for_serving_badly() -> None:
     """A cluster that has always served its users would lose them to nowhere in its worst hour."""
-    memory = shift.look(shift.Memory(), GOOD, Routes(), TRAFFIC, -100.0).memory
+    memory = shift.look(shift.ShiftMemory(), GOOD, Routes(), TRAFFIC, -100.0).memory
     for now_s in (0.0, 20.0, 40.0):
         outlook = shift.look(memory, HARM["errors"], route({"iad": 1.0}, {"iad": 1.0}), TRAFFIC, now_s)
         memory = outlook.memory
@@ -147,7 +147,7 @@ def test_who_receives_nothing_new_is_not_barred_for_serving_badly() -> None:
 def test_a_replica_that_has_just_become_ready_is_warmed_first() -> None:
     """Gateways have not seen it healthy yet: its share would fall on others."""
     memory = shift.look(
-        shift.Memory(),
+        shift.ShiftMemory(),
         heard(a_world("fra", "iad"), a_report("fra", replicas=(replicas("chat", 1, 1),))),
         Routes(),
         TRAFFIC,
@@ -160,7 +160,7 @@ def test_a_replica_that_has_just_become_ready_is_warmed_first() -> None:
 
 def test_what_was_sent_within_the_time_of_draining_still_counts() -> None:
     """Replicas would be stopped in the middle of what they answer."""
-    memory = shift.Memory()
+    memory = shift.ShiftMemory()
     for now_s, rps in ((0.0, 40.0), (5.0, 0.0), (9.0, 0.0)):
         memory = shift.after(memory, Routes(), Routes(), {ModelCluster("chat", "fra"): rps}, TRAFFIC, now_s)
     assert shift.peak_rps(memory) == {("chat", "fra"): 40.0}

@@ -21,7 +21,9 @@ def an_order(**fields: Any) -> Forced:
     return Forced(object="policy/chat.yaml", actor="api", reason="retired", at_s=0.0, **fields)
 
 
-def a_situation(world: World, *forced: Forced, before: int = 8, after: int = 0, **fields: Any) -> staged.Situation:
+def a_situation(
+    world: World, *forced: Forced, before: int = 8, after: int = 0, **fields: Any
+) -> staged.StagedSituation:
     plan = Plan(desired=(Replicas(model="chat", cluster="fra", pool=L4, replicas=before),), forced=forced)
     values: dict[str, Any] = {
         "placed": frozenset(),
@@ -33,7 +35,7 @@ def a_situation(world: World, *forced: Forced, before: int = 8, after: int = 0, 
         "now_s": 100.0,
         "thought_s": 50.0,
     }
-    return staged.Situation(world=world, plan=plan, after={KEY: after}, **(values | fields))
+    return staged.StagedSituation(world=world, plan=plan, after={KEY: after}, **(values | fields))
 
 
 def test_a_withdrawn_model_stops_by_a_part_of_its_replicas() -> None:

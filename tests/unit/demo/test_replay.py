@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from federation.demo import rivals
 from federation.demo.physics import Physics
-from federation.demo.replay import AT_ONCE, KARMADA, RIVALS, SKYSERVE, Replay, Rival
+from federation.demo.replay import AT_ONCE, KARMADA, RIVALS, SKYSERVE, Replay, RivalTool
 from federation.demo.scoring import Observed
 from federation.state.keys import ClusterPool
 from tests.unit.demo import tiny
@@ -82,8 +82,8 @@ def test_a_lost_region_is_left_as_late_as_the_tool_is(physics: Physics) -> None:
     """A rival that reacts before it can know would make ours look slow, and one that never does would flatter it."""
     lost = {name for name in physics.clusters if not physics.is_alive(name, OUTAGE + MINUTE)}
     assert lost
-    late = Replay(physics, Rival(name="late", plan=rivals.karmada_overflow, delays=KARMADA))
-    prompt = Replay(physics, Rival(name="prompt", plan=rivals.karmada_overflow, delays=AT_ONCE))
+    late = Replay(physics, RivalTool(name="late", plan=rivals.karmada_overflow, delays=KARMADA))
+    prompt = Replay(physics, RivalTool(name="prompt", plan=rivals.karmada_overflow, delays=AT_ONCE))
     assert lost & _sent_to(late.observed(OUTAGE + 0.5 * MINUTE))
     assert not lost & _sent_to(late.observed(OUTAGE + MINUTE))
     assert not lost & _sent_to(prompt.observed(OUTAGE))
@@ -93,8 +93,8 @@ def test_a_lost_region_is_left_as_late_as_the_tool_is(physics: Physics) -> None:
 
 def test_less_demand_is_followed_later_than_more(physics: Physics) -> None:
     """The comparison would give the rival tool a delay that it does not have, or none."""
-    slow = Rival(name="slow", plan=rivals.skyserve, delays=replace(SKYSERVE, down_s=7_200.0))
-    prompt = Rival(name="prompt", plan=rivals.skyserve, delays=AT_ONCE)
+    slow = RivalTool(name="slow", plan=rivals.skyserve, delays=replace(SKYSERVE, down_s=7_200.0))
+    prompt = RivalTool(name="prompt", plan=rivals.skyserve, delays=AT_ONCE)
     counts = [
         (_count(Replay(physics, slow).observed(at)), _count(Replay(physics, prompt).observed(at))) for at in (0.9, 0.95)
     ]

@@ -15,7 +15,7 @@ from federation.aiokit.clock import Clock
 from federation.control.placement_cycle import Proposal
 from federation.control.plan import Placement, Plan, Replicas, Routes
 from federation.loops.hub import Hub
-from federation.loops.policies import Desk, NeedsForce
+from federation.loops.policies import NeedsForce, PolicyIntake
 from federation.metrics import Metrics
 from federation.state.reduce import BrokerFound
 from federation.state.world import Timing, World
@@ -36,7 +36,7 @@ def text(*documents: dict[str, Any]) -> bytes:
     return yaml.safe_dump_all(list(documents)).encode()
 
 
-async def desk_at(database: Path) -> tuple[Desk, Hub, Store]:
+async def desk_at(database: Path) -> tuple[PolicyIntake, Hub, Store]:
     """A desk whose controller remembers eight replicas in Frankfurt."""
     store = Store(database)
     remembered = await store.open()
@@ -48,7 +48,7 @@ async def desk_at(database: Path) -> tuple[Desk, Hub, Store]:
         clock=Clock(),
         metrics=Metrics(),
     )
-    desk = Desk(hub, store, NoEngine())
+    desk = PolicyIntake(hub, store, NoEngine())
     desk.restore(remembered.policies)
     if not remembered.policies:
         await desk.accept("clusters.yaml", text(cluster_document("fra")), actor="api")

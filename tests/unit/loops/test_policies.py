@@ -20,7 +20,7 @@ from federation.adapters.store import Store, StoreFull
 from federation.aiokit.clock import Clock
 from federation.control.plan import Placement, Plan, Replicas, Routes
 from federation.loops.hub import Hub
-from federation.loops.policies import Desk
+from federation.loops.policies import PolicyIntake
 from federation.metrics import Metrics
 from federation.state.reduce import BrokerFound, Heard
 from federation.state.world import Timing, World
@@ -48,7 +48,7 @@ class Office:
         self.hub = Hub(
             world=world, plan=Plan(), routes=Routes(), epoch=remembered.epoch, clock=Clock(), metrics=Metrics()
         )
-        self.desk = Desk(self.hub, self.store)
+        self.desk = PolicyIntake(self.hub, self.store)
         self.desk.restore(remembered.policies)
         return self
 

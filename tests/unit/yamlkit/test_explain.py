@@ -9,7 +9,7 @@ import pytest
 from msgspec import Meta
 
 from federation.yamlkit.explain import did_you_mean, explain, refusals, short, without_nulls
-from federation.yamlkit.source import Node, read
+from federation.yamlkit.source import YamlNode, read
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
@@ -50,7 +50,7 @@ def test_a_field_that_a_template_left_open_is_as_if_absent() -> None:
     """Helm's `null` for an unset value would be refused."""
     (node,) = read(b"name: a\ninner: null\n")
     cut = without_nulls(node, Outer)
-    assert isinstance(cut, Node) and cut.items is not None and set(cut.items) == {"name"}
+    assert isinstance(cut, YamlNode) and cut.items is not None and set(cut.items) == {"name"}
 
 
 @pytest.mark.parametrize(("word", "hint"), [("regoin", "region"), ("xyzzy", "")])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from federation.yamlkit.source import Mark, YamlProblem, read
+from federation.yamlkit.source import Position, YamlProblem, read
 
 
 def value(text: str) -> Any:
@@ -52,7 +52,7 @@ def test_what_is_refused_is_refused_at_its_place(text: str, line: int, column: i
     """An author would search a long file, or an alias would make gigabytes of nine lines."""
     with pytest.raises(YamlProblem, match=says) as caught:
         read(text.encode())
-    assert caught.value.mark == Mark(line=line, column=column)
+    assert caught.value.mark == Position(line=line, column=column)
 
 
 def test_depth_has_a_bound_before_the_stack_has() -> None:
@@ -65,6 +65,6 @@ def test_each_value_knows_its_place() -> None:
     """A refusal of a field would point at the document."""
     (first, second) = read(b"a: 1\n---\nb:\n  - c: 2\n")
     assert first.items is not None and second.items is not None
-    assert first.items["a"].mark == Mark(line=1, column=4)
+    assert first.items["a"].mark == Position(line=1, column=4)
     elements = second.items["b"].elements
-    assert elements is not None and elements[0].key_marks == {"c": Mark(line=4, column=5)}
+    assert elements is not None and elements[0].key_marks == {"c": Position(line=4, column=5)}
