@@ -31,6 +31,7 @@ from federation.aiokit.door import Room
 from federation.aiokit.http import HttpSite
 from federation.aiokit.tasks import Tasks
 from federation.api import server
+from federation.latency.estimator import NO_PRIOR
 from federation.loops import keep, tick
 from federation.loops.hub import Hub
 from federation.loops.plan import Planner
@@ -44,7 +45,7 @@ from federation.metrics import Doors, Metrics
 from federation.services import ControllerServices
 from federation.settings import Settings
 from federation.state.reduce import BrokerFound, BrokerLost, CordonsSet, Heard, Note
-from federation.state.shipped import shipped_continents, shipped_instances, shipped_spot_risks
+from federation.state.shipped import shipped_continents, shipped_instances, shipped_latency, shipped_spot_risks
 from federation.state.world import World
 from federation.wire import messages
 
@@ -259,6 +260,7 @@ async def _hub(settings: Settings, store: Store, clock: Clock, metrics: Metrics)
         started_s=clock.monotonic_s(),
         continents=shipped_continents(),
         spot_risks=shipped_spot_risks(),
+        public=shipped_latency() if settings.knows_public_latency else NO_PRIOR,
     )
     hub = Hub(
         world=world,

@@ -54,6 +54,9 @@ class Settings:
     """The controller's certificate for the broker, PEM."""
     broker_key_file: Path | None = None
     """Its private key, PEM."""
+    knows_public_latency: bool = True
+    """Begin with the round trips between public places that the product ships; the demo, whose truth they are, does
+    not."""
     timing: Timing = field(default_factory=Timing)
     """How long the controller waits before it believes a silence or a return."""
     plan_period_s: float = 60.0

@@ -282,6 +282,7 @@ class _Drawing:
         self.gates: dict[str, list[views.GatewayView]] = defaultdict(list)
         for gate in gateways(scene):
             self.gates[gate.cluster].append(gate)
+        self.doubts = latency.doubts(self.world)
         self.estimates = latency.between(
             self.world,
             {
@@ -434,7 +435,7 @@ class _Drawing:
 
     def _conditions(self, state: ClusterState) -> tuple[views.ConditionView, ...]:
         told = (*(state.report.conditions if state.report is not None else ()), *state.findings)
-        told = (*told, *self._own_conditions(state))
+        told = (*told, *self._own_conditions(state), *self.doubts.get(state.name, ()))
         return tuple(views.ConditionView(type=one.type, object=one.object, message=one.message) for one in told)
 
     def _own_conditions(self, state: ClusterState) -> Iterator[messages.Condition]:

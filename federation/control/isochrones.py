@@ -14,6 +14,7 @@ import numpy as np
 from immutables import Map
 
 from federation.control import latency
+from federation.latency.sphere import on_the_sphere
 from federation.state.keys import CellCluster
 from federation.state.world import World
 from federation.wire.messages import UserCell
@@ -85,7 +86,7 @@ def _squares() -> Map[str, UserCell]:
 
 def _nearest(users: latency.Places, clusters: latency.Places) -> list[list[int]]:
     """[users, NEAREST]: columns of the nearest clusters."""
-    places, others = latency.on_the_sphere(users), latency.on_the_sphere(clusters)
+    places, others = on_the_sphere(users), on_the_sphere(clusters)
     some = min(NEAREST, len(clusters))
     found: list[list[int]] = []
     for first in range(0, len(places), AT_ONCE):

@@ -1,23 +1,31 @@
-"""From measurements between clusters to latency between users and clusters.
+"""The round trip between users and clusters, as the world lets it be estimated (`federation/latency`).
 
-A user cell is not measured itself. Where the agents of the cluster nearest to the cell have measured the round trip to
-another cluster, that measurement is used, and the way from the cell to the nearest cluster is added by distance;
-elsewhere the whole path is estimated by distance. Every figure says where it comes from.
+Agents measure the round trip to other clusters; of a user cell its place is known. Every figure says what it is based
+on, how sure it is, and how old the newest measurement behind it is.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import math
+import threading
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from federation.latency import sources
+from federation.latency.estimator import Fleet, Pairs
+from federation.latency.line import PRIOR
+from federation.latency.sphere import on_the_sphere, paired_km
+from federation.policy.documents import Cluster
 from federation.state.keys import CellCluster
 from federation.state.world import World
+from federation.wire.messages import Condition
 
 AT_ONCE = 256
 """Cells: a thread that works on more keeps the event loop waiting for as long as one step takes."""
@@ -25,15 +33,22 @@ Floats = NDArray[np.float32]
 Places = tuple[tuple[float, float], ...]
 """Latitudes and longitudes in degrees."""
 
-BASE_RTT_MS = 8.9
-RTT_MS_PER_KM = 0.01573
-"""Round trip by great-circle distance. Source: least squares over the 32 x 32 AWS regions of cloudping.co (one-year
-median, 2025-05-29); median relative error 14 %."""
-EARTH_RADIUS_KM = 6371.0088
-
+BASE_RTT_MS, RTT_MS_PER_KM = PRIOR.base_ms, PRIOR.ms_per_km
+"""Round trip by great-circle distance where nothing is measured and nothing is known beforehand."""
+SURE = 0.20
+"""Confidence is the chance that the true round trip is within so much of the estimate."""
+CATALOGUES = 4
+"""Of which the newest knowledge is kept."""
+MANY = 256
+CHANGED, CHANGED_MS = 0.25, 3.0
+"""A way has changed where its round trip is so much another one."""
+SCATTERED, SCATTERED_MS, FEW = 0.10, 1.0, 0.02
+"""So many of them may be so much other ones before all are worked out again."""
+SPREAD = 1.2
+"""95th percentile of round trips over their median, where no agent has measured it: a guess."""
 
 Basis = Literal["measured", "inferred", "prior"]
-"""Of an estimate: measurements of this very pair, measurements of other pairs, or distance alone."""
+"""Of an estimate: measurements of this very pair, measurements of other pairs, or distance and public meshes alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,33 +64,24 @@ class Estimate:
     """When the newest measurement behind it was heard (monotonic seconds of the controller's clock)."""
     confidence: float | None = None
     """The chance that the true round trip is within 20 % of `rtt_ms`; None where nothing says it."""
+    rtt_ms_p95: float | None = None
+    """Of the round trips themselves, as they scatter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Estimates(Mapping[CellCluster, Estimate]):
-    """(cell, cluster) -> estimate, in arrays [cells, clusters]: there may be ten millions of them.
+    """(cell, cluster) -> estimate, in an array [cells, clusters]: there may be ten millions of them."""
 
-    `nearest` [cells] is the column of the cluster nearest to each cell. How old a measurement is they do not say.
-    """
-
+    world: World
     cells: Mapping[str, int]
     """Name -> row, in order of the names; `clusters` the same of columns."""
     clusters: Mapping[str, int]
     rtt_ms: Floats
-    km: Floats
-    nearest: NDArray[np.int64]
-    is_measured: NDArray[np.bool_]
 
     def __getitem__(self, pair: CellCluster) -> Estimate:
-        row, column = self.cells[pair[0]], self.clusters[pair[1]]
-        basis: Basis = "prior"
-        source = f"estimated over {self.km[row, column]:.0f} km"
-        if self.is_measured[row, column]:
-            near = int(self.nearest[row])
-            basis = "inferred"
-            source = f"measured from {tuple(self.clusters)[near]}, {self.km[row, near]:.0f} km from the users"
-        rtt_ms = round(float(self.rtt_ms[row, column]), 2)
-        return Estimate(cell=pair[0], cluster=pair[1], rtt_ms=rtt_ms, source=source, basis=basis)
+        if pair[0] not in self.cells or pair[1] not in self.clusters:
+            raise KeyError(pair)
+        return between(self.world, [pair])[pair]
 
     def __iter__(self) -> Iterator[CellCluster]:
         return itertools.starmap(CellCluster, itertools.product(self.cells, self.clusters))
@@ -87,30 +93,13 @@ class Estimates(Mapping[CellCluster, Estimate]):
 def estimate(world: World, cells: Iterable[str]) -> Estimates:
     """For every cluster of the catalogue."""
     users = tuple(sorted(cells))
-    places = {document.metadata.name: document.spec.location for document in world.documents.clusters}
-    clusters = tuple(sorted(places))
-    km = _distances_km(
-        tuple((world.cells[name].lat, world.cells[name].lon) for name in users),
-        tuple((places[name].lat, places[name].lon) for name in clusters),
-    )
-    rtt_ms, nearest = np.empty_like(km), np.zeros(len(users), np.int64)
-    is_measured = np.zeros(km.shape, dtype=bool)
-    measured = _measured_ms(world, clusters)
-    for first in range(0, len(users) if clusters else 0, AT_ONCE):
-        some = slice(first, first + AT_ONCE)
-        near = km[some].argmin(axis=1)
-        told = measured[near]
-        known = ~np.isnan(told)
-        way_km = np.where(known, np.take_along_axis(km[some], near[:, None], axis=1), km[some])
-        rtt_ms[some] = _below(np.round(BASE_RTT_MS + RTT_MS_PER_KM * way_km + np.where(known, told, 0.0), 2))
-        nearest[some], is_measured[some] = near, known
+    known = _NEWEST.of(world)
+    places = tuple((world.cells[name].lat, world.cells[name].lon) for name in users)
     return Estimates(
+        world=world,
         cells={name: row for row, name in enumerate(users)},
-        clusters={name: column for column, name in enumerate(clusters)},
-        rtt_ms=rtt_ms,
-        km=km,
-        nearest=nearest,
-        is_measured=is_measured,
+        clusters={name: column for column, name in enumerate(known.names)},
+        rtt_ms=_all(known, places),
     )
 
 
@@ -119,104 +108,201 @@ def between(world: World, pairs: Collection[CellCluster]) -> dict[CellCluster, E
 
     Cells that are not known and clusters that are not in the catalogue are left out.
     """
-    places = {document.metadata.name: document.spec.location for document in world.documents.clusters}
-    wanted = sorted(pair for pair in pairs if pair[0] in world.cells and pair[1] in places)
-    users, clusters = sorted({cell for cell, _ in wanted}), tuple(sorted(places))
+    known = _known(world)
+    columns = known.columns
+    wanted = sorted(pair for pair in pairs if pair[0] in world.cells and pair[1] in columns)
+    users = sorted({cell for cell, _ in wanted})
     rows = {name: row for row, name in enumerate(users)}
-    columns = {name: column for column, name in enumerate(clusters)}
-    users_at = tuple((world.cells[name].lat, world.cells[name].lon) for name in users)
-    clusters_at = tuple((places[name].lat, places[name].lon) for name in clusters)
-    one, other, nearest = on_the_sphere(users_at), on_the_sphere(clusters_at), _nearest(users_at, clusters_at)
-    at = np.array([(rows[cell], columns[cluster]) for cell, cluster in wanted], np.int64).reshape(-1, 2)
-    km = _km(np.einsum("ij,ij->i", one[at[:, 0]], other[at[:, 1]]))
-    near_km = _km(np.einsum("ij,ij->i", one, other[nearest]))[at[:, 0]]
-    told = np.full(len(wanted), np.nan, np.float32)
-    told_by: dict[int, str] = {}
-    by_pair: dict[str, dict[str, float]] = {}
-    for row, (cell, cluster) in enumerate(wanted):
-        near = clusters[nearest[rows[cell]]]
-        for who, whom in ((near, cluster), (cluster, near)) if near != cluster else ():
-            if who not in by_pair:
-                by_pair[who] = _measured_by(world, who)
-            if (rtt_ms := by_pair[who].get(whom)) is not None:
-                told[row], told_by[row] = rtt_ms, who
-                break
-    known = ~np.isnan(told)
-    way_km = np.where(known, near_km, km)
-    rtt = _below(np.round(BASE_RTT_MS + RTT_MS_PER_KM * way_km + np.where(known, told, np.float32(0.0)), 2)).tolist()
-    made = {}
-    for row, (cell, cluster) in enumerate(wanted):
+    made: dict[CellCluster, Estimate] = {}
+    if not wanted:
+        return made
+    at_users = on_the_sphere([(world.cells[name].lat, world.cells[name].lon) for name in users])
+    at = np.array([(rows[cell], columns[cluster]) for cell, cluster in wanted], np.int64)
+    km = paired_km(at_users[at[:, 0]], known.fleet.at_clusters[at[:, 1]])
+    log_ms, variance = known.fleet.pairs(at_users, at[:, 0], at[:, 1])
+    rtt_ms = _below(np.round(np.exp(log_ms), 2)).tolist()
+    confidence = [math.erf(math.log1p(SURE) / math.sqrt(2.0 * one)) for one in variance.tolist()]
+    near = known.nearest_that_measured(at_users)
+    for row, ((cell, cluster), (user, column)) in enumerate(zip(wanted, at.tolist(), strict=True)):
         basis: Basis = "prior"
-        measured_s = None
-        source = f"estimated over {km[row]:.0f} km"
-        if known[row]:
+        source, measured_s = f"estimated over {km[row]:.0f} km", None
+        if known.measured[column]:
+            witness = known.names[near[user]]
+            way_km = float(paired_km(at_users[[user]], known.fleet.at_clusters[[near[user]]])[0])
             basis = "inferred"
-            measured_s = world.clusters[told_by[row]].heard_s
-            source = f"measured from {clusters[nearest[rows[cell]]]}, {near_km[row]:.0f} km from the users"
+            source = (
+                f"inferred over {km[row]:.0f} km from what clusters measured, the nearest {witness}, {way_km:.0f} km"
+            )
+            source += " from the users"
+            measured_s = _newest(world, witness, cluster)
         made[CellCluster(cell, cluster)] = Estimate(
             cell=cell,
             cluster=cluster,
-            rtt_ms=round(rtt[row], 2),
+            rtt_ms=round(rtt_ms[row], 2),
             source=source,
             basis=basis,
             measured_s=measured_s,
+            confidence=round(confidence[row], 3),
+            rtt_ms_p95=round(rtt_ms[row] * known.spread[column], 2),
         )
     return made
 
 
-@functools.lru_cache(maxsize=8)
-def _nearest(users: Places, clusters: Places) -> NDArray[np.int64]:
-    """[users]: the column of the nearest cluster; of places that seldom change, so the newest are kept."""
-    made = np.zeros(len(users), np.int64)
-    one, other = on_the_sphere(users), on_the_sphere(clusters)
-    for first in range(0, len(users) if clusters else 0, AT_ONCE):
+def doubts(world: World) -> Mapping[str, tuple[Condition, ...]]:
+    """Cluster -> why its place, or what it measures, is not believed."""
+    return _known(world).doubts
+
+
+# ---- what is kept as long as it holds
+
+
+class _Told:
+    """What clusters measured of each other, as arrays; compared by content, and the rest by identity."""
+
+    def __init__(self, world: World) -> None:
+        self.clusters, self.prior = world.documents.clusters, world.public
+        names = sorted(document.metadata.name for document in self.clusters)
+        number = {name: at for at, name in enumerate(names)}
+        one: list[int] = []
+        other: list[int] = []
+        ms: list[float] = []
+        p95: list[float] = []
+        for name, state in world.clusters.items():
+            mine = number.get(name)
+            for peer in state.report.peers if state.report is not None and mine is not None else ():
+                at = number.get(peer.cluster)
+                if peer.samples > 0 and at is not None and at != mine and mine is not None:
+                    one.append(mine)
+                    other.append(at)
+                    ms.append(peer.rtt_ms_p50)
+                    p95.append(peer.rtt_ms_p95)
+        self.one, self.other = np.array(one, np.int64), np.array(other, np.int64)
+        self.rtt_ms, self.rtt_ms_p95 = np.array(ms, np.float64), np.array(p95, np.float64)
+
+    def is_of(self, world: World) -> bool:
+        """Whether the catalogue is this one."""
+        return self.clusters is world.documents.clusters and self.prior is world.public
+
+    def is_nearly(self, other: _Told) -> bool:
+        """Whether the same pairs are measured, and no way has changed: a few medians scatter."""
+        if not np.array_equal(self.one, other.one) or not np.array_equal(self.other, other.other):
+            return False
+        change_ms = np.abs(self.rtt_ms - other.rtt_ms)
+        if (change_ms > np.maximum(CHANGED * other.rtt_ms, CHANGED_MS)).any():
+            return False
+        scattered = change_ms > np.maximum(SCATTERED * other.rtt_ms, SCATTERED_MS)
+        return int(scattered.sum()) <= FEW * len(scattered)
+
+
+class _Known:
+    """What follows from what was told. `measured` [clusters]: whether a round trip from or to it is believed; `spread`
+    [clusters]: 95th percentile over median."""
+
+    def __init__(self, told: _Told) -> None:
+        self.told = told
+        documents: Mapping[str, Cluster] = {one.metadata.name: one for one in told.clusters}
+        self.names = tuple(sorted(documents))
+        self.columns = {name: column for column, name in enumerate(self.names)}
+        places = [(documents[name].spec.location.lat, documents[name].spec.location.lon) for name in self.names]
+        one, other, ms, words = sources.agree(told.one, told.other, told.rtt_ms, len(self.names))
+        self.fleet = Fleet(
+            clusters=on_the_sphere(places), between=Pairs(one=one, other=other, rtt_ms=ms), prior=told.prior
+        )
+        self.measured = np.zeros(len(self.names), dtype=bool)
+        self.measured[np.concatenate(self.fleet.believed)] = True
+        self._witnesses = np.flatnonzero(self.measured)
+        self.spread = _spread(told, len(self.names))
+        found: dict[str, list[Condition]] = {}
+        for each in (*words, *self.fleet.refused):
+            text = f"{each.why}: what it measures is not believed; look at its agent's clock, proxy and network"
+            found.setdefault(self.names[each.site], []).append(
+                Condition(type="SourceRefused", object="peers", message=text)
+            )
+        for moved in self.fleet.moved:
+            text = (
+                f"{moved.impossible} of {moved.measured} round trips are faster than light in fibre from where the "
+                f"catalogue has it, as {moved.fastest_ms:.6g} ms over {moved.fastest_km:.0f} km: it is taken to be "
+                f"near {moved.lat:.2f}, {moved.lon:.2f}, {moved.km:.0f} km away; correct `location` in its document"
+            )
+            found.setdefault(self.names[moved.site], []).append(
+                Condition(type="PlaceDoubted", object="location", message=text)
+            )
+        self.doubts = {name: tuple(rows) for name, rows in found.items()}
+
+    def nearest_that_measured(self, at: NDArray[np.float64]) -> NDArray[np.int64]:
+        """[places]: the cluster with a believed round trip that is nearest; 0 where there is none."""
+        if not len(self._witnesses):
+            return np.zeros(len(at), np.int64)
+        closeness = at @ self.fleet.at_clusters[self._witnesses].T
+        return np.asarray(self._witnesses[closeness.argmax(axis=1)])
+
+
+def _spread(told: _Told, clusters: int) -> list[float]:
+    """[clusters]: median of what agents measured from and to each."""
+    ratio = np.maximum(1.0, told.rtt_ms_p95 / np.maximum(told.rtt_ms, 1e-3))
+    who, both = np.concatenate([told.one, told.other]), np.concatenate([ratio, ratio])
+    order = np.argsort(who, kind="stable")
+    names, starts = np.unique(who[order], return_index=True)
+    found = [float(np.median(ratio)) if len(ratio) else SPREAD] * clusters
+    for name, rows in zip(names.tolist(), np.split(both[order], starts[1:]) if len(names) else (), strict=True):
+        found[name] = float(np.median(rows))
+    return found
+
+
+class _Newest:
+    """The newest knowledge of each of a few catalogues: it holds as long as round trips are nearly the same.
+
+    So a report changes it only where a way has changed, and all who ask within one cycle see the same.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[int, int], _Known] = OrderedDict()
+
+    def of(self, world: World, *, is_new_enough: bool = False) -> _Known:
+        """Args: is_new_enough: what is known of these clusters serves, however old it is."""
+        key = id(world.documents.clusters), id(world.public)
+        with self._lock:
+            known = self._known.get(key)
+            if known is None or not known.told.is_of(world):
+                known = None
+            if known is None or not is_new_enough:
+                told = _Told(world)
+                if known is None or not told.is_nearly(known.told):
+                    known = _Known(told)
+            self._known[key] = known
+            self._known.move_to_end(key)
+            while len(self._known) > CATALOGUES:
+                self._known.popitem(last=False)
+            return known
+
+
+_NEWEST = _Newest()
+
+
+def _known(world: World) -> _Known:
+    """For who asks about some pairs: of a large fleet, what the newest plan went by."""
+    return _NEWEST.of(world, is_new_enough=len(world.documents.clusters) > MANY)
+
+
+@functools.lru_cache(maxsize=1)
+def _all(known: _Known, users: Places) -> Floats:
+    """[users, clusters] in ms: of what seldom changes, so the newest are kept."""
+    at = on_the_sphere(users)
+    made = np.empty((len(users), len(known.names)), np.float32)
+    for first in range(0, len(users) if len(known.names) else 0, AT_ONCE):
         some = slice(first, first + AT_ONCE)
-        made[some] = _km(one[some] @ other.T).argmin(axis=1)
+        made[some] = _below(np.round(np.exp(known.fleet.log_ms(at[some], known.fleet.similar(at[some]))), 2))
     return made
 
 
-def _measured_by(world: World, name: str) -> dict[str, float]:
-    """Peer -> round trip in ms, as the agent of a cluster measured it."""
-    report = world.clusters[name].report
-    return {one.cluster: one.rtt_ms_p50 for one in report.peers if one.samples > 0} if report is not None else {}
+def _newest(world: World, *clusters: str) -> float | None:
+    """When the newest report of these clusters was heard."""
+    heard = [world.clusters[name].heard_s for name in clusters if name in world.clusters]
+    return max((at_s for at_s in heard if at_s is not None), default=None)
 
 
-def _km(cosine: NDArray[np.float64]) -> Floats:
-    """Great-circle distances by the scalar products of unit vectors."""
-    chord = np.sqrt(np.clip(2.0 - 2.0 * cosine, 0.0, 4.0))
-    return (2 * EARTH_RADIUS_KM * np.arcsin(chord / 2)).astype(np.float32)
-
-
-def _below(values: NDArray[np.float64]) -> Floats:
+def _below(values: NDArray[Any]) -> Floats:
     """In single precision, and none above what it was: who is just within the objective stays within it."""
     made = values.astype(np.float32)
     return np.where(made > values, np.nextafter(made, np.float32(0.0)), made)
-
-
-@functools.lru_cache(maxsize=2)
-def _distances_km(users: Places, clusters: Places) -> Floats:
-    """[users, clusters]: of places that seldom change, so the newest are kept."""
-    one, other = on_the_sphere(users), on_the_sphere(clusters)
-    made = np.empty((len(users), len(clusters)), np.float32)
-    for first in range(0, len(users), AT_ONCE):
-        some = slice(first, first + AT_ONCE)
-        made[some] = _km(one[some] @ other.T)
-    return made
-
-
-def on_the_sphere(places: Places) -> NDArray[np.float64]:
-    """[places, 3] of length one."""
-    lat, lon = np.radians(np.array(places).reshape(-1, 2)).T
-    return np.column_stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
-
-
-def _measured_ms(world: World, clusters: tuple[str, ...]) -> Floats:
-    """[clusters, clusters]: what the one of the row measured, else the other; NaN where neither did."""
-    at = {name: number for number, name in enumerate(clusters)}
-    made = np.full((len(clusters), len(clusters)), np.nan, np.float32)
-    for name, state in world.clusters.items():
-        for peer in state.report.peers if state.report is not None else ():
-            if peer.samples > 0 and peer.cluster in at:
-                made[at[name], at[peer.cluster]] = peer.rtt_ms_p50
-    np.fill_diagonal(made, np.nan)
-    return np.where(np.isnan(made), made.T, made)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.control.latency import on_the_sphere
+from federation.latency.sphere import on_the_sphere
 from federation.policy.documents import Cluster
 from federation.state.identity import ByIdentity
 

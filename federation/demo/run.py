@@ -71,6 +71,7 @@ class Demo:
         timing = Timing(report_interval_s=report_s, tick_s=report_s / 2, stale_after_s=4 * report_s)
         settings = Settings(
             listen=listen,
+            knows_public_latency=False,
             timing=timing,
             plan_period_s=DAY_S / PLANS_PER_DAY,
             plan_spacing_s=DAY_S / PLANS_PER_DAY / 4,

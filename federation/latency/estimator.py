@@ -26,6 +26,8 @@ LEAST_VARIANCE = 0.03**2
 HOPE = 1.0
 """Standard deviations by which an unmeasured pair may be better than expected, where it is chosen for measuring."""
 MOST_CANDIDATES = 1024
+PRIOR_DOUBT = 0.3**2
+"""Variance of what is known beforehand: it was measured elsewhere, over other networks and at another time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,72 +55,136 @@ class Prior:
 NO_PRIOR = Prior(at=np.zeros((0, 3)), pairs=Pairs.none())
 
 
-class Estimator:
-    """All that is known at one time.
+class Fleet:
+    """What clusters measured among each other, and public places: it says something of every pair of places.
 
-    `log_ms`, `sigma` [users, clusters]: logarithm of the round trip in milliseconds and its standard deviation;
-    `measured_ms` [users, clusters]: NaN where nobody measured. `moved` and `refused` name sites: clusters first, then
-    users, then those of the prior.
+    `at_clusters`, `at_users`: where they rather are; `believed`: the pairs of clusters whose measurements count.
+    `moved` and `refused` name sites: clusters first, then users.
 
-    Args: clusters, users: where they are declared to be. mesh: between clusters. own: from users (`one`) to clusters.
+    Args: clusters, users: where they are declared to be. between: measurements between clusters. own: from users
+        (`one`) to clusters: of these, only what they say of places counts here.
     """
 
     def __init__(
         self,
         *,
         clusters: Vectors,
-        users: Vectors,
         between: Pairs,
-        own: Pairs,
+        users: Vectors | None = None,
+        own: Pairs | None = None,
         prior: Prior = NO_PRIOR,
         check_sources: bool = True,
     ) -> None:
-        self._count, self._users = len(clusters), len(users)
-        declared = np.vstack([clusters, users, prior.at])
-        first_user, first_prior = self._count, self._count + self._users
-        one = np.concatenate([between.one, prior.pairs.one + first_prior])
-        other = np.concatenate([between.other, prior.pairs.other + first_prior])
-        ms = np.concatenate([between.rtt_ms, prior.pairs.rtt_ms])
-        line = fit(paired_km(declared[one], declared[other]), ms, PRIOR)
+        users = np.zeros((0, 3)) if users is None else users
+        own = Pairs.none() if own is None else own
+        count = len(clusters)
+        declared = np.vstack([clusters, users])
+        one, other, ms = between.one, between.other, between.rtt_ms
+        public = paired_km(prior.at[prior.pairs.one], prior.at[prior.pairs.other])
+        by_prior = fit(public, prior.pairs.rtt_ms, PRIOR)
+        line = fit(paired_km(declared[one], declared[other]), ms, by_prior)
         self.refused: tuple[Refused, ...] = ()
         if check_sources:
-            self.refused = sources.impossible(declared, one, other, ms, self._count)
+            self.refused = sources.impossible(declared, one, other, ms, count)
             one, other, ms = _without(self.refused, one, other, ms)
-        all_one = np.concatenate([one, own.one + first_user])
-        all_other = np.concatenate([other, own.other])
-        all_ms = np.concatenate([ms, own.rtt_ms])
-        at, self.moved = places.relocate(declared, all_one, all_other, all_ms, line, most_candidates=MOST_CANDIDATES)
-        line = fit(paired_km(at[one], at[other]), ms, PRIOR)
+        at, self.moved = places.relocate(
+            declared,
+            np.concatenate([one, own.one + count]),
+            np.concatenate([other, own.other]),
+            np.concatenate([ms, own.rtt_ms]),
+            line,
+            sure=count,
+            candidates=prior.at,
+            most_candidates=MOST_CANDIDATES,
+        )
+        line = fit(paired_km(at[one], at[other]), ms, by_prior)
         if check_sources:
-            faster = sources.too_fast(at, one, other, ms, line, self._count)
+            faster = sources.too_fast(at, one, other, ms, line, count)
             self.refused += faster
             one, other, ms = _without(faster, one, other, ms)
+        can_be = ~places.impossible(paired_km(at[one], at[other]), ms)
+        one, other, ms = one[can_be], other[can_be], ms[can_be]
         self.line: Line = line
+        self.believed = one, other
+        self.at_clusters, self.at_users = at[:count], at[count:]
+        y = np.concatenate(
+            [
+                np.log(ms / line.at(paired_km(at[one], at[other]))),
+                np.log(prior.pairs.rtt_ms / by_prior.at(public)),
+            ]
+        )
+        doubt = np.concatenate([np.zeros(len(ms)), np.full(len(public), PRIOR_DOUBT)])
         sites = np.unique(np.concatenate([one, other]))
         number = np.full(len(at), -1, np.int64)
         number[sites] = np.arange(len(sites))
-        self._mesh = mesh.fit(at[sites], number[one], number[other], ms, line)
-        self._at_clusters, self._at_users = at[:first_user], at[first_user:first_prior]
-        self._fit_all(own)
+        self.mesh = mesh.fit(
+            np.vstack([at[sites], prior.at]),
+            np.concatenate([number[one], prior.pairs.one + len(sites)]),
+            np.concatenate([number[other], prior.pairs.other + len(sites)]),
+            y,
+            doubt,
+            line,
+        )
+        similar = self.mesh.similar(self.at_clusters)
+        self._onto = (self.mesh.weight @ similar.T).astype(np.float32)
+        self._known = self.mesh.explained(similar)
+        self._unit = float(alike(np.zeros(1))[0])
 
-    def _fit_all(self, own: Pairs) -> None:
-        shape = self._users, self._count
-        to_clusters = self._mesh.similar(self._at_clusters)
-        onto = (self._mesh.weight @ to_clusters.T).astype(np.float32)
-        known_of_clusters = self._mesh.explained(to_clusters)
-        similar = np.empty((self._users, len(self._mesh.at)), np.float32)
-        self._of_mesh, self.sigma = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        unit = float(alike(np.zeros(1))[0])
-        for first in range(0, self._users, AT_ONCE):
+    def log_ms(self, users: Vectors, similar: Singles) -> Singles:
+        """[users, clusters]. Args: similar: [users, sites] of the mesh."""
+        model = self.line.at(between_km(users, self.at_clusters)).astype(np.float32)
+        return np.asarray(np.log(model) + similar @ self._onto)
+
+    def similar(self, users: Vectors) -> Singles:
+        """[users, sites] of the mesh."""
+        return self.mesh.similar(users).astype(np.float32)
+
+    def pairs(self, users: Vectors, row: Sites, column: Sites) -> tuple[Floats, Floats]:
+        """[pairs]: logarithm of the round trip and its variance, without an array over all."""
+        similar = self.mesh.similar(users)
+        model = self.line.at(paired_km(users[row], self.at_clusters[column]))
+        log_ms = np.empty(len(row))
+        for first in range(0, len(row), AT_ONCE):
             some = slice(first, first + AT_ONCE)
-            to_some = self._mesh.similar(self._at_users[some])
-            similar[some] = to_some
-            model = self.line.at(between_km(self._at_users[some], self._at_clusters))
-            self._of_mesh[some] = np.log(model) + similar[some] @ onto
-            known = np.minimum(self._mesh.explained(to_some)[:, None] * known_of_clusters[None, :], unit**2)
-            self.sigma[some] = (unit + OWN) ** 2 - known + (NOISE_MS / model) ** 2
-        self._own = Own(self._mesh, self._at_users, self._at_clusters, similar)
-        self._variance = self.sigma
+            log_ms[some] = np.einsum("ij,ji->i", similar[row[some]], self._onto[:, column[some]])
+        known = np.minimum(self.mesh.explained(similar)[row] * self._known[column], self._unit**2)
+        return log_ms + np.log(model), (self._unit + OWN) ** 2 - known + (NOISE_MS / model) ** 2
+
+    def variance(self, users: Vectors, similar: Singles) -> Singles:
+        """[users, clusters]: of those logarithms."""
+        model = self.line.at(between_km(users, self.at_clusters))
+        known = np.minimum(self.mesh.explained(similar)[:, None] * self._known[None, :], self._unit**2)
+        return np.asarray((self._unit + OWN) ** 2 - known + (NOISE_MS / model) ** 2, np.float32)
+
+    def between_clusters(self, one: Sites, other: Sites) -> Floats:
+        """[pairs]: milliseconds between clusters."""
+        similar = self.mesh.similar(self.at_clusters)
+        beyond = np.einsum("ij,ij->i", (similar @ self.mesh.weight)[one], similar[other])
+        km = paired_km(self.at_clusters[one], self.at_clusters[other])
+        return np.asarray(self.line.at(km) * np.exp(beyond))
+
+
+class Estimator:
+    """The same with what users measured themselves.
+
+    `log_ms`, `sigma` [users, clusters]: logarithm of the round trip in milliseconds and its standard deviation;
+    `measured_ms` [users, clusters]: NaN where nobody measured.
+
+    Args: own: from users (`one`) to clusters.
+    """
+
+    def __init__(self, fleet: Fleet, own: Pairs) -> None:
+        self.fleet = fleet
+        users = fleet.at_users
+        shape = len(users), len(fleet.at_clusters)
+        similar = np.empty((len(users), len(fleet.mesh.at)), np.float32)
+        self._of_mesh, self._variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        for first in range(0, len(users), AT_ONCE):
+            some = slice(first, first + AT_ONCE)
+            similar[some] = fleet.mesh.similar(users[some])
+            self._of_mesh[some] = fleet.log_ms(users[some], similar[some])
+            self._variance[some] = fleet.variance(users[some], similar[some])
+        self._own = Own(fleet.mesh, users, fleet.at_clusters, similar)
         self.measured_ms = np.full(shape, np.nan, np.float32)
         order = np.lexsort((own.rtt_ms, own.one))
         who, starts = np.unique(own.one[order], return_index=True)
@@ -126,8 +192,8 @@ class Estimator:
             self._tell(user, own.other[rows], own.rtt_ms[rows])
         self._own.settle()
         self.log_ms, self.sigma = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        for first in range(0, self._users, AT_ONCE):
-            self._work_out(np.arange(first, min(first + AT_ONCE, self._users)))
+        for first in range(0, len(users), AT_ONCE):
+            self._work_out(np.arange(first, min(first + AT_ONCE, len(users))))
 
     def _tell(self, user: int, clusters: Sites, rtt_ms: Floats) -> None:
         best = np.argsort(rtt_ms, kind="stable")
@@ -156,13 +222,6 @@ class Estimator:
         """[users, clusters]: measured, else estimated."""
         made = np.exp(self.log_ms)
         return np.where(np.isnan(self.measured_ms), made, self.measured_ms)
-
-    def between_clusters(self, one: Sites, other: Sites) -> Floats:
-        """[pairs]: milliseconds between clusters."""
-        similar = self._mesh.similar(self._at_clusters)
-        beyond = np.einsum("ij,ij->i", (similar @ self._mesh.weight)[one], similar[other])
-        km = paired_km(self._at_clusters[one], self._at_clusters[other])
-        return np.asarray(self.line.at(km) * np.exp(beyond))
 
     def ask(self, users: Sites | None = None) -> Sites:
         """[users]: the cluster that each should measure next: the unmeasured one that may be the nearest."""

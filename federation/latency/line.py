@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 ROUNDS = 30
-PRIOR_WEIGHT = 4.0
+PRIOR_WEIGHT = 6.0
 """Of the line that is known beforehand, in measurements."""
 LEAST_BASE_MS, LEAST_MS_PER_KM = 0.5, 0.0105
 

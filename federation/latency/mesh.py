@@ -42,14 +42,14 @@ class Mesh:
         """[places, sites] of the kernel."""
         return alike(between_km(at, self.at))
 
-    def explained(self, some: Floats) -> Floats:
+    def explained(self, some: Floats | Singles) -> Floats:
         """[places]: how much of S is known."""
         return np.asarray(np.einsum("ij,ij->i", some @ self.explain, some))
 
 
-def fit(at: Vectors, one: Sites, other: Sites, rtt_ms: Floats, line: Line) -> Mesh:
-    """Args: at: [sites], where they rather are. one, other, rtt_ms: [measurements]."""
-    y_each = np.log(rtt_ms / line.at(paired_km(at[one], at[other])))
+def fit(at: Vectors, one: Sites, other: Sites, y_each: Floats, doubt: Floats, line: Line) -> Mesh:
+    """Args: at: [sites], where they rather are. one, other: [measurements]; y_each, doubt: the logarithm of each over
+    the line's, and its variance beyond that of a measurement."""
     anchors, belongs = _anchors(at)
     low, high = np.minimum(belongs[one], belongs[other]), np.maximum(belongs[one], belongs[other])
     pairs, back = np.unique(low * len(anchors) + high, return_inverse=True)
@@ -59,6 +59,7 @@ def fit(at: Vectors, one: Sites, other: Sites, rtt_ms: Floats, line: Line) -> Me
     place = at[anchors]
     site = alike(between_km(place, place)) + OWN * np.eye(len(place))
     variance = noise(line.at(paired_km(place[k], place[m]))) * (0.5 + 0.5 / np.maximum(count, 1.0))
+    variance += np.bincount(back, weights=doubt, minlength=len(pairs)) / np.maximum(count, 1.0)
     weight, alpha = np.ones(len(y)), np.zeros(len(y))
     covariance = site[k][:, k] * site[m][:, m] + site[k][:, m] * site[m][:, k] if len(y) <= DENSE else None
     for turn in range(REWEIGHTINGS + 1):

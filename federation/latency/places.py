@@ -21,6 +21,8 @@ SLACK_MS, SLACK_PART = 2.0, 0.08
 """A round trip may be so much faster than light: places are cities, not buildings."""
 HEIGHTS_MS = (0.0, 5.0, 12.0, 25.0, 50.0, 90.0)
 """That a place's own access may add."""
+LEAST = 2
+"""Impossible round trips of a site whose place somebody wrote down."""
 MOST_SUSPECTS = 64
 """Sites that are looked at before one is moved: those with the largest parts that are impossible."""
 MOST_PENALTY = 8.0
@@ -31,11 +33,12 @@ ENOUGH_GAIN = math.log(0.97 / 0.03)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """Site `site` is rather where site `to` is declared to be: `impossible` of its `measured` round trips are faster
-    than light in fibre, as `fastest_ms` over `fastest_km`, and `left` would still be."""
+    """Site `site` is rather at `lat`, `lon` (degrees), `km` from where it is declared to be: `impossible` of its
+    `measured` round trips are faster than light in fibre, as `fastest_ms` over `fastest_km`; there `left` are."""
 
     site: int
-    to: int
+    lat: float
+    lon: float
     km: float
     impossible: int
     left: int
@@ -56,18 +59,20 @@ def relocate(
     rtt_ms: Floats,
     line: Line,
     *,
+    sure: int = 0,
+    candidates: Vectors | None = None,
     most_candidates: int = 1024,
 ) -> tuple[Vectors, tuple[Moved, ...]]:
     """Places as measurements allow them, and which were moved: the one that gains most first, each once at most.
 
-    Args: at: [sites] as declared. one, other, rtt_ms: [measurements]. most_candidates: places of sites where one may
-        be instead, spread over all.
+    Args: at: [sites] as declared. one, other, rtt_ms: [measurements]. sure: the first so many sites are not moved for
+        one round trip alone, which may be the other's lie. candidates: places besides those of the sites
+        where one may be; of all these `most_candidates` are looked at, spread over all.
     """
     at = at.copy()
-    candidates = np.arange(len(at))
-    if len(at) > most_candidates:
-        candidates = np.linspace(0, len(at) - 1, most_candidates).astype(np.int64)
-    known = at[candidates]
+    known = at.copy() if candidates is None else np.vstack([at, candidates])
+    if len(known) > most_candidates:
+        known = known[np.linspace(0, len(known) - 1, most_candidates).astype(np.int64)]
     total = np.maximum(1, np.bincount(np.concatenate([one, other]), minlength=len(at)))
     moved: list[Moved] = []
     fixed: set[int] = set()
@@ -75,9 +80,9 @@ def relocate(
     while True:
         beats = impossible(paired_km(at[one], at[other]), rtt_ms)
         bad = np.bincount(np.concatenate([one[beats], other[beats]]), minlength=len(at))
-        suspects = [
-            site for site in np.argsort(-bad / total, kind="stable").tolist() if bad[site] and site not in fixed
-        ]
+        needed = np.where(np.arange(len(at)) < sure, LEAST, 1)
+        worst = np.argsort(-bad / total, kind="stable").tolist()
+        suspects = [site for site in worst if bad[site] >= needed[site] and site not in fixed]
         best: tuple[float, int, int] | None = None
         for site in suspects[:MOST_SUSPECTS]:
             if site not in cache:
@@ -97,7 +102,8 @@ def relocate(
         moved.append(
             Moved(
                 site=site,
-                to=int(candidates[place]),
+                lat=math.degrees(math.asin(known[place, 2])),
+                lon=math.degrees(math.atan2(known[place, 1], known[place, 0])),
                 km=float(between_km(at[site : site + 1], known[place : place + 1])[0, 0]),
                 impossible=int(beats[mine].sum()),
                 left=left,

@@ -16,6 +16,8 @@ IMPOSSIBLE, STILL_IMPOSSIBLE = 0.30, 0.20
 be."""
 TOO_FAST = -0.35
 """Median of the logarithm of a source's round trips over the line's."""
+DISAGREE, DISAGREE_MS = 2.0, 5.0
+"""Two measurements of one pair are not of the same way where one is so many times the other, and so much more."""
 ENOUGH = 4
 """Round trips of a source below which its median says nothing."""
 
@@ -71,3 +73,40 @@ def too_fast(at: Vectors, one: Sites, other: Sites, rtt_ms: Floats, line: Line, 
             text = f"half of its round trips are below {np.exp(np.median(some)):.0%} of what distance lets expect"
             refused.append(Refused(site=site, why=text))
     return tuple(refused)
+
+
+def agree(one: Sites, other: Sites, rtt_ms: Floats, sites: int) -> tuple[Sites, Sites, Floats, tuple[Refused, ...]]:
+    """Each measured pair once, of both directions the smaller; and whose word does not count.
+
+    A source whose round trips are other ones than its peers measure, of most pairs that both measured, is refused;
+    what others say of it counts.
+
+    Args: one: [measurements] who says so; other: of whom. sites: how many there are.
+    """
+    key, back = one * sites + other, other * sites + one
+    order = np.argsort(key)
+    at = np.searchsorted(key[order], back)
+    at = order[np.minimum(at, max(0, len(key) - 1))] if len(key) else at
+    is_both = key[at] == back if len(key) else np.zeros(0, dtype=bool)
+    counterpart = np.where(is_both, rtt_ms[at], np.nan)
+    larger, smaller = np.fmax(rtt_ms, counterpart), np.fmin(rtt_ms, counterpart)
+    differs = is_both & (larger > DISAGREE * smaller) & (larger - smaller > DISAGREE_MS)
+    refused: list[Refused] = []
+    kept = np.ones(len(one), dtype=bool)
+    while True:
+        asked = np.bincount(one[is_both & kept], minlength=sites)
+        bad = np.bincount(one[differs & kept], minlength=sites)
+        part = np.where(asked >= ENOUGH, bad / np.maximum(asked, 1), 0.0)
+        worst = int(np.argmax(part)) if sites else 0
+        if not sites or part[worst] <= 0.5:
+            break
+        text = f"{bad[worst]} of {asked[worst]} peers measure another round trip to it than it says"
+        refused.append(Refused(site=worst, why=text))
+        mine = (one == worst) | (other == worst)
+        is_both &= ~mine
+        differs &= ~mine
+        kept &= one != worst
+    low, high = np.minimum(one[kept], other[kept]), np.maximum(one[kept], other[kept])
+    order = np.argsort(rtt_ms[kept], kind="stable")
+    pairs, first = np.unique((low * sites + high)[order], return_index=True)
+    return pairs // max(1, sites), pairs % max(1, sites), rtt_ms[kept][order][first], tuple(refused)

@@ -308,10 +308,13 @@ def _peers(
     refused = []
     for peer in report.peers:
         last = earlier.get(peer.cluster)
-        if peer.samples and not _can_be(peer, here, places.get(peer.cluster)):
+        there = places.get(peer.cluster)
+        if peer.samples and not (_is_bounded(peer) and _can_be(peer, here, there)):
             refused.append(peer)
-            if last is not None:
+            if last is not None and (not last.samples or _can_be(last, here, there)):
                 kept[peer.cluster] = last
+            elif _is_bounded(peer):  # maybe a place is wrong: `federation/latency` tells, from all of them
+                kept.setdefault(peer.cluster, peer)
             continue
         rtt_ms = peer.rtt_ms_p50
         if peer.samples and last is not None and last.samples and not _is_near(last.rtt_ms_p50, rtt_ms):
@@ -347,9 +350,12 @@ def _on_the_sphere(lat: float, lon: float) -> _Vector:
     return math.cos(lat) * math.cos(lon), math.cos(lat) * math.sin(lon), math.sin(lat)
 
 
+def _is_bounded(peer: messages.PeerRtt) -> bool:
+    return 0 < peer.rtt_ms_p50 <= MOST_RTT_MS and 0 < peer.rtt_ms_p95 <= MOST_RTT_MS
+
+
 def _can_be(peer: messages.PeerRtt, here: _Vector | None, there: _Vector | None) -> bool:
-    if not 0 < peer.rtt_ms_p50 <= MOST_RTT_MS or not 0 < peer.rtt_ms_p95 <= MOST_RTT_MS:
-        return False
+    """Whether it is not faster than light in fibre, as far as places are known."""
     if here is None or there is None:
         return True
     reach_km = peer.rtt_ms_p50 * KM_PER_RTT_MS + PLACE_SLACK_KM

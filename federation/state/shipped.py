@@ -1,4 +1,4 @@
-"""The tables that the product ships: accelerators, continents, the risk of spot, and instance types."""
+"""The tables that the product ships: accelerators, continents, the risk of spot, round trips, and instance types."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import msgspec
 import yaml
 
 from federation import resources
+from federation.latency import public
+from federation.latency.estimator import Prior
 from federation.policy.catalogue import Product
 from federation.policy.documents import Continent, Country
 from federation.prices.rows import Instance, Instances
@@ -29,6 +31,12 @@ def shipped_continents() -> dict[Country, Continent]:
     raw = yaml.safe_load((resources.configs() / "continents.yaml").read_text(encoding="utf-8"))
     table = msgspec.convert(raw["continents"], dict[Continent, str])
     return {country: continent for continent, countries in table.items() for country in countries.split()}
+
+
+def shipped_latency() -> Prior:
+    """Round trips between public places, that the product knows."""
+    paths = sorted((resources.configs() / "latency").glob("*.yaml"))
+    return public.read(path.read_text(encoding="utf-8") for path in paths)
 
 
 def shipped_spot_risks() -> dict[tuple[str, str], SpotRisk]:

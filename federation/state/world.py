@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 from immutables import Map
 
+from federation.latency.estimator import NO_PRIOR, Prior
 from federation.policy.documents import Cluster as ClusterDocument
 from federation.policy.documents import Documents, PlacementPolicy
 from federation.prices.book import Book
@@ -348,6 +349,8 @@ class World:
     """What was seen of pools on spot."""
     prices: Book = field(default_factory=Book)
     """Prices of the feeds. `state/pricing.py` says what a pool costs."""
+    public: Prior = NO_PRIOR
+    """What is known of round trips all over the world before anything is measured."""
     started_s: float = 0.0
     deaf: bool = True
     brake: Brake | None = None

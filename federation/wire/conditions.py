@@ -52,11 +52,13 @@ ConditionType = Literal[
     "NotOrdered",
     "Notice",
     "ObeysAnother",
+    "PlaceDoubted",
     "PriceDoubted",
     "ReportCut",
     "ReportRowLeftOut",
     "RoundTripDoubted",
     "SharedDevice",
+    "SourceRefused",
     "StaleAutoscalerStatus",
     "StopNotExplained",
     "TooManyPools",
@@ -118,7 +120,7 @@ CONDITIONS: dict[ConditionType, str] = {
     "ImplausiblePool": "A report names a pool twice. The first counts.",
     "ImplausiblePrice": "A price is far below the catalogue's. The last good value stays.",
     "ImplausibleReplicas": "More replicas are ready than the devices can hold. The excess is not believed.",
-    "ImplausibleRoundTrip": "A round trip is faster than light in fibre. It is not believed.",
+    "ImplausibleRoundTrip": "A round trip is faster than light in fibre. It is not believed; a place may be wrong.",
     "IncompletePool": "A driver has not published all slices of a pool. The pool is not counted until it has.",
     "MemoryUnknown": "A driver does not say the memory of its devices. Models that need a minimum do not run on them.",
     "NameTaken": "A second agent reports under the name of this cluster. The first keeps the name.",
@@ -136,11 +138,15 @@ CONDITIONS: dict[ConditionType, str] = {
     ),
     "Notice": "A provider or an autoscaler announces that it takes the node. Its devices are leaving.",
     "ObeysAnother": "The agent obeys a higher epoch than this controller's.",
+    "PlaceDoubted": "Measurements prove that a cluster is not where the catalogue has it.",
     "PriceDoubted": "A price jumped tenfold. The last one stays until the new one has lasted.",
     "ReportCut": "A report was too large; its least important rows are left out.",
     "ReportRowLeftOut": "A row of a report cannot be sent. The message says why.",
     "RoundTripDoubted": "A round trip jumped tenfold. The last one stays until the new one has lasted.",
     "SharedDevice": "A device is shared. It is not counted.",
+    "SourceRefused": (
+        "Measurements of a cluster cannot be true, or disagree with those of most of its peers. They are not believed."
+    ),
     "StaleAutoscalerStatus": "The cluster autoscaler's status is old. Its growth is not counted.",
     "StopNotExplained": (
         "The controller orders fewer replicas without a reason that the agent can verify. The replicas stay."

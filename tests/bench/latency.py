@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.control import latency as controller
-from federation.latency.estimator import NO_PRIOR, Estimator, Pairs, Prior
+from federation.latency.estimator import NO_PRIOR, Estimator, Fleet, Pairs, Prior
 from federation.latency.line import fit
 from federation.latency.sphere import Vectors, between_km, on_the_sphere, paired_km
 from tests.bench import vivaldi
@@ -138,8 +138,7 @@ def _all_pairs(matrix: Matrix, data: Pairs, where: tuple[Sites, Sites], seed: in
     springs = vivaldi.fit(len(matrix.at), data.one, data.other, data.rtt_ms, seed)
     yield "vivaldi", springs.between(*where)
     yield "controller", controller.BASE_RTT_MS + controller.RTT_MS_PER_KM * far_km
-    made = Estimator(clusters=matrix.at, users=np.zeros((0, 3)), between=data, own=Pairs.none(), prior=matrix.prior)
-    yield "ours", made.between_clusters(*where)
+    yield "ours", Fleet(clusters=matrix.at, between=data, prior=matrix.prior).between_clusters(*where)
 
 
 # ---- (b)
@@ -201,7 +200,7 @@ class Draw:
 
     def estimator(self, own: Pairs, between: Pairs | None = None, *, check_sources: bool = True) -> Estimator:
         """Ours."""
-        return Estimator(
+        fleet = Fleet(
             clusters=self.at_clusters,
             users=self.at_users,
             between=self.between if between is None else between,
@@ -209,6 +208,7 @@ class Draw:
             prior=self.prior,
             check_sources=check_sources,
         )
+        return Estimator(fleet, own)
 
     def asked(self, rounds: int) -> Estimator:
         """Ours, with measurements that it asked for: one of each user in each round."""
@@ -288,7 +288,7 @@ def lies(matrix: Matrix) -> Iterator[Result]:
         draw = Draw(matrix, count, seed)
         own = draw.pairs(none.one, none.other)
         made = draw.estimator(own)
-        refused += len(made.refused)
+        refused += len(made.fleet.refused)
         shares = np.bincount(made.rtt_ms().argmin(axis=1), minlength=count) / len(draw.users)
         for liar in range(0, count, 4):
             honest.append(float(shares[liar]))
@@ -298,8 +298,8 @@ def lies(matrix: Matrix) -> Iterator[Result]:
                 between = Pairs(one=draw.between.one, other=draw.between.other, rtt_ms=ms)
                 made = draw.estimator(own, between)
                 drawn[name].append(float((made.rtt_ms().argmin(axis=1) == liar).mean()))
-                caught[name] += any(one.site == liar for one in made.refused)
-                wrongly[name] += sum(one.site != liar for one in made.refused)
+                caught[name] += any(one.site == liar for one in made.fleet.refused)
+                wrongly[name] += sum(one.site != liar for one in made.fleet.refused)
                 made = draw.estimator(own, between, check_sources=False)
                 unchecked[name].append(float((made.rtt_ms().argmin(axis=1) == liar).mean()))
     trials = len(honest)
@@ -332,7 +332,7 @@ def at_size(clusters: int = 1000, users: int = 10_000, peers: int = 64, each: in
     own = Pairs(one=who, other=whom, rtt_ms=_made_up(at[clusters + who], at[whom], rng))
     before_mib = _peak_mib()
     begun_s = time.process_time()
-    made = Estimator(clusters=at[:clusters], users=at[clusters:], between=between, own=own)
+    made = Estimator(Fleet(clusters=at[:clusters], users=at[clusters:], between=between, own=own), own)
     size: Result = {"clusters": clusters, "users": users, "measurements": len(one) + len(who)}
     yield {**size, "full_s": round(time.process_time() - begun_s, 2), "more_mib": round(_peak_mib() - before_mib)}
     begun_s, turns = time.process_time(), 200
