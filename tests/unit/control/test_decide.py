@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from msgspec import structs
@@ -289,3 +289,9 @@ def test_a_placement_that_a_loss_takes_too_much_of_changes_at_once(rules: dict[s
     )
     [verdict] = decide.decide(question).verdicts
     assert verdict.code == code, verdict
+
+
+def test_every_floor_has_words_for_its_breach() -> None:
+    """A placement that breaks a new floor would end the planning cycle instead of being changed."""
+    by_count_of_regions = {"min_regions"}
+    assert set(decide._WHY) == set(get_args(engine.Floor)) - by_count_of_regions
