@@ -74,7 +74,7 @@ class ControllerServices:
         if self.hub.world.deaf:
             return "not hearing the broker"
         if self.hub.routes.version and not self.hub.world.is_settled(self.clock.monotonic_s()):
-            return "waiting to hear the clusters: the routes that are remembered are not told before"
+            return "waiting for the clusters' reports; remembered routes are not served before"
         return ""
 
     def events_after(self, event_id: int) -> Sequence[views.EventView]:
@@ -292,7 +292,7 @@ class ControllerServices:
         refusals = await self.desk.refuses_drain(cluster) if drain and not force else ()
         if refusals:
             text = f"{cluster} would be drained of users whom no other cluster can serve: {'; '.join(refusals)}"
-            raise Refused(409, "NeedsForce", text, 'if it is meant, drain it with --force --reason "…"')
+            raise Refused(409, "NeedsForce", text, 'if this is intended, drain it with --force --reason "…"')
         await self._set_cordon(cluster, Cordon(reason=reason, drain=drain))
         verb = "drained" if drain else "cordoned"
         self.hub.tell(Note(reason="Cordoned", object=f"cluster/{cluster}", message=f"{cluster} is {verb}: {reason}"))

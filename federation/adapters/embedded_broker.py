@@ -170,7 +170,7 @@ class _Reader(StreamReaderAdapter):  # type: ignore[misc]  # amqtt's classes com
         byte = await super().read(1)
         self._header += byte
         if len(self._header) == LONGEST_HEADER_BYTES and byte[0] & 0x80:
-            raise _Refused("a packet without an end of its length")
+            raise _Refused("a packet whose length field does not end")
         if len(self._header) > 1 and not byte[0] & 0x80:
             length = sum((one & 0x7F) << (7 * place) for place, one in enumerate(self._header[1:]))
             cost = ACKNOWLEDGEMENT if self._header[0] >> 4 == PUBACK else 1.0
@@ -231,7 +231,7 @@ class _Handler(BrokerProtocolHandler):  # type: ignore[misc]
 
     async def handle_publish(self, publish_packet: PublishPacket) -> None:
         if publish_packet.qos == QOS_2:
-            self.hang_up("publishes with QoS 2, of which any number could be begun and never ended")
+            self.hang_up("publishes with QoS 2, which has no bound and is not supported")
             return
         await super().handle_publish(publish_packet)
 
@@ -241,7 +241,7 @@ class _Handler(BrokerProtocolHandler):  # type: ignore[misc]
     def hang_up(self, why: str) -> None:
         """Close the connection; the reading side notices and cleans up."""
         client = self.session.client_id if self.session else ""
-        log.warning("a client is thrown out", client=(client or "")[:TOPIC_CHARACTERS], cause=why)
+        log.warning("a client is disconnected", client=(client or "")[:TOPIC_CHARACTERS], cause=why)
         if self.writer is not None:
             self.writer._writer.transport.abort()
 
@@ -352,7 +352,7 @@ class _Broker(Broker):  # type: ignore[misc]
         while self.retained_bytes > RETAINED_BYTES:
             oldest = next(iter(kept))
             self.retained_bytes -= _cost(oldest, kept.pop(oldest).data)
-            log.warning("retained messages go: there are too many", most_bytes=RETAINED_BYTES)
+            log.warning("retained messages are dropped: there are too many", most_bytes=RETAINED_BYTES)
 
     def may_wait(self, handler: _Handler, size: int) -> bool:
         """Whether this many more bytes may wait for a reader; otherwise it, or the slowest reader of all, is

@@ -29,7 +29,7 @@ def check(url: str) -> str:
     except ValueError:
         port = None
     if parts.scheme != SCHEME or not parts.hostname or not port:
-        raise ValueError(f"{url!r} is no dask://HOST:PORT, the address of a Dask scheduler, as dask://127.0.0.1:8786")
+        raise ValueError(f"{url!r} is not dask://HOST:PORT, the address of a Dask scheduler, as dask://127.0.0.1:8786")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"tcp://{host}:{port}"
 

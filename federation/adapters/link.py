@@ -213,9 +213,9 @@ class Link:
         kind = max(late_s, key=lambda one: late_s[one])
         silent_s = now_s - self._arrival_s
         if silent_s > MISSED * self._heartbeat_s:
-            raise Deaf(f"nothing heard for {silent_s:.0f} s, not even of our own: connecting anew")
+            raise Deaf(f"nothing received for {silent_s:.0f} s, not even the own heartbeat: reconnecting")
         if late_s[kind] > MISSED * self._heartbeat_s:
-            raise Deaf(f"no {kind} heard for {late_s[kind]:.0f} s, not even of our own: connecting anew")
+            raise Deaf(f"no {kind} heard for {late_s[kind]:.0f} s, not even the own heartbeat: reconnecting")
 
     def _arrived(self, topic: str, payload: bytes, retained: bool) -> None:
         """Store an arrived message until its turn. Only the newest of each topic is kept, because each is full state.

@@ -75,7 +75,7 @@ def judge(contents: Contents, manifest: Manifest, path: Path) -> Found:
         found.is_incomplete = True
     for table, what in (
         (ROUTES, "routing tables are damaged; the newest good one is used"),
-        (CORDONS, "operators' words on clusters are lost; cordon or drain again what must take no load"),
+        (CORDONS, "cordons and drains are lost; cordon or drain again the clusters that must take no load"),
         (AUDIT, "entries of the audit are lost"),
     ):
         if table.name in contents.damaged or table.name in contents.incomplete:

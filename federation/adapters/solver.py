@@ -191,7 +191,7 @@ class _Lent:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise SolverError("the executor that solves placements gave this one up") from error
+            raise SolverError("the executor that solves placements cancelled this one") from error
         except Exception as error:
             if type(error).__module__.partition(".")[0] == "distributed":  # as when its workers die
                 raise SolverError(f"the executor that solves placements failed: {error}") from error

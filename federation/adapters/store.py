@@ -574,7 +574,7 @@ class Store:
         try:
             known = self._manifest.read()
         except ManifestDamaged as error:
-            losses.append(f"{error}: how far the database had come is not known for certain; it is written anew")
+            losses.append(f"{error}: how far the database had come is not known for certain; it is written again")
         manifest = known or Manifest()
         if manifest.format > FORMAT:
             raise StoreError(f"{self._manifest.path} was written by a newer version; use that one")
@@ -586,7 +586,7 @@ class Store:
             self._close()
             found = self._look_only(manifest)
         if known is None and not losses and self._had_manifest:
-            losses.append(f"{self._manifest.path} is gone; it is written anew")
+            losses.append(f"{self._manifest.path} is gone; it is written again")
         if losses and not found.contents.is_whole:
             found.is_epoch_known = False
         found.losses[:0] = losses

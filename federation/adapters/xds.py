@@ -93,7 +93,7 @@ class XdsServer:
         files = (listen.cert_file, listen.key_file, listen.ca_file)
         if not all(files) and not is_loopback(listen.host):
             raise InsecureXds(
-                f"gateways would be served on {listen.host} in the clear: give --xds-cert, --xds-key and --xds-ca, "
+                f"gateways would be served on {listen.host} in plain text: give --xds-cert, --xds-key and --xds-ca, "
                 "or --xds-listen 127.0.0.1:18000"
             )
         self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=self._most)

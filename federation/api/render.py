@@ -502,11 +502,11 @@ class _Drawing:
             return "bad", f"refused plan {state.ack.generation}: {state.ack.error}"
         for gate in gates:
             for kind, error in sorted(gate.refused.items()):
-                return "degraded", f"gateway {gate.name} refused new {kind}, the last good serve: {error}"
+                return "degraded", f"gateway {gate.name} refused new {kind} and keeps the last good ones: {error}"
         missing = sum(max(0, row.desired - (row.ready or 0)) for row in replicas)
         if missing:
             return "degraded", f"{missing} replicas are not ready yet"
-        return "ok", "heard, and everything that is wanted is ready"
+        return "ok", "it reports, and all desired replicas are ready"
 
     def _ack(self, state: ClusterState) -> views.AckView | None:
         if state.ack is None or state.ack_s is None:
@@ -551,7 +551,7 @@ class _Drawing:
             is_decaying=any(self.world.clusters[name].count_weight < 1.0 for name, _ in demand.counts),
             counted_by=tuple(name for name, _ in demand.counts),
             unserved_rps=unserved * demand.requests_per_second,
-            reason=reason or ("shares are on their way" if unserved else ""),
+            reason=reason or ("shares are moving to their targets" if unserved else ""),
             routes=shares,
         )
 
@@ -687,7 +687,7 @@ class _Drawing:
         if asked > 0 and unserved > 0.01 * asked:
             bad.append(f"{unserved:.1f} of {asked:.1f} requests per second are unserved")
         if asked > 0 and late > 0.05 * asked:
-            soft.append(f"{late:.1f} of {asked:.1f} requests per second are later than the objective")
+            soft.append(f"{late:.1f} of {asked:.1f} requests per second miss the latency objective")
         if ready < desired:
             soft.append(f"{desired - ready} of {desired} replicas are not ready")
         now_s = self.scene.now_s

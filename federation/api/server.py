@@ -87,7 +87,7 @@ def tls_context(host: str, cert_file: Path | None, key_file: Path | None) -> ssl
     if cert_file is None:
         if not is_loopback(host):
             raise InsecureListen(
-                f"the API would be served on {host} in the clear: give --tls-cert and --tls-key, or --listen 127.0.0.1"
+                f"the API would be served on {host} in plain text: give --tls-cert and --tls-key, or --listen 127.0.0.1"
             )
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -116,9 +116,11 @@ def _full(request: web.Request, is_own: bool) -> web.StreamResponse | None:
         return None
     if is_own:
         hint = "close some, as maps and long polls, or try again as Retry-After says"
-        refusal = refuse(429, "TooManyConnections", "this address has as many connections as one may have", hint)
+        refusal = refuse(
+            429, "TooManyConnections", "this address has the most connections that one address may have", hint
+        )
     else:
-        text = "as many connections are at work as there may be"
+        text = "all connections are busy"
         refusal = refuse(503, "Full", text, "try again as Retry-After says")
     refusal.headers.update(access.SECURITY_HEADERS)
     return refusal
@@ -136,7 +138,9 @@ async def _errors(request: web.Request, handler: access.Handler) -> web.StreamRe
         return refuse(404, "NotFound", f"no such path: {request.path}", "GET /openapi.json lists what there is")
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        refusal = refuse(405, "MethodNotAllowed", f"{request.method} is not for {request.path}", f"it takes {allowed}")
+        refusal = refuse(
+            405, "MethodNotAllowed", f"{request.path} does not support {request.method}", f"it takes {allowed}"
+        )
         refusal.headers["Allow"] = allowed
         return refusal
 
@@ -256,7 +260,7 @@ class _Api:
     async def _plans(self, request: web.Request) -> web.Response:
         limit = _number(request, "limit", default=50.0, low=1.0, high=MOST_PLANS)
         if not limit.is_integer():
-            raise Refused(400, "BadRequest", f"limit={limit:g} is no whole number", "")
+            raise Refused(400, "BadRequest", f"limit={limit:g} is not a whole number", "")
         return answer_list(await self._services.plans(int(limit)))
 
     async def _plan(self, request: web.Request) -> web.Response:
@@ -327,7 +331,7 @@ class _Api:
         query = request.rel_url.query
         index, model, country = self._services.index(), query.get("model", ""), _country(query.get("country"))
         if not model:
-            raise Refused(400, "BadRequest", "no model is named", "add model=NAME")
+            raise Refused(400, "BadRequest", "the parameter model is missing", "add model=NAME")
         if "cell" in query:
             entry = index.cell(model, query["cell"], country)
         elif "h3" in query:
@@ -363,7 +367,7 @@ class _Api:
     async def _explain(self, request: web.Request) -> web.Response:
         asked, cluster = request.query.get("of", "plan"), request.query.get("cluster")
         if asked not in get_args(views.Explained):
-            raise Refused(400, "BadRequest", f"of={asked} names nothing that is explained", "of is plan or newest")
+            raise Refused(400, "BadRequest", f"of={asked} cannot be explained", "of is plan or newest")
         of: views.Explained = "newest" if asked == "newest" else "plan"
         return answer(await self._services.explain(request.match_info["model"], cluster, of))
 
@@ -399,7 +403,7 @@ class _Api:
     async def _roll_back(self, request: web.Request) -> web.Response:
         name, text = request.match_info["name"], request.query.get("revision")
         if text is not None and not (text.isascii() and text.isdigit() and len(text) <= MOST_REVISION_DIGITS):
-            raise Refused(400, "BadRequest", f"revision={text!r} is no revision", "a whole number")
+            raise Refused(400, "BadRequest", f"revision={text!r} is not a revision", "a whole number")
         revision = int(text) if text is not None else None
         changed = await self._services.roll_back(name, revision, "api", _force(request))
         self._outdate()
@@ -486,7 +490,7 @@ def _file_name(request: web.Request) -> str:
     name = request.query.get("name", "api.yaml")
     if not re.match(FILE_NAME, name):
         raise Refused(
-            400, "BadRequest", f"{name!r} is no policy file name", "without directories, and it ends in .yaml"
+            400, "BadRequest", f"{name!r} is not the name of a policy file", "without directories, and it ends in .yaml"
         )
     return name
 
@@ -533,7 +537,7 @@ def _is_known(etag: str, given: str) -> bool:
 
 def _country(text: str | None) -> str:
     if text is not None and not re.match(COUNTRY, text):
-        raise Refused(400, "BadRequest", f"country={text!r} is no country", "ISO 3166-1 alpha-2, as DE")
+        raise Refused(400, "BadRequest", f"country={text!r} is not a country", "ISO 3166-1 alpha-2, as DE")
     return (text or "").upper()
 
 
@@ -545,16 +549,16 @@ def _place(request: web.Request) -> tuple[float, float]:
         if name in request.query
     }
     if len(given) < 2:
-        raise Refused(404, "NotFound", "half a place is none", "add lat=DEGREES&lon=DEGREES")
+        raise Refused(404, "NotFound", "lat and lon are needed together", "add lat=DEGREES&lon=DEGREES")
     return given["lat"], given["lon"]
 
 
 def _h3(text: str) -> tuple[float, float]:
     """The middle of an H3 cell: latitude and longitude in degrees."""
     if not re.match(H3, text):
-        raise Refused(400, "BadRequest", f"h3={text!r} is no H3 index", "in hexadecimal, as 841f91dffffffff")
+        raise Refused(400, "BadRequest", f"h3={text!r} is not an H3 index", "in hexadecimal, as 841f91dffffffff")
     if not h3.is_valid_cell(text):
-        raise Refused(404, "NotFound", f"h3={text!r} is no H3 cell", "a cell's index, as 841f91dffffffff")
+        raise Refused(404, "NotFound", f"h3={text!r} is not an H3 cell", "a cell's index, as 841f91dffffffff")
     lat, lon = h3.cell_to_latlng(text)
     return float(lat), float(lon)
 

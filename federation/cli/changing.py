@@ -100,7 +100,7 @@ def _diff_text(view: views.DiffView) -> str:
     for why in view.refused:
         lines.append(f"apply would refuse it: {why}")
     if view.refused:
-        lines.append('if it is meant, hand it in with apply --force --reason "…"')
+        lines.append('if this is intended, use apply --force --reason "…"')
     return "\n".join(lines)
 
 

@@ -48,9 +48,9 @@ class Client:
         self.server, self.token, self._ca_file = server.rstrip("/"), token, ca_file
         parts = urlsplit(self.server)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise CliError(f"--server {shown(server)!r} is no URL", "as http://127.0.0.1:8480", exit_code=2)
+            raise CliError(f"--server {shown(server)!r} is not a URL", "as http://127.0.0.1:8480", exit_code=2)
         if parts.scheme == "http" and not is_loopback(parts.hostname):
-            raise CliError(f"{shown(server)} would carry the token in the clear", "use https://", exit_code=2)
+            raise CliError(f"{shown(server)} would carry the token in plain text", "use https://", exit_code=2)
         self._host, self._port, self._tls = parts.hostname, parts.port, parts.scheme == "https"
 
     def get(self, path: str, kind: type[T], **query: str | None) -> T:

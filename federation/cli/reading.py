@@ -49,7 +49,7 @@ def _kind(what: str) -> tuple[str, tables.Kind]:
     if found is None:
         close = difflib.get_close_matches(what, tables.KINDS, n=1)
         raise CliError(
-            f"there is no kind {what!r}",
+            f"there is no kind of object {what!r}",
             f"did you mean {close[0]}?" if close else "one of " + ", ".join(tables.KINDS),
             exit_code=2,
         )

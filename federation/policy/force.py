@@ -40,7 +40,7 @@ def allowed_by(file: ParsedFile) -> str:
 
 def how_to_force(file: ParsedFile | None) -> str:
     """What to do when it is meant."""
-    by_hand = 'if it is meant, hand it in with --force --reason "…"'
+    by_hand = 'if this is intended, apply it with --force --reason "…"'
     if file is None:
         return by_hand
     return f'{by_hand}, or add to metadata.annotations: {FORCE_ANNOTATION}: "{shown(digest(file))} REASON"'

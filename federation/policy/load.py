@@ -92,7 +92,7 @@ def _listed(node: YamlNode) -> tuple[YamlNode, ...]:
 def _document(name: str, node: YamlNode) -> Placed | list[Problem]:
     """The document, or its problems."""
     if node.items is None:
-        return [problem_at(name, node.mark, "this document is no mapping", "apiVersion, kind, metadata and spec")]
+        return [problem_at(name, node.mark, "this document is not a mapping", "apiVersion, kind, metadata and spec")]
     for key in ("apiVersion", "kind"):
         if key not in node.items:
             return [
@@ -144,7 +144,7 @@ def _check_model(name: str, placed: Placed, spec: documents.ModelSpec) -> list[P
     if said is not None and port is not None and said != port:
         mark = placed.mark("spec", "runtime", "port")
         option = documents.PORT_OPTIONS[spec.runtime.preset]
-        text = f"port {port} is not what args say ({option} {said}): requests and probes would find nobody"
+        text = f"port {port} is not what args say ({option} {said}): requests and probes would find no server"
         problems.append(problem_at(name, mark, text, "one of them", "leave port out"))
     seen: set[tuple[str, str | None]] = set()
     for number, one in enumerate(spec.accelerators):
@@ -281,7 +281,11 @@ def _check_front_door(name: str, placed: Placed, spec: documents.ClusterSpec) ->
             return []
     except ValueError:
         pass
-    return [problem_at(name, mark, f"{spec.gateway.address} is no address to send to", "an IP address, as 192.0.2.10")]
+    return [
+        problem_at(
+            name, mark, f"{spec.gateway.address} is not an address that can be reached", "an IP address, as 192.0.2.10"
+        )
+    ]
 
 
 def _shared_countries(rule: documents.ResidencyRule, other: documents.ResidencyRule) -> str:

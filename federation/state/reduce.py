@@ -733,7 +733,7 @@ def _with_cluster(world: World, state: ClusterState) -> World:
 
 
 _SENTENCES: dict[tuple[Phase, Sign], tuple[EventReason, str]] = {
-    (Phase.READY, Sign.HEARD): ("ClusterReady", "{name} is heard"),
+    (Phase.READY, Sign.HEARD): ("ClusterReady", "{name} reports"),
     (Phase.UNREACHABLE, Sign.SILENT): ("ClusterUnreachable", "{name} is silent: its requests go elsewhere"),
     (Phase.UNREACHABLE, Sign.WILL): ("ClusterUnreachable", "{name} lost its connection: its requests go elsewhere"),
     (Phase.LOST, Sign.TOLERATED): ("ClusterLost", "{name} did not come back in time: its replicas are replaced"),

@@ -107,7 +107,7 @@ def test_describe_tells_the_events_of_a_thing(isochrone: Run) -> None:
     done = isochrone("describe", "cluster", "fra")
     assert done.returncode == 0, done.stderr
     assert "worst_state: ok" in done.stdout
-    assert "Z  Normal  ClusterReady  fra is heard" in done.stdout.partition("events:")[2]
+    assert "Z  Normal  ClusterReady  fra reports" in done.stdout.partition("events:")[2]
     newest = isochrone("get", "plans", "-o", "name").stdout.split()[0].removeprefix("plan/")
     told = isochrone("describe", "plan", newest).stdout
     assert "serves 56.0 requests per second" in told
@@ -292,12 +292,12 @@ def test_watch_prints_what_changes(fleet: Fleet, isochrone: Run, tmp_path: Path)
         (("apply", "-f", "/dev/zero"), 2, "not a regular file"),
         (("--token-file", "wrong-token", "get", "clusters"), 4, "no valid token"),
         (("--token", "anything", "get", "clusters"), 2, "give --token-file"),
-        (("--server", "ftp://me:hunter2@host", "get", "clusters"), 2, "is no URL"),
+        (("--server", "ftp://me:hunter2@host", "get", "clusters"), 2, "is not a URL"),
         (("controller", "--policies", ".", "--broker", "mqtts://me:hunter2@host"), 2, "--broker-password-file"),
         (("agent", "simulated", "--cluster", "x", "--broker", "mqtts:/me:hunter2@host"), 2, "--broker-password-file"),
         (("--server", "http://127.0.0.1:1", "get", "clusters"), 3, "cannot reach the controller"),
-        (("--server", "http://controller.example", "get", "clusters"), 2, "in the clear"),
-        (("--server", "controller", "get", "clusters"), 2, "is no URL"),
+        (("--server", "http://controller.example", "get", "clusters"), 2, "in plain text"),
+        (("--server", "controller", "get", "clusters"), 2, "is not a URL"),
         (("controller", "--policies", "nowhere"), 2, "no such directory"),
         (("agent", "kubernetes", "--broker", "mqtt://127.0.0.1:1"), 2, "--cluster"),
         (

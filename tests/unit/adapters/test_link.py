@@ -149,7 +149,7 @@ async def test_a_backlog_of_others_makes_nobody_deaf() -> None:
         with pytest.raises(Deaf, match="no ack heard"):
             link._judge(now_s)
         link._heard_s = dict.fromkeys(topics.FROM_AGENTS, now_s)
-        with pytest.raises(Deaf, match="not even of our own"):
+        with pytest.raises(Deaf, match="not even the own heartbeat"):
             link._judge(now_s + 1_300.0)
     finally:
         running.cancel()

@@ -64,8 +64,8 @@ CASES = [
     pytest.param("", 1, 1, "no document", id="blank"),
     pytest.param("# nothing\n", 1, 1, "no document", id="comments-only"),
     pytest.param("null\n", 1, 1, "no document", id="null"),
-    pytest.param("- 1\n", 1, 1, "no mapping", id="a-list"),
-    pytest.param("hello\n", 1, 1, "no mapping", id="a-word"),
+    pytest.param("- 1\n", 1, 1, "not a mapping", id="a-list"),
+    pytest.param("hello\n", 1, 1, "not a mapping", id="a-word"),
     pytest.param("{}\n", 1, 1, "apiVersion is missing", id="an-empty-mapping"),
     pytest.param(MODEL.replace("spec:\n", "spec: null\nold:\n"), 4, 7, "spec is empty", id="null-spec"),
     pytest.param(MODEL.replace("180", "3m"), 10, 18, "write 180", id="wrong-unit-of-time"),
@@ -221,11 +221,11 @@ CASES = [
     pytest.param(
         POLICY + "  traffic: {sessionHeader: x-isochrone-from}\n", 9, 28, "x-session-id", id="session-by-our-own-header"
     ),
-    pytest.param(CLUSTER.replace("192.0.2.1", "127.0.0.999"), 7, 22, "no address", id="no-ip-address"),
-    pytest.param(CLUSTER.replace("192.0.2.1", "0.0.0.0"), 7, 22, "no address", id="address-of-nobody"),
-    pytest.param(CLUSTER.replace("192.0.2.1", "169.254.1.1"), 7, 22, "no address", id="address-of-one-link"),
-    pytest.param(CLUSTER.replace("192.0.2.1", "239.1.2.3"), 7, 22, "no address", id="address-of-many"),
-    pytest.param(CLUSTER.replace("192.0.2.1", "999.0.2.1"), 7, 22, "no address", id="address-out-of-range"),
+    pytest.param(CLUSTER.replace("192.0.2.1", "127.0.0.999"), 7, 22, "not an address", id="no-ip-address"),
+    pytest.param(CLUSTER.replace("192.0.2.1", "0.0.0.0"), 7, 22, "not an address", id="address-of-nobody"),
+    pytest.param(CLUSTER.replace("192.0.2.1", "169.254.1.1"), 7, 22, "not an address", id="address-of-one-link"),
+    pytest.param(CLUSTER.replace("192.0.2.1", "239.1.2.3"), 7, 22, "not an address", id="address-of-many"),
+    pytest.param(CLUSTER.replace("192.0.2.1", "999.0.2.1"), 7, 22, "not an address", id="address-out-of-range"),
     pytest.param(MODEL.replace("chat", "other"), 3, 18, "already defined", id="two-models-of-one-name"),
 ]
 
