@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -24,6 +25,7 @@ from federation.api.openapi import COUNTRY, DECIMAL, FILE_NAME, H3, LONGEST_WAIT
 from federation.traffic.snapshot import Entry, Index
 
 T = TypeVar("T", bound=views.View)
+PAGE_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 MAX_BODY_BYTES = 1024 * 1024 + 1
 STREAM_SPACING_S = 1.0
 """The shortest time between two worlds of a stream: a map is looked at, not computed with."""
@@ -445,9 +447,16 @@ class _Api:
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
         file = request.match_info.get("file", "index.html")
-        if self._web_dir is None or not (self._web_dir / file).is_file():
-            raise Refused(404, "NotFound", "the map is not built", "run `make web` and reload")
-        return web.FileResponse(self._web_dir / file)
+        try:
+            # No FileResponse: the middleware that bounds answers sends them, and aiohttp would open the file again.
+            body = await asyncio.to_thread(_read, self._web_dir, file)
+        except FileNotFoundError:
+            raise Refused(404, "NotFound", "the map is not built", "run `make web` and reload") from None
+        etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        headers = {"ETag": etag, "Cache-Control": "no-cache"}
+        if _is_known(etag, request.headers.get("If-None-Match", "")):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=http.Shared(body, PAGE_TYPES[Path(file).suffix]), headers=headers)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         """Events in order and the newest world; a slow reader gets fewer worlds, never a backlog."""
@@ -528,6 +537,13 @@ async def _reason(request: web.Request) -> str:
         raise Refused(400, "BadRequest", f"a reason is needed: {error}", hint) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refused(400, "BadRequest", f"the body is not JSON: {error}", hint) from error
+
+
+def _read(directory: Path | None, file: str) -> bytes:
+    """Raises: FileNotFoundError, also where there is no directory."""
+    if directory is None:
+        raise FileNotFoundError(file)
+    return (directory / file).read_bytes()
 
 
 def _is_known(etag: str, given: str) -> bool:

@@ -102,6 +102,20 @@ async def test_the_map_is_drawn_and_asks_nothing_of_the_internet(
     assert_clean(tab, fleet)
 
 
+async def test_the_page_is_read_without_a_word_in_the_log_and_once_for_each_build(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each map that is opened would write stack traces, end its connection, and load all anew."""
+    for file, kind in (("", "text/html"), ("app.js", "text/javascript"), ("app.css", "text/css")):
+        status, headers, body = await asyncio.to_thread(fleet.request, "GET", f"/{file}", headers={})
+        assert (status, headers.get_content_type()) == (200, kind)
+        assert body == (build.DIST / (file or "index.html")).read_bytes()
+        known = {"If-None-Match": headers["ETag"]}
+        again = await asyncio.to_thread(fleet.request, "GET", f"/{file}", headers=known)
+        assert (again[0], again[2]) == (304, b"")
+    assert [one.message for one in caplog.records if one.name == "aiohttp.server"] == []
+
+
 async def test_unknown_never_looks_like_good(browser: Browser, fleet: Fleet) -> None:
     """A cluster that says nothing would be taken for one that is well."""
     page = (await opened(browser, fleet)).page
