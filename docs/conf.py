@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pygments.lexers.special import TextLexer
+
 from docs import reference_pages
 
 if TYPE_CHECKING:
@@ -35,4 +37,5 @@ def setup(app: Sphinx) -> None:
         if name in reference_pages.PAGES:
             source[0] += "\n" + reference_pages.PAGES[name]()
 
+    app.add_lexer("mermaid", TextLexer)  # the source of a diagram is shown as text
     app.connect("source-read", extend)

@@ -23,6 +23,7 @@ PAPERS = sorted(
         *ROOT.glob("*.md"),
         *(path for path in DOCS.rglob("*.md") if "_build" not in path.parts),
         *ROOT.glob("deploy/**/*.md"),
+        *ROOT.glob("placement/*.md"),
     ]
 )
 
