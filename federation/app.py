@@ -38,6 +38,7 @@ from federation.loops.plan import Planner
 from federation.loops.policies import PolicyIntake
 from federation.loops.prices import PriceLoop
 from federation.loops.publish import Publisher
+from federation.loops.scrape import ScrapeLoop
 from federation.loops.spot import SpotLoop
 from federation.loops.steer import Steer
 from federation.loops.traffic import TrafficLoop
@@ -174,6 +175,8 @@ async def _started(settings: Settings, clock: Clock, token: str, ending: AsyncEx
     }
     if settings.price_feeds:
         loops["prices"] = prices.run
+    if settings.prometheus is not None:
+        loops["scrape"] = ScrapeLoop(hub, settings.prometheus).run
     directory = settings.policies_dir
     if directory is not None:
         loops["policies"] = lambda: desk.watch(directory)

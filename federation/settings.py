@@ -9,6 +9,7 @@ from federation.adapters.feeds import Source
 from federation.adapters.xds import XdsListen
 from federation.control.blast import BlastLimits
 from federation.control.staged import Pace
+from federation.state.scraped import Prometheus
 from federation.state.world import Timing
 
 
@@ -73,5 +74,7 @@ class Settings:
     """In order of precedence."""
     price_period_s: float = 3_600.0
     """Between two readings of a price feed that is a URL; list prices change by the week, spot prices by the hour."""
+    prometheus: Prometheus | None = None
+    """Has the series of all clusters' gateways and engines; None asks none."""
     seed: int = 0
     """Of jitter and tie-breaks; the same seed and world give the same plans."""

@@ -13,6 +13,7 @@ import click
 from federation.adapters import executors
 from federation.adapters.embedded_broker import BrokerDown
 from federation.adapters.feeds import source_of
+from federation.adapters.prometheus import settings_of
 from federation.adapters.store import StoreError
 from federation.adapters.xds import XdsListen
 from federation.aiokit import confidential, context, runtime
@@ -122,6 +123,14 @@ Examples:
     help="Seconds between readings of a price feed that is a URL. Files are read when they change.",
 )
 @click.option(
+    "--prometheus",
+    "prometheus_file",
+    type=FILE,
+    envvar="ISOCHRONE_PROMETHEUS",
+    help="YAML: the url of a Prometheus that has the series of gateways and engines, and how they are labelled. It "
+    "counts users where no front door's file and no agent's gateway does.",
+)
+@click.option(
     "--plan-period",
     type=click.FloatRange(1, 86_400),
     default=60.0,
@@ -157,6 +166,7 @@ def controller(
     solver: str | None,
     price_feeds: tuple[str, ...],
     price_period: float,
+    prometheus_file: Path | None,
     plan_period: float,
     report_interval: float,
     take_over: bool,
@@ -186,6 +196,10 @@ def controller(
         raise click.UsageError(f"--price-feed: {error}") from error
     if len({one.name for one in sources}) < len(sources):
         raise click.UsageError("--price-feed: two feeds have one name; give files of other names")
+    try:
+        scraped_from = settings_of(prometheus_file) if prometheus_file is not None else None
+    except ValueError as error:
+        raise click.UsageError(f"--prometheus: {error}") from error
     if not policies.is_dir():
         raise click.UsageError(
             f"--policies {str(policies)!r}: no such directory; make it, or start from configs/policies"
@@ -206,6 +220,7 @@ def controller(
         timing=Timing(report_interval_s=report_interval, tick_s=report_interval / 2, stale_after_s=4 * report_interval),
         price_feeds=sources,
         price_period_s=price_period,
+        prometheus=scraped_from,
         plan_period_s=plan_period,
         plan_spacing_s=min(5.0, report_interval / 2),
     )

@@ -57,6 +57,8 @@ EventReason = Literal[
     "PriceFeedFailed",
     "PriceFeedRead",
     "PricesDoubted",
+    "PrometheusFailed",
+    "PrometheusRead",
     "Refused",
     "Replaced",
     "ReplicasFailed",
@@ -171,6 +173,10 @@ EVENTS: dict[EventReason, str] = {
     "PricesDoubted": (
         "Prices of a feed are left out or wait: they jumped, are out of bounds, in another currency, or no numbers."
     ),
+    "PrometheusFailed": (
+        "Prometheus could not be asked. What it said stays in force until it is old; see `isochrone get demand`."
+    ),
+    "PrometheusRead": "Prometheus has figures for the first time, or again after it failed.",
     "Refused": "An agent refused a desired state. The message gives its reason.",
     "Replaced": (
         "The replicas of a silent cluster are replaced elsewhere: what their users lose by the silence came to the "

@@ -19,7 +19,7 @@ from federation.state.keys import ClusterPool
 from federation.state.phases import TABLE, Phase, Sign
 from federation.state.reasons import EventReason
 from federation.state.spot import Counts
-from federation.state.world import Brake, ClusterState, Cordon, Lent, OtherStart, Setbacks, World
+from federation.state.world import Brake, ClusterState, Cordon, Lent, OtherStart, Scraped, Setbacks, World
 from federation.wire import messages
 from federation.wire.conditions import ConditionType
 
@@ -129,6 +129,13 @@ class SpotSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrometheusRead:
+    """Prometheus was asked for demand and the load of engines, or could not be."""
+
+    scraped: Scraped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetbacksSeen:
     """Orders that did not become ready, as `control/setbacks.py` finds them."""
 
@@ -146,6 +153,7 @@ Event = (
     | CordonsSet
     | Confirmed
     | PricesRead
+    | PrometheusRead
     | SetbacksSeen
     | SpotSeen
 )
@@ -202,6 +210,8 @@ def reduce(world: World, event: Event) -> Reduced:
             return Reduced(world=replace(world, spot=event.counts))
         case PricesRead():
             return _on_prices(world, event.feed)
+        case PrometheusRead():
+            return _on_prometheus(world, event.scraped)
         case SetbacksSeen():
             changed = event.setbacks.backoffs != world.setbacks.backoffs
             return Reduced(world=replace(world, setbacks=event.setbacks), notes=event.notes, replan=changed)
@@ -223,11 +233,11 @@ def _on_report(world: World, event: Heard) -> Reduced:
     if event.retained:
         if known is not None and known.boot_id != report.boot_id:
             return Reduced(world=world, result="older")  # which start is in force, only what is alive can say
-        raw = sources.gathered(world, state, report)
+        raw = sources.gathered(world, state, report, event.now_s)
         judged, believed, _ = _believed(world, state, raw, event.now_s, is_memory=True)
         remembered = _with_cluster(world, replace(judged, report=believed))
         following = _counted(remembered, state, raw, believed, event.now_s - _age_s(report, event.wall_s))
-        return Reduced(world=sources.noted(following, state, report, raw.demand), result="remembered")
+        return Reduced(world=sources.noted(following, state, report, raw), result="remembered")
     if known is not None and known.boot_id != report.boot_id:
         other = state.others.get(report.boot_id)
         if other is not None and report.seq <= other.seq:
@@ -235,7 +245,7 @@ def _on_report(world: World, event: Heard) -> Reduced:
         if not _is_vacant(world, state, event.now_s):
             return _on_second(world, state, report, event.now_s)
     is_same = known is not None and known.boot_id == report.boot_id
-    before, sent, raw = state, report, sources.gathered(world, state, report)
+    before, sent, raw = state, report, sources.gathered(world, state, report, event.now_s)
     state, report, doubted = _believed(world, state, raw, event.now_s)
     disputed_with, told = _dispute(state, event.now_s, world.timing.stale_after_s) if is_same else ("", ())
     skew_s, skewed = _skew(state, report, event.wall_s, world.timing.skew_s)
@@ -253,7 +263,7 @@ def _on_report(world: World, event: Heard) -> Reduced:
     )
     moved, notes = _move(world, heard, Sign.HEARD, event.now_s)
     following = _counted(_with_cluster(world, moved), before, raw, report, event.now_s)
-    following = sources.noted(following, before, sent, raw.demand)
+    following = sources.noted(following, before, sent, raw)
     following = capacity.learnt(following, before, report, event.now_s)
     if is_lower and known is not None:
         told = (*told, _went_back(known, report))
@@ -705,6 +715,18 @@ def _on_prices(world: World, feed: Feed) -> Reduced:
     is_another = were != {offer: one.usd for offer, one in feed.prices.items()}
     following = replace(world, prices=world.prices.following(feed))
     return Reduced(world=following, notes=tuple(notes), replan=is_another)
+
+
+def _on_prometheus(world: World, scraped: Scraped) -> Reduced:
+    """The figures count with each cluster's next report."""
+    notes: tuple[Note, ...] = ()
+    if scraped.error and scraped.error != world.scraped.error:
+        text = f"Prometheus could not be asked, and what it said ages: {scraped.error}"
+        notes = (_warn("PrometheusFailed", "prometheus", text),)
+    elif not scraped.error and (world.scraped.error or not world.scraped.by_cluster) and scraped.by_cluster:
+        text = f"Prometheus has figures of {len(scraped.by_cluster)} clusters"
+        notes = (Note(reason="PrometheusRead", object="prometheus", message=text),)
+    return Reduced(world=replace(world, scraped=scraped), notes=notes)
 
 
 def _on_documents(world: World, event: DocumentsAccepted) -> Reduced:

@@ -12,7 +12,6 @@ of its own (`near`), at its place.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 
 import msgspec
@@ -23,6 +22,8 @@ from federation.state.world import ClusterState, Source, World
 from federation.wire import messages
 from federation.wire.conditions import condition
 
+SCRAPED_FRESH = 3.0
+"""Prometheus' figures count for so many stale times; afterwards it has said nothing."""
 NEXT_STEP = (
     "let the agent read its gateway (--gateway-admin) or its engines' metrics, or write what is counted (--demand)"
 )
@@ -33,8 +34,12 @@ def near(cluster: str) -> str:
     return f"near-{cluster}"
 
 
-def gathered(world: World, state: ClusterState, report: messages.Report) -> messages.Report:
-    """The report with what its gateway and engines counted among its demand; the same object where they did not."""
+def gathered(world: World, state: ClusterState, report: messages.Report, now_s: float) -> messages.Report:
+    """The report with the counts of its gateway, of Prometheus and of its engines as demand; itself without any.
+
+    The rows of Prometheus are among `counted` and `engines` of the result, for models of which the agent has none.
+    """
+    report = _supplied(world, report, now_s)
     if not report.counted and not report.engines:
         return report
     told = {row.model for row in report.demand}
@@ -61,6 +66,18 @@ def gathered(world: World, state: ClusterState, report: messages.Report) -> mess
     return msgspec.structs.replace(report, demand=(*report.demand, *rows)) if rows else report
 
 
+def _supplied(world: World, report: messages.Report, now_s: float) -> messages.Report:
+    found = world.scraped.by_cluster.get(report.cluster)
+    if found is None or now_s - world.scraped.at_s > SCRAPED_FRESH * world.timing.stale_after_s:
+        return report
+    counted, engines = {one.model for one in report.counted}, {one.model for one in report.engines}
+    return msgspec.structs.replace(
+        report,
+        counted=(*report.counted, *(one for one in found.counted if one.model not in counted)),
+        engines=(*report.engines, *(one for one in found.engines if one.model not in engines)),
+    )
+
+
 def missing(world: World, report: messages.Report) -> tuple[messages.Condition, ...]:
     """Models that are ready in a cluster and whose users nobody counts. Of a report as `gathered` gave it."""
     ready = {one.model for one in report.replicas if one.ready and not world.doors.get(one.model, 0)}
@@ -76,11 +93,15 @@ def missing(world: World, report: messages.Report) -> tuple[messages.Condition, 
     )
 
 
-def noted(
-    world: World, before: ClusterState, report: messages.Report, rows: tuple[messages.DemandSample, ...]
-) -> World:
-    """The world after it is known by which source a cluster counts each model, of a report that had `rows`."""
-    found = _sources(report, rows)
+def noted(world: World, before: ClusterState, sent: messages.Report, raw: messages.Report) -> World:
+    """The world with the source of each model's counts at a cluster.
+
+    Args: sent: the report as the agent sent it. raw: as `gathered` gave it.
+    """
+    found: dict[str, Source] = {row.model: "engines" for row in raw.demand}
+    found.update({row.model: "prometheus" for row in raw.counted})
+    found.update({row.model: "gateway" for row in sent.counted})
+    found.update({row.model: "file" for row in sent.demand})
     if found == before.sources:
         return world
     following = world.doors
@@ -98,16 +119,8 @@ def doors(world: World) -> Map[str, int]:
     return Map(found)
 
 
-def _sources(report: messages.Report, rows: tuple[messages.DemandSample, ...]) -> Mapping[str, Source]:
-    """Of a report as the agent sent it, the source of each model; of a gateway also where nobody asks."""
-    found: dict[str, Source] = {row.model: "engines" for row in rows}
-    found.update({row.model: "gateway" for row in report.counted})
-    found.update({row.model: "file" for row in report.demand})
-    return found
-
-
 def _is_door(source: Source | None) -> bool:
-    return source in ("file", "gateway")
+    return source in ("file", "gateway", "prometheus")
 
 
 def _is_counted_elsewhere(world: World, state: ClusterState, model: str) -> bool:

@@ -22,7 +22,7 @@ from federation.wire.conditions import ConditionType
 
 IMPLAUSIBLE_REPLICAS: ConditionType = "ImplausibleReplicas"
 """The type of the finding that a cluster reports more ready replicas than it can hold."""
-Source = Literal["file", "gateway", "engines"]
+Source = Literal["file", "gateway", "prometheus", "engines"]
 """The source of the counts of a model's users at one cluster, see `state/sources.py`."""
 
 
@@ -207,6 +207,23 @@ class Learnt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OfCluster:
+    """Figures of one cluster from Prometheus, in the words of a report."""
+
+    counted: tuple[messages.CountedSample, ...] = ()
+    engines: tuple[messages.EngineSample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scraped:
+    """The last figures that Prometheus had, of `at_s`; `error`: why it has none newer, empty without cause."""
+
+    at_s: float = float("-inf")
+    by_cluster: Mapping[str, OfCluster] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Doubt:
     """A value that jumped, and since when it is claimed: not believed until it lasts."""
 
@@ -338,6 +355,7 @@ class World:
     """(model, cell) -> demand. It may hold hundreds of thousands; a successor shares whatever did not change."""
     learnt: Mapping[tuple[str, str, str], Learnt] = field(default_factory=dict)
     """(model, product, MIG profile) -> what a replica serves relative to what is declared."""
+    scraped: Scraped = field(default_factory=Scraped)
     doors: Map[str, int] = field(default_factory=Map)
     """Model -> number of clusters whose front door counts its users, by file or by gateway."""
     cordons: Mapping[str, Cordon] = field(default_factory=dict)

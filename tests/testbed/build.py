@@ -111,6 +111,11 @@ def find_chromium() -> Path:
     return find_installed("Chromium", _CHROMIUM_NAMES, package="chromium")
 
 
+def find_prometheus() -> Path:
+    """The Prometheus server. Raises: Missing."""
+    return find_installed("Prometheus", ("prometheus",), package="prometheus")
+
+
 def find_pdns() -> Path:
     """PowerDNS. Raises: Missing."""
     return find_installed("PowerDNS", ("pdns_server",), package="pdns-server")
@@ -152,7 +157,12 @@ def build() -> list[Missing]:
         find_crds()
     except Missing as error:
         missing.append(error)
-    wanted = {"mosquitto": find_mosquitto, "chromium": find_chromium, **_NAME_SERVER}
+    wanted = {
+        "mosquitto": find_mosquitto,
+        "chromium": find_chromium,
+        "prometheus": find_prometheus,
+        **_NAME_SERVER,
+    }
     packages = [package for package, find in wanted.items() if not _is_found(find)]
     if packages:
         try:

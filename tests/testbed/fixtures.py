@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.testbed.build import Binaries, Missing, find_binaries, find_chromium, find_mosquitto, in_ci
+from tests.testbed.build import Binaries, Missing, find_binaries, find_chromium, find_mosquitto, find_prometheus, in_ci
 from tests.testbed.envoy import find_envoy
 from tests.testbed.powerdns import find_powerdns
 
@@ -37,6 +37,11 @@ def require_chromium() -> Path:
 def require_envoy() -> Path:
     """The gateway's program, or no test."""
     return require(find_envoy)
+
+
+def require_prometheus() -> Path:
+    """The Prometheus server's program, or no test."""
+    return require(find_prometheus)
 
 
 def require_powerdns() -> Path:

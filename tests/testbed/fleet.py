@@ -28,6 +28,7 @@ from federation.aiokit.clock import Clock
 from federation.aiokit.tasks import Tasks
 from federation.app import Controller
 from federation.settings import Listen, Settings
+from federation.state.scraped import Prometheus
 from federation.state.world import Timing
 from federation.wire import messages
 from tests.builders import L4
@@ -77,12 +78,18 @@ def _sample(cell: str) -> messages.DemandSample:
 
 
 class Fleet:
-    """Everything running. `silent` clusters are in the catalogue and have no agent."""
+    """Everything running. `silent` clusters are in the catalogue and have no agent.
 
-    def __init__(self, directory: Path, *, silent: tuple[str, ...] = ()) -> None:
+    With `prometheus` agents say nothing of users, and the catalogue says where their cells are.
+    """
+
+    def __init__(self, directory: Path, *, silent: tuple[str, ...] = (), prometheus: Prometheus | None = None) -> None:
         self.policies = directory / "policies"
         self.policies.mkdir(parents=True)
         documents = [cluster_document(name) for name in PLACES]
+        for document, (cell, (country, lat, lon, _)) in zip(documents, USERS.items(), strict=True):
+            if prometheus is not None:
+                document["spec"]["cells"] = [{"name": cell, "country": country, "lat": lat, "lon": lon}]
         (self.policies / "clusters.yaml").write_text(yaml.safe_dump_all(documents), encoding="utf-8")
         self.clock = Clock(speed=SPEED)
         self.agents: dict[str, Agent] = {}
@@ -98,6 +105,7 @@ class Fleet:
             timing=Timing(report_interval_s=INTERVAL_S, tick_s=INTERVAL_S / 2, stale_after_s=4 * INTERVAL_S),
             plan_period_s=10.0,
             plan_spacing_s=1.0,
+            prometheus=prometheus,
         )
         self._ending = AsyncExitStack()
         self._loop = asyncio.new_event_loop()
@@ -132,7 +140,11 @@ class Fleet:
             if name in self._silent:
                 continue
             self.agents[name], self.backends[name] = simulated_agent(
-                name, [cell], address=self.controller.broker, clock=self.clock, interval_s=INTERVAL_S
+                name,
+                [] if self._settings.prometheus is not None else [cell],
+                address=self.controller.broker,
+                clock=self.clock,
+                interval_s=INTERVAL_S,
             )
             self._tasks.start(f"agent-{name}", self.agents[name].run())
 
