@@ -5,14 +5,15 @@ Unknown values are null, never zero, and an unknown state is never ok.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import placement as engine
 from federation.api import views
 from federation.control import isochrones, latency, setbacks
 from federation.control.nearness import Nearest, near
-from federation.control.plan import Near, Plan, Route, Routes, Share
+from federation.control.plan import Near, Placement, Plan, Route, Routes, Share
 from federation.latency.geodesic import distance_km
 from federation.latency.sphere import between_km, on_the_sphere
 from federation.policy import documents
@@ -246,7 +247,34 @@ def plan_view(plan: Plan) -> views.PlanView:
             for change in plan.changes
         ),
         limits=tuple(one.says for one in placement.reached),
+        reached=tuple(
+            views.LimitView(limit=one.limit, subject=one.subject, reason=one.says) for one in placement.reached
+        ),
+        unserved=_planned_unserved(placement),
+        shortfalls=tuple(
+            views.ShortfallView(model=one.model, rule=one.rule, subject=one.subject, reason=one.reason)
+            for one in placement.shortfalls
+        ),
     )
+
+
+def _planned_unserved(placement: Placement) -> tuple[views.PlannedUnservedView, ...]:
+    """By model and cause: of a large fleet there are hundreds of thousands of cells."""
+    rps: dict[tuple[str, views.UnservedCode], float] = defaultdict(float)
+    cells: Counter[tuple[str, views.UnservedCode]] = Counter()
+    for one in placement.unserved:
+        key = (one.model, _code(one.code))
+        rps[key] += one.requests_per_second
+        cells[key] += 1
+    return tuple(
+        views.PlannedUnservedView(model=key[0], code=key[1], requests_per_second=rps[key], cells=cells[key])
+        for key in sorted(rps)
+    )
+
+
+def _code(code: engine.UnservedCode | None) -> views.UnservedCode:
+    value: views.UnservedCode = code.value if code is not None else "not-routed"
+    return value
 
 
 def near_view(near: Near | None) -> views.NearView | None:
@@ -543,7 +571,7 @@ class _Drawing:
         unserved = max(0.0, 1.0 - sum(share.share for share in shares))
         if unserved < 1e-4:
             unserved = 0.0
-        reason = route.unserved_reason if route is not None else self._why_unrouted(model)
+        code, reason = self._why_unserved(model, route, unserved)
         return views.CellDemandView(
             model=model,
             rps=demand.requests_per_second,
@@ -551,16 +579,22 @@ class _Drawing:
             is_decaying=any(self.world.clusters[name].count_weight < 1.0 for name, _ in demand.counts),
             counted_by=tuple(name for name, _ in demand.counts),
             unserved_rps=unserved * demand.requests_per_second,
-            reason=reason or ("shares are moving to their targets" if unserved else ""),
+            code=code,
+            reason=reason,
             routes=shares,
         )
 
-    def _why_unrouted(self, model: str) -> str:
+    def _why_unserved(self, model: str, route: Route | None, unserved: float) -> tuple[views.UnservedCode, str]:
+        """The code of the cause and a sentence; both empty where nothing is unserved. Args: unserved: share."""
+        if route is not None:
+            if route.unserved_reason:
+                return _code(route.unserved_code), route.unserved_reason
+            return ("on-the-way", "shares are moving to their targets") if unserved else ("", "")
         if model not in self.models_by_name:
-            return f"no Model document is called {model}"
+            return "no-document", f"no Model document is called {model}"
         if self.world.documents.policy_of(model) is None:
-            return "no placement policy selects this model"
-        return "not routed yet"
+            return "no-policy", "no placement policy selects this model"
+        return "not-routed", "not routed yet"
 
     def _shares(self, model: str, cell: str, route: Route | None) -> tuple[views.RouteView, ...]:
         if route is None:

@@ -16,6 +16,26 @@ EventType = Literal["Normal", "Warning"]
 LatencyBasis = Literal["measured", "inferred", "prior"]
 """The source of a round trip: measurements of this pair, measurements of other pairs, or distance alone."""
 
+UnservedCode = Literal[
+    "",
+    "no-accelerator",
+    "residency",
+    "continent-cap",
+    "no-path",
+    "capacity",
+    "max-replicas",
+    "budget",
+    "price",
+    "warming",
+    "on-the-way",
+    "no-document",
+    "no-policy",
+    "not-routed",
+]
+"""The cause of unserved requests: the placement engine's codes, then `on-the-way` (shares still move there) and what is
+missing before anything can be routed. Empty where nothing is unserved."""
+Limit = Literal["max_replicas", "budget"]
+
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """Common to all answers."""
@@ -225,7 +245,9 @@ class CellDemandView(View, frozen=True, kw_only=True):
     is_decaying: bool
     counted_by: tuple[str, ...]
     unserved_rps: float
+    code: UnservedCode
     reason: str
+    """The code in a sentence."""
     routes: tuple[RouteView, ...]
 
 
@@ -350,6 +372,32 @@ class CostView(View, frozen=True, kw_only=True):
     total: float
 
 
+class PlannedUnservedView(View, frozen=True, kw_only=True):
+    """The users of a model that a plan leaves unserved for one cause, in so many cells."""
+
+    model: str
+    code: UnservedCode
+    requests_per_second: float
+    cells: int
+
+
+class ShortfallView(View, frozen=True, kw_only=True):
+    """A rule of a policy that no placement can hold; `subject` is the cluster or the domain that it is about."""
+
+    model: str
+    rule: str
+    subject: str
+    reason: str
+
+
+class LimitView(View, frozen=True, kw_only=True):
+    """A limit that leaves no room for another replica. `subject` is the model, or the policy whose budget it is."""
+
+    limit: Limit
+    subject: str
+    reason: str
+
+
 class PlanView(View, frozen=True, kw_only=True):
     """One committed plan. `moves` counts pairs of a start and a stop.
 
@@ -373,6 +421,10 @@ class PlanView(View, frozen=True, kw_only=True):
     moves: int
     changes: tuple[MoveView, ...]
     limits: tuple[str, ...]
+    reached: tuple[LimitView, ...]
+    """The same as `limits`, with their codes."""
+    unserved: tuple[PlannedUnservedView, ...]
+    shortfalls: tuple[ShortfallView, ...]
 
 
 class EventView(View, frozen=True, kw_only=True):

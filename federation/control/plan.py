@@ -11,7 +11,7 @@ from federation.policy.documents import Model, PlacementPolicy
 from federation.state.keys import ClusterPool, ModelCell, PlacementKey
 from federation.state.world import Known
 from federation.wire.messages import PoolKey
-from placement import Cost, Reached, Shortfall, Unserved
+from placement import Cost, Reached, Shortfall, Unserved, UnservedCode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +239,8 @@ class Route:
     now: tuple[Share, ...]
     target: tuple[Share, ...]
     unserved_reason: str = ""
+    unserved_code: UnservedCode | None = None
+    """None where all are served, and in tables of a version that stored none."""
 
     @property
     def key(self) -> ModelCell:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import placement as engine
 from federation.control import shift
@@ -19,8 +20,16 @@ from federation.state.keys import ModelCell, ModelCluster
 from federation.state.reduce import Note
 from federation.state.world import World
 
-Targets = Mapping[ModelCell, tuple[dict[str, float], str]]
-"""(model, cell) -> (cluster -> share, why the rest is unserved)."""
+
+class Target(NamedTuple):
+    """Where the requests of one (model, cell) should go: cluster -> share; and why the rest is unserved."""
+
+    shares: dict[str, float]
+    reason: str = ""
+    code: engine.UnservedCode | None = None
+
+
+Targets = Mapping[ModelCell, Target]
 MOST_KEPT = 20_000
 """Rows of users of whom nothing is known."""
 PLACES = 6
@@ -36,13 +45,15 @@ def target_shares(problem: engine.Problem, routing: engine.Routing) -> Targets:
     served: dict[ModelCell, dict[str, float]] = defaultdict(dict)
     for flow in routing.flows:
         served[ModelCell((flow.model, flow.cell))][flow.cluster] = flow.requests_per_second
-    reasons = {(one.model, one.cell): one.reason for one in routing.unserved}
-    shares = {}
+    unserved = {(one.model, one.cell): one for one in routing.unserved}
+    targets = {}
     for demand in problem.demands:
         key = ModelCell((demand.model, demand.cell))
         parts = {c: rps / demand.requests_per_second for c, rps in sorted(served[key].items())}
-        shares[key] = ({c: share for c, share in parts.items() if share > 1e-4}, reasons.get(key, ""))
-    return shares
+        shares = {c: share for c, share in parts.items() if share > 1e-4}
+        left = unserved.get(key)
+        targets[key] = Target(shares) if left is None else Target(shares, left.reason, left.code)
+    return targets
 
 
 def next_routes(
@@ -71,8 +82,8 @@ def next_routes(
             row = now[key]
             routes.append(row if row.now == row.target == kept else replace(row, now=kept, target=kept))
             continue
-        target, reason = targets[key]
-        if key in now and _is_there(now[key], target, reason, serving.get(model, frozenset()), outlook):
+        target, reason, code = targets[key]
+        if key in now and _is_there(now[key], targets[key], serving.get(model, frozenset()), outlook):
             routes.append(now[key])
             continue
         present = {share.cluster: share.share for share in now[key].now} if key in now else {}
@@ -91,20 +102,21 @@ def next_routes(
         shares = shift.restrain(there, shares, model, cell, outlook)
         wanted, given = _shares(target), _shares(shares)
         given = wanted if given == wanted else given
-        routes.append(Route(model=model, cell=cell, now=given, target=wanted, unserved_reason=reason))
+        routes.append(
+            Route(model=model, cell=cell, now=given, target=wanted, unserved_reason=reason, unserved_code=code)
+        )
     return tuple(routes)
 
 
-def _is_there(
-    row: Route, target: Mapping[str, float], reason: str, able: frozenset[str], outlook: shift.Outlook
-) -> bool:
+def _is_there(row: Route, target: Target, able: frozenset[str], outlook: shift.Outlook) -> bool:
     """Whether a row has arrived at this target and may stay: nearly all rows are so, nearly always."""
     return (
         row.now is row.target
-        and row.unserved_reason == reason
-        and len(row.now) == len(target)
+        and row.unserved_reason == target.reason
+        and row.unserved_code == target.code
+        and len(row.now) == len(target.shares)
         and all(
-            round(target.get(one.cluster, -1.0), PLACES) == one.share
+            round(target.shares.get(one.cluster, -1.0), PLACES) == one.share
             and one.cluster in able
             and (row.model, one.cluster) not in outlook.barred
             for one in row.now

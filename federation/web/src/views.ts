@@ -4,6 +4,8 @@ export type Phase = "unknown" | "ready" | "unreachable" | "lost";
 export type WorstState = "ok" | "degraded" | "bad" | "unknown";
 export type EventType = "Normal" | "Warning";
 export type LatencyBasis = "measured" | "inferred" | "prior";
+export type UnservedCode = "" | "no-accelerator" | "residency" | "continent-cap" | "no-path" | "capacity" | "max-replicas" | "budget" | "price" | "warming" | "on-the-way" | "no-document" | "no-policy" | "not-routed";
+export type Limit = "max_replicas" | "budget";
 export type Explained = "plan" | "newest";
 
 export interface PoolView {
@@ -154,6 +156,7 @@ export interface CellDemandView {
   is_decaying: boolean;
   counted_by: string[];
   unserved_rps: number;
+  code: UnservedCode;
   reason: string;
   routes: RouteView[];
 }
@@ -250,6 +253,26 @@ export interface CostView {
   total: number;
 }
 
+export interface PlannedUnservedView {
+  model: string;
+  code: UnservedCode;
+  requests_per_second: number;
+  cells: number;
+}
+
+export interface ShortfallView {
+  model: string;
+  rule: string;
+  subject: string;
+  reason: string;
+}
+
+export interface LimitView {
+  limit: Limit;
+  subject: string;
+  reason: string;
+}
+
 export interface PlanView {
   epoch: number;
   generation: number;
@@ -265,6 +288,9 @@ export interface PlanView {
   moves: number;
   changes: MoveView[];
   limits: string[];
+  reached: LimitView[];
+  unserved: PlannedUnservedView[];
+  shortfalls: ShortfallView[];
 }
 
 export interface EventView {

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from federation.api import render
-from federation.control.plan import Placement, Plan, Replicas, Routes
-from placement import Reached, Shortfall
-from tests.builders import L4, a_model, a_policy, a_report, a_world, heard, replicas
+from dataclasses import replace
+from typing import get_args
+
+from msgspec import structs
+
+from federation.api import render, views
+from federation.control.plan import Placement, Plan, Replicas, Route, Routes, Share
+from placement import Reached, Shortfall, Unserved, UnservedCode
+from tests.builders import L4, a_model, a_policy, a_report, a_world, heard, replicas, some_demand
 
 
 def test_what_somebody_else_ordered_is_shown() -> None:
@@ -55,3 +60,39 @@ def test_a_model_is_not_bad_for_what_another_misses() -> None:
     limit = "chat has 4 replicas, and maxReplicas 4 allows no more"
     assert limit in said["chat"] and limit not in said["chat-8b"]
     assert any(" spends 5.00 of its" in text for text in said["chat-8b"])
+
+
+def test_why_requests_are_unserved_is_a_code_in_cells_and_in_plans() -> None:
+    """A script would compare sentences, and be wrong with the next release's wording."""
+    world = a_world("fra", models=(a_model("chat"),), policies=(a_policy("chat"),))
+    world = heard(world, a_report("fra", demand=(some_demand("chat", "Berlin", 10.0),)), now_s=1.0)
+    short = Unserved(model="chat", cell="Berlin", requests_per_second=4.0, code=UnservedCode.CAPACITY, reason="taken")
+    plan = Plan(placement=Placement(unserved=(short, structs.replace(short, cell="Paris")), shortfalls=()))
+    some = (Share(cluster="fra", share=0.6),)
+    row = Route(
+        model="chat",
+        cell="Berlin",
+        now=some,
+        target=some,
+        unserved_reason="all taken",
+        unserved_code=UnservedCode.CAPACITY,
+    )
+
+    def causes(*routes: Route) -> list[tuple[str, str]]:
+        scene = render.Scene(
+            world=world, plan=plan, routes=Routes(routes=routes), epoch=1, now_s=1.0, at_s=0.0, speed=1.0, message=""
+        )
+        return [(one.code, one.reason) for cell in render.overview(scene).cells for one in cell.demand]
+
+    assert causes(row) == [("capacity", "all taken")]
+    assert causes(replace(row, unserved_reason="", unserved_code=None)) == [("on-the-way", "shares are moving to their targets")]
+    assert causes() == [("not-routed", "not routed yet")]
+    whole = (Share(cluster="fra", share=1.0),)
+    assert causes(replace(row, now=whole, unserved_reason="", unserved_code=None)) == [("", "")]
+    (left,) = render.plan_view(plan).unserved
+    assert (left.model, left.code, left.requests_per_second, left.cells) == ("chat", "capacity", 8.0, 2)
+
+
+def test_the_codes_of_the_api_are_those_of_the_engine() -> None:
+    """A cause that the engine learns would be no code of the API, and a client's check of the answer fail."""
+    assert {code.value for code in UnservedCode} <= set(get_args(views.UnservedCode))

@@ -76,13 +76,16 @@ def test_users_of_whom_nothing_is_known_keep_their_shares() -> None:
 def test_a_table_that_has_arrived_stays_the_same_rows() -> None:
     """Every step of a quiet day would be stored, and told to every gateway."""
     third = {"fra": 1 / 3, "iad": 2 / 3}
-    targets = {ModelCell(("chat", "Berlin")): (third, ""), ModelCell(("chat", "Paris")): ({}, "no room")}
+    targets = {
+        ModelCell(("chat", "Berlin")): routing.Target(third),
+        ModelCell(("chat", "Paris")): routing.Target({}, "no room"),
+    }
     given = {"serving": {"chat": ALL}, "traffic": {"chat": Traffic()}, "steps": {"chat": 1}}
     first = next_routes({}, targets, **given)  # type: ignore[arg-type]
     now = {row.key: row for row in first}
     again = next_routes(now, targets, **given)  # type: ignore[arg-type]
     assert all(one is other for one, other in zip(first, again, strict=True))
-    moved = next_routes(now, {**targets, ModelCell(("chat", "Berlin")): ({"iad": 1.0}, "")}, **given)  # type: ignore[arg-type]
+    moved = next_routes(now, {**targets, ModelCell(("chat", "Berlin")): routing.Target({"iad": 1.0})}, **given)  # type: ignore[arg-type]
     assert moved[0].target == (Share(cluster="iad", share=1.0),)
 
 
@@ -96,7 +99,7 @@ def test_rows_of_users_of_whom_nothing_is_known_are_bounded(monkeypatch: pytest.
     }
     rows = next_routes(
         now,
-        {ModelCell(("chat", "Paris")): ({"fra": 1.0}, "")},
+        {ModelCell(("chat", "Paris")): routing.Target({"fra": 1.0})},
         serving={"chat": ALL},
         traffic={"chat": Traffic()},
         steps={"chat": 1},

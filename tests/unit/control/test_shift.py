@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from federation.control import shift
+from federation.control import routing, shift
 from federation.control.plan import Route, Routes, Share
 from federation.control.routing import next_routes
 from federation.policy.documents import Traffic
@@ -59,7 +59,7 @@ class Shifting:
         target = {"fra": 1.0} if ("chat", "iad") in outlook.barred else {"iad": 1.0}
         rows = next_routes(
             self.routes.by_key(),
-            {ModelCell(("chat", "Berlin")): (target, "")},
+            {ModelCell(("chat", "Berlin")): routing.Target(target)},
             serving={"chat": frozenset({"fra", "iad"})},
             traffic=TRAFFIC,
             steps={"chat": 1},
