@@ -14,6 +14,8 @@ from federation.api import views
 HEAD = (
     "// Generated from federation/api/views.py by `make schemas`: the controller's answers as TypeScript knows them.\n"
 )
+LINE_WIDTH = 120
+"""As in federation/web/biome.json."""
 CODES = {name: one for name, one in vars(views).items() if get_origin(one) is Literal}
 NAMED = {
     "str": "string",
@@ -27,13 +29,21 @@ NAMED = {
 
 def generate() -> str:
     """The whole file: the codes that have a name, then one interface for each answer, in the order of the module."""
-    codes = "".join(f"export type {name} = {_codes(one)};\n" for name, one in CODES.items())
+    codes = "".join(_declared(name, one) for name, one in CODES.items())
     return f"{HEAD}\n{codes}" + "".join(f"\n{_interface(one)}" for one in _views())
 
 
 def _views() -> list[type[views.View]]:
     found = [one for _, one in inspect.getmembers(views, inspect.isclass) if issubclass(one, views.View)]
     return sorted((one for one in found if one is not views.View), key=lambda one: inspect.getsourcelines(one)[1])
+
+
+def _declared(name: str, hint: Any) -> str:
+    """A named code, in one line where it fits."""
+    line = f"export type {name} = {_codes(hint)};\n"
+    if len(line) <= LINE_WIDTH + 1:
+        return line
+    return f"export type {name} =\n" + "\n".join(f'  | "{one}"' for one in get_args(hint)) + ";\n"
 
 
 def _codes(hint: Any) -> str:

@@ -4,7 +4,21 @@ export type Phase = "unknown" | "ready" | "unreachable" | "lost";
 export type WorstState = "ok" | "degraded" | "bad" | "unknown";
 export type EventType = "Normal" | "Warning";
 export type LatencyBasis = "measured" | "inferred" | "prior";
-export type UnservedCode = "" | "no-accelerator" | "residency" | "continent-cap" | "no-path" | "capacity" | "max-replicas" | "budget" | "price" | "warming" | "on-the-way" | "no-document" | "no-policy" | "not-routed";
+export type UnservedCode =
+  | ""
+  | "no-accelerator"
+  | "residency"
+  | "continent-cap"
+  | "no-path"
+  | "capacity"
+  | "max-replicas"
+  | "budget"
+  | "price"
+  | "warming"
+  | "on-the-way"
+  | "no-document"
+  | "no-policy"
+  | "not-routed";
 export type Limit = "max_replicas" | "budget";
 export type Explained = "plan" | "newest";
 
