@@ -85,10 +85,11 @@ def test_why_requests_are_unserved_is_a_code_in_cells_and_in_plans() -> None:
         return [(one.code, one.reason) for cell in render.overview(scene).cells for one in cell.demand]
 
     assert causes(row) == [("capacity", "all taken")]
-    assert causes(replace(row, unserved_reason="", unserved_code=None)) == [("on-the-way", "shares are moving to their targets")]
+    moving = replace(row, unserved_reason="", unserved_code=None)
+    assert causes(moving) == [("on-the-way", "shares are moving to their targets")]
     assert causes() == [("not-routed", "not routed yet")]
     whole = (Share(cluster="fra", share=1.0),)
-    assert causes(replace(row, now=whole, unserved_reason="", unserved_code=None)) == [("", "")]
+    assert causes(replace(moving, now=whole)) == [("", "")]
     (left,) = render.plan_view(plan).unserved
     assert (left.model, left.code, left.requests_per_second, left.cells) == ("chat", "capacity", 8.0, 2)
 
