@@ -127,6 +127,7 @@ def place_view(scene: Scene, model: str, lat: float, lon: float) -> views.PlaceV
                 latency_basis=one.basis,
                 latency_age_s=None if one.measured_s is None else round(max(0.0, scene.now_s - one.measured_s), 1),
                 latency_confidence=one.confidence,
+                rtt_ms_p95=one.rtt_ms_p95,
                 within_objective=one.rtt_ms + service_ms <= objective_ms,
             )
             for one in isochrones.at_place(scene.world, sorted(serving(scene, model)), lat, lon)
@@ -619,6 +620,7 @@ class _Drawing:
                     latency_basis=estimate.basis,
                     latency_age_s=None if estimate.measured_s is None else self._age_s(estimate.measured_s),
                     latency_confidence=estimate.confidence,
+                    rtt_ms_p95=estimate.rtt_ms_p95,
                     within_objective=latency_ms <= document.spec.slo.p95_latency_ms,
                 )
             )

@@ -14,7 +14,7 @@ Phase = Literal["unknown", "ready", "unreachable", "lost"]
 WorstState = Literal["ok", "degraded", "bad", "unknown"]
 EventType = Literal["Normal", "Warning"]
 LatencyBasis = Literal["measured", "inferred", "prior"]
-"""The source of a round trip: measurements of this pair, measurements of other pairs, or distance alone."""
+"""The source of a round trip: measurements of this pair, of other pairs, or distance and public measurements."""
 
 UnservedCode = Literal[
     "",
@@ -230,6 +230,8 @@ class RouteView(View, frozen=True, kw_only=True):
     """Age of the newest measurement behind the figure; null without one."""
     latency_confidence: float | None = None
     """The probability that the true round trip is within 20 % of the estimate; null where it is unknown."""
+    rtt_ms_p95: float | None = None
+    """95th percentile of the round trips themselves, as they scatter; null where it is unknown."""
     within_objective: bool
 
 
@@ -318,6 +320,7 @@ class ReadyView(View, frozen=True, kw_only=True):
     latency_basis: LatencyBasis
     latency_age_s: float | None
     latency_confidence: float | None
+    rtt_ms_p95: float | None
     within_objective: bool
 
 

@@ -160,6 +160,7 @@ export interface RouteView {
   latency_basis: LatencyBasis;
   latency_age_s: number | null;
   latency_confidence: number | null;
+  rtt_ms_p95: number | null;
   within_objective: boolean;
 }
 
@@ -224,6 +225,7 @@ export interface ReadyView {
   latency_basis: LatencyBasis;
   latency_age_s: number | null;
   latency_confidence: number | null;
+  rtt_ms_p95: number | null;
   within_objective: boolean;
 }
 

@@ -112,6 +112,8 @@ def test_a_place_says_where_each_latency_comes_from() -> None:
     assert best.latency_ms == min(one.latency_ms for one in view.clusters) >= view.service_ms
     assert (best.latency_basis, best.latency_age_s) == ("prior", None)
     assert best.latency_source
+    assert best.rtt_ms_p95 is not None
+    assert best.rtt_ms_p95 >= best.latency_ms - view.service_ms - 0.1
     assert best.within_objective is (best.latency_ms <= view.objective_ms)
     assert render.place_view(scene, "nobody", 0.0, 0.0) is None
 
