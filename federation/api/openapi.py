@@ -143,6 +143,14 @@ OPERATIONS = (
     ),
     Operation(
         method="get",
+        path="/v1/latency",
+        summary="Round trips between the users of a cell and a cluster: of one, of the other, or of both",
+        answer=views.LatencyView,
+        listed=True,
+        query=({"name": "cell", "schema": _TEXT}, {"name": "cluster", "schema": _TEXT}),
+    ),
+    Operation(
+        method="get",
         path="/v1/prices",
         summary="What a device of each pool costs, and whose word that is",
         answer=views.PriceView,

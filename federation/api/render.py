@@ -211,6 +211,30 @@ def prices(scene: Scene) -> tuple[views.PriceView, ...]:
     return tuple(found)
 
 
+def latencies(scene: Scene, cell: str | None, cluster: str | None) -> tuple[views.LatencyView, ...] | None:
+    """The round trips of a cell, of a cluster, or of both, the nearest first; None where one is unknown."""
+    world = scene.world
+    names = [document.metadata.name for document in world.documents.clusters]
+    cells = sorted(world.cells) if cell is None else [cell]
+    if (cell is not None and cell not in world.cells) or (cluster is not None and cluster not in names):
+        return None
+    pairs = [CellCluster(one, other) for one in cells for other in (names if cluster is None else [cluster])]
+    found = latency.between(world, pairs).values()
+    return tuple(
+        views.LatencyView(
+            cell=one.cell,
+            cluster=one.cluster,
+            rtt_ms_p50=one.rtt_ms,
+            rtt_ms_p95=one.rtt_ms_p95,
+            basis=one.basis,
+            source=one.source,
+            confidence=one.confidence,
+            age_s=None if one.measured_s is None else round(max(0.0, scene.now_s - one.measured_s), 1),
+        )
+        for one in sorted(found, key=lambda one: (one.rtt_ms, one.cell, one.cluster))
+    )
+
+
 def plan_view(plan: Plan) -> views.PlanView:
     """One committed plan."""
     placement, costs = plan.placement, plan.placement.cost

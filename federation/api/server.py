@@ -202,6 +202,7 @@ class _Api:
             web.get("/v1/route/snapshot", self._snapshot),
             web.get("/v1/gateways", self._gateways),
             web.get("/v1/prices", self._price_list),
+            web.get("/v1/latency", self._latency),
             web.get("/v1/policies", self._policies),
             web.post("/v1/policies", self._apply),
             web.post("/v1/policies/{name:.+\\.ya?ml}/rollback", self._roll_back),
@@ -281,6 +282,18 @@ class _Api:
 
     async def _price_list(self, request: web.Request) -> web.Response:
         return answer_bytes((await self._prices.drawn()).body)
+
+    async def _latency(self, request: web.Request) -> web.Response:
+        cell, cluster = request.query.get("cell"), request.query.get("cluster")
+        if cell is None and cluster is None:
+            raise Refused(
+                400, "BadQuery", "latency of which users to which cluster?", "name a cell, a cluster, or both"
+            )
+        found = await asyncio.to_thread(render.latencies, self._services.scene(), cell, cluster)
+        if found is None:
+            named = " or ".join(f"{kind} {name}" for kind, name in (("cell", cell), ("cluster", cluster)) if name)
+            raise not_found(f"{named} not found", "cells")
+        return answer_list(found)
 
     async def _policies(self, request: web.Request) -> web.Response:
         return answer_list(self._services.policies())

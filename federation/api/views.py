@@ -235,6 +235,23 @@ class RouteView(View, frozen=True, kw_only=True):
     within_objective: bool
 
 
+class LatencyView(View, frozen=True, kw_only=True):
+    """`GET /v1/latency?cell=&cluster=`: the round trip between the users of a cell and a cluster.
+
+    `confidence`: the probability that the true median is within 20 % of `rtt_ms_p50`. `age_s`: of the newest
+    measurement behind it; null without one.
+    """
+
+    cell: str
+    cluster: str
+    rtt_ms_p50: float
+    rtt_ms_p95: float | None
+    basis: LatencyBasis
+    source: str
+    confidence: float | None
+    age_s: float | None
+
+
 class CellDemandView(View, frozen=True, kw_only=True):
     """One model's users in one cell, counted at the front doors of `counted_by`.
 

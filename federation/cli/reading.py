@@ -25,20 +25,36 @@ Examples:
   isochrone get clusters
   isochrone get models -o wide
   isochrone get cell Berlin -o yaml
+  isochrone get latency --cell Berlin -o wide
   isochrone get events -w
 """
 )
-@click.argument("what", metavar="clusters|models|cells|placements|plans|policies|gateways|prices|events")
+@click.argument("what", metavar="clusters|models|cells|placements|plans|policies|gateways|prices|latency|events")
 @click.argument("name", required=False)
 @OUTPUT
 @click.option("-w", "--watch", is_flag=True, help="Keep running and print changes.")
 @click.option("--no-headers", is_flag=True, help="Leave the header line out.")
+@click.option("--cell", help="Of `latency`: from the users of this cell.")
+@click.option("--cluster", help="Of `latency`: to this cluster.")
 @click.pass_context
-def get(ctx: click.Context, what: str, name: str | None, output: str, watch: bool, no_headers: bool) -> None:
+def get(
+    ctx: click.Context,
+    what: str,
+    name: str | None,
+    output: str,
+    watch: bool,
+    no_headers: bool,
+    cell: str | None,
+    cluster: str | None,
+) -> None:
     """List things, or show one."""
     plural, kind = _kind(what)
+    if (plural == "latency") != bool(cell or cluster) or (plural == "latency" and (name or watch)):
+        raise click.UsageError("`get latency` goes with --cell, --cluster or both, and nothing else does")
     client = connect(ctx)
-    items: list[Any] = _one(client, plural, kind, name) if name else client.items(kind.path, kind.view)
+    items: list[Any] = (
+        _one(client, plural, kind, name) if name else client.items(kind.path, kind.view, cell=cell, cluster=cluster)
+    )
     _print(kind, items, output, headers=not no_headers, single=bool(name))
     if watch:
         _watch(client, plural, kind, name, items, output)

@@ -215,6 +215,18 @@ def _price_wide(one: views.PriceView) -> dict[str, object]:
     }
 
 
+def _latency(one: views.LatencyView) -> dict[str, object]:
+    return {
+        "CELL": one.cell,
+        "CLUSTER": one.cluster,
+        "P50": milliseconds(one.rtt_ms_p50),
+        "P95": milliseconds(one.rtt_ms_p95),
+        "BASIS": one.basis,
+        "CONFIDENCE": UNKNOWN if one.confidence is None else f"{100 * one.confidence:.0f} %",
+        "AGE": age(one.age_s),
+    }
+
+
 KINDS = {
     "clusters": Kind(
         singular="cluster", path="/v1/clusters", view=views.ClusterView, row=_cluster, wide=_cluster_wide, short=("cl",)
@@ -266,6 +278,14 @@ KINDS = {
         row=_price,
         wide=_price_wide,
         short=("pr",),
+    ),
+    "latency": Kind(
+        singular="latency",
+        path="/v1/latency",
+        view=views.LatencyView,
+        row=_latency,
+        wide=lambda one: {"SOURCE": one.source},
+        short=("rtt",),
     ),
     "events": Kind(
         singular="event", path="/v1/events", view=views.EventView, row=_event, wide=lambda one: {}, short=("ev",)

@@ -147,6 +147,21 @@ def test_routes_say_who_is_served_where(isochrone: Run) -> None:
     assert isochrone("routes", "--lat", "52").returncode == 2
 
 
+def test_latency_says_what_it_is_based_on(isochrone: Run) -> None:
+    """Nobody could tell a guess from a measurement, nor why users go where they go."""
+    done = isochrone("get", "latency", "--cell", "Berlin", "-o", "wide")
+    assert done.returncode == 0, done.stderr
+    rows = table(done.stdout)
+    assert rows[0] == ["CELL", "CLUSTER", "P50", "P95", "BASIS", "CONFIDENCE", "AGE", "SOURCE"]
+    assert {row[1] for row in rows[1:]} == {"fra", "iad", "mad"}
+    assert all(row[4] in ("inferred", "prior") and row[5].endswith("%") for row in rows[1:])
+    one = isochrone("get", "latency", "--cell", "Berlin", "--cluster", "mad", "-o", "json")
+    assert [row["cluster"] for row in json.loads(one.stdout)["items"]] == ["mad"]
+    assert isochrone("get", "latency", "--cell", "Nowhere").returncode == 5
+    assert isochrone("get", "latency").returncode == 2
+    assert isochrone("get", "models", "--cell", "Berlin").returncode == 2
+
+
 def test_diff_ends_with_one_when_something_would_move(isochrone: Run, tmp_path: Path) -> None:
     """A pipeline asks by the exit code whether a change is safe to merge."""
     same, other = tmp_path / "same" / "chat.yaml", tmp_path / "other" / "chat.yaml"

@@ -164,6 +164,17 @@ export interface RouteView {
   within_objective: boolean;
 }
 
+export interface LatencyView {
+  cell: string;
+  cluster: string;
+  rtt_ms_p50: number;
+  rtt_ms_p95: number | null;
+  basis: LatencyBasis;
+  source: string;
+  confidence: number | null;
+  age_s: number | null;
+}
+
 export interface CellDemandView {
   model: string;
   rps: number;

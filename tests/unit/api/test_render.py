@@ -129,3 +129,16 @@ def test_what_is_observed_of_answers_stands_beside_what_is_declared() -> None:
     assert (chat.latency_ms_p95, chat.error_share, chat.waiting, chat.kv_cache_used) == (180.0, 0.25, 9.0, 0.5)
     assert (rank.latency_ms_p95, rank.error_share, rank.waiting) == (None, None, None), "nobody asked: nothing is known"
     assert render.overview(scene).clusters[1].observed == ()
+
+
+def test_latencies_are_told_the_nearest_first_and_unknown_names_are_none() -> None:
+    """Who asks where users are near would have to read ten thousand rows; a mistyped name would look like no users."""
+    scene = a_scene()
+    rows = render.latencies(scene, f"cell {NAMES[0]}", None)
+    assert rows is not None and len(rows) == len(NAMES)
+    assert [one.rtt_ms_p50 for one in rows] == sorted(one.rtt_ms_p50 for one in rows)
+    assert render.latencies(scene, "nowhere", None) is None
+    assert render.latencies(scene, None, "nobody") is None
+    one = render.latencies(scene, f"cell {NAMES[0]}", NAMES[1])
+    assert one is not None and len(one) == 1
+    assert (one[0].basis, one[0].age_s) == ("prior", None)
