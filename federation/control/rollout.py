@@ -1,21 +1,22 @@
-"""One step from what runs to what should run: make before break.
+"""One step of the rollout, from the replicas that run to those that should run: make before break.
 
-New replicas start where devices are free. An old one goes only when what has been seen ready without it carries the
-requests it has now and the target's capacity, and holds the policy's floors, whatever the target holds of them. When
-devices are so full that nothing can start, one ready replica in the way may go early if the floors and the present
-requests allow it. Each stop names what serves instead.
+New replicas start where devices are free. An old replica stops only when the ready replicas that remain carry its
+present requests, reach the target's capacity, and hold the policy's floors; the floors hold whatever the target does.
+When the devices are so full that nothing can start, one ready replica in the way may stop early, if the floors and the
+present requests allow it. Each stop names the replicas that serve instead.
 
-A cluster that is held (silent, or not heard steadily) may be short of a plan for no other reason than that: what is
-ready there goes only when what is ready elsewhere carries all that users ask of the model.
+A held cluster (silent, or not heard steadily) may have fewer replicas in a plan for that reason alone. Its ready
+replicas stop only when ready replicas elsewhere carry all requests for the model.
 
-Limits of policies hold here too, but for what must overlap: a model's own replicas that are to go do not count against
-its new ones, as their requests leave only when these are ready. So for the time of a move a policy may spend what moves
-twice, one model after the other; what replaces nothing waits. Where what runs is beyond a limit, as prices rose or
-policy changed, the floors are what the target holds of them.
+Limits of policies hold during a rollout too, except where replicas must overlap. A model's own replicas that are to
+stop do not count against its new ones, because their requests leave only when the new ones are ready. For the time of a
+move, a policy may therefore spend the moving part twice, one model after the other. Replicas that replace nothing wait.
+Where the running replicas are beyond a limit, because prices rose or the policy changed, the floors are those that the
+target holds.
 
-While a cluster is sent more than the target's replicas there are planned for, its requests are on their way elsewhere:
-until then all that it has is kept, so that there is something to go back to. What moves between other clusters keeps
-nothing here, so a rollout ends however often routing changes its mind.
+While a cluster gets more requests than the target's replicas there are planned for, its requests are still moving
+elsewhere. It keeps all its replicas until then, so that the requests can return. Requests that move between other
+clusters keep nothing here, so a rollout ends however often routing changes.
 """
 
 from __future__ import annotations
@@ -36,17 +37,17 @@ ARRIVED = 0.005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """All that a step depends on.
+    """The inputs of a step.
 
-    Args: target, desired, ready: replicas per (model, cluster, pool): where to go, what agents were told, what was
-        seen ready. trusted: of those ready, what may be counted on to serve. load_rps: (model, cluster) -> requests
-        per second that are or may still be there. heard: clusters that can be told something. weighed: clusters of
-        which a plan has been made since they were last heard anew; what runs in one that has just come back is stopped
-        by no older plan. problem: models, pools and clusters; a model it does not know is withdrawn. most: where
-        replicas did not become ready before, how many may be told. kept: what agents kept beyond what they were told,
-        as it was given up as not ready and is ready: counts that are there to be lowered. stuck: where a new version
-        waits for a device that replicas of the one before hold. ordered: how low a person's order lets counts go now,
-        whatever requests are there; floors hold.
+    Args: target, desired, ready: replicas per (model, cluster, pool) that are planned, that agents were told, and that
+        are ready. trusted: ready replicas that can be relied on to serve. load_rps: (model, cluster) -> requests per
+        second that arrive there, or may still arrive. heard: clusters that can receive orders. weighed: clusters with a
+        plan that is newer than their last return; a plan from before a return stops nothing there. problem: models,
+        pools and clusters; a model that it does not know is withdrawn. most: upper bounds on the counts that agents are
+        told, where replicas failed to become ready. kept: replicas that an agent kept beyond its order, because they
+        became ready after the order gave them up; these counts are still to be lowered. stuck: places where a new
+        version waits for a device that replicas of the version before it hold. ordered: how far a person's order lets
+        counts fall at this step, whatever requests arrive there; floors hold.
     """
 
     problem: engine.Problem
@@ -66,8 +67,8 @@ class Situation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """The next desired counts (zeros ask for deletion), why each that is lower than before is, and why what is still
-    missing has to wait."""
+    """The next desired counts (zero asks for deletion), the reason for each lowered count, and a sentence for each
+    start that has to wait."""
 
     desired: dict[PlacementKey, int]
     stops: dict[PlacementKey, str]
@@ -75,7 +76,7 @@ class Step:
 
 
 def next_step(situation: Situation) -> Step:
-    """The next desired counts. Equal to the present ones when nothing may change yet."""
+    """The next desired counts, equal to the present ones while nothing may change."""
     walk = _StepBuilder(situation)
     waiting = walk.start()
     walk.stop()
@@ -93,10 +94,10 @@ def _order(item: tuple[PlacementKey, int]) -> tuple[str, str, PoolKey]:
 def to_be_used(
     problem: engine.Problem, target: Mapping[tuple[str, str], int], ready: Mapping[tuple[str, str], int]
 ) -> dict[tuple[str, str], int]:
-    """Which ready replicas requests should go to, by (model, pool name).
+    """The ready replicas that may receive requests, by (model, pool name).
 
-    Once all that a model's target wants is ready, only that: what is to go loses its requests first. Until then
-    everything that is ready serves.
+    Once all replicas of a model's target are ready, only those: the replicas that are to stop lose their requests
+    first. Until then, all ready replicas.
     """
     used = dict(ready)
     for model in problem.models:
@@ -112,10 +113,11 @@ def in_the_way(
     desired: Mapping[tuple[str, str], int],
     ready: Mapping[tuple[str, str], int],
 ) -> dict[tuple[str, str], int]:
-    """Ready replicas beyond the target on devices that others wait for, by (model, pool name); no more than are needed.
+    """Ready replicas beyond the target on devices that other replicas wait for, by (model, pool name); no more than are
+    needed.
 
-    They are near their users, so routing would fill them for ever: they could never stop, and the others never start.
-    A model that has replicas on their way is left out: those relieve it soon.
+    They are near their users, so routing would fill them for ever: they could never stop, and the waiting replicas
+    could never start. A model with replicas that are still starting is left out, because those relieve it soon.
     """
     models, pools = {one.name: one for one in problem.models}, {one.name: one for one in problem.pools}
     coming = {key[0] for key, count in desired.items() if count > ready.get(key, 0)}
@@ -143,7 +145,7 @@ def in_the_way(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Limit:
-    """So many replicas, or USD per hour, of some models together."""
+    """An upper bound on the replicas, or on the USD per hour, of some models together."""
 
     models: frozenset[str]
     most: float
@@ -152,7 +154,7 @@ class _Limit:
     def takes(
         self, key: PlacementKey, pools: Mapping[ClusterPool, engine.Pool], models: Mapping[str, engine.Model]
     ) -> float:
-        """What one replica takes of it; one that no longer fits its pool still costs a device."""
+        """The part of the limit that one replica takes; a replica that no longer fits its pool costs one device."""
         pool, model = pools.get(key.place), models.get(key.model)
         if not self.is_money:
             return 1.0
@@ -172,7 +174,7 @@ def _limits(problem: engine.Problem) -> list[_Limit]:
 
 
 class _StepBuilder:
-    """The working state of one step."""
+    """The mutable state of one step."""
 
     def __init__(self, situation: Situation) -> None:
         self.s = situation
@@ -193,7 +195,7 @@ class _StepBuilder:
         self.keys = [key for key in sorted(keys) if key.cluster in situation.heard]
 
     def start(self) -> list[str]:
-        """Raise counts to the target where devices are free; gives what has to wait."""
+        """Raise counts to the target where devices are free. Returns a sentence for each start that has to wait."""
         waiting = []
         for key in self.keys:
             model, cluster, pool_key = key
@@ -223,8 +225,8 @@ class _StepBuilder:
         return waiting
 
     def _allowed(self, key: PlacementKey, count: int) -> int:
-        """How many of so many new replicas limits let start; one at least where the model is to give up others and
-        nothing else is starting, so that no two models wait for each other."""
+        """How many of `count` new replicas the limits let start. At least one where the model is to give up other
+        replicas and nothing else is starting, so that no two models wait for each other."""
         for limit in self.limits:
             each = limit.takes(key, self.pools, self.models)
             if key.model not in limit.models or each <= 0:
@@ -242,7 +244,7 @@ class _StepBuilder:
         return count
 
     def _is_beyond(self, model: str) -> bool:
-        """Whether what is desired takes more of a limit of the model than policy allows."""
+        """Whether the desired replicas exceed a limit of the model."""
         for limit in self.limits:
             used = sum(limit.takes(k, self.pools, self.models) * n for k, n in self._counted(limit))
             if model in limit.models and used > self._most(limit) + 1e-6:
@@ -250,18 +252,20 @@ class _StepBuilder:
         return False
 
     def _counted(self, limit: _Limit) -> list[tuple[PlacementKey, int]]:
-        """What a limit counts: what is desired, and where nobody hears, what is planned."""
+        """The replicas that count towards a limit: the desired ones, and the planned ones in clusters that are not
+        heard."""
         keys = self.desired.keys() | self.s.target.keys()
         wanted = ((k, (self.desired if k.cluster in self.s.heard else self.s.target).get(k, 0)) for k in sorted(keys))
         return [(k, n) for k, n in wanted if n > 0 and k.model in limit.models]
 
     def _most(self, limit: _Limit) -> float:
-        """The limit, or what of the target cannot be less as it is held."""
+        """The limit's value, or the target's part of it where that is larger because held clusters cannot give up
+        replicas."""
         mine = ((k, n) for k, n in self.s.target.items() if k.model in limit.models)
         return max(limit.most, sum(limit.takes(k, self.pools, self.models) * n for k, n in mine))
 
     def stop(self) -> None:
-        """Lower counts to the target as far as what is ready allows."""
+        """Lower counts to the target as far as the ready replicas allow."""
         for key in self.keys:
             if key.cluster not in self.s.weighed or key in self.s.postponed:
                 continue
@@ -269,7 +273,7 @@ class _StepBuilder:
                 self._lower(key)
 
     def update(self) -> None:
-        """Let one replica go where a new version waits for its device, if the others carry its requests."""
+        """Stop one replica where a new version waits for its device, if the others carry its requests."""
         for key in sorted(self.s.stuck & self.desired.keys()):
             is_whole = self.desired[key] > 1 and self.desired[key] >= self.s.target.get(key, 0)
             if is_whole and self.desired[key] <= self.s.ready.get(key, 0) and self._may_stop(key, spare=False):
@@ -277,7 +281,7 @@ class _StepBuilder:
                 self.stops[key] = f"its new version needs the device; {self.stops[key]}"
 
     def make_room(self) -> None:
-        """Let one replica go early that stands where another is to start."""
+        """Stop one replica early that holds a device for which a planned replica waits."""
         wanted = {key[1:] for key in self.keys if self.s.target.get(key, 0) > self.desired.get(key, 0)}
         for key in self.keys:
             surplus = self.desired.get(key, 0) > self.s.target.get(key, 0)
@@ -286,7 +290,7 @@ class _StepBuilder:
                 return
 
     def _lower(self, key: PlacementKey) -> None:
-        """One replica less, and who serves instead."""
+        """Lower one count by one, and name the replicas that serve instead."""
         was_ready = self.desired[key] <= self.s.ready.get(key, 0)
         left = self._surely_ready(key)
         self.desired[key] -= 1
@@ -305,7 +309,7 @@ class _StepBuilder:
         return pool, model.shape_for(pool) if pool is not None and model is not None else None
 
     def _devices_taken(self, cluster: str, pool_key: PoolKey) -> int:
-        """By what is desired or still seen ready, whichever is more: a replica holds its device until it is gone."""
+        """The larger of desired and ready replicas, in devices: a replica holds its devices until it is gone."""
         taken = 0
         for key in {*self.desired, *self.s.ready}:
             if key[1:] == (cluster, pool_key):
@@ -314,9 +318,9 @@ class _StepBuilder:
         return taken
 
     def _may_stop(self, key: PlacementKey, *, spare: bool) -> bool:
-        """Whether one replica less at `key` leaves enough that was seen ready.
+        """Whether the ready replicas that remain after one stop at `key` are enough.
 
-        With `spare` the rest must reach the target's capacity; without, it need only carry the present requests.
+        With `spare` they must reach the target's capacity; without, they need only carry the present requests.
         """
         model = self.models.get(key.model)
         if model is None:
@@ -340,9 +344,9 @@ class _StepBuilder:
         return not spare or (left_rps + 1e-6 >= wanted_rps and self._stays_even(model, key, left))
 
     def _stays_even(self, model: engine.Model, key: PlacementKey, left: Mapping[PlacementKey, int]) -> bool:
-        """Whether no other domain comes to hold more of the model than it may, or than the target gives it; a domain
-        that holds as much as any other may always give, so a rollout ends. Devices that must be made free come first.
-        """
+        """Whether no other domain comes to hold a larger part of the model than `maxPartPerDomain` or the target gives
+        it. A domain with the largest part may always give up a replica, so a rollout ends. Devices that must become
+        free come first."""
         if model.max_part is None:
             return True
         target = {k: n for k, n in self.s.target.items() if k.model == model.name}
@@ -357,20 +361,20 @@ class _StepBuilder:
         return True
 
     def _by_domain(self, kind: engine.Domain, replicas: Mapping[PlacementKey, int]) -> defaultdict[str, float]:
-        """Domain -> requests per second that replicas there can serve."""
+        """Domain -> requests per second that its replicas can serve."""
         made: defaultdict[str, float] = defaultdict(float)
         for key, count in replicas.items():
             made[self.domain_of(kind, key.cluster)] += self._rps(key, count)
         return made
 
     def domain_of(self, kind: engine.Domain, cluster: str) -> str:
-        """Of a cluster; one that the problem does not know is a domain of its own."""
+        """The domain of a cluster; a cluster that the problem does not know is a domain of its own."""
         return self.clusters[cluster].domain(kind) if cluster in self.clusters else cluster
 
     def _is_left(self, model: engine.Model, cluster: str) -> bool:
-        """Whether requests are on their way from a cluster: it has more than the target plans for it.
+        """Whether requests are leaving a cluster: it gets more of them than the target plans for it.
 
-        Where a limit lets the target have less than users ask for, it is used beyond the target utilisation, for good.
+        Where a limit leaves the target below the demand, replicas run above the target utilisation for good.
         """
         mine = [(k, self._rps(k, n)) for k, n in self.s.target.items() if k.model == model.name]
         used = model.target_utilisation
@@ -380,7 +384,7 @@ class _StepBuilder:
         return self.s.load_rps.get(ModelCluster(model.name, cluster), 0.0) > most_rps + 1e-6
 
     def _surely_ready(self, key: PlacementKey) -> dict[PlacementKey, int]:
-        """Trusted replicas of the model in clusters that are heard, after one less at `key`."""
+        """Trusted replicas of the model in clusters that are heard, after one stop at `key`."""
         after = {**self.desired, key: self.desired[key] - 1}
         return {
             k: min(n, after.get(k, 0))
@@ -389,8 +393,8 @@ class _StepBuilder:
         }
 
     def _floors_hold(self, model: engine.Model, replicas: Mapping[PlacementKey, int]) -> bool:
-        """Whether so many replicas hold the policy's floors. They bind what runs: a target that holds less of them, in
-        a shortage, is no reason to stop what is there."""
+        """Whether these replicas hold the policy's floors. Floors bind the running replicas: a target that misses them,
+        in a shortage, is no reason to stop a running replica."""
         regions = {self.regions[k.cluster] for k, n in replicas.items() if n > 0}
         running = {self.regions[k.cluster] for k, n in self.s.ready.items() if k.model == model.name and n > 0}
         least, least_regions = model.min_replicas, min(model.min_regions, len(running))

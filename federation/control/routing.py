@@ -1,7 +1,7 @@
-"""Shares in force, one step nearer to what the routing problem says.
+"""The shares in force, moved one step towards the targets of the routing problem.
 
-A share leaves a cluster at once when the cluster cannot serve it; otherwise shares move by the policy's step, so that a
-mistake is seen while it is small and caches stay warm. That is also what makes a returning cluster's load come back
+A share leaves a cluster at once when the cluster cannot serve it. Otherwise shares move by the policy's step, so that a
+mistake is seen while it is small and caches stay warm. For the same reason, the load of a returning cluster comes back
 gradually.
 """
 
@@ -22,7 +22,7 @@ from federation.state.world import World
 
 
 class Target(NamedTuple):
-    """Where the requests of one (model, cell) should go: cluster -> share; and why the rest is unserved."""
+    """The target of one (model, cell): cluster -> share, and the reason and code of the unserved rest."""
 
     shares: dict[str, float]
     reason: str = ""
@@ -31,17 +31,17 @@ class Target(NamedTuple):
 
 Targets = Mapping[ModelCell, Target]
 MOST_KEPT = 20_000
-"""Rows of users of whom nothing is known."""
+"""Rows that are kept for users without known demand."""
 PLACES = 6
-"""Of a share after the point."""
+"""Decimal places of a share."""
 SNAP = 0.005
-"""Differences of shares smaller than this are noise: they are taken at once when the rest has arrived."""
+"""Differences of shares below this are noise: the shares jump to the target once the rest has arrived."""
 
 TOLD_AGAIN_S = 600.0
 
 
 def target_shares(problem: engine.Problem, routing: engine.Routing) -> Targets:
-    """Where requests should go, as parts of each cell's."""
+    """The target of each (model, cell), as parts of its requests."""
     served: dict[ModelCell, dict[str, float]] = defaultdict(dict)
     for flow in routing.flows:
         served[ModelCell((flow.model, flow.cell))][flow.cluster] = flow.requests_per_second
@@ -65,12 +65,14 @@ def next_routes(
     steps: Mapping[str, int],
     outlook: shift.Outlook | None = None,
 ) -> tuple[Route, ...]:
-    """The next routing table. Users of whom nothing is known now keep the shares they had, where those can serve, as
-    long as they are no more than `MOST_KEPT`: who names other users in each report makes the table no longer for ever.
+    """The next routing table.
 
-    Args: serving: model -> clusters with a ready replica that may be sent requests. traffic: model -> policy.
-        steps: model -> how many whole step intervals have passed since the last step. outlook: who may not grow, and
-        who goes back.
+    Users without known demand keep the shares that can still be served, for at most `MOST_KEPT` rows: an agent that
+    names other cells in each report must not make the table grow for ever.
+
+    Args: serving: model -> clusters with a ready replica that may receive requests. traffic: model -> policy. steps:
+        model -> whole step intervals since the last step. outlook: receivers that may not grow, and those that give
+        back.
     """
     outlook = outlook or shift.Outlook(memory=shift.ShiftMemory())
     routes = []
@@ -109,7 +111,7 @@ def next_routes(
 
 
 def _is_there(row: Route, target: Target, able: frozenset[str], outlook: shift.Outlook) -> bool:
-    """Whether a row has arrived at this target and may stay: nearly all rows are so, nearly always."""
+    """Whether a row is at its target and may stay. This holds for nearly all rows nearly always."""
     return (
         row.now is row.target
         and row.unserved_reason == target.reason
@@ -125,9 +127,9 @@ def _is_there(row: Route, target: Target, able: frozenset[str], outlook: shift.O
 
 
 def without_replicas(world: World, routes: Routes) -> frozenset[ModelCell]:
-    """(model, cell) whose requests go, in part, to a cluster that says itself that none of its replicas is ready.
+    """The (model, cell) pairs with a share in a cluster that itself reports no ready replica.
 
-    Under the brake that is knowledge, as silence is not: the cluster was heard since the brake came on.
+    Under the brake this is knowledge, as silence is not: the cluster reported after the brake came on.
     """
     since_s = world.brake.since_s if world.brake is not None else float("inf")
     heard = {
@@ -143,7 +145,7 @@ def without_replicas(world: World, routes: Routes) -> frozenset[ModelCell]:
 
 
 def only(before: Routes, after: Sequence[Route], keys: Collection[ModelCell]) -> tuple[Route, ...]:
-    """The routes of `before`, with those of `keys` as they are in `after`."""
+    """The rows of `before`, with those of `keys` taken from `after`."""
     changed = {(route.model, route.cell): route for route in after if (route.model, route.cell) in keys}
     return tuple(changed.get((route.model, route.cell), route) for route in before.routes)
 
@@ -151,9 +153,9 @@ def only(before: Routes, after: Sequence[Route], keys: Collection[ModelCell]) ->
 def step(
     present: Mapping[str, float], target: Mapping[str, float], *, serving: frozenset[str], limit: float
 ) -> dict[str, float]:
-    """Shares after moving at most `limit` of a cell's requests from `present` towards `target`.
+    """The shares after at most `limit` of a cell's requests moved from `present` towards `target`.
 
-    What present shares cannot serve any more goes to the target's clusters at once, and so does what was unserved.
+    Requests without a cluster that can serve them go to the target's clusters at once.
     """
     held = {cluster: share for cluster, share in present.items() if cluster in serving}
     homeless = max(0.0, sum(target.values()) - sum(held.values()))
@@ -174,7 +176,7 @@ def step(
 
 
 def load_rps(routes: Sequence[Route], demand_rps: Mapping[ModelCell, float]) -> dict[ModelCluster, float]:
-    """(model, cluster) -> requests per second that the shares in force send there."""
+    """(model, cluster) -> requests per second by the shares in force."""
     load: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for route in routes:
         rps, mine = demand_rps.get(route.key, 0.0), load[route.model]
@@ -190,9 +192,9 @@ def _shares(shares: Mapping[str, float]) -> tuple[Share, ...]:
 def over_target(
     routing: engine.Routing, told_s: Mapping[str, float], now_s: float
 ) -> tuple[tuple[Note, ...], dict[str, float]]:
-    """What people should know of clusters that serve more than plans count on, and when each model was last told of.
+    """Events about clusters that serve more than the target utilisation, and the instant of the newest event by model.
 
-    A model is told of again after `TOLD_AGAIN_S` without it or with it.
+    The event of a model repeats after `TOLD_AGAIN_S` at the earliest.
     """
     notes, told = [], {name: at_s for name, at_s in told_s.items() if now_s - at_s < TOLD_AGAIN_S}
     by_model: dict[str, list[engine.Over]] = defaultdict(list)

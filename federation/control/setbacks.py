@@ -1,11 +1,11 @@
-"""Replicas that do not become ready, and those that die again and again: knowledge that comes back to the plan. Pure.
+"""Replicas that do not become ready, and replicas that die again and again, are feedback to the plan. Pure.
 
-What was ordered and is not ready within the model's warm-up and a margin counts as not there: the plan goes elsewhere.
-The pool is tried again after a time that doubles with each failure, with one replica first and twice as many after each
-success, so that what healed is given its load back by and by.
+A replica that is not ready within the model's warm-up and a margin counts as absent, and the plan uses another place.
+The pool is tried again after a time that doubles with each failure: with one replica first, and twice as many after
+each success, so that a healed pool gets its load back gradually.
 
-A cause that is the model's own (its image, its arguments) in more than one cluster, while it is ready nowhere, ends the
-hunt: until its document changes, it is tried again only where it has failed.
+A cause that belongs to the model (its image, its arguments) in more than one cluster, while it is ready nowhere, ends
+the search for other places: until its document changes, the model is tried again only where it has failed.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from federation.state.world import Setback, Setbacks, Wait, World
 from federation.wire.messages import Cause, ReplicaReport
 
 MARGIN_S = 60.0
-"""Beyond the model's warm-up: nodes pull images, probes take their time."""
+"""Beyond the model's warm-up: nodes pull images, and probes take time."""
 FIRST_RETRY_S = 300.0
 LONGEST_RETRY_S = 3600.0
 DEATHS = 3
-"""So many times that replicas died within `DEATHS_WITHIN_S`, and they are not counted on."""
+"""Replicas that died this often within `DEATHS_WITHIN_S` are not relied on."""
 DEATHS_WITHIN_S = 900.0
 OF_THE_MODEL: frozenset[Cause] = frozenset({"image", "crash", "config", "refused"})
-"""Causes that a model may bring along wherever it goes."""
+"""Causes that a model may bring along to any cluster."""
 HUNTED = 2
-"""Clusters in which a model must have failed for a cause of its own until no other is tried."""
+"""A model that has failed in this many clusters, for a cause of its own, is tried in no other."""
 
 
 def look(world: World, desired: Mapping[PlacementKey, int], now_s: float) -> tuple[Setbacks, tuple[Note, ...]]:
-    """What did not come up, and what to tell. Args: desired: what agents were told.
+    """The replicas that did not become ready, and the events. Args: desired: the counts that agents were told.
 
-    Under the brake nothing is concluded: what is not heard is not known to have failed.
+    Under the brake nothing is concluded: a cluster that is not heard is not known to have failed.
     """
     before = world.setbacks
     if world.brake is not None or world.deaf:
@@ -98,14 +98,14 @@ def most(setbacks: Setbacks, key: PlacementKey, now_s: float) -> int | None:
 
 
 def limits(setbacks: Setbacks, now_s: float) -> dict[PlacementKey, int]:
-    """How many replicas agents may be told at once, of what is planned: one more than is ready, then twice as many."""
+    """How many of the planned replicas agents may be told at once: one more than are ready, then twice as many."""
     return {
         key: one.kept if now_s < one.until_s else one.kept + max(1, one.kept) for key, one in setbacks.backoffs.items()
     }
 
 
 def why_not_hunted(world: World, setbacks: Setbacks, model: str, now_s: float) -> str:
-    """Why a model that fails wherever it starts is tried in no cluster where it has not failed yet, or nothing."""
+    """Why a model that fails wherever it starts is not tried in further clusters; empty where it is."""
     failed = [
         one
         for key, one in sorted(setbacks.backoffs.items(), key=lambda item: item[0])

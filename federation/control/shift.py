@@ -1,15 +1,16 @@
-"""A move of requests as one act: place, warm, shift by steps, drain, remove; and back again when it does harm. Pure.
+"""A shift moves requests in one act: place, warm, move by steps, drain, remove; and it goes back when it does harm.
+Pure.
 
-What a shift remembers is small and may be lost: a controller that starts anew starts its timers anew, and what degrades
-is seen to degrade again.
+Its memory is small and may be lost. After a restart the timers start again, and a receiver that still degrades is seen
+to degrade.
 
-* A receiver is *warm* when it has been ready for as long as gateways need to believe it.
-* While the replicas of a receiver fail or are slow beyond the policy, it is *held*: given no more. When that lasts a
-  whole step, it is *barred*: its requests go back to what it had when the shift began. It is tried again after the
-  policy's time, which doubles with each failure.
-* A cluster that was lost is given nothing new until the world trusts it again: one that comes and goes has its
-  requests moved once.
-* What leaves is *drained*: its replicas stop when they have not been sent requests for the policy's time.
+* A receiver is *warm* when it has been ready for as long as gateways need to check its health.
+* A receiver whose replicas fail or are slower than the policy allows is *held*: it gets no more requests. When that
+  lasts a whole step, it is *barred*: it goes back to the requests that it had before the shift. After the policy's
+  time, which doubles with each failure, it is tried again.
+* A cluster that was lost gets no new requests until it is trusted again, so a cluster that comes and goes moves its
+  requests once.
+* A cluster that loses its requests is *drained*: its replicas stop when it has got no requests for the policy's time.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ from federation.state.reduce import Note
 from federation.state.world import World
 
 WARM_S = 3.0
-"""A cluster whose first replica is ready so long may be given requests: by then gateways have checked its health."""
+"""A cluster may get requests when its first replica has been ready for this long: by then gateways have checked it."""
 LONGEST_BAR_S = 3600.0
 FORGET_S = 3600.0
 LEAST_RPS = 0.5
-"""Fewer requests than this say nothing about how a cluster serves."""
+"""Fewer requests than this say nothing about how well a cluster serves."""
 GREW = 1e-3
 WATCHED_STEPS = 4.0
-"""A receiver answers for what it was given for so many steps after it last grew."""
+"""For this many steps after its last growth, a receiver answers for that growth."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverGrowth:
-    """A receiver that has been given more: what it had before, in parts of each cell's requests, and when."""
+    """A receiver that was given more requests: its earlier part of each cell's requests, and the instant."""
 
     before: Mapping[str, float]
     grew_s: float
@@ -47,7 +48,7 @@ class ReceiverGrowth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """A receiver that did harm: it keeps no more than `before` until `until_s`. `strikes` counts how often."""
+    """A receiver that did harm: it keeps no more than `before` until `until_s`. `strikes` counts its failures."""
 
     before: Mapping[str, float]
     until_s: float
@@ -56,22 +57,22 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShiftMemory:
-    """What shifts remember; all instants are monotonic seconds of the controller's clock."""
+    """The memory of all shifts; instants are monotonic seconds of the controller's clock."""
 
     ready_s: Mapping[ModelCluster, float] = field(default_factory=dict)
     growths: Mapping[ModelCluster, ReceiverGrowth] = field(default_factory=dict)
     bad_s: Mapping[ModelCluster, float] = field(default_factory=dict)
-    """Since when a growing receiver has been beyond what the policy allows."""
+    """When a growing receiver began to violate its policy."""
     bars: Mapping[ModelCluster, Bar] = field(default_factory=dict)
     loads: Mapping[ModelCluster, tuple[tuple[float, float], ...]] = field(default_factory=dict)
-    """(instant, requests per second) that were routed there, as far back as draining needs."""
+    """(instant, requests per second) that were routed there, for the time of draining."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
-    """What the next step has to respect. `held`: may not grow. `barred`: no more than it had before.
+    """The bounds of the next step. `held`: may not grow. `barred`: no more than before the shift.
 
-    `why` has a sentence for each that is held or barred.
+    `why` has a sentence for each receiver that is held or barred.
     """
 
     memory: ShiftMemory
@@ -82,7 +83,7 @@ class Outlook:
 
 
 def look(memory: ShiftMemory, world: World, routes: Routes, traffic: Mapping[str, Traffic], now_s: float) -> Outlook:
-    """What to respect now, and what to remember. Args: traffic: model -> policy."""
+    """The bounds of the next step, and the memory after it. Args: traffic: model -> policy."""
     memory = _readiness(memory, world, now_s)
     receiving = _receiving(memory, routes, traffic, now_s)
     held: set[ModelCluster] = set()
@@ -134,7 +135,7 @@ def _in_force(bar: Bar | None, now_s: float) -> bool:
 
 
 def _unsteady(world: World, routes: Routes, traffic: Mapping[str, Traffic], now_s: float) -> dict[ModelCluster, Bar]:
-    """Clusters that came back not long ago: they keep what they have, and get nothing new."""
+    """Clusters that came back recently: they keep their requests, and get no new ones."""
     bars = {}
     for name, state in sorted(world.clusters.items()):
         if state.phase is Phase.READY and state.unsteady_s is not None:
@@ -154,7 +155,7 @@ def _readiness(memory: ShiftMemory, world: World, now_s: float) -> ShiftMemory:
 def _receiving(
     memory: ShiftMemory, routes: Routes, traffic: Mapping[str, Traffic], now_s: float
 ) -> frozenset[ModelCluster]:
-    """Who is given more by the routes in force, or was not long ago."""
+    """The receivers that grow by the routes in force, or grew recently."""
     recent = {
         key
         for key, growth in memory.growths.items()
@@ -174,7 +175,7 @@ def _share(route: Route, cluster: str) -> float:
 
 
 def _complaint(world: World, key: ModelCluster, rules: Traffic) -> str:
-    """Why a receiver should be given no more, by what its own gateway measured; nothing where nobody measures."""
+    """The reason why a receiver should get no more requests, by its own gateway's measurements; empty without any."""
     model, cluster = key
     state = world.clusters.get(cluster)
     if state is None or state.report is None or state.phase is not Phase.READY:
@@ -199,7 +200,7 @@ def after(
     traffic: Mapping[str, Traffic],
     now_s: float,
 ) -> ShiftMemory:
-    """What to remember once `routes` follow `before` and send `load_rps`."""
+    """The memory once `routes` follow `before` and send `load_rps`."""
     growths = {
         key: growth
         for key, growth in memory.growths.items()
@@ -229,16 +230,17 @@ def after(
 
 
 def peak_rps(memory: ShiftMemory) -> dict[ModelCluster, float]:
-    """The most that each was sent within the time that draining takes: as much may still be under way there."""
+    """The peak that each receiver got within the draining time: as many requests may still be under way."""
     return {key: max(rps for _, rps in rows) for key, rows in memory.loads.items()}
 
 
 def restrain(
     present: Mapping[str, float], following: Mapping[str, float], model: str, cell: str, outlook: Outlook
 ) -> dict[str, float]:
-    """A cell's next shares with nobody grown who may not: what is not given stays where it was, if anything is there.
+    """A cell's next shares, where receivers that may not grow keep theirs. The remainder stays where it was, if it can
+    be served there.
 
-    Only what is left of `present` is kept: shares that cannot be served there any more go on to where they are sent.
+    Only the present shares that can still be served are kept; the others go to their targets.
     """
     result = dict(following)
     for cluster in sorted(following):

@@ -1,7 +1,7 @@
-"""A harmful change that a person forced is carried out in steps, and halts when users suffer more than was foretold.
+"""A harmful change that a person forced is carried out in steps. It halts when users suffer more than was predicted.
 
-Rollout says what could stop by now; this lets a part of it go per step, so that there is time to undo. It binds the
-models that an order names, and every model that is withdrawn, whoever did it.
+The rollout decides which replicas could stop at this step; this module lets only a part of them stop, so that people
+have time to undo the change. It applies to the models that an order names, and to every withdrawn model.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from federation.state.reduce import Note
 from federation.state.world import World
 
 ERRORS_FRACTION = 0.05
-"""Of a cluster's answers: so much more failing than when it was ordered halts it."""
+"""Halts an order when the failing part of a cluster's answers rises by this much."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How fast what was forced is carried out."""
+    """The speed of forced changes."""
 
     stops_fraction: float = 0.1
-    """Of the replicas of the models in question, per step; one at least."""
+    """Part of the replicas of the affected models that may stop per step; at least one replica."""
     step_s: float = 30.0
-    """Between two steps: long enough to see what the last one did."""
+    """Between two steps: long enough to see the effect of the last one."""
     unserved_fraction: float = 0.05
-    """Of a model's requests: so much more unserved than foretold halts it."""
+    """Halts an order when this part of a model's requests is unserved beyond the prediction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedSituation:
-    """All that a step depends on.
+    """The inputs of a step.
 
-    Args: before: what agents were told; after, stops: what rollout would tell, and why each count is lower. target:
-        where the placement goes. asked_rps, unserved_rps: by model. last_step_s, now_s: monotonic. thought_s: of
-        what the newest plan was made, on the wall clock, as `Forced.at_s` is.
+    Args: after, stops: the counts that the rollout would tell agents, and the reason for each lowered count. target:
+        the planned counts. asked_rps, unserved_rps: by model. last_step_s, now_s: monotonic seconds. thought_s: the
+        instant of the beliefs behind the plan in force, on the wall clock, as `Forced.at_s` is.
     """
 
     world: World
@@ -61,7 +61,8 @@ class StagedSituation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedStep:
-    """What agents may be told, why each count is lower, the orders as they stand, and whether something was stopped."""
+    """The counts that agents may be told, the reason for each lowered count, the orders after this step, and whether a
+    replica was stopped."""
 
     desired: dict[PlacementKey, int]
     stops: dict[PlacementKey, str]
@@ -71,7 +72,7 @@ class StagedStep:
 
 
 def order(effect: Effect, before: World, *, subject: str, actor: str, reason: str, at_s: float) -> Forced:
-    """A change that a person forced, with the harm that it was foretold to do. Args: subject: the policy file."""
+    """A change that a person forced, with its predicted harm. Args: subject: the policy file."""
     withdrawn = tuple(one for one in before.documents.models if one.metadata.name in effect.emptied)
     return Forced(
         object=subject,
@@ -96,9 +97,9 @@ def resume(
     actor: str,
     reason: str,
 ) -> tuple[Forced, ...]:
-    """The orders, where those of `subject` that were halted go on: what is so now is what they may do.
+    """The orders, with those of `subject` no longer halted: the present harm becomes their allowed harm.
 
-    Args: unserved_rps: by model, now.
+    Args: unserved_rps: by model, at present.
     """
     errors = error_share(world)
     return tuple(
@@ -110,7 +111,7 @@ def resume(
 
 
 def step(pace: Pace, situation: StagedSituation) -> StagedStep:
-    """The part of a rollout's step that may be done by now."""
+    """The part of the rollout's step that may be carried out."""
     s = situation
     before = s.plan.desired_by_key()
     desired, stops = dict(s.after), dict(s.stops)
@@ -170,8 +171,8 @@ def next_counts(
     ready: Mapping[PlacementKey, int],
     placed: Collection[str],
 ) -> dict[PlacementKey, int]:
-    """Of models that a person's order takes replicas from, what is left after the next step, once all that the target
-    wants of them is ready: users leave a replica one step before it is stopped, and not all of them at once."""
+    """The counts that a person's order leaves after the next step, for models whose target is ready: users leave a
+    replica one step before it stops, and not all at once."""
     short = {key.model for key, count in target.items() if ready.get(key, 0) < count}
     halted = {model: bool(one.halted) for one in plan.forced for model in one.models if model in placed}
     desired = {key: n for key, n in plan.desired_by_key().items() if key.model in halted and key.model not in short}
@@ -185,8 +186,8 @@ def next_counts(
 
 
 def in_force(documents: Documents, forced: tuple[Forced, ...]) -> Documents:
-    """With the last documents of models that are being withdrawn: agents and users are told of those until they are
-    gone."""
+    """The documents, with the last documents of models that are being withdrawn: agents and users are served by those
+    until the replicas are gone."""
     leaving = {one.metadata.name: one for order in forced for one in order.withdrawn}
     leaving = {name: one for name, one in leaving.items() if not documents.is_placed(name)}
     if not leaving:
@@ -202,7 +203,7 @@ def in_force(documents: Documents, forced: tuple[Forced, ...]) -> Documents:
 
 
 def last_policies(before: Documents, withdrawn: tuple[Model, ...]) -> tuple[PlacementPolicy, ...]:
-    """What governs each of them, for it alone: the policy itself may go on to govern others."""
+    """The policy of each withdrawn model, for that model alone: the policy itself may go on to govern others."""
     found = ((one.metadata.name, before.policy_of(one.metadata.name)) for one in withdrawn)
     return tuple(
         msgspec.structs.replace(

@@ -1,8 +1,9 @@
-"""A new version of a model: tried at one place first, then everywhere; given up where it does not start. Pure.
+"""A new version of a model is tried at one place first, then used everywhere; it is given up where it does not start.
+Pure.
 
-A replica is started anew for a new image, new arguments or other resources. One place is told first, while everywhere
-else the version that works goes on. Once a replica of it is ready there, all are told. Where none becomes ready within
-the warm-up and a margin the version is given up until the document changes, and all are told the one before.
+A new image, new arguments or other resources restart a replica. One place gets the new version first, while all others
+keep the version that works. Once a replica of it is ready there, all places get it. Where none becomes ready within the
+warm-up and a margin, the version is given up until the document changes, and all places get the version before it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from federation.state.world import World
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:
-    """What of each model is settled, what is tried or refused, since when (instants of the clock), and what to tell."""
+    """Which version of each model is settled, which is tried or refused, the start of each trial (monotonic seconds),
+    and the events."""
 
     settled: Mapping[str, Model]
     versions: Mapping[str, Versions]
@@ -33,7 +35,7 @@ class Advance:
 def advance(
     world: World, plan: Plan, desired: Mapping[PlacementKey, int], since_s: Mapping[str, float], now_s: float
 ) -> Advance:
-    """The next state of every model's versions. Args: since_s: model -> when its trial began, as far as remembered."""
+    """The next state of all versions. Args: since_s: model -> start of its trial, as far as remembered."""
     settled: dict[str, Model] = {}
     versions: dict[str, Versions] = {}
     began_s: dict[str, float] = {}
@@ -71,7 +73,7 @@ def advance(
 def _try(
     world: World, document: Model, state: Versions, places: Mapping[ClusterPool, int], waited_s: float
 ) -> Versions:
-    """Where the newest version is tried next, or why it is tried no more."""
+    """The next place of the newest version's trial, or the reason why it is refused."""
     if state.refused:
         is_over = waited_s >= setbacks.LONGEST_RETRY_S
         return Versions(settled=state.settled, newest=state.newest) if is_over else state
@@ -102,7 +104,7 @@ def _told(document: Model, state: Versions) -> Note:
 
 
 def stuck(world: World) -> frozenset[PlacementKey]:
-    """Where a new version waits for a device while the one before serves whole: a surge needs one more."""
+    """Places where a new version waits for a device while the version before it serves: a surge needs one more."""
     return frozenset(
         PlacementKey(one.model, name, one.pool)
         for name, state in world.clusters.items()
@@ -113,8 +115,8 @@ def stuck(world: World) -> frozenset[PlacementKey]:
 
 
 def _place(world: World, places: Mapping[ClusterPool, int], but: Collection[str]) -> ClusterPool | None:
-    """Where a version is tried: in a cluster that is heard and none of `but`, with a free device for it if any has one,
-    where it has the most replicas that could stand in."""
+    """The place for a trial: a cluster that is heard and not in `but`, with a free device if any has one, and the most
+    replicas of the model to stand in."""
     free = {
         (name, pool.key): pool.free
         for name, state in world.clusters.items()
@@ -130,7 +132,7 @@ def _is_heard(world: World, place: ClusterPool) -> bool:
 
 
 def is_carried_out(world: World, plan: Plan, cluster: str) -> bool:
-    """Whether a cluster reported after its agent had carried out what was ordered last."""
+    """Whether a cluster reported after its agent carried out the newest order."""
     state = world.clusters.get(cluster)
     if state is None or state.report is None or state.ack is None or state.phase is not Phase.READY:
         return False
@@ -140,7 +142,7 @@ def is_carried_out(world: World, plan: Plan, cluster: str) -> bool:
 
 
 def _newest_ready(world: World, plan: Plan, model: str, place: ClusterPool) -> bool:
-    """Whether a replica of what was ordered last is ready there, by a report that came after it was carried out."""
+    """Whether a replica of the newest order is ready there, by a report from after the order was carried out."""
     report = world.clusters[place[0]].report if place[0] in world.clusters else None
     if report is None or not is_carried_out(world, plan, place[0]):
         return False
