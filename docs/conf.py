@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from docutils import nodes
 from pygments.lexers.special import TextLexer
+from sphinx.util import logging
 
 from docs import reference_pages
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 project = "Isochrone"
-author = "The Isochrone authors"
+author = project_copyright = "The Isochrone authors"
 version = release = version_of("isochrone")
 extensions = ["myst_parser", "sphinx_click"]
 exclude_patterns = ["_build"]
@@ -30,12 +32,26 @@ html_copy_source = False
 html_show_sphinx = False
 
 
+log = logging.getLogger(__name__)
+
+
 def setup(app: Sphinx) -> None:
-    """Append to each page of docs/reference that has a generator the text that the code gives it."""
+    """Append the generated text to the pages that have a generator; warn of markup that is not understood."""
 
     def extend(_app: Sphinx, name: str, source: list[str]) -> None:
         if name in reference_pages.PAGES:
             source[0] += "\n" + reference_pages.PAGES[name]()
 
     app.add_lexer("mermaid", TextLexer)  # the source of a diagram is shown as text
+
+    def find_unparsed(_app: Sphinx, doctree: nodes.document, name: str) -> None:
+        for paragraph in doctree.findall(nodes.paragraph):
+            if paragraph.astext().startswith(".. "):
+                log.warning("a directive is shown as text: %s", paragraph.astext()[:60], location=name)
+
+    def outdated(*_: object) -> list[str]:
+        return sorted(reference_pages.PAGES)  # their text depends on the code, which Sphinx does not watch
+
+    app.connect("env-get-outdated", outdated)
     app.connect("source-read", extend)
+    app.connect("doctree-resolved", find_unparsed)

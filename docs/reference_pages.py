@@ -296,7 +296,7 @@ def command_line() -> str:
     for name, (target, _) in LAZY.items():
         module, _, attribute = target.partition(":")
         assert isinstance(getattr(importlib.import_module(module), attribute), click.Command)
-        lines += [f"```{{click}} {target}", f":prog: isochrone {name}", ":nested: full", "```", ""]
+        lines += ["```{eval-rst}", f".. click:: {target}", f"   :prog: isochrone {name}", "   :nested: full", "```", ""]
     return "\n".join(lines)
 
 
