@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from federation.adapters import executors
+from federation.adapters.beacon import Beacon
 from federation.adapters.embedded_broker import EmbeddedBroker
 from federation.adapters.learnt import Learnt
 from federation.adapters.link import Link
@@ -25,6 +26,7 @@ from federation.adapters.solver import Solver
 from federation.adapters.store import Remembered, Store
 from federation.adapters.xds import XdsServer
 from federation.aiokit import descriptors
+from federation.aiokit.address import is_loopback
 from federation.aiokit.broker import BrokerAddress
 from federation.aiokit.clock import Clock
 from federation.aiokit.door import Room
@@ -32,6 +34,7 @@ from federation.aiokit.http import HttpSite
 from federation.aiokit.tasks import Tasks
 from federation.api import server
 from federation.latency.estimator import NO_PRIOR
+from federation.loops import beacon as beacons
 from federation.loops import keep, tick
 from federation.loops.hub import Hub
 from federation.loops.plan import Planner
@@ -44,7 +47,7 @@ from federation.loops.steer import Steer
 from federation.loops.traffic import TrafficLoop
 from federation.metrics import Doors, Metrics
 from federation.services import ControllerServices
-from federation.settings import Settings
+from federation.settings import BeaconListen, Listen, Settings
 from federation.state.reduce import BrokerFound, BrokerLost, CordonsSet, Heard, Note
 from federation.state.shipped import shipped_continents, shipped_instances, shipped_latency, shipped_spot_risks
 from federation.state.world import World
@@ -53,6 +56,7 @@ from federation.wire import messages
 log = structlog.get_logger("controller")
 HELD_BACK = 4
 """One connection in this many is kept from streams and long polls."""
+BEACON_SCRIPT = Path(__file__).with_name("web") / "beacon.js"
 WEB_DIR = Path(__file__).parent / "web" / "dist"
 
 
@@ -185,6 +189,8 @@ async def _started(settings: Settings, clock: Clock, token: str, ending: AsyncEx
     if xds is not None:
         await xds.start()
     port = await site.start(listen.host, listen.port)
+    if settings.beacon is not None:
+        await _serve_beacon(hub, settings.beacon, listen, shares, tasks, rng, ending)
     text = f"epoch {remembered.epoch}, {len(hub.world.clusters)} clusters in the catalogue"
     hub.tell(Note(reason="Started", object="controller", message=f"controller started: {text}"))
     return Controller(
@@ -205,6 +211,34 @@ async def _started(settings: Settings, clock: Clock, token: str, ending: AsyncEx
         url=f"{'https' if tls else 'http'}://{listen.host}:{port}",
         ending=ending,
     )
+
+
+async def _serve_beacon(
+    hub: Hub,
+    settings: BeaconListen,
+    api: Listen,
+    shares: descriptors.Shares,
+    tasks: Tasks,
+    rng: random.Random,
+    ending: AsyncExitStack,
+) -> None:
+    """Open the door for browsers. Raises: InsecureListen, OSError."""
+    most = max(16, shares.api // 4)
+    is_private = is_loopback(settings.host)
+    tls = None if is_private else server.tls_context(settings.host, api.cert_file, api.key_file)
+    beacon = Beacon(
+        origins=settings.origins,
+        script=BEACON_SCRIPT.read_bytes(),
+        targets=lambda cell, place: beacons.targets_of(hub, cell, place),
+        now_s=asyncio.get_running_loop().time,
+        is_proxied=settings.is_proxied,
+    )
+    site = HttpSite(
+        beacon.application(), room=Room(all=most, per_peer=most if is_private else max(4, most // 8)), tls=tls
+    )
+    ending.push_async_callback(site.stop)
+    await site.start(settings.host, settings.port)
+    tasks.supervise("beacon", lambda: beacons.run(hub, beacon), clock=Clock(), rng=rng)
 
 
 def _descriptor_shares(settings: Settings) -> descriptors.Shares:

@@ -28,6 +28,16 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BeaconListen:
+    """Where pages of these origins send what their users' browsers measured. Its certificate is the API's."""
+
+    origins: tuple[str, ...]
+    host: str = "127.0.0.1"
+    port: int = 8482
+    is_proxied: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """One controller. Durations are in seconds of its clock."""
 
@@ -39,6 +49,8 @@ class Settings:
     """Where the database lies; None keeps it in memory (the demo)."""
     listen: Listen = field(default_factory=Listen)
     """Where API and map are served."""
+    beacon: BeaconListen | None = None
+    """None takes no beacons."""
     xds: XdsListen | None = None
     """Where gateways dial in; None serves none."""
     solver_url: str | None = None

@@ -23,7 +23,7 @@ from federation.app import Controller
 from federation.cli.client import link_to, listen_at
 from federation.cli.terminal import echo
 from federation.logs import configure
-from federation.settings import Listen, Settings
+from federation.settings import BeaconListen, Listen, Settings
 from federation.state.world import Timing
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -107,6 +107,19 @@ Examples:
     "who reaches it can run code there, so keep it private. Default: a process of the controller.",
 )
 @click.option(
+    "--beacon-listen",
+    envvar="ISOCHRONE_BEACON_LISTEN",
+    help="HOST:PORT where browsers tell round trips that they measured. Beyond loopback it has the API's certificate.",
+)
+@click.option(
+    "--beacon-origin",
+    "beacon_origins",
+    multiple=True,
+    envvar="ISOCHRONE_BEACON_ORIGINS",
+    help="Origin of pages that may do so, as https://chat.example.",
+)
+@click.option("--beacon-proxied", is_flag=True, help="A proxy of yours is in front: X-Forwarded-For says who asks.")
+@click.option(
     "--price-feed",
     "price_feeds",
     multiple=True,
@@ -164,6 +177,9 @@ def controller(
     broker_cert: Path | None,
     broker_key: Path | None,
     solver: str | None,
+    beacon_listen: str | None,
+    beacon_origins: tuple[str, ...],
+    beacon_proxied: bool,
     price_feeds: tuple[str, ...],
     price_period: float,
     prometheus_file: Path | None,
@@ -190,6 +206,12 @@ def controller(
             executors.check(solver)
         except ValueError as error:
             raise click.UsageError(f"--solver: {error}") from error
+    beacon = None
+    if (beacon_listen is None) != (not beacon_origins):
+        raise click.UsageError("--beacon-listen and --beacon-origin go together: who may send is named")
+    if beacon_listen is not None:
+        beacon_host, beacon_port = listen_at("--beacon-listen", beacon_listen, "127.0.0.1:8482")
+        beacon = BeaconListen(host=beacon_host, port=beacon_port, origins=beacon_origins, is_proxied=beacon_proxied)
     try:
         sources = tuple(map(source_of, price_feeds))
     except ValueError as error:
@@ -218,6 +240,7 @@ def controller(
         broker_cert_file=broker_cert,
         broker_key_file=broker_key,
         timing=Timing(report_interval_s=report_interval, tick_s=report_interval / 2, stale_after_s=4 * report_interval),
+        beacon=beacon,
         price_feeds=sources,
         price_period_s=price_period,
         prometheus=scraped_from,

@@ -16,7 +16,7 @@ from federation.state import capacity, levels, plausible
 from federation.state.identity import ByIdentity
 from federation.state.keys import ClusterPool, ModelCell, ModelCluster, PlacementKey
 from federation.state.phases import Phase
-from federation.state.pricing import pool_price, pool_risk, seen_by_region
+from federation.state.pricing import pool_price, pool_risk, seen_by_region, spot_seen
 from federation.state.world import World, countries
 from federation.wire import quantity
 from federation.wire.messages import PoolKey, PoolReport, ReplicaReport, replicas_that_fit
@@ -137,6 +137,8 @@ def _basis(
     return (
         world.documents,
         world.learnt,
+        ByIdentity(world.prices),
+        spot_seen(world),
         ByIdentity(world.demand),
         ByIdentity(world.cells),
         world.continents,

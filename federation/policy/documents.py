@@ -633,6 +633,13 @@ class Gateway(Base, frozen=True, kw_only=True):
         ),
     ]
     port: Annotated[int, Meta(ge=1, le=65535, description="where it accepts requests")] = 443
+    measure_url: Annotated[
+        Annotated[str, Meta(max_length=500, pattern=r"^https?://[^\s/]+/\S*$")] | None,
+        Meta(
+            description="a small resource that browsers fetch to measure the way to this cluster, as "
+            "https://fra-1.models.example/.well-known/isochrone; gateways that are told by xDS serve that path"
+        ),
+    ] = None
 
 
 class CellPlace(Base, frozen=True, kw_only=True):

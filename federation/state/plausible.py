@@ -116,6 +116,11 @@ def counted_on(declared: int, ready_devices: int) -> int:
     return max(at_once, ramped)
 
 
+def documents_by_name(world: World) -> Mapping[str, documents.Cluster]:
+    """The clusters of the catalogue."""
+    return _by_name(ByIdentity(world.documents))
+
+
 def document_of(world: World, cluster: str) -> documents.Cluster | None:
     """The Cluster document of `cluster`, or None."""
     return _by_name(ByIdentity(world.documents)).get(cluster)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -83,6 +84,14 @@ def seen_by_region(world: World) -> Seen:
     """What was seen of spot in each region. Regions are told apart by their provider too."""
     regions = {one.metadata.name: _region(one) for one in world.documents.clusters} if world.spot else {}
     return spot.region_counts(world.spot, regions)
+
+
+def spot_seen(world: World) -> object:
+    """What of the counts of spot makes another question: not every minute that something was held."""
+    return {
+        key: (round(10 * math.log1p(one.hours)), round(one.losses, 1), round(one.granted, 1), round(one.refused, 1))
+        for key, one in world.spot.items()
+    }
 
 
 def pool_risk(

@@ -64,6 +64,7 @@ EventReason = Literal[
     "ReplicasFailed",
     "ReplicasNotReady",
     "ReplicasRecovered",
+    "RoundTripsDoubted",
     "SequenceWentBack",
     "ShiftBack",
     "ShiftHeld",
@@ -188,6 +189,10 @@ EVENTS: dict[EventReason, str] = {
     ),
     "ReplicasNotReady": "Fewer replicas are ready than ordered. The message gives the cause that the agent saw.",
     "ReplicasRecovered": "A pool on which replicas failed has ready replicas again.",
+    "RoundTripsDoubted": (
+        "Browsers measure a cluster faster than light in fibre. The place of their cell or of the cluster is wrong; "
+        "what they measure of the pair is not used."
+    ),
     "SequenceWentBack": "The sequence numbers of an agent's reports went back without a restart.",
     "ShiftBack": (
         "A receiving cluster degraded after a step. Its requests go back; the shift is tried again after "

@@ -14,8 +14,9 @@ import msgspec
 
 from federation.policy.documents import Documents
 from federation.prices.book import Feed
-from federation.state import capacity, demand, levels, plausible, sources
+from federation.state import capacity, demand, levels, measured, plausible, sources
 from federation.state.keys import ClusterPool
+from federation.state.measured import Window
 from federation.state.phases import TABLE, Phase, Sign
 from federation.state.reasons import EventReason
 from federation.state.spot import Counts
@@ -122,6 +123,14 @@ class PricesRead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoundTripsMeasured:
+    """What users' browsers measured in one window."""
+
+    windows: tuple[Window, ...]
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpotSeen:
     """What pools on spot did since the last look."""
 
@@ -154,6 +163,7 @@ Event = (
     | Confirmed
     | PricesRead
     | PrometheusRead
+    | RoundTripsMeasured
     | SetbacksSeen
     | SpotSeen
 )
@@ -206,6 +216,8 @@ def reduce(world: World, event: Event) -> Reduced:
             return Reduced(world=replace(world, cordons=dict(event.cordons)), reroute=True, replan=True)
         case Confirmed():
             return _on_confirmed(world, event)
+        case RoundTripsMeasured():
+            return _on_round_trips(world, event)
         case SpotSeen():
             return Reduced(world=replace(world, spot=event.counts))
         case PricesRead():
@@ -696,6 +708,32 @@ def _on_confirmed(world: World, event: Confirmed) -> Reduced:
     text = f"{name} is believed by confirmation: {', '.join(told)}: {event.reason}"
     note = Note(reason="Confirmed", object=f"cluster/{name}", message=text)
     return Reduced(world=following, notes=(note,), reroute=True, replan=True)
+
+
+def _on_round_trips(world: World, event: RoundTripsMeasured) -> Reduced:
+    """What browsers measured is believed as far as `measured.following` has it; a pair that cannot be is told once."""
+    places = {("cell", one.cell): _place_of_cell(world, one.cell) for one in event.windows}
+    by_name = plausible.documents_by_name(world)
+    for one in event.windows:
+        if one.cluster in by_name:
+            location = by_name[one.cluster].spec.location
+            places["cluster", one.cluster] = location.lat, location.lon
+    known = {key: place for key, place in places.items() if place is not None}
+    followed = measured.following(world.measured, event.windows, known, event.now_s)
+    told = {(one.cell, one.cluster) for one in event.windows}
+    doubted = (world.doubted - told) | frozenset(followed.impossible)
+    notes = []
+    if news := sorted(doubted - world.doubted):
+        cell, cluster = news[0]
+        more = f", and {len(news) - 1} more" if len(news) > 1 else ""
+        text = f"browsers in {cell} measure {cluster} faster than light in fibre{more}: one of the places is wrong"
+        notes.append(_warn("RoundTripsDoubted", f"cell/{cell}", text))
+    return Reduced(world=replace(world, measured=followed.pairs, doubted=doubted), notes=tuple(notes))
+
+
+def _place_of_cell(world: World, cell: str) -> tuple[float, float] | None:
+    found = world.cells.get(cell)
+    return (found.lat, found.lon) if found is not None else None
 
 
 def _on_prices(world: World, feed: Feed) -> Reduced:

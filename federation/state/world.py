@@ -15,6 +15,7 @@ from federation.policy.documents import Documents, PlacementPolicy
 from federation.prices.book import Book
 from federation.state.byname import ByName
 from federation.state.keys import ClusterPool, ModelCell, PlacementKey
+from federation.state.measured import Measured
 from federation.state.phases import Phase
 from federation.state.spot import Counts, SpotRisk
 from federation.wire import messages
@@ -363,6 +364,10 @@ class World:
     """Country -> continent, of the countries that the product knows."""
     spot_risks: Mapping[tuple[str, str], SpotRisk] = field(default_factory=dict)
     """(provider, product) -> risk where the catalogue gives none. Either may be empty: the risk of all others."""
+    measured: Map[tuple[str, str], Measured] = field(default_factory=Map)
+    """(cell, cluster) -> what users' browsers measured."""
+    doubted: frozenset[tuple[str, str]] = frozenset()
+    """Of these pairs what browsers measured last cannot be true."""
     spot: Mapping[ClusterPool, Counts] = field(default_factory=dict)
     """What was seen of pools on spot."""
     prices: Book = field(default_factory=Book)

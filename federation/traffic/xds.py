@@ -333,6 +333,10 @@ def _locality(
 # ---- routes
 
 
+MEASURE_PATH = "/.well-known/isochrone"
+"""Where a gateway answers browsers that measure the way to it (RFC 8615)."""
+
+
 @functools.lru_cache(maxsize=KEPT)
 def _routes(gateway: str, models: tuple[_Routed, ...]) -> Resource:
     made = route_pb2.RouteConfiguration(name=ROUTE_CONFIG, most_specific_header_mutations_wins=True)
@@ -344,6 +348,9 @@ def _routes(gateway: str, models: tuple[_Routed, ...]) -> Resource:
             )
         )
         rest += _model_routes(model, gateway, [_matcher(MODEL_HEADER, model.model)])
+    for host in made.virtual_hosts:
+        host.routes.insert(0, _measured())
+    rest.insert(0, _measured())
     rest.append(_refusal((), 404, "no such model here"))
     made.virtual_hosts.append(route_components_pb2.VirtualHost(name="by-header", domains=["*"], routes=rest))
     return resource(RDS, ROUTE_CONFIG, made)
@@ -471,6 +478,22 @@ def _retry_policy() -> route_components_pb2.RetryPolicy:
             base_interval=_seconds(0.01), max_interval=_seconds(0.1)
         ),
     )
+
+
+def _measured() -> route_components_pb2.Route:
+    """What browsers fetch to measure the way here: answered by the gateway itself, and open to every page."""
+    made = route_components_pb2.Route(
+        match=route_components_pb2.RouteMatch(path=MEASURE_PATH),
+        direct_response=route_components_pb2.DirectResponseAction(status=204),
+    )
+    for name, value in (
+        ("access-control-allow-origin", "*"),
+        ("timing-allow-origin", "*"),
+        ("cache-control", "no-store"),
+        ("server-timing", "isochrone;dur=0"),
+    ):
+        made.response_headers_to_add.append(_header(name, value))
+    return made
 
 
 def _refusal(
