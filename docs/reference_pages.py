@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any
 
 import click
+import msgspec
 from prometheus_client.metrics import MetricWrapperBase
 
 from agents.fence import Code
-from federation.api import openapi
+from federation.api import openapi, views
 from federation.cli.main import LAZY, cli
 from federation.control.blast import BlastLimits
 from federation.control.staged import Pace
@@ -30,6 +32,7 @@ from federation.settings import Listen, Settings
 from federation.state.phases import Phase
 from federation.state.reasons import EVENTS
 from federation.state.world import Timing
+from federation.traffic import snapshot
 from federation.wire.conditions import CONDITIONS
 from placement.solution import UnservedCode
 
@@ -110,8 +113,10 @@ def _default(name: str, definition: Mapping[str, Any]) -> str:
     return f"`{defaults[0]}`" if defaults and defaults[0] not in (None, {}, []) else ""
 
 
-def _definitions(definitions: Mapping[str, Mapping[str, Any]], depth: str) -> Iterator[str]:
+def _definitions(definitions: Mapping[str, Mapping[str, Any]], depth: str, *modules: ModuleType) -> Iterator[str]:
     for title, definition in definitions.items():
+        structs = [kind for module in modules if isinstance(kind := getattr(module, title, None), type)]
+        docs = _by_encoded_name(structs[0]) if structs else {}
         yield f"{depth} {title}"
         yield ""
         yield _cell(definition.get("description", ""))
@@ -124,7 +129,7 @@ def _definitions(definitions: Mapping[str, Mapping[str, Any]], depth: str) -> It
                         f"`{name}`",
                         _kind(field),
                         _default(name, definition),
-                        _described(field) or _of_target(field, definitions) or FIXED.get(name, ""),
+                        _described(field) or docs.get(name) or _of_target(field, definitions) or FIXED.get(name, ""),
                     )
                     for name, field in rows
                 ),
@@ -132,6 +137,12 @@ def _definitions(definitions: Mapping[str, Mapping[str, Any]], depth: str) -> It
         elif "enum" in definition:
             yield _kind(definition)
             yield ""
+
+
+def _by_encoded_name(struct: type) -> dict[str, str]:
+    """Field name as encoded -> the string literal below the field."""
+    docs = attribute_docs(struct)
+    return {one.encode_name: docs[one.name] for one in msgspec.structs.fields(struct) if one.name in docs}
 
 
 def _of_target(field: Mapping[str, Any], definitions: Mapping[str, Mapping[str, Any]]) -> str:
@@ -176,7 +187,7 @@ def api() -> str:
                     ),
                 )
     lines += ["## Schemas", ""]
-    lines += _definitions(document["components"]["schemas"], "###")
+    lines += _definitions(document["components"]["schemas"], "###", views, snapshot)
     return "\n".join(lines)
 
 

@@ -29,10 +29,10 @@ def _ecma(pattern: str) -> str:
 
 
 _TEXT = {"type": "string"}
-_NAME = {"type": "string", "minLength": 1}
-_FLAG = {"type": "boolean"}
+_NAME = {"type": "string", "minLength": 1, "description": "the name as lists show it"}
+_FLAG = {"type": "boolean", "description": "override the refusal of a harmful change"}
 _REASON = {"type": "string", "description": "why; needed with force=true"}
-_MODEL = {"name": "model", "schema": _TEXT}
+_MODEL = {"name": "model", "schema": {"type": "string", "description": "of this model alone"}}
 _FORCE = {"name": "force", "schema": _FLAG}
 _WHY = {"name": "reason", "schema": _REASON}
 _LAT = {"name": "lat", "schema": {"type": "number", "minimum": -90, "maximum": 90, "description": "degrees, WGS 84"}}
