@@ -69,6 +69,125 @@ def _table(head: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> Iterato
     yield ""
 
 
+GLOSSARY = {
+    "model": "name of a model",
+    "cluster": "name of a cluster",
+    "cell": "name of a user cell",
+    "pool": "accelerator pool, as NVIDIA-L4/on-demand",
+    "reason": "a sentence for people",
+    "message": "a sentence for people",
+    "summary": "a sentence for people",
+    "hint": "the next step",
+    "code": "a constant; see the conditions and codes",
+    "epoch": "start of the controller that made the plan",
+    "generation": "number of the plan's commit",
+    "clusters": "the clusters",
+    "usd_per_hour": "US dollars per hour",
+    "usd_per_device_hour": "US dollars per device and hour; null where unknown",
+    "lat": "degrees north, WGS 84",
+    "lon": "degrees east, WGS 84",
+    "latency_ms": "round trip and service time, ms",
+    "latency_ms_p95": "95th percentile from request to response, ms",
+    "latency_source": "where the latency comes from, in words",
+    "latency_basis": "measured, inferred or prior",
+    "age_s": "age in seconds",
+    "report_age_s": "age of the newest report, s",
+    "unserved": "requests that nobody serves",
+    "unserved_rps": "requests per second that nobody serves",
+    "unserved_share": "fraction of the requests that nobody serves",
+    "served_rps": "requests per second that are served",
+    "late_rps": "requests per second that miss the latency objective",
+    "demand_rps": "requests per second that users ask for",
+    "rps": "requests per second",
+    "requests_per_second": "requests per second",
+    "revision": "number of the file's revision",
+    "country": "ISO 3166-1 alpha-2; DE/US is a tie",
+    "routes": "share of each cluster",
+    "replicas": "replicas by model and pool",
+    "rtt_ms_mean": "mean round trip of served requests, ms",
+    "rtt_ms_p50": "median round trip, ms",
+    "rtt_ms_p95": "95th percentile of round trips, ms",
+    "excess_ms_mean": "mean round trip beyond the nearest cluster that could serve, ms",
+    "objective_ms": "latency objective, ms",
+    "service_ms": "time in the replica, ms",
+    "share": "fraction of the requests, 0 to 1",
+    "target_share": "fraction that the shares are stepping to",
+    "terms": "terms of the sum, in US dollars per hour",
+    "within_objective": "whether the latency meets the objective",
+    "within_objective_share": "fraction of served requests within the objective",
+    "region": "region of the provider",
+    "provider": "cloud provider or owner",
+    "zone": "availability zone; empty where undeclared",
+    "tier": "edge or cloud",
+    "city": "city, for display",
+    "jurisdictions": "jurisdictions that residency rules may ask for",
+    "desired": "replicas that the plan wants",
+    "ready": "replicas that are ready; null where unknown",
+    "replicas_desired": "replicas that the plan wants",
+    "replicas_ready": "replicas that are ready",
+    "state": "state of the object",
+    "refused": "what was refused, and why",
+    "accepted": "what was accepted last",
+    "type": "the type",
+    "object": "what it is about, as cluster/fra-1",
+    "changes": "replicas that start or stop",
+    "problems": "problems with file, line and column",
+    "at_s": "Unix seconds of the controller's clock",
+    "gap": "fraction of the cost above the proven bound",
+    "moves": "pairs of a start and a stop",
+    "subject": "what it is about",
+    "version": "digest of the content, or number of the change",
+    "ttl_s": "how long the answer may be kept, s",
+    "helpers": "clusters to try when none of the planned ones answers",
+    "address": "IP address",
+    "port": "TCP port",
+    "file": "name of the policy file",
+    "line": "line in the file, from 1",
+    "column": "column in the line, from 1",
+    "expected": "the expected form",
+    "demand": "requests by model",
+    "is_decaying": "whether the counts are old and decay",
+    "counted_by": "front doors that count these users",
+    "phase": "unknown, ready, unreachable or lost",
+    "cordoned": "whether it takes no new load",
+    "draining": "whether its load moves away",
+    "worst_state": "ok, degraded, bad or unknown",
+    "product": "accelerator product",
+    "mig_profile": "MIG profile; empty for whole devices",
+    "market": "on-demand, spot or reserved",
+    "allocatable": "devices that nodes offer; null until reported",
+    "free": "devices that no pod requests; null until reported",
+    "sharing": "how the devices are shared",
+    "error": "the error, or empty",
+    "error_share": "fraction of the requests that failed",
+    "devices": "number of devices",
+    "provisioning_s": "seconds until a new node is ready; null where unknown",
+    "usd_per_hour_before": "cost before the change, US dollars per hour",
+    "usd_per_hour_after": "cost after the change, US dollars per hour",
+    "unserved_rps_before": "unserved requests per second before the change",
+    "unserved_rps_after": "unserved requests per second after the change",
+    "before_ms": "mean latency before the change, ms",
+    "after_ms": "mean latency after the change, ms",
+    "before": "replicas before",
+    "after": "replicas after",
+    "survivors": "clusters that are left after the filter",
+    "removed": "clusters that the filter removed",
+    "confidence": "probability that the true round trip is within 20 % of the estimate",
+    "trigger": "what caused the plan",
+    "total": "sum of the terms",
+    "items": "the list",
+    "limit": "the most items",
+    "key": "a session or subnet: the same key gets the same cluster",
+    "h3": "H3 index of the user's place, hexadecimal",
+    "If-None-Match": "the ETag of the known answer",
+    "Last-Event-ID": "id of the last event received",
+    "of": "the plan in force, or the newest solve",
+    "documents": "documents, as Model/chat-8b",
+    "changed": "whether anything changed",
+    "name": "name of the object",
+}
+"""Fields of the API that mean the same in every view, so that the sources do not explain each of them."""
+
 # ---- JSON Schema
 
 FIXED = {"kind": "the kind of the document", "apiVersion": "the version of its form"}
@@ -129,7 +248,11 @@ def _definitions(definitions: Mapping[str, Mapping[str, Any]], depth: str, *modu
                         f"`{name}`",
                         _kind(field),
                         _default(name, definition),
-                        _described(field) or docs.get(name) or _of_target(field, definitions) or FIXED.get(name, ""),
+                        _described(field)
+                        or docs.get(name)
+                        or _of_target(field, definitions)
+                        or FIXED.get(name)
+                        or (GLOSSARY.get(name, "") if modules else ""),
                     )
                     for name, field in rows
                 ),
@@ -164,6 +287,10 @@ def policy() -> str:
 # ---- API
 
 
+def _of_parameter(parameter: Mapping[str, Any]) -> str:
+    return str(parameter["schema"].get("description") or GLOSSARY.get(parameter["name"], ""))
+
+
 def api() -> str:
     """Every operation and every schema of the OpenAPI document."""
     document = openapi.document(version("isochrone"))
@@ -182,7 +309,7 @@ def api() -> str:
                 lines += _table(
                     ("parameter", "in", "type", "meaning"),
                     (
-                        (f"`{one['name']}`", one["in"], _kind(one["schema"]), one["schema"].get("description", ""))
+                        (f"`{one['name']}`", one["in"], _kind(one["schema"]), _of_parameter(one))
                         for one in operation["parameters"]
                     ),
                 )

@@ -69,6 +69,12 @@ def test_every_operation_is_listed() -> None:
     assert [one.path for one in openapi.OPERATIONS if f"### {one.method.upper()} {one.path}\n" not in text] == []
 
 
+def test_the_glossary_has_no_word_that_the_api_lacks() -> None:
+    """The glossary would keep words of fields that are gone, and a reader of the sources would look for them."""
+    text = reference_pages.api()
+    assert [name for name in reference_pages.GLOSSARY if f"| `{name}` |" not in text] == []
+
+
 def test_every_environment_variable_of_the_sources_is_listed() -> None:
     """A variable that a command reads and no page names changes a deployment without anybody knowing why."""
     text = text_of(DOCS / "reference" / "settings.md")
