@@ -1,8 +1,8 @@
-"""What a document or a deletion would do to those who are served, and whether a person has to say that it is meant.
+"""The effect of a document or a deletion on users, and whether a person has to confirm it.
 
-Two looks. `at_once` needs no engine: models that lose their policy or their document, that fit nowhere, or whose users
-no cluster may serve. `with_answer` adds what the engine would do. Each figure is weighed against what is so today, so
-that a shortage that is there already is no document's fault.
+There are two steps. `at_once` needs no engine: it finds models that lose their policy or their document, that fit
+nowhere, or whose users no cluster may serve. `with_answer` adds the engine's proposal. Each figure is compared with the
+present one, so that no document is blamed for an existing shortage.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from federation.state.keys import ModelCell, PlacementKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlastLimits:
-    """Beyond these a change needs a person's word."""
+    """A change beyond these limits needs a person's confirmation."""
 
     unserved_fraction: float = 0.05
-    """Of a model's requests that are served today."""
+    """Part of a model's served requests."""
     replicas_fraction: float = 0.5
-    """Of the fleet's replicas: starts and stops together."""
+    """Part of the fleet's replicas, starts and stops together."""
     replicas_least: int = 5
-    """Fewer starts and stops than this are never too many."""
+    """Fewer starts and stops than this never need confirmation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Now:
-    """What is so today.
+    """The present state.
 
-    Args: plan: in force. asked_rps, unserved_rps: by model. alternative: what the engine last answered, where it
-        differs from the plan by hysteresis alone.
+    Args: plan: in force. asked_rps, unserved_rps: by model. alternative: the engine's newest proposal, where only
+        hysteresis keeps the plan from it.
     """
 
     plan: Plan
@@ -47,7 +47,7 @@ class Now:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shortage:
-    """Requests per second of a model: asked, unserved now, unserved then."""
+    """Requests per second of a model: asked, unserved at present, unserved after the change."""
 
     model: str
     asked_rps: float
@@ -62,11 +62,11 @@ class Shortage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What would happen.
+    """The predicted effect.
 
-    Args: emptied: models that have replicas and would have none -> how many they have. shortages: of each model that
-        is placed. starts, stops: replicas; replicas: of the whole fleet today. models: those whose placement changes.
-        is_foreseen: the engine was asked; else `why_not` says why not.
+    Args: emptied: models that would lose all replicas -> their present number. shortages: of each placed model. starts,
+        stops: replicas; replicas: of the whole fleet at present. models: those whose placement changes. is_foreseen:
+        whether the engine was asked; `why_not` is the reason where it was not.
     """
 
     emptied: Mapping[str, int]
@@ -79,11 +79,11 @@ class Effect:
     why_not: str = ""
 
     def refusals(self, limits: BlastLimits) -> tuple[str, ...]:
-        """Why a person has to say that this is meant: one sentence each, none when it needs nobody."""
+        """Why a person has to confirm the change: one sentence each; empty where nobody has to."""
         return tuple(text for _, text in self.refusals_of(limits))
 
     def refusals_of(self, limits: BlastLimits) -> tuple[tuple[str, str], ...]:
-        """The same, each with the model that it is about, or nothing where it is about the whole fleet."""
+        """The same sentences, each with its model; with an empty name where the whole fleet is affected."""
         found = []
         short = {one.model: one for one in self.shortages}
         for model, count in sorted(self.emptied.items()):
@@ -106,7 +106,8 @@ NOTHING = Effect(emptied={}, shortages=(), replicas=0, is_foreseen=True)
 
 
 def now(plan: Plan, routes: Routes, demand_rps: Mapping[ModelCell, float], newest: Solve | None) -> Now:
-    """What is so today. Users that the newest solve leaves unserved count as unserved though routing still serves them.
+    """The present state. Users that the newest solve leaves unserved count as unserved even while routing still serves
+    them.
 
     Args: demand_rps: (model, cell) -> requests per second.
     """
@@ -126,7 +127,7 @@ def now(plan: Plan, routes: Routes, demand_rps: Mapping[ModelCell, float], newes
 
 
 def say_the_same(before: Documents, after: Documents) -> bool:
-    """Whether they differ in nothing that is acted on: of metadata only the name is."""
+    """Whether the documents agree in everything that is acted on: of the metadata, only the names."""
     return _acted_on(before) == _acted_on(after)
 
 
@@ -137,7 +138,7 @@ def _acted_on(documents: Documents) -> list[tuple[str, object]]:
 
 
 def lost_in_use(gone: Collection[str], plan: Plan) -> dict[str, int]:
-    """Of clusters that would leave the catalogue, those with replicas in them -> how many."""
+    """Clusters that would leave the catalogue with replicas in them -> number of replicas."""
     running = dict.fromkeys(sorted(gone), 0)
     for key, count in plan.desired_by_key().items():
         if key.cluster in running:
@@ -165,7 +166,8 @@ def unserved_rps(routes: Routes, demand_rps: Mapping[ModelCell, float]) -> dict[
 
 
 def at_once(before: Documents, after: Documents, formulated: Formulated, now: Now) -> Effect:
-    """What needs no engine to be foreseen. Args: before, after: documents; formulated: the question with `after`."""
+    """The part of the effect that needs no engine. Args: before, after: documents. formulated: the problem with
+    `after`."""
     problem = formulated.problem
     running: dict[str, int] = defaultdict(int)
     for key, count in now.plan.desired_by_key().items():
@@ -205,7 +207,7 @@ def at_once(before: Documents, after: Documents, formulated: Formulated, now: No
 
 
 def with_answer(effect: Effect, formulated: Formulated, solution: engine.Solution, now: Now) -> Effect:
-    """The same with what the engine would do. Models that are new to the plan are in nobody's way by being started."""
+    """The part of the effect that needs no engine. Args: before, after: documents. formulated: with `after`."""
     then = formulated.ours(solution.replicas)
     unserved: dict[str, float] = defaultdict(float)
     for one in solution.unserved:
@@ -234,7 +236,8 @@ def with_answer(effect: Effect, formulated: Formulated, solution: engine.Solutio
 
 
 def _bases(now: Now) -> list[Mapping[PlacementKey, int]]:
-    """What a new placement is compared with: what hysteresis holds back, or a rollout has not reached, is no change."""
+    """The placements to compare with: a change that hysteresis holds back, or that a rollout has not reached, is no
+    change."""
     found: list[Mapping[PlacementKey, int]] = [now.plan.target_by_key(), now.plan.desired_by_key()]
     return found if now.alternative is None else [*found, now.alternative]
 
@@ -242,7 +245,7 @@ def _bases(now: Now) -> list[Mapping[PlacementKey, int]]:
 def _difference(
     base: Mapping[PlacementKey, int], then: Mapping[PlacementKey, int], placed: set[str]
 ) -> tuple[int, int, set[str]]:
-    """Starts, stops, and the models that have them, of models that are placed today."""
+    """Starts, stops, and their models, among the models that are placed at present."""
     starts = stops = 0
     changed = set()
     for key in base.keys() | then.keys():
@@ -254,7 +257,7 @@ def _difference(
 
 
 def _forbidden_rps(problem: engine.Problem, holders: Mapping[str, set[str]]) -> dict[str, float]:
-    """Model -> requests per second of users whom no cluster that can hold it may serve."""
+    """Model -> requests per second of users that no cluster with a fitting pool may serve."""
     cells = {cell.name: cell for cell in problem.cells}
     clusters = {cluster.name: cluster for cluster in problem.clusters}
     models = {model.name: model for model in problem.models}

@@ -1,9 +1,9 @@
-"""Whether a better placement is worth the move: hysteresis, per model, in the policy's own terms.
+"""Whether a better placement is worth the move: hysteresis per model, in the terms of its policy.
 
-A model whose placement breaks a hard rule that the new one keeps better, or leaves users unserved that the new one
-would serve, changes at once. Any other change has to gain enough, to have waited out the dwell, and to fit in the moves
-of this hour; where it does not fit, the engine is asked again with what is left (`Decision.budgets`). Models share
-devices and budgets, so a model that may not change can be in the way of one that must: then it changes too.
+A model changes at once when its present placement breaks a hard rule that the new one keeps better, or leaves users
+unserved that the new one serves. Any other change must gain enough, must have waited out the dwell, and must fit in
+this hour's moves. Where it does not fit, the engine solves again with the moves that are left (`Decision.budgets`).
+Models share devices and budgets, so a model that may stay can block one that must change; then both change.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from placement.survival import cuts
 HOUR_S = 3600.0
 LIMIT_TOLERANCE = 1e-6
 OBJECTIVE_TOLERANCE = 0.01
-"""Part of what the objective is protected for; what a few more users ask for is no emergency."""
+"""Part of the requests that must be in time after a loss; a smaller shortfall, from a few more users, forces no change.
+"""
 UNSERVED_TOLERANCE = 0.01
-"""Part of a model's demand; less than this more served is no emergency."""
+"""Part of a model's demand; a smaller gain in served requests forces no change."""
 
 Counts = Mapping[tuple[str, str], int]
 """(model, pool name) -> replicas."""
@@ -46,11 +47,11 @@ class MoveVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The placement to go to, and a verdict for every model that could have changed.
+    """The placement to go to, and a verdict for each model that could have changed.
 
-    `budgets`: model -> the most replicas that a change worth making may start, where this one moves more than the hour
-    has left. `postponed`: (model, pool) where a change that has to wait out the dwell would have more than `target`:
-    to stop there now is to start again soon.
+    `budgets`: model -> the most replicas that a worthwhile change may start, where the proposed change moves more than
+    the hour has left. `postponed`: (model, pool) where a change that waits out the dwell would have more replicas than
+    `target`: a replica that stops there would start again soon.
     """
 
     target: dict[tuple[str, str], int]
@@ -62,10 +63,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """All that a decision depends on.
+    """The inputs of a decision.
 
-    `present` is the placement in force; `kept` is the routing that it would give; `solution` the engine's answer;
-    `disruption` the hysteresis of each model's policy.
+    `present` is the placement in force and `kept` the routing that it would give; `solution` is the engine's proposal;
+    `disruption` is the hysteresis of each model's policy.
     """
 
     problem: engine.Problem
@@ -106,7 +107,8 @@ def decide(question: Question) -> Decision:
 
 
 def appraise(question: Question, decision: Decision) -> engine.Solution:
-    """What was decided, priced: the engine's answer for the models that change, what there is for those that stay."""
+    """The decided placement with its cost: the proposal for the models that change, the present placement for those
+    that stay."""
     new = _counts(question.solution.replicas)
     if decision.target == new:
         return question.solution
@@ -142,7 +144,7 @@ def count_moves(before: Mapping[str, int], after: Mapping[str, int]) -> int:
 
 
 def _moves_left(question: Question, model: engine.Model) -> int:
-    """How many moves of this model the hour has left."""
+    """The moves of this model that the hour has left."""
     hysteresis = question.disruption.get(model.name, Disruption())
     return hysteresis.max_moves_per_hour - len(_recent(question.history, model.name, question.now_s))
 
@@ -181,7 +183,7 @@ def _judge(
 def _why_forced(
     question: Question, index: Index, model: engine.Model, before: dict[str, int], after: dict[str, int]
 ) -> str:
-    """Why the present placement of `model` cannot stay, or nothing."""
+    """Why the present placement of `model` cannot stay; empty where it can."""
     if not before:
         return "not placed yet"
     present = _counts(question.present)
@@ -213,7 +215,7 @@ def _why_forced(
 def _beyond_limit(
     index: Index, model: engine.Model, present: Counts, before: Mapping[str, int], after: Mapping[str, int]
 ) -> str:
-    """The limit that the present placement is beyond and of which the model takes less in the new one, or nothing."""
+    """The limit that the present placement exceeds and of which the new one takes less; empty without one."""
     for rule in limits.upper_rules(index):
         now = _taken(index, rule, present)
         one, other = (_taken(index, rule, _keyed(model, counts)) for counts in (before, after))
@@ -229,7 +231,7 @@ def _beyond_limit(
 
 
 def _taken(index: Index, rule: limits.UpperRule, counts: Counts) -> float:
-    """What so many replicas take of a limit; one that no longer fits its pool still costs a device."""
+    """The part of a limit that these replicas take; a replica that no longer fits its pool costs one device."""
     owners = {name for name, _ in rule.terms}
     total = 0.0
     for (name, pool_name), count in counts.items():
@@ -241,7 +243,7 @@ def _taken(index: Index, rule: limits.UpperRule, counts: Counts) -> float:
 
 
 def _broken_floor(index: Index, model: engine.Model, before: dict[str, int], after: dict[str, int]) -> str:
-    """The floor that the present placement misses by more than the new one does."""
+    """The floor that the present placement misses by more than the new one; empty without one."""
     options = index.options(model)
     for rule in floors.floors(index, model, options):
         now = sum(term * before.get(options[at].pool.name, 0) for at, term in rule.terms.items())
@@ -283,7 +285,7 @@ def cost_usd_per_hour(
     unserved: Sequence[engine.Unserved],
     started_from: Mapping[str, int],
 ) -> float:
-    """What one model costs: devices, their risk, egress, latency, late and unserved requests, and starts from
+    """The cost of one model: devices and their risk, egress, latency, late and unserved requests, and starts from
     `started_from`."""
     total = 0.0
     for name, count in replicas.items():
@@ -307,7 +309,8 @@ def cost_usd_per_hour(
 
 
 def _crowded(index: Index, model: engine.Model, before: Mapping[str, int]) -> str:
-    """Where fewer replicas find a place, node by node, than are placed there: the others wait for ever. Or nothing."""
+    """The pool whose nodes have room for fewer replicas than are placed there, so that the rest would wait for ever;
+    empty without one."""
     for name, count in sorted(before.items()):
         room = index.room.get((model.name, name), count)
         held = index.clusters[index.pools[name].cluster].intake is engine.Intake.HELD
@@ -321,7 +324,7 @@ def _counts(placed: Sequence[engine.Placed]) -> dict[tuple[str, str], int]:
 
 
 def _devices_used(index: Index, pool: engine.Pool, counts: Counts) -> int:
-    """Of a pool; a replica that no longer fits there still takes one."""
+    """Devices of a pool in use; a replica that no longer fits takes one."""
     used = 0
     for model in index.problem.models:
         if count := counts.get((model.name, pool.name), 0):
@@ -330,7 +333,7 @@ def _devices_used(index: Index, pool: engine.Pool, counts: Counts) -> int:
 
 
 def _settle(index: Index, now: Counts, new: Counts, accepted: set[str]) -> tuple[set[str], dict[tuple[str, str], int]]:
-    """A placement that fits: whoever stands where an accepted change needs the devices changes too."""
+    """A placement that fits: a model that holds the devices of an accepted change changes too."""
     accepted = set(accepted)
     while True:
         mixed: dict[tuple[str, str], int] = {}
@@ -344,8 +347,8 @@ def _settle(index: Index, now: Counts, new: Counts, accepted: set[str]) -> tuple
 
 
 def _blocking(index: Index, now: Counts, new: Counts, mixed: Counts) -> set[str]:
-    """Models whose part of `mixed` differs from the engine's answer in a pool that `mixed` overfills, or under a limit
-    that it is beyond."""
+    """Models whose part of `mixed` differs from the proposal in a pool that `mixed` overfills, or under a limit that it
+    exceeds."""
     blocking: set[str] = set()
     for pool in index.problem.pools:
         used = _devices_used(index, pool, mixed)
@@ -376,9 +379,9 @@ def _recent(history: History, model: str, now_s: float) -> tuple[float, ...]:
 
 
 def without_future(history: History, now_s: float) -> History:
-    """The history with nothing later than now: a clock that was wrong for a moment would forbid changes for years.
+    """The history without instants later than now: a clock that was wrong for a moment would forbid changes for years.
 
-    The same object where nothing is later.
+    The same object where no instant is later.
     """
     instants = (*history.changed_s.values(), *(at_s for times in history.moved_s.values() for at_s in times))
     if all(at_s <= now_s for at_s in instants):

@@ -1,4 +1,4 @@
-"""What a cycle decides: values that the store keeps, the API shows and the publisher sends."""
+"""The outcome of a cycle: values that the store keeps, the API shows and the publisher sends."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from placement import Cost, Reached, Shortfall, Unserved, UnservedCode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicas:
-    """A count of one model in one pool of one cluster, and why it is there.
+    """A number of replicas of one model in one pool of one cluster, and the reason.
 
-    `stop_reason`: where it is lower than it was, what serves instead or who asked for it.
+    `stop_reason`: for a lowered number, what serves instead or who ordered it.
     """
 
     model: str
@@ -48,8 +48,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Near:
-    """How near users are served: round trips of served requests in ms; `excess_ms_mean` is how much farther they go
-    than to the nearest cluster that could serve them, full or not."""
+    """How near users are served: round trips of served requests in ms. `excess_ms_mean` is the mean distance beyond the
+    nearest cluster that could serve them, full or not."""
 
     rtt_ms_mean: float
     rtt_ms_p95: float
@@ -58,7 +58,7 @@ class Near:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What hysteresis remembers, in Unix seconds of the controller's clock."""
+    """The memory of hysteresis, in Unix seconds of the controller's clock."""
 
     changed_s: Mapping[str, float] = field(default_factory=dict)
     """Model -> when its placement last changed by choice."""
@@ -71,10 +71,10 @@ NO_COST = Cost(accelerators=0.0, egress=0.0, late=0.0, unserved=0.0, moves=0.0, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where replicas are to be, as a placement cycle decided it, and what the engine knows of it.
+    """The replicas that a placement cycle decided on, and the engine's figures for them.
 
-    `replicas` have counts above zero. `cost.total` is what the engine minimises; `bound_usd_per_hour` is a proven lower
-    bound of it, and `gap` the part of the cost above the bound.
+    `replicas` have counts above zero. `cost.total` is the objective of the engine; `bound_usd_per_hour` is a proven
+    lower bound of it, and `gap` the part of the cost above the bound.
     """
 
     replicas: tuple[Replicas, ...] = ()
@@ -107,10 +107,10 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Versions:
-    """A model whose newest document is not known to start yet, beside the last one that did (`settled`).
+    """A model whose newest document has not started yet, beside the last document that did (`settled`).
 
-    The newest is tried at one (cluster, pool) first; everywhere else replicas stay as they are. `failed` are clusters
-    in which it did not start, `refused` says why it was given up: then it is told nowhere.
+    The newest is tried at one (cluster, pool) first; all other replicas stay. `failed` are clusters in which it did not
+    start; `refused` is the reason for giving it up, after which no agent gets it.
     """
 
     settled: Model
@@ -121,8 +121,7 @@ class Versions:
     refused: str = ""
 
     def told(self, newest: Model, place: ClusterPool) -> Model:
-        """The document that replicas at `place` are started from: in all that starts a replica the settled one, unless
-        it is tried there."""
+        """The document for replicas at `place`: the settled runtime and resources, except where the newest is tried."""
         if place == self.trial and not self.refused:
             return newest
         spec = msgspec.structs.replace(
@@ -133,13 +132,13 @@ class Versions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forced:
-    """A change that does harm and that a person ordered all the same: carried out in steps.
+    """A harmful change that a person ordered nevertheless: it is carried out in steps.
 
-    Args: object: the policy file that says it. models: those whose placement it changes; withdrawn, policies: the last
-        documents of those that it takes to nothing, and what governed them (each names only models that are
-        withdrawn): they are told and serve by these until they are gone. replicas: of the fleet when it was ordered.
-        unserved_rps: by model, as much as was foretold. error_share: by model, of the worst cluster, when it was
-        ordered. stopped: replicas so far. halted: why it goes no further, or nothing.
+    Args: object: the policy file. models: those whose placement it changes. withdrawn: the last documents of the models
+        that it withdraws. policies: the policies that governed these, which name only withdrawn models; agents and
+        users are served by both until the replicas are gone. replicas: of the fleet at the time of the order.
+        unserved_rps: by model, as predicted. error_share: by model, of the worst cluster, at the time of the order.
+        stopped: replicas so far. halted: the reason for a halt, or empty.
     """
 
     object: str
@@ -156,14 +155,14 @@ class Forced:
     halted: str = ""
 
     def words(self, model: str) -> str:
-        """Why a replica of `model` is stopped: who ordered it, and what for."""
+        """Why a replica of `model` is stopped: the person, and the person's reason."""
         is_withdrawn = any(one.metadata.name == model for one in self.withdrawn)
         verb = "withdrawn" if is_withdrawn else "changed"
         return f"{verb} by {self.actor}: {self.reason}"
 
     @property
     def state(self) -> str:
-        """Where it stands, for people."""
+        """The progress, for people."""
         return f"halted: {self.halted}" if self.halted else f"carried out in steps: {self.stopped} replicas stopped"
 
 
@@ -171,9 +170,9 @@ class Forced:
 class Plan:
     """One committed decision.
 
-    `placement` is where replicas are going, `desired` what agents are told now on the way there (make before break).
-    A desired count of zero asks an agent to delete; what is not named is left alone. `generation` grows with every
-    commit, `epoch` with every start of a controller.
+    `placement` is the goal, `desired` the counts that agents are told on the way there (make before break). A desired
+    count of zero asks an agent to delete; replicas without an entry are left alone. `generation` grows by one with each
+    commit, `epoch` with each start of a controller.
     """
 
     epoch: int = 0
@@ -187,9 +186,9 @@ class Plan:
     moves: int = 0
     history: History = field(default_factory=History)
     generations: Mapping[str, int] = field(default_factory=dict)
-    """Cluster -> the generation in which what it is told last changed."""
+    """Cluster -> generation of the newest change of its order."""
     digests: Mapping[str, str] = field(default_factory=dict)
-    """Cluster -> digest of what it is told."""
+    """Cluster -> digest of its order."""
     settled: Mapping[str, Model] = field(default_factory=dict)
     """Model -> the last document from which a replica became ready."""
     versions: Mapping[str, Versions] = field(default_factory=dict)
@@ -197,34 +196,36 @@ class Plan:
     forced: tuple[Forced, ...] = ()
     """Harmful changes that people ordered and that are not carried out yet."""
     known: Mapping[str, Known] = field(default_factory=dict)
-    """Cluster -> what its front door is known to count, `since_s` in Unix seconds of the controller's clock."""
+    """Cluster -> the demand that its front door is known to count; `since_s` in Unix seconds of the controller's clock.
+    """
 
     def without_orders(self) -> Plan:
-        """What is left of a memory that is known to be old: what runs says more than what was wanted once."""
+        """A plan that is known to be outdated, without its goal and its orders: the running replicas are the better
+        knowledge."""
         placement = replace(self.placement, replicas=())
         return replace(self, placement=placement, desired=(), changes=(), generations={}, digests={})
 
     def desired_by_key(self) -> dict[PlacementKey, int]:
-        """Desired counts; zeros included."""
+        """Desired counts, including zeros."""
         return {one.key: one.replicas for one in self.desired}
 
     def stops_by_key(self) -> dict[PlacementKey, str]:
-        """Why each desired count that is lower than it was is."""
+        """The reason for each lowered desired count."""
         return {one.key: one.stop_reason for one in self.desired if one.stop_reason}
 
     def target_by_key(self) -> dict[PlacementKey, int]:
-        """Where replicas are going; counts above zero."""
+        """The counts of the placement, all above zero."""
         return self.placement.by_key()
 
     def relied_on(self, routes: Routes) -> frozenset[str]:
-        """The clusters that it has replicas in, or that routes send requests to."""
+        """Clusters with replicas of the plan, or with a share of the routes."""
         placed = {one.cluster for one in (*self.placement.replicas, *self.desired) if one.replicas > 0}
         return frozenset(placed | {share.cluster for route in routes.routes for share in route.now})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """Part of one cell's requests for one model that `cluster` gets."""
+    """The part of one cell's requests for one model that `cluster` gets."""
 
     cluster: str
     share: float
@@ -232,7 +233,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """Shares of one (model, cell): `now` is in force, `target` where it steps to. What is missing to 1 is unserved."""
+    """Shares of one (model, cell): `now` in force, `target` the goal of the steps. The remainder to 1 is unserved."""
 
     model: str
     cell: str

@@ -1,4 +1,4 @@
-"""From belief to a question for the placement engine, and back from its pool names to ours."""
+"""From beliefs to a problem for the placement engine, and back from its pool names to keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from federation.wire import quantity
 from federation.wire.messages import PoolKey, PoolReport, ReplicaReport, replicas_that_fit
 
 REACTION_S = 60.0
-"""From the loss of a spot replica until the order for another: it is reported, planned and told."""
+"""From the loss of a spot replica to the order for another: report, plan, order."""
 FLAPS = 3
 """A cluster that was lost so often within an hour, and is not trusted again yet, is not counted on to stay: its
 replicas are replaced elsewhere."""
@@ -30,12 +30,12 @@ replicas are replaced elsewhere."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Formulated:
-    """A problem, with what is needed to read its answer.
+    """A problem, with the data to read its solution.
 
-    `present` is the placement in force, less what is no longer counted on: what an answer is weighed against. The
-    problem's `current` also has what still runs besides (a rollout under way, a cluster that came back), which costs
-    nothing to start. `keys` maps the engine's pool names to (cluster, pool). `left_out` says in sentences what could
-    not be asked.
+    `present` is the placement in force without replicas that no longer count: solutions are compared with it. The
+    problem's `current` also has replicas that still run besides (a rollout under way, a cluster that came back),
+    because they cost nothing to start. `keys` maps the engine's pool names to (cluster, pool). `left_out` says in
+    sentences what the problem leaves out.
     """
 
     problem: engine.Problem
@@ -52,7 +52,7 @@ class Formulated:
         return {PlacementKey(one.model, *self.keys[one.pool]): one.replicas for one in placed}
 
     def theirs(self, placed: Mapping[PlacementKey, int]) -> dict[tuple[str, str], int]:
-        """Our replica counts as (model, pool name) -> count, without what the problem does not know."""
+        """Replica counts as (model, pool name) -> count, without entries that the problem does not know."""
         models = {one.name for one in self.problem.models}
         named = {(m, self.pool_name(c, pool)): n for (m, c, pool), n in sorted(placed.items()) if n > 0}
         return {key: count for key, count in named.items() if key[0] in models and key[1] in self.keys}
@@ -67,23 +67,24 @@ def formulate(
     aside: Mapping[str, str] | None = None,
     given_up: Mapping[ModelCluster, float] | None = None,
 ) -> Formulated:
-    """What should run where, given the placement in force and what agents are told on the way there?
+    """The placement problem of this world, given the placement in force and the counts that agents are told on the way
+    there.
 
-    A cluster that is not heard is held: its replicas count as if it came back. Only when a model's policy no longer
-    tolerates the silence, or waiting costs its users more (`replacement`), are that model's replicas there no longer
-    counted, and so replaced elsewhere.
+    A cluster that is not heard is held: its replicas count as if it came back. A model's replicas there stop counting,
+    and are replaced elsewhere, when its policy no longer tolerates the silence or waiting costs its users more
+    (`replacement`).
 
-    Args: aside: models that cannot be asked about, and why; what they hold counts as taken by others. given_up: (model,
-        cluster) -> since when it is silent, where its return is not waited for.
+    Args: aside: models that are left out, with the reason; their devices count as taken. given_up: (model, cluster) ->
+        start of a silence that is no longer waited out.
     """
     made = _formulate(world, target=target, desired=desired, now_s=now_s, aside=aside or {}, given_up=given_up or {})
     return _with_setbacks(made, world, now_s)
 
 
 class Formulation:
-    """`formulate`, with the newest question kept: while nothing that it depends on changes, it is the same object.
+    """`formulate` with a cache of the newest problem: while its inputs are unchanged, the result is the same object.
 
-    Threads may call it at once: of two the second waits, as its question may be the same.
+    Threads may call it at the same time: the second waits, because its problem may be the same.
     """
 
     def __init__(self) -> None:
@@ -252,7 +253,7 @@ def _counts(world: World, model: str, cluster: str, now_s: float, given_up: Mapp
 
 
 def _believed(world: World, key: PlacementKey, replicas: int, now_s: float) -> int:
-    """Of so many replicas, those that are counted on: what did not become ready in time is not there."""
+    """The replicas that count: those that did not become ready in time do not."""
     most = setbacks.most(world.setbacks, key, now_s)
     return replicas if most is None else min(replicas, most)
 
@@ -284,7 +285,7 @@ def _models(world: World, aside: Mapping[str, str], left_out: list[str]) -> tupl
 
 
 def _users_of(rule: documents.ResidencyRule, undecided: Sequence[str]) -> tuple[str, ...]:
-    """Countries whose users a rule concerns, those of undecided cells that may be in one of them included."""
+    """Countries whose users a rule concerns, including those of undecided cells."""
     if rule.users_in is None:
         return ()
     named = rule.users_in.countries
@@ -415,7 +416,7 @@ def _pools(
     now_s: float,
     left_out: list[str],
 ) -> tuple[tuple[engine.Pool, ...], dict[str, ClusterPool]]:
-    """Reported pools with the devices that are ours to use; and pools that only `counted` still names, with none."""
+    """Reported pools with the devices that models may use; and pools that only `counted` names, without devices."""
     seen = seen_by_region(world)
     pools: dict[str, engine.Pool] = {}
     keys: dict[str, ClusterPool] = {}
@@ -505,10 +506,10 @@ def usable_devices(
 
 
 def _vram_gib(pool: PoolReport, expected: documents.AcceleratorPool | None) -> float:
-    """What a model's minimum is held against: nothing where nobody vouches for it.
+    """The memory that a model's minimum is compared with; 0 where nobody vouches for it.
 
-    The catalogue's word counts for a product that the vendor's labels name without its memory, not for one that they do
-    not name.
+    The catalogue's figure counts for a product that the vendor's labels name without its memory, not for one that they
+    do not name.
     """
     if pool.vram_known:
         return pool.vram_gib
@@ -518,8 +519,8 @@ def _vram_gib(pool: PoolReport, expected: documents.AcceleratorPool | None) -> f
 def _room(
     world: World, models: tuple[engine.Model, ...], now_s: float, pools: Mapping[ClusterPool, engine.Pool]
 ) -> tuple[engine.Room, ...]:
-    """The most replicas of a model that a pool takes, where that is less than its devices: by its nodes, and by what
-    did not become ready there."""
+    """The most replicas of a model that a pool takes, where that is less than its devices allow: by its nodes, and by
+    earlier failures there."""
     found = {(one.model, one.pool): one.replicas for one in _places(world, models, pools)}
     for model in models if world.setbacks.backoffs else ():
         not_hunted = setbacks.why_not_hunted(world, world.setbacks, model.name, now_s)
@@ -537,11 +538,11 @@ def _room(
 def _places(
     world: World, models: tuple[engine.Model, ...], pools: Mapping[ClusterPool, engine.Pool]
 ) -> Iterator[engine.Room]:
-    """What finds a place node by node: what has one, and what still fits.
+    """The replicas that find a place node by node: those that have one, and those that still fit.
 
-    A replica of one device fits where any other replica of ours goes, so those may be exchanged; one of several devices
-    may not count on that, for those that go need not have been neighbours. Pools of agents that cannot tell are left
-    out, and so are those of clusters that are not heard.
+    Replicas of one device are interchangeable. Replicas of several devices are not, because the devices of stopped
+    replicas need not be neighbours. Pools of agents that do not report nodes are left out, and so are clusters that are
+    not heard.
     """
     needs = {document.metadata.name: document.spec.resources for document in world.documents.models}
     for document in world.documents.clusters:

@@ -1,11 +1,13 @@
-"""When the replicas of a silent cluster are replaced, before policy's toleration ends. Pure.
+"""When the replicas of a silent cluster are replaced before the policy's toleration ends. Pure.
 
-Nobody knows when it returns. To wait costs what users lose meanwhile, to replace costs starting what ran there. Whoever
-replaces once the loss has come to that price never pays more than twice what he would who knew the return. Where nobody
-loses anything the loss comes to nothing, and the toleration is all that ends the wait.
+Nobody knows when a silent cluster returns. Waiting costs what its users lose; replacing costs the starts elsewhere. A
+controller that replaces once the loss reaches that price pays at most twice the cost of one that knew the return (the
+ski-rental problem). Where users lose nothing, only the toleration ends the wait.
 
-An agent that restarts is back within some reports' time, so nothing is replaced before; one that was lost before is
-given twice as long, and what comes and goes again and again is another matter (`problem.FLAPS`).
+An agent that restarts is back within a few reports, so nothing is replaced before that. A cluster that was lost before
+gets twice that time; one that comes and goes again and again is handled by `problem.FLAPS`.
+
+Source: Karlin, Manasse, Rudolph, Sleator, "Competitive snoopy caching" (1988).
 """
 
 from __future__ import annotations
@@ -25,14 +27,14 @@ from placement.index import Index
 NOTHING_USD_PER_HOUR = 0.01
 
 GivenUp = Mapping[ModelCluster, float]
-"""(model, cluster) -> since when it has been silent; what returns and falls silent again is another silence."""
+"""(model, cluster) -> start of the silence. A cluster that returns and falls silent again begins another silence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What a model's users lose while some clusters are silent, and what starting what ran there costs.
+    """The loss of a model's users while some clusters are silent, and the cost of starting those replicas elsewhere.
 
-    `due_s`: silent cluster -> the instant of the controller's clock when replacing its replicas is worth it.
+    `due_s`: silent cluster -> the instant of the controller's clock from which replacing its replicas is worth it.
     """
 
     model: str
@@ -41,7 +43,7 @@ class Loss:
     due_s: Mapping[str, float]
 
     def says(self, cluster: str, now_s: float, since_s: float) -> str:
-        """Why what ran in this cluster is replaced."""
+        """Why the replicas of this cluster are replaced."""
         return (
             f"{self.model}: {cluster} is silent for {now_s - since_s:.0f} s, and without it users lose "
             f"{self.usd_per_hour:.2f} USD/h; starting elsewhere what ran there costs {self.start_usd:.2f} USD"
@@ -49,7 +51,7 @@ class Loss:
 
 
 def silent(world: World, formulated: Formulated) -> dict[str, tuple[str, ...]]:
-    """Model -> the silent clusters whose replicas of it are counted on."""
+    """Model -> silent clusters whose replicas of it still count."""
     found: dict[str, set[str]] = {}
     for one in formulated.present:
         cluster = formulated.keys[one.pool][0]
@@ -61,8 +63,8 @@ def silent(world: World, formulated: Formulated) -> dict[str, tuple[str, ...]]:
 def losses(
     world: World, formulated: Formulated, kept: engine.Routing, without: engine.Routing, now_s: float
 ) -> list[Loss]:
-    """What each model's users lose. Args: kept, without: routing over the present placement with and without what is
-    silent."""
+    """The loss of each model. Args: kept, without: routing over the present placement with and without the silent
+    replicas."""
     index = Index(formulated.problem)
     made = []
     for name, clusters in silent(world, formulated).items():
@@ -91,13 +93,13 @@ def _start_usd(index: Index, model: engine.Model, pool_name: str) -> float:
 
 
 def _patient_until_s(world: World, state: ClusterState) -> float:
-    """Until then it may be an agent that restarts; twice as long after each loss of the last hour."""
+    """The agent may be restarting until then; twice as long after each loss of the last hour."""
     heard_s = state.heard_s if state.heard_s is not None else state.since_s
     return heard_s + world.timing.steady_after_s(max(1, len(state.losses_s)))
 
 
 def still(world: World, given_up: GivenUp) -> dict[ModelCluster, float]:
-    """Of what was given up, what has not been heard since."""
+    """The part of `given_up` that has not been heard since."""
     return {
         ModelCluster(model, cluster): since_s
         for (model, cluster), since_s in given_up.items()

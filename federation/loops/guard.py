@@ -1,7 +1,7 @@
-"""The guard of the blast radius: asks the engine what documents would do before they are in force.
+"""The guard of the blast radius asks the engine for the effect of documents before they are in force.
 
-When the engine cannot be asked, or gives no answer in time, what can be foreseen without it still counts: nobody is
-locked out, and no model goes to nothing unseen.
+When the engine cannot be asked, or does not answer in time, the part that needs no engine still counts: nobody is
+locked out, and no model loses all replicas unnoticed.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from federation.state.reduce import CordonsSet, DocumentsAccepted, reduce
 from federation.state.world import Cordon, World
 
 ANSWER_WITHIN_S = 45.0
-"""Of the machine: less than a caller of the API waits."""
+"""Machine seconds: less than a client of the API waits."""
 
 
 class Engine(Protocol):
-    """Who is asked."""
+    """The solver that is asked."""
 
     async def solve(self, problem: engine.Problem, present: tuple[engine.Placed, ...]) -> Proposal: ...
 
 
 class Guard:
-    """Foresees what documents would do."""
+    """Predicts the effect of documents."""
 
     def __init__(self, hub: Hub, solver: Engine | None, limits: blast.BlastLimits) -> None:
         self._hub = hub
@@ -39,7 +39,7 @@ class Guard:
         self.limits = limits
 
     async def foresee(self, following: Documents) -> blast.Effect:
-        """What would happen with these documents in force."""
+        """The effect of these documents."""
         hub = self._hub
         now_s = hub.clock.monotonic_s()
         before = hub.world
@@ -49,7 +49,8 @@ class Guard:
         return await self._foresee(after, now_s)
 
     async def refuses_drain(self, cluster: str) -> tuple[str, ...]:
-        """Why a person has to say that a drain is meant: users whom no other can serve. That much moves is its aim."""
+        """Why a person has to confirm a drain: users that no other cluster can serve. Moving that many replicas is its
+        purpose."""
         hub = self._hub
         cordons = {**hub.world.cordons, cluster: Cordon(reason="", drain=True)}
         after = reduce(hub.world, CordonsSet(cordons=cordons)).world
@@ -76,7 +77,7 @@ class Guard:
         return await asyncio.to_thread(blast.with_answer, effect, formulated, answer.solution, now)
 
     async def foreseen(self, following: Documents, formulated: Formulated, solution: engine.Solution) -> blast.Effect:
-        """The same, by what the engine has answered already to the question with these documents."""
+        """The effect, by the engine's existing answer to the problem with these documents."""
         hub = self._hub
         before, plan = hub.world.documents, hub.plan
         now = await asyncio.to_thread(blast.now, plan, hub.routes, hub.demand_rps(), hub.last_solve)

@@ -1,7 +1,7 @@
-"""What the loops share: the newest belief, the newest plan, and the marks by which one wakes another.
+"""The shared state of the loops: the newest beliefs, the newest plan, and the wake-ups between loops.
 
-Everything here is touched from one event loop only, so it needs no locks but the one that keeps commits apart. Events
-only mark work; each loop runs at its own pace and looks at the newest belief when it does.
+One event loop owns all of it, so the only lock is the one that separates commits. Events only request work; each loop
+runs at its own pace, on the newest beliefs.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from federation.wire import messages, topics
 log = structlog.get_logger("controller")
 EVENTS_KEPT = 2000
 SMALL_FLEET = 100
-"""Of so many clusters everything is worked out in less time than it takes to ask a thread and come back."""
+"""Up to this many clusters, a computation takes less time than a round trip to a thread."""
 CHANGES = {"ClusterReady": "ready", "ClusterUnreachable": "unreachable", "ClusterLost": "lost"}
-"""Reasons of notes that say that a cluster's phase is another one."""
+"""Reasons of notes about a change of a cluster's phase."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToldEvent:
-    """A note with its place in the stream."""
+    """A note with its number in the stream."""
 
     id: int
     at_s: float
@@ -54,7 +54,7 @@ class ToldEvent:
 
 
 class WakeUp:
-    """Something to be done soon, and who asked first."""
+    """A request for work, with the reason of the first request."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -62,12 +62,12 @@ class WakeUp:
         self._why = ""
 
     def set(self, why: str) -> None:
-        """Ask for it."""
+        """Request the work."""
         self._why = self._why or why
         self._event.set()
 
     async def wait(self, timeout_s: float) -> str:
-        """Who asked first, or nothing when `timeout_s` of the clock passed."""
+        """The reason of the first request; empty when `timeout_s` of the clock passed."""
         try:
             async with self._clock.timeout(timeout_s):
                 await self._event.wait()
@@ -101,24 +101,27 @@ class Hub:
         self.routes = routes
         self.epoch = epoch
         self.may_take_over = plan.generation == 0
-        """Whether the next plan may go beyond the epochs of others: nothing is remembered, or an operator said so."""
+        """Whether the next plan may exceed the epochs of other controllers: nothing is remembered, or an operator
+        ordered it."""
         self.adopts = plan.generation == 0
-        """Whether what runs and the plan does not name is taken into it: what agents were told is not remembered. Of
-        each cluster what it runs when it is first heard: later it is what this controller ordered, or a claim."""
+        """Whether running replicas that the plan does not name are taken into it, because earlier orders are not
+        remembered. Only the first report of each cluster counts: later replicas are this controller's orders, or a
+        false claim."""
         self._adopts_until_s: dict[str, float] = {}
         self._beyond_memory: set[str] = set()
         self._refused_s: dict[str, float] = {}
         self.superseded = ""
-        """Why this controller decides nothing any more: another one has its database."""
+        """Why this controller decides nothing: another one has its database."""
         self.is_ordered_to_lead = False
-        """Whether an operator said so."""
+        """Whether an operator ordered it."""
         self.controller = controller or secrets.token_hex(8)
-        """What this process calls itself to other controllers."""
+        """The name of this process among controllers."""
         self.rivals: dict[str, leadership.Rival] = {}
         self._yields_since_s: float | None = None
-        """Since when, without a break, others say that they lead."""
+        """Since when other controllers have claimed to lead without a break."""
         self.doubts_rivals = False
-        """Whether they are not believed until agents obey them: an operator ordered this controller to lead."""
+        """Whether other controllers are disbelieved until agents obey them: an operator ordered this controller to
+        lead."""
         self._is_doubt_told = False
         self.clock = clock
         self.metrics = metrics
@@ -127,32 +130,32 @@ class Hub:
         self._is_listening = False
         self._formulation = Formulation()
         self.last_solve: Solve | None = None
-        """The newest, also where the placement in force stayed."""
+        """The newest solve, even where the placement in force stayed."""
         self.planned_s = float("-inf")
-        """The instant (monotonic) that the newest plan was made of."""
+        """The instant (monotonic) of the beliefs behind the newest solve."""
         self.carried_s = float("-inf")
-        """The same of the plan whose target is in force."""
+        """The same instant of the placement in force."""
         self.postponed: frozenset[PlacementKey] = frozenset()
-        """Where a change that the newest plan has to wait with would have more replicas."""
+        """Where a change that has to wait would have more replicas."""
         self.aside: Mapping[str, str] = {}
-        """Models that planning fails on, and how: each stays where it is, and is tried again at every cycle."""
+        """Models that planning fails on, with the failure: each stays where it is and is tried again in each cycle."""
         self.given_up: GivenUp = {}
-        """What runs in silent clusters and is replaced before policy's toleration ends."""
+        """Replicas in silent clusters that are replaced before the policy's toleration ends."""
         self.replace_at_s = float("inf")
-        """When more of it will be worth replacing, if nothing changes."""
+        """When the next of them is worth replacing, if nothing changes."""
         self.gateways: Mapping[str, GatewayStatus] = {}
-        """By the gateway's own name; those that are gone are kept, as what they hold still serves."""
+        """By the gateway's own name; gateways that are gone stay, because their tables still serve."""
         self.tables = Tables(by_cluster={}, missing=())
-        """What gateways were last told."""
+        """The newest tables that gateways were sent."""
         self.index = Index(RouteSnapshot())
-        """What the route API answers from."""
+        """The index behind the route API."""
         self.waiting: Callable[[], Mapping[str, float]] = dict
-        """Cluster -> when its newest report arrived, of those that are not read yet."""
+        """Cluster -> arrival of its newest report, of reports that are not read yet."""
         self.message = "starting"
         self.serving: object = object()
-        """Another one with every change of who serves, as `Reduced.reroute` tells it."""
+        """A new object for each change of the serving replicas, as `Reduced.reroute` says."""
         self.look = WakeUp(clock)
-        """Set when the time is to be told before the next tick: at `look_at_s`."""
+        """Requests a time event before the next tick, at `look_at_s`."""
         self.look_at_s = float("inf")
         self.replan = WakeUp(clock)
         self.resteer = WakeUp(clock)
@@ -168,7 +171,7 @@ class Hub:
         return {name: now_s - state.heard_s for name, state in self.world.clusters.items() if state.heard_s is not None}
 
     def apply(self, event: Event) -> None:
-        """Believe an event, tell what is worth telling, and mark what has to be done about it."""
+        """Take an event into the beliefs, publish its notes, and wake the loops that have work."""
         if isinstance(event, BrokerFound):
             self._connected_s = self._machine_s()
         elif isinstance(event, TimePassed) and self._is_listening:
@@ -201,7 +204,7 @@ class Hub:
             self.replan.set(why)
 
     def documents_in_force(self) -> Documents:
-        """What agents and users are told by: with the last documents of models that are being withdrawn."""
+        """The documents for agents and users, with the last documents of models that are being withdrawn."""
         return staged.in_force(self.world.documents, self.plan.forced)
 
     def tell(self, note: Note) -> None:
@@ -221,12 +224,12 @@ class Hub:
         self.wake()
 
     def wake(self) -> None:
-        """Let everyone who watches look again."""
+        """Wake all watchers."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     def watch(self) -> asyncio.Event:
-        """What the next `wake` sets: taken before looking, so that no change is missed meanwhile."""
+        """The event that the next `wake` sets: take it before looking, so that no change is missed."""
         return self._changed
 
     async def change(self, timeout_s: float, since: asyncio.Event | None = None) -> None:
@@ -239,17 +242,17 @@ class Hub:
             return
 
     def outvoted(self) -> str:
-        """Why this controller must be quiet because another leads, or nothing."""
+        """Why this controller must be quiet because another leads; empty where it need not."""
         return self.superseded or self.rivalled() or leadership.outvoted(self.world, self.epoch)
 
     def supersede(self, why: str) -> None:
-        """Be quiet from now on, and tell it once."""
+        """Stop deciding, and report it once."""
         if not self.superseded:
             self.superseded = f"nothing is decided: {why}; stop one of them"
             self.tell(Note(type="Warning", reason="Superseded", object="controller", message=self.superseded))
 
     def hear_refused(self, topic: str, cause: str) -> None:
-        """What came by a cluster's topic cannot be read: as long as such goes on coming, it is told once."""
+        """An unreadable message on a cluster's topic; repeats are reported once."""
         address = topics.parse(topic)
         if address is None or address[0] not in self.world.clusters:
             return
@@ -261,7 +264,8 @@ class Hub:
             self.tell(Note(type="Warning", reason="MessageRefused", object=f"cluster/{name}", message=text))
 
     def adopt(self) -> None:
-        """Where it is not known what agents were told, what they run is the plan; the brake keeps what is."""
+        """Where earlier orders are not remembered, the running replicas become the plan; under the brake nothing
+        changes."""
         if not self.adopts or self.world.brake is not None:
             return
         now_s = self.clock.monotonic_s()
@@ -272,7 +276,8 @@ class Hub:
         self.plan = leadership.adopted(self.plan, self.world, new)
 
     def _compare_memory(self, report: messages.Report) -> None:
-        """Take the next epoch where an agent obeys an order of ours that we do not know; once for each."""
+        """Take the next epoch where an agent obeys an order of this controller that it does not remember; once per
+        order."""
         name = report.cluster
         if name in self._beyond_memory or not leadership.is_beyond_memory(report, self.epoch, self.plan.generation):
             return
@@ -287,15 +292,16 @@ class Hub:
         self.replan.set("the database is old")
 
     def forget_orders(self) -> None:
-        """Go on from what runs, where most agents obey orders that we do not know."""
+        """Continue from the running replicas, where most agents obey orders that are not remembered."""
         if leadership.has_forgotten(self.world, self.plan, self.epoch):
             self.plan, self.adopts = self.plan.without_orders(), True
 
     def rivalled(self) -> str:
-        """Why this controller must be quiet beside another that it hears, or nothing.
+        """Why this controller must be quiet beside another that it hears; empty where it need not.
 
-        A heartbeat is believed for a while, or not at all where an operator ordered this controller to lead. Then whom
-        agents obey says more: it may be forged, or be of one that gives no orders.
+        A heartbeat is believed for a while, or not at all where an operator ordered this controller to lead. After
+        that, the obedience of agents decides: a heartbeat may be forged, or come from a controller that gives no
+        orders.
         """
         now_s = self._machine_s()
         if not self._asks_agents(now_s):
@@ -322,12 +328,13 @@ class Hub:
         )
 
     def heartbeat(self) -> messages.Heartbeat:
-        """What to say to other controllers."""
+        """The message to other controllers."""
         uptime_s = self._machine_s() - self._started_s
         return messages.Heartbeat(controller=self.controller, epoch=self.epoch, uptime_s=uptime_s)
 
     def listens(self) -> str:
-        """Why it is too early to know that nobody else leads, or nothing; when it is over, a plan is asked for."""
+        """Why it is too early to know that nobody else leads; empty when it is not. A plan is requested when the time
+        is over."""
         left_s = self._connected_s + leadership.LISTEN_S - self._machine_s()
         if left_s <= 0:
             return ""
@@ -337,7 +344,7 @@ class Hub:
         return "nothing is decided: another controller on this broker would answer within a second"
 
     def hear_rival(self, said: messages.Heartbeat) -> bool:
-        """Another controller is on this broker. Whether it is new, and so has not heard of us."""
+        """Another controller is on this broker. Returns whether it is new, and so has not heard of this one."""
         now_s = self._machine_s()
         is_new = said.controller not in self.rivals
         if not self._yields(now_s):
@@ -367,9 +374,9 @@ class Hub:
         return self.clock.machine_s(self.clock.monotonic_s())
 
     async def formulate(self, world: World, now_s: float, aside: Mapping[str, str] | None = None) -> Formulated:
-        """What to ask the engine of this world, given the plan in force now: in a thread, as it may take a second.
+        """The placement problem of this world, given the plan in force; in a thread, because it may take a second.
 
-        Args: aside: models that are not asked about; those that planning fails on when None.
+        Args: aside: models to leave out; None leaves out those that planning fails on.
         """
         plan = self.plan
         return await asyncio.to_thread(
@@ -383,13 +390,13 @@ class Hub:
         )
 
     async def beside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The outcome of pure work, which in a large fleet is done in a thread, so that the loop goes on meanwhile."""
+        """The result of pure work, in a thread for a large fleet, so that the event loop continues."""
         if len(self.world.clusters) <= SMALL_FLEET:
             return work(*args, **kwargs)
         return await asyncio.to_thread(work, *args, **kwargs)
 
     def known(self) -> Mapping[str, Known]:
-        """Cluster -> what its front door is known to count, by this start or an earlier one, for a plan to remember."""
+        """The result of pure work, which runs in a thread for a large fleet, so that the event loop continues."""
         ahead_s = self.clock.wall_s() - self.clock.monotonic_s()
         levels = {name: state.level for name, state in self.world.clusters.items()}
         return {
@@ -399,5 +406,5 @@ class Hub:
         }
 
     def demand_rps(self) -> Mapping[ModelCell, float]:
-        """(model, cell) -> requests per second, as last counted."""
+        """(model, cell) -> requests per second, by the newest counts."""
         return {key: demand.requests_per_second for key, demand in self.world.demand.items()}

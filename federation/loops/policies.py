@@ -1,7 +1,7 @@
-"""Policy files: from a directory with hot reload, and from the API. AcceptedFile means durable, and in force.
+"""Policy files, from a directory with hot reload and from the API. An accepted file is durable and in force.
 
-A refused file changes nothing: its last accepted revision stays in force and the others are not touched. A file that is
-gone from the directory stays in force too, which is said: missing data is never an order to delete.
+A refused file changes nothing: its last accepted revision stays in force, and other files are not affected. A file that
+disappears from the directory stays in force too, and an event reports it: missing data is never an order to delete.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from federation.yamlkit.explain import Problem
 
 log = structlog.get_logger("policies")
 POLL_S = 5.0
-"""The directory is looked at so often though nothing says that it changed: links may lead to where nobody watches."""
+"""The directory is read this often even without a change event: links may lead to places that nobody watches."""
 DIRECTORY = "directory"
-"""Who hands in the files of the directory."""
+"""The actor for files of the directory."""
 PROBLEMS_TOLD = 10
-"""In an event; `get policies` has all."""
+"""Problems in one event; `get policies` lists all."""
 HOW_TO_BE_READ = "a policy file is a regular file, or a link to one, that the controller may read"
 HOW_TO_WITHDRAW = "`isochrone delete policy NAME` withdraws it"
 
 
 class Rejected(Exception):
-    """A file that was refused, and why."""
+    """A refused file, and the problems."""
 
     def __init__(self, name: str, problems: tuple[Problem, ...]) -> None:
         super().__init__(problems[0].text())
@@ -53,7 +53,7 @@ class Rejected(Exception):
 
 
 class NeedsForce(Rejected):
-    """A file whose content would do harm: what it would do, and how to say that it is meant."""
+    """A file whose content would do harm: the harm, and how to confirm it."""
 
 
 class Kept(Exception):
@@ -76,7 +76,7 @@ class AcceptedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileState:
-    """A file that was handed in: what of it is in force, and what is wrong with its newest content."""
+    """A file that was handed in: the part that is in force, and the problems of its newest content."""
 
     name: str
     revision: int
@@ -84,18 +84,18 @@ class FileState:
     documents: tuple[str, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...] = ()
-    """What of the revision in force does less than it says."""
+    """Parts of the revision in force that have less effect than they say."""
     carrying_out: str = ""
-    """Where a change that was forced stands, or nothing."""
+    """The progress of a forced change, or empty."""
 
 
 class PolicyIntake:
-    """Where policy files are handed in."""
+    """Accepts, keeps and withdraws policy files."""
 
     def __init__(
         self, hub: Hub, store: Store, solver: guard.Engine | None = None, limits: blast.BlastLimits | None = None
     ) -> None:
-        """Args: solver: who foresees what documents would do; None leaves it at what needs no engine."""
+        """Args: solver: predicts the effect of documents; None predicts only what needs no engine."""
         self._hub = hub
         self._store = store
         self._guard = guard.Guard(hub, solver, limits or blast.BlastLimits())
@@ -106,11 +106,11 @@ class PolicyIntake:
         self._directory: Path | None = None
         self._reader: PolicyDirectory | None = None
         self._offered: dict[str, bytes] = {}
-        """What the directory held when it was last handed in, by name."""
+        """The content of the directory when it was last handed in, by name."""
         self._offered_beside: PolicySet | None = None
-        """The files in force after that: what was refused beside them may be accepted beside others."""
+        """The files in force after that: a file that was refused beside these may be accepted beside others."""
         self._missed: frozenset[str] = frozenset()
-        """Files that are told to be gone from the directory."""
+        """Files that an event has reported missing from the directory."""
         self._unread: frozenset[str] = frozenset()
         self._waiting: frozenset[str] = frozenset()
         """Files whose change waits until clusters are heard."""
@@ -120,7 +120,7 @@ class PolicyIntake:
         self._accepting = asyncio.Lock()
 
     def restore(self, revisions: Iterable[PolicyRevision]) -> None:
-        """Put in force what was accepted before; it was checked then, and a stricter version must not lose it."""
+        """Put the files of the store in force. They were checked before; a stricter version must not lose them."""
         for one in revisions:
             following, problems = catalogue.accept(self._set, one.name, one.payload, is_new=False)
             if problems:
@@ -136,7 +136,7 @@ class PolicyIntake:
         await self._look(self._reader)
 
     async def watch(self, directory: Path) -> None:
-        """Hand in files as they change, for ever. What is wrong with one of them is told and ends nothing."""
+        """Hand in files as they change, for ever. A problem with one of them is reported and ends nothing."""
         self._directory = directory
         reader = self._reader = self._reader or PolicyDirectory(directory)
         while True:
@@ -162,7 +162,7 @@ class PolicyIntake:
                 await self._look(reader)
 
     async def _look(self, reader: PolicyDirectory) -> None:
-        """Hand in what is new in the directory, all at once; tell what is gone and what cannot be read."""
+        """Hand in all changes of the directory together; report files that are gone or unreadable."""
         reading = await asyncio.to_thread(reader.read)
         if not reading.is_there:
             if not self._is_directory_lost:
@@ -199,8 +199,8 @@ class PolicyIntake:
         self._offered = {name: payload for name, payload in self._offered.items() if name in reading.files}
 
     def _have_to_wait(self, changed: Mapping[str, bytes]) -> bool:
-        """Whether these change what serves and nobody is heard yet who could say what they do: as at a start beside an
-        edited directory."""
+        """Whether these change serving models before any cluster is heard that could show the effect, as at a start
+        beside an edited directory."""
         hub = self._hub
         is_serving = any(one.replicas for one in hub.plan.desired)
         if not is_serving or hub.world.is_settled(hub.clock.monotonic_s()):
@@ -218,7 +218,8 @@ class PolicyIntake:
         return bool(new)
 
     async def _hand_in(self, changed: Mapping[str, bytes], gone: Collection[str]) -> None:
-        """Put in force what can be of these files: at once, so that documents can move from one to another."""
+        """Put as many of these files in force as possible, together, so that documents can move from one file to
+        another."""
         try:
             async with self._accepting:
                 together = catalogue.accept_together(self._set, changed, gone)
@@ -243,7 +244,7 @@ class PolicyIntake:
         self._offered |= changed
 
     def _refuse(self, name: str, problems: tuple[Problem, ...], *, again: bool = False) -> None:
-        """Tell what is wrong with a file of the directory: once, or with each content of it."""
+        """Report the problems of a file of the directory: once, or once per content."""
         if self._told_problems.get(name) != problems or again:
             text = f"refused: {'; '.join(one.text() for one in problems[:PROBLEMS_TOLD])}"
             more = f"; and {len(problems) - PROBLEMS_TOLD} more" if len(problems) > PROBLEMS_TOLD else ""
@@ -251,7 +252,7 @@ class PolicyIntake:
         self._problems[name] = self._told_problems[name] = problems
 
     async def accept(self, name: str, payload: bytes, *, actor: str, force: str = "") -> AcceptedFile:
-        """Put a file in force. Args: force: why it is to be in force whatever harm it does.
+        """Put a file in force. Args: force: the reason for accepting its harm.
 
         Raises: Rejected; NeedsForce; StoreError, and then it is not in force.
         """
@@ -280,12 +281,12 @@ class PolicyIntake:
             return accepted[name]
 
     async def _harm(self, following: PolicySet) -> bool:
-        """Whether these files together do what a person has to ask for."""
+        """Whether these files together need a person's confirmation."""
         effect = await self._guard.foresee(following.documents())
         return bool(effect.refusals(self._guard.limits))
 
     def _ordered(self, name: str, effect: blast.Effect, actor: str, force: str) -> Forced:
-        """The order of a person, told."""
+        """The order of a person; an event reports it."""
         subject = f"policy/{name}"
         text = f"{name} is forced by {actor} ({force}): {'; '.join(effect.refusals(self._guard.limits))}"
         self._hub.tell(Note(type="Warning", reason="PolicyForced", object=subject, message=text))
@@ -298,7 +299,8 @@ class PolicyIntake:
             self._hub.tell(Note(type="Warning", reason="PolicyNotForeseen", object=f"policy/{name}", message=text))
 
     async def _resume(self, name: str, actor: str, force: str) -> bool:
-        """Let a forced change that was halted go on, with what is so now as what is allowed. Whether there was one."""
+        """Continue a forced change that was halted, with the present harm as the allowed harm. Returns whether there
+        was one."""
         hub, subject = self._hub, f"policy/{name}"
         async with hub.committing:
             halted = [one for one in hub.plan.forced if one.object == subject and one.halted]
@@ -322,9 +324,11 @@ class PolicyIntake:
         force: str = "",
         ordered: Forced | None = None,
     ) -> dict[str, AcceptedFile]:
-        """Keep files that were judged, durably, and believe them. `replaced` leave, as these have all their documents.
+        """Store accepted files, and take them into the beliefs. The files of `replaced` leave, because these have all
+        their documents.
 
-        Args: force: the reason that goes into the audit; ordered: what is to be carried out in steps.
+        Args: force: the reason for the audit. ordered: the change to carry out in steps.
+
         Raises: StoreError, and then none of them is in force.
         """
         changed = {
@@ -367,7 +371,7 @@ class PolicyIntake:
         return accepted
 
     def _doubts(self, name: str, files: PolicySet) -> tuple[Problem, ...]:
-        """What of a file in force does less than it says, by what agents report."""
+        """Parts of a file in force that have less effect than they say, by the reports of agents."""
         reported = {
             cluster: tuple(
                 sense.Stock(
@@ -385,7 +389,8 @@ class PolicyIntake:
         return catalogue.warnings(files, name, reported)
 
     async def roll_back(self, name: str, revision: int | None, *, actor: str, force: str = "") -> AcceptedFile:
-        """Put what a file was before in force again: `revision`, or the newest that differs. Args: force: as `accept`.
+        """Put an earlier content of a file in force: `revision`, or the newest that differs. Args: force: as in
+        `accept`.
 
         Raises: KeyError where no such revision is kept; Kept; Rejected; NeedsForce; StoreError.
         """
@@ -397,7 +402,7 @@ class PolicyIntake:
         return await self.accept(name, found[1], actor=actor, force=force)
 
     async def withdraw(self, name: str, *, actor: str, force: str = "") -> tuple[str, ...]:
-        """Take a file out of force; gives its documents. Args: force: why, whatever harm it does.
+        """Take a file out of force. Returns its documents. Args: force: the reason for accepting the harm.
 
         Raises: KeyError; Kept; NeedsForce; StoreError, and then it stays.
         """
@@ -431,7 +436,7 @@ class PolicyIntake:
             return names
 
     async def _begin(self, ordered: Forced | None) -> None:
-        """Believe the files in force; what a person ordered is known before the next step is made of them."""
+        """Take the files into the beliefs; a person's order enters the plan before the next step uses them."""
         hub = self._hub
         if ordered is None:
             self._believe()
@@ -442,7 +447,7 @@ class PolicyIntake:
             self._believe()
 
     def _lost_in_use(self, following: PolicySet) -> Iterator[tuple[str, str]]:
-        """Clusters that would leave the catalogue with replicas in them: (what is wrong, what to do)."""
+        """Clusters that would leave the catalogue with replicas in them: (the problem, the next step)."""
         gone = _clusters(self._set) - _clusters(following)
         for cluster, count in blast.lost_in_use(gone, self._hub.plan).items():
             yield (
@@ -451,12 +456,13 @@ class PolicyIntake:
             )
 
     async def refusals(self, following: Documents, formulated: Formulated, answer: Proposal) -> tuple[str, ...]:
-        """Why documents would need a person's word, by what the engine answered to them; none where they need none."""
+        """Why documents would need a person's confirmation, by the engine's proposal for them; empty where they would
+        not."""
         effect = await self._guard.foreseen(following, formulated, answer.solution)
         return effect.refusals(self._guard.limits)
 
     async def refuses_drain(self, cluster: str) -> tuple[str, ...]:
-        """Why a drain would need a person's word; nothing where others can serve all whom the cluster serves."""
+        """Why a drain would need a person's confirmation; empty where other clusters can serve all its users."""
         return await self._guard.refuses_drain(cluster)
 
     def what_if(self, name: str, payload: bytes) -> World:
@@ -471,7 +477,7 @@ class PolicyIntake:
         return reduce(self._hub.world, event).world
 
     def files(self) -> tuple[FileState, ...]:
-        """Every file, accepted or not, and those whose forced change or withdrawal is not carried out yet."""
+        """Each file, accepted or not, and files whose forced change or withdrawal is still carried out."""
         forced = {one.object.removeprefix("policy/"): one.state for one in self._hub.plan.forced}
         return tuple(
             FileState(

@@ -1,7 +1,7 @@
-"""Tells every agent what it should run, and whom it should measure: after a commit, after a connection, and again.
+"""Sends each agent its order and its peers: after a commit, after a connection, and repeatedly.
 
-Constant work: what an agent has not acknowledged is sent again every report interval, so a broker that lost everything
-is as a quiet day.
+The work is constant: an order without acknowledgement is sent again in each report interval, so a broker that lost
+everything is like a quiet day.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from federation.wire import messages, topics
 
 Sent = TypeVar("Sent", messages.Desired, messages.Peers, messages.Traffic, messages.Session)
 REST = 1.0
-"""For so many times as long as publishing took the loop rests: what changes meanwhile is published together."""
+"""The loop rests this many times as long as publishing took; changes meanwhile are published together."""
 
 AT_ONCE = 64
-"""Messages that are on their way to the broker at one time."""
+"""Messages under way to the broker at one time."""
 
 
 class Publisher:
-    """Publishes what is committed, and nothing else."""
+    """Publishes committed values, and nothing else."""
 
     def __init__(self, hub: Hub, link: Link) -> None:
         self._hub = hub
@@ -43,10 +43,10 @@ class Publisher:
         self._sessions: dict[str, messages.Session] = {}
         self._desired = _Orders()
         self._repeated_s = float("-inf")
-        """When what is not acknowledged was published last because nobody had acknowledged it."""
+        """When unacknowledged orders were last repeated."""
 
     async def run(self) -> None:
-        """Publish at marks and every report interval, for ever."""
+        """Publish at each wake-up and in each report interval, for ever."""
         hub = self._hub
         while True:
             interval_s = hub.world.timing.report_interval_s
@@ -62,7 +62,7 @@ class Publisher:
             await asyncio.sleep(REST * (time.perf_counter() - begun_s))
 
     async def everything(self) -> None:
-        """After a connection: the broker may have forgotten all of it."""
+        """After a connection: the broker may have lost all retained messages."""
         if self._hub.outvoted():
             return
         await self._send(await self._messages(), "desired")
@@ -70,7 +70,7 @@ class Publisher:
         await self.traffic(again=True)
 
     async def traffic(self, *, again: bool) -> None:
-        """Where each cluster's gateway sends requests, when that has changed or `again`."""
+        """The table of each cluster's gateway, when it has changed or `again`."""
         hub, before = self._hub, self._traffic
         is_known = before is not None and (before.tables, before.documents) == (hub.tables, hub.world.documents)
         if is_known and not again and before is not None and before.is_lasting:
@@ -80,7 +80,7 @@ class Publisher:
         await self._send((one for name, one in following.by_cluster.items() if known.get(name) != one), "traffic")
 
     async def sessions(self) -> None:
-        """Who is in force: told to each start of an agent once, and again while a second speaks under its name."""
+        """Which agent is in force: sent once to each start of an agent, and again while a second one uses its name."""
         world = self._hub.world
         spread_s = returning.spread_s(len(world.clusters), world.timing.report_interval_s)
         news = []
@@ -95,7 +95,7 @@ class Publisher:
             self._sessions[one.cluster] = one
 
     async def unacknowledged(self) -> None:
-        """Desired states that their agents have not acknowledged: what is new at once, all of them every interval."""
+        """Orders that their agents have not acknowledged: new ones at once, all of them in each interval."""
         hub = self._hub
         now_s = hub.clock.monotonic_s()
         is_due = now_s - self._repeated_s >= hub.world.timing.report_interval_s - 1e-6
@@ -117,7 +117,7 @@ class Publisher:
             await self.peers(again=False)
 
     async def peers(self, *, again: bool) -> None:
-        """Whom to measure, when that has changed or `again`."""
+        """The peers to measure, when they have changed or `again`."""
         hub = self._hub
         probes = {
             name: state.report.probe
@@ -133,7 +133,7 @@ class Publisher:
         await self._send([one for name, one in following.items() if known.get(name) != one], "peers")
 
     async def _send(self, many: Iterable[Sent], kind: topics.Kind, *, retain: bool = True) -> list[Sent]:
-        """Publish these, some at a time; gives those that the broker took."""
+        """Publish these, some at a time. Returns those that the broker took."""
         taken: list[Sent] = []
         left = iter(many)
         while some := list(itertools.islice(left, AT_ONCE)):
@@ -142,23 +142,23 @@ class Publisher:
         return taken
 
     async def _messages(self) -> list[messages.Desired]:
-        """What is committed, with the epoch that each agent follows to. Nothing before the first plan."""
+        """The committed orders, with the epoch that each agent follows. Empty before the first plan."""
         hub = self._hub
         return await hub.beside(self._desired.of, hub.plan, hub.documents_in_force(), hub.world, hub.epoch)
 
 
 class _Orders:
-    """The sealed desired states of the newest plan: each is made once."""
+    """The sealed orders of the newest plan; each is computed once."""
 
     def __init__(self) -> None:
         self._basis: tuple[object, ...] = ()
         self._told: dict[str, tuple[messages.Workload, ...]] = {}
         self._sealed: dict[str, messages.Desired] = {}
         self.sent: dict[str, messages.Desired] = {}
-        """What was published last, by cluster."""
+        """The newest published order of each cluster."""
 
     def of(self, plan: Plan, documents: Documents, world: World, our_epoch: int) -> list[messages.Desired]:
-        """Of all clusters; where documents are newer than the plan, the next commit speaks for them."""
+        """The orders of all clusters; where documents are newer than the plan, the next commit covers them."""
         basis = (documents, plan.desired, plan.versions, plan.digests)
         if len(basis) != len(self._basis) or not all(map(_is, basis, self._basis)):
             told = intent.workloads(documents, plan.desired_by_key(), plan.stops_by_key(), plan.versions)
@@ -190,7 +190,7 @@ def _is(one: object, other: object) -> bool:
 
 
 def _peers(documents: Documents, probes: Mapping[str, str]) -> dict[str, messages.Peers]:
-    """Cluster -> whom it should measure."""
+    """Cluster -> the peers to measure."""
     near = neighbours(documents.clusters)
     known = {name: messages.PeerEndpoint(cluster=name, probe=probe) for name, probe in probes.items()}
     return {
@@ -200,6 +200,6 @@ def _peers(documents: Documents, probes: Mapping[str, str]) -> dict[str, message
 
 
 def is_acknowledged(state: ClusterState, message: messages.Desired) -> bool:
-    """Whether the agent has answered for exactly this."""
+    """Whether the agent has acknowledged exactly this order."""
     ack = state.ack
     return ack is not None and ack.ok and (ack.epoch, ack.generation) == (message.epoch, message.generation)
