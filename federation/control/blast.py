@@ -207,7 +207,8 @@ def at_once(before: Documents, after: Documents, formulated: Formulated, now: No
 
 
 def with_answer(effect: Effect, formulated: Formulated, solution: engine.Solution, now: Now) -> Effect:
-    """The part of the effect that needs no engine. Args: before, after: documents. formulated: with `after`."""
+    """The effect with the engine's proposal. Starts of models that are new to the plan disturb nobody, so they do not
+    count."""
     then = formulated.ours(solution.replicas)
     unserved: dict[str, float] = defaultdict(float)
     for one in solution.unserved:
