@@ -396,7 +396,7 @@ class Hub:
         return await asyncio.to_thread(work, *args, **kwargs)
 
     def known(self) -> Mapping[str, Known]:
-        """Cluster -> the demand that its front door is known to count, by this or an earlier start; for the next plan."""
+        """Cluster -> the demand that its front door is known to count, by this or an earlier start, for the plan."""
         ahead_s = self.clock.wall_s() - self.clock.monotonic_s()
         levels = {name: state.level for name, state in self.world.clusters.items()}
         return {
