@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 from immutables import Map
+from numpy.typing import NDArray
 
 from federation.control import latency
 from federation.latency.sphere import on_the_sphere
@@ -25,7 +26,8 @@ WEST_DEG, NORTH_DEG = -169, 84
 COLUMNS, ROWS = 120, 47
 NEAREST = 8
 """Clusters per square that are looked at: a farther one is the best so seldom that no line on a map shows it."""
-AT_ONCE = 256
+AT_ONCE = 1024
+"""Squares: all at once would take a gigabyte at 10,000 clusters."""
 NOWHERE = "ZZ"
 """ISO 3166-1 leaves this code to its users."""
 
@@ -35,18 +37,34 @@ def isochrones(world: World, ready: Sequence[str]) -> tuple[latency.Estimate, ..
 
     The `cell` of an estimate is the number of its square. Without a cluster there are no squares.
     """
-    best: dict[int, latency.Estimate] = {}
-    for estimate in _estimates(world, ready, _squares()):
-        square = int(estimate.cell)
-        if square not in best or estimate.rtt_ms < best[square].rtt_ms:
-            best[square] = estimate
-    return tuple(best[square] for square in sorted(best))
+    clusters, at_clusters = _placed(world, ready)
+    if not clusters:
+        return ()
+    on_grid, squares = replace(world, cells=_squares()), tuple(middles())
+    best: list[latency.Estimate] = []
+    for first in range(0, len(squares), AT_ONCE):
+        some = squares[first : first + AT_ONCE]
+        near = _nearest(some, at_clusters)
+        names = [clusters[column] for column in near.ravel().tolist()]
+        row = np.repeat(np.arange(len(some)), near.shape[1])
+        rtt_ms = latency.round_trips(world, some, row, names).reshape(near.shape)
+        chosen = near[np.arange(len(some)), rtt_ms.argmin(axis=1)].tolist()
+        pairs = [CellCluster(str(first + at), clusters[column]) for at, column in enumerate(chosen)]
+        estimates = latency.between(on_grid, pairs)
+        best += [estimates[pair] for pair in pairs]
+    return tuple(best)
 
 
 def at_place(world: World, ready: Sequence[str], lat: float, lon: float) -> tuple[latency.Estimate, ...]:
     """To the nearest of the clusters where replicas are ready, the best first."""
+    clusters, at_clusters = _placed(world, ready)
+    if not clusters:
+        return ()
     cell = UserCell(name="here", country=NOWHERE, lat=lat, lon=lon)
-    return tuple(sorted(_estimates(world, ready, Map({cell.name: cell})), key=lambda one: (one.rtt_ms, one.cluster)))
+    near = _nearest(((lat, lon),), at_clusters)[0].tolist()
+    pairs = [CellCluster(cell.name, clusters[column]) for column in near]
+    estimates = latency.between(replace(world, cells=Map({cell.name: cell})), pairs)
+    return tuple(sorted(estimates.values(), key=lambda one: (one.rtt_ms, one.cluster)))
 
 
 def middles() -> Iterator[tuple[float, float]]:
@@ -57,21 +75,11 @@ def middles() -> Iterator[tuple[float, float]]:
             yield NORTH_DEG - (row + 0.5) * STEP_DEG, lon if lon < 180 else lon - 360
 
 
-def _estimates(world: World, ready: Sequence[str], cells: Map[str, UserCell]) -> list[latency.Estimate]:
-    """Of each cell to its nearest clusters, in a stable order."""
+def _placed(world: World, ready: Sequence[str]) -> tuple[list[str], latency.Places]:
+    """Clusters of the catalogue, in order of their names, and where they are."""
     places = {document.metadata.name: document.spec.location for document in world.documents.clusters}
     clusters = sorted(name for name in ready if name in places)
-    if not clusters:
-        return []
-    near = _nearest(
-        tuple((one.lat, one.lon) for one in cells.values()),
-        tuple((places[name].lat, places[name].lon) for name in clusters),
-    )
-    pairs = [
-        CellCluster(cell, clusters[column]) for cell, columns in zip(cells, near, strict=True) for column in columns
-    ]
-    estimates = latency.between(replace(world, cells=cells), pairs)
-    return [estimates[pair] for pair in sorted(pairs)]
+    return clusters, tuple((places[name].lat, places[name].lon) for name in clusters)
 
 
 @functools.cache
@@ -84,12 +92,8 @@ def _squares() -> Map[str, UserCell]:
     )
 
 
-def _nearest(users: latency.Places, clusters: latency.Places) -> list[list[int]]:
-    """[users, NEAREST]: columns of the nearest clusters."""
-    places, others = on_the_sphere(users), on_the_sphere(clusters)
+def _nearest(users: latency.Places, clusters: latency.Places) -> NDArray[np.int64]:
+    """[users, NEAREST]: columns of the nearest clusters, in order of their names."""
+    cosine = on_the_sphere(users) @ on_the_sphere(clusters).T
     some = min(NEAREST, len(clusters))
-    found: list[list[int]] = []
-    for first in range(0, len(places), AT_ONCE):
-        cosine = places[first : first + AT_ONCE] @ others.T
-        found += np.argpartition(-cosine, some - 1, axis=1)[:, :some].tolist()
-    return found
+    return np.sort(np.argpartition(-cosine, some - 1, axis=1)[:, :some], axis=1)

@@ -11,7 +11,7 @@ import itertools
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -123,17 +123,17 @@ def between(world: World, pairs: Collection[CellCluster]) -> dict[CellCluster, E
     rtt_ms = _below(np.round(np.exp(log_ms), 2)).tolist()
     confidence = [math.erf(math.log1p(SURE) / math.sqrt(2.0 * one)) for one in variance.tolist()]
     near = known.nearest_that_measured(at_users)
+    witness_km = paired_km(at_users, known.fleet.at_clusters[near]).tolist()
     for row, ((cell, cluster), (user, column)) in enumerate(zip(wanted, at.tolist(), strict=True)):
         basis: Basis = "prior"
         source, measured_s = f"estimated over {km[row]:.0f} km", None
         if known.measured[column]:
             witness = known.names[near[user]]
-            way_km = float(paired_km(at_users[[user]], known.fleet.at_clusters[[near[user]]])[0])
             basis = "inferred"
             source = (
-                f"inferred over {km[row]:.0f} km from what clusters measured, the nearest {witness}, {way_km:.0f} km"
+                f"inferred over {km[row]:.0f} km from what clusters measured, the nearest {witness}, "
+                f"{witness_km[user]:.0f} km from the users"
             )
-            source += " from the users"
             measured_s = _newest(world, witness, cluster)
         made[CellCluster(cell, cluster)] = Estimate(
             cell=cell,
@@ -146,6 +146,14 @@ def between(world: World, pairs: Collection[CellCluster]) -> dict[CellCluster, E
             rtt_ms_p95=round(rtt_ms[row] * known.spread[column], 2),
         )
     return made
+
+
+def round_trips(world: World, places: Places, row: NDArray[np.int64], clusters: Sequence[str]) -> Floats:
+    """[pairs] in ms, from places (by their row) to clusters of the catalogue: the figures of `between` alone."""
+    known = _known(world)
+    column = np.array([known.columns[name] for name in clusters], np.int64)
+    log_ms, _ = known.fleet.pairs(on_the_sphere(places), row, column)
+    return _below(np.round(np.exp(log_ms), 2))
 
 
 def doubts(world: World) -> Mapping[str, tuple[Condition, ...]]:
