@@ -19,11 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.latency import sources
-from federation.latency.estimator import Fleet, Pairs
+from federation.latency.estimator import LEAST_VARIANCE, Fleet
+from federation.latency.estimator import Pairs as SitePairs
 from federation.latency.line import PRIOR
+from federation.latency.own import MOST_EACH, Own
 from federation.latency.sphere import on_the_sphere, paired_km
 from federation.policy.documents import Cluster
+from federation.state.identity import ByIdentity
 from federation.state.keys import CellCluster
+from federation.state.measured import Pairs
 from federation.state.world import World
 from federation.wire.messages import Condition
 
@@ -44,6 +48,10 @@ CHANGED, CHANGED_MS = 0.25, 3.0
 """A way has changed where its round trip is so much another one."""
 SCATTERED, SCATTERED_MS, FEW = 0.10, 1.0, 0.02
 """So many of them may be so much other ones before all are worked out again."""
+MOST_CLUSTERS = 2_000
+"""Of more, a user's measurements say something of the measured pairs alone."""
+MEASURED = 0.9
+"""Confidence in what users measured themselves, at least."""
 SPREAD = 1.2
 """95th percentile of round trips over their median, where no agent has measured it: a guess."""
 
@@ -95,11 +103,15 @@ def estimate(world: World, cells: Iterable[str]) -> Estimates:
     users = tuple(sorted(cells))
     known = _NEWEST.of(world)
     places = tuple((world.cells[name].lat, world.cells[name].lon) for name in users)
+    rtt_ms = _all(known, places)
+    if world.measured:
+        others, at_others = _others_who_measured(world, users)
+        rtt_ms = _all_by_users(known, ByIdentity(world.measured), users, places, others, at_others)
     return Estimates(
         world=world,
         cells={name: row for row, name in enumerate(users)},
         clusters={name: column for column, name in enumerate(known.names)},
-        rtt_ms=_all(known, places),
+        rtt_ms=rtt_ms,
     )
 
 
@@ -120,6 +132,11 @@ def between(world: World, pairs: Collection[CellCluster]) -> dict[CellCluster, E
     at = np.array([(rows[cell], columns[cluster]) for cell, cluster in wanted], np.int64)
     km = paired_km(at_users[at[:, 0]], known.fleet.at_clusters[at[:, 1]])
     log_ms, variance = known.fleet.pairs(at_users, at[:, 0], at[:, 1])
+    others, at_others = _others_who_measured(world, users)
+    by_users = _by_users(known, world.measured, (*users, *others), np.vstack([at_users, on_the_sphere(at_others)]))
+    if by_users is not None:
+        added, less = by_users.pairs(at[:, 0], at[:, 1])
+        log_ms, variance = log_ms + added, np.maximum(variance - less, LEAST_VARIANCE)
     rtt_ms = _below(np.round(np.exp(log_ms), 2)).tolist()
     confidence = [math.erf(math.log1p(SURE) / math.sqrt(2.0 * one)) for one in variance.tolist()]
     near = known.nearest_that_measured(at_users)
@@ -135,6 +152,11 @@ def between(world: World, pairs: Collection[CellCluster]) -> dict[CellCluster, E
                 f"{witness_km[user]:.0f} km from the users"
             )
             measured_s = _newest(world, witness, cluster)
+        own = world.measured.get((cell, cluster))
+        if own is not None:
+            basis, measured_s, rtt_ms[row] = "measured", own.heard_s, own.rtt_ms
+            confidence[row] = max(confidence[row], MEASURED)
+            source = f"measured by browsers of users there, {own.windows} minutes"
         made[CellCluster(cell, cluster)] = Estimate(
             cell=cell,
             cluster=cluster,
@@ -143,7 +165,7 @@ def between(world: World, pairs: Collection[CellCluster]) -> dict[CellCluster, E
             basis=basis,
             measured_s=measured_s,
             confidence=round(confidence[row], 3),
-            rtt_ms_p95=round(rtt_ms[row] * known.spread[column], 2),
+            rtt_ms_p95=round(own.rtt_ms_p95 if own is not None else rtt_ms[row] * known.spread[column], 2),
         )
     return made
 
@@ -214,7 +236,7 @@ class _Known:
         places = [(documents[name].spec.location.lat, documents[name].spec.location.lon) for name in self.names]
         one, other, ms, words = sources.agree(told.one, told.other, told.rtt_ms, len(self.names))
         self.fleet = Fleet(
-            clusters=on_the_sphere(places), between=Pairs(one=one, other=other, rtt_ms=ms), prior=told.prior
+            clusters=on_the_sphere(places), between=SitePairs(one=one, other=other, rtt_ms=ms), prior=told.prior
         )
         self.measured = np.zeros(len(self.names), dtype=bool)
         self.measured[np.concatenate(self.fleet.believed)] = True
@@ -301,6 +323,83 @@ def _all(known: _Known, users: Places) -> Floats:
     for first in range(0, len(users) if len(known.names) else 0, AT_ONCE):
         some = slice(first, first + AT_ONCE)
         made[some] = _below(np.round(np.exp(known.fleet.log_ms(at[some], known.fleet.similar(at[some]))), 2))
+    return made
+
+
+def _others_who_measured(world: World, users: Sequence[str]) -> tuple[tuple[str, ...], Places]:
+    """The cells with measurements that are not among `users`, and where they are: they tell of users near them."""
+    known = set(users)
+    names = tuple(sorted({cell for cell, _ in world.measured if cell not in known and cell in world.cells}))
+    return names, tuple((world.cells[name].lat, world.cells[name].lon) for name in names)
+
+
+class _ByUsers:
+    """What users' own measurements change, of these users and of those who measured near them.
+
+    Args: names, at: the users that are asked about; of the others only those who measured count.
+    """
+
+    def __init__(self, known: _Known, measured: Pairs, names: Sequence[str], at: NDArray[np.float64]) -> None:
+        rows = {name: row for row, name in enumerate(names)}
+        found: dict[int, list[tuple[float, int]]] = {}
+        for (cell, cluster), one in measured.items():
+            row, column = rows.get(cell), known.columns.get(cluster)
+            if row is not None and column is not None:
+                found.setdefault(row, []).append((one.rtt_ms, column))
+        similar = known.fleet.similar(at)
+        self._own = Own(known.fleet.mesh, at, known.fleet.at_clusters, similar)
+        for row, best in sorted(found.items()):
+            best.sort()
+            columns = np.array([column for _, column in best[:MOST_EACH]], np.int64)
+            ms = np.array([ms for ms, _ in best[:MOST_EACH]])
+            expected = known.fleet.log_ms(at[[row]], similar[[row]])[0, columns]
+            self._own.tell(row, columns, np.log(ms) - expected)
+        self._own.settle()
+
+    def rows(self, users: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """[users, clusters]: what is added to the logarithm of the round trip, and taken from its variance."""
+        return self._own.rows(users)
+
+    def pairs(self, row: NDArray[np.int64], column: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """[pairs]: the same of some."""
+        added, less = np.zeros(len(row), np.float32), np.zeros(len(row), np.float32)
+        users, which = np.unique(row, return_inverse=True)
+        for first in range(0, len(users), AT_ONCE):
+            here = (which >= first) & (which < first + AT_ONCE)
+            some_added, some_less = self.rows(users[first : first + AT_ONCE])
+            added[here] = some_added[which[here] - first, column[here]]
+            less[here] = some_less[which[here] - first, column[here]]
+        return added, less
+
+
+def _by_users(known: _Known, measured: Pairs, names: Sequence[str], at: NDArray[np.float64]) -> _ByUsers | None:
+    """None where no user has measured, or where it would take clusters x clusters of memory."""
+    if not measured or not len(known.names) or len(known.names) > MOST_CLUSTERS:
+        return None
+    return _ByUsers(known, measured, names, at)
+
+
+@functools.lru_cache(maxsize=1)
+def _all_by_users(
+    known: _Known,
+    measured: ByIdentity[Pairs],
+    users: tuple[str, ...],
+    places: Places,
+    others: tuple[str, ...],
+    at_others: Places,
+) -> Floats:
+    """[users, clusters] in ms, with what users measured: of their pairs, and of those near them."""
+    made = _all(known, places).copy()
+    by_users = _by_users(known, measured.value, (*users, *others), on_the_sphere((*places, *at_others)))
+    for first in range(0, len(users) if by_users is not None else 0, AT_ONCE):
+        some = np.arange(first, min(first + AT_ONCE, len(users)))
+        assert by_users is not None
+        added, _ = by_users.rows(some)
+        made[some] = _below(np.round(made[some] * np.exp(added), 2))
+    rows = {name: row for row, name in enumerate(users)}
+    for (cell, cluster), one in measured.value.items():
+        if cell in rows and cluster in known.columns:
+            made[rows[cell], known.columns[cluster]] = round(one.rtt_ms, 2)
     return made
 
 

@@ -142,6 +142,7 @@ def _basis(
         spot_seen(world),
         ByIdentity(world.demand),
         ByIdentity(world.cells),
+        ByIdentity(world.measured),
         world.continents,
         dict(world.cordons),
         bool(world.braked),

@@ -10,9 +10,11 @@ import pytest
 from federation.control import latency
 from federation.latency import public
 from federation.state.keys import CellCluster
+from federation.state.measured import Window
+from federation.state.reduce import RoundTripsMeasured
 from federation.state.world import World
 from federation.wire import messages
-from tests.builders import a_report, a_world, heard, renamed, some_demand
+from tests.builders import a_report, a_world, heard, renamed, some_demand, told
 
 
 def measured(rtt_ms: float | None = None, *, by: str = "fra", samples: int = 20) -> World:
@@ -209,3 +211,43 @@ def test_who_is_just_within_the_objective_stays_within_it() -> None:
     found = latency.estimate(measured(71.4), ["Berlin"])
     shown_ms = found[CellCluster("Berlin", "iad")].rtt_ms
     assert found.rtt_ms[found.cells["Berlin"], found.clusters["iad"]] <= shown_ms
+
+
+def by_browsers(world: World, cell: str, cluster: str, rtt_ms: float) -> World:
+    """The world after three browsers of a cell measured a cluster."""
+    return told(world, RoundTripsMeasured(windows=(Window(cell, cluster, (rtt_ms,) * 3, 3),), now_s=5.0))
+
+
+def test_what_users_measured_is_what_they_wait() -> None:
+    """Users behind a slow last mile would be planned as if they sat in the data centre."""
+    pair = CellCluster("Berlin", "iad")
+    world = by_browsers(measured(110.0), "Berlin", "iad", 160.0)
+    found = latency.between(world, [pair])[pair]
+    assert (found.rtt_ms, found.basis, found.measured_s) == (160.0, "measured", 5.0)
+    assert "browsers" in found.source
+    assert found.confidence is not None and found.confidence >= 0.9
+    every = latency.estimate(world, ["Berlin"])
+    assert every.rtt_ms[every.cells["Berlin"], every.clusters["iad"]] == 160.0
+
+
+def test_what_users_measured_tells_of_users_near_them_and_of_clusters_near_those() -> None:
+    """Each of ten thousand cells would have to measure each cluster before anything is known."""
+    near, far = ("Potsdam", "Seoul")
+    places = (("Berlin", "fra"), (near, "fra"), (far, "nrt"))
+    demand = tuple(some_demand("chat", name, 1.0, at=at) for name, at in places)
+    names = ("fra", "iad-1", "iad-2", "nrt")
+    world = heard(a_world(*names), a_report("fra", demand=demand), *(a_report(name) for name in names[1:]))
+    after = by_browsers(world, "Berlin", "iad-1", 250.0)
+    pairs = [CellCluster(cell, cluster) for cell in ("Berlin", near, far) for cluster in names]
+    was, found = latency.between(world, pairs), latency.between(after, pairs)
+    change = {pair: found[pair].rtt_ms / was[pair].rtt_ms for pair in pairs}
+    assert change[CellCluster("Berlin", "iad-2")] > 1.2, "the cluster beside it is as far"
+    assert change[CellCluster(near, "iad-1")] > 1.1, "so it is for who lives beside them"
+    assert 0.95 < change[CellCluster(far, "iad-1")] < min(1.2, change[CellCluster(near, "iad-1")]), "hardly so far away"
+    every = latency.estimate(after, ["Berlin", near, far])
+    for pair in pairs:
+        assert every.rtt_ms[every.cells[pair.cell], every.clusters[pair.cluster]] == pytest.approx(
+            found[pair].rtt_ms, abs=0.02
+        ), pair
+    some = latency.estimate(after, [near])
+    assert some.rtt_ms[0, some.clusters["iad-1"]] == pytest.approx(found[CellCluster(near, "iad-1")].rtt_ms, abs=0.02)

@@ -13,11 +13,14 @@ import placement as engine
 from federation.control import problem
 from federation.control.problem import Formulated, Formulation, formulate
 from federation.policy import documents
+from federation.prices.book import Believed, Feed
+from federation.prices.rows import Offer
 from federation.state import levels
-from federation.state.keys import PlacementKey
+from federation.state.keys import ClusterPool, PlacementKey
+from federation.state.measured import Window
 from federation.state.phases import Phase
-from federation.state.reduce import CordonsSet, Heard, TimePassed
-from federation.state.spot import SpotRisk
+from federation.state.reduce import CordonsSet, Heard, PricesRead, RoundTripsMeasured, SpotSeen, TimePassed
+from federation.state.spot import Counts, SpotRisk
 from federation.state.world import Brake, Cordon, Setback, Setbacks, World
 from federation.wire import messages
 from tests.builders import L4, L4_SPOT, a_model, a_policy, a_report, a_world, heard, replicas, some_demand, told
@@ -345,7 +348,7 @@ def _again(belief: World, **report: Any) -> World:
 FIRST = {
     "demand": (some_demand("chat", "Berlin", 20.0),),
     "peers": (messages.PeerRtt(cluster="iad", rtt_ms_p50=90.0, rtt_ms_p95=90.0, samples=3),),
-    "pools": (messages.PoolReport(key=L4, vram_gib=24, allocatable=8, free=5),),
+    "pools": tuple(messages.PoolReport(key=key, vram_gib=24, allocatable=8, free=5) for key in (L4, L4_SPOT)),
 }
 STUCK = Setback(
     key=PlacementKey("chat", "fra", L4),
@@ -356,6 +359,12 @@ STUCK = Setback(
     strikes=1,
     version="v",
 )
+CHEAPER = Feed(
+    name="list",
+    read_s=0.0,
+    prices={Offer("test", "fra", "", "", "NVIDIA-L4", "on-demand"): Believed(0.7, 0.0)},
+)
+ROUGH = Counts(at_s=0.0, hours=50.0, losses=40.0)
 SLOWER = (messages.PeerRtt(cluster="iad", rtt_ms_p50=120.0, rtt_ms_p95=120.0, samples=3),)
 
 
@@ -378,6 +387,12 @@ def _told_of() -> World:
             lambda w: replace(w, brake=Brake(since_s=NOW_S, phases={}, silent=("iad",), counted=2)), id="the brake"
         ),
         pytest.param(lambda w: replace(w, setbacks=Setbacks(backoffs={STUCK.key: STUCK})), id="a setback"),
+        pytest.param(lambda w: told(w, PricesRead(feed=CHEAPER)), id="a price feed"),
+        pytest.param(lambda w: told(w, SpotSeen(counts={ClusterPool("fra", L4_SPOT): ROUGH})), id="losses of spot"),
+        pytest.param(
+            lambda w: told(w, RoundTripsMeasured(windows=(Window("Berlin", "iad", (150.0,) * 3, 3),), now_s=LATER_S)),
+            id="what browsers measured",
+        ),
     ],
 )
 def test_a_question_that_was_kept_is_asked_anew_when_its_world_changes(after: Any) -> None:
