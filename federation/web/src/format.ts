@@ -6,7 +6,7 @@ export const UNKNOWN = "unknown";
 
 type Figure = number | null | undefined;
 
-const isKnown = (value: Figure): value is number => typeof value === "number" && Number.isFinite(value);
+export const isKnown = (value: Figure): value is number => typeof value === "number" && Number.isFinite(value);
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });

@@ -1,6 +1,6 @@
 // How a latency is known: a sign and a word, then the source, its age and how sure it is.
 
-import { age, milliseconds, percent } from "./format.ts";
+import { age, isKnown, milliseconds, percent } from "./format.ts";
 import type { LatencyBasis, ReadyView } from "./views.ts";
 
 export const BASES: readonly { basis: LatencyBasis; says: string }[] = [
@@ -17,16 +17,16 @@ export function BasisBadge({ basis }: { basis: LatencyBasis }) {
   );
 }
 
-/** Everything that is known of where a latency comes from, in one line; `ageS` is its age by now. */
-export function knownLine(
-  route: Pick<ReadyView, "latency_source" | "latency_confidence" | "rtt_ms_p95">,
-  ageS: number | null,
-): string {
-  const sure = route.latency_confidence;
+type Known = Pick<ReadyView, "latency_source" | "latency_basis" | "latency_confidence" | "rtt_ms_p95">;
+
+/** Everything that is known of where a latency comes from, in one line to stand after the badge of its basis; `ageS` is
+ * its age by now. */
+export function knownLine(latency: Known, ageS: number | null): string {
+  const { latency_confidence: sure, rtt_ms_p95: p95 } = latency;
   return [
-    route.latency_source,
-    ...(route.rtt_ms_p95 === null ? [] : [`round trips up to ${milliseconds(route.rtt_ms_p95)} (p95)`]),
+    latency.latency_source.replace(new RegExp(`^${latency.latency_basis} `), ""),
+    ...(isKnown(p95) ? [`round trips up to ${milliseconds(p95)} (p95)`] : []),
     ...(ageS === null ? [] : [age(ageS)]),
-    sure === null ? "confidence unknown" : `within 20 % with a chance of ${percent(sure)}`,
+    isKnown(sure) ? `within 20 % with a chance of ${percent(sure)}` : "confidence unknown",
   ].join(" · ");
 }
