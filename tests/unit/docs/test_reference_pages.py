@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 from docs import reference_pages
@@ -96,3 +97,18 @@ def test_docstrings_of_fields_are_read_from_the_source() -> None:
     docs = reference_pages.attribute_docs(Phase)
     assert docs["READY"] == "Its agent reports."
     assert set(docs) == {"UNKNOWN", "READY", "UNREACHABLE", "LOST"}
+
+
+def test_the_guide_names_every_code_of_an_explanation() -> None:
+    """An operator who looks up why a model is not in a cluster would not find the code."""
+    source = ast.parse((ROOT / "placement" / "explain" / "model.py").read_text(encoding="utf-8"))
+    given = {
+        node.value
+        for node in ast.walk(source)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(r"[A-Z][a-z]+([A-Z][a-z]+)*", node.value)
+    }
+    guide = (DOCS / "guides" / "why-not-there.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([A-Z][A-Za-z]+)`", guide.partition("## The plan in force")[0]))
+    assert given == named
