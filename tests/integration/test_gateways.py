@@ -153,6 +153,22 @@ async def test_a_gateway_shares_requests_out_as_planned(
         assert told.sent == [], "an unchanged plan writes nothing"
 
 
+async def test_browsers_can_measure_the_way_to_a_gateway(told: Told, servers: Replicas) -> None:
+    """Pages would measure a model's answer, or be forbidden to see how long it took."""
+    told.server.offer("fra", xds.snapshot(table(servers, 1.0)))
+    with Envoy("fra", xds_port=told.server.port) as envoy:
+        await opened(envoy)
+        async with aiohttp.ClientSession() as client:
+            for host in ("chat-8b.example", "fra.models.example"):
+                given = {"host": host, "origin": "https://chat.example"}
+                url = f"http://127.0.0.1:{envoy.port}{xds.MEASURE_PATH}"
+                async with client.get(url, headers=given) as answer:
+                    assert (answer.status, await answer.read()) == (204, b"")
+                    told_by = [answer.headers[name] for name in ("Access-Control-Allow-Origin", "Timing-Allow-Origin")]
+                    assert told_by == ["*", "*"]
+                    assert answer.headers["Cache-Control"] == "no-store"
+
+
 async def test_a_session_stays_where_its_cache_is(told: Told, servers: Replicas) -> None:
     """A random draw would compute every user's prompt anew on every request; a step must move its part alone."""
 
