@@ -1,6 +1,6 @@
-"""Large values on their way to another process, in pieces: packing them whole would stop the event loop meanwhile.
+"""Chunked pickling of large values for another process: one pickle of the whole would block the event loop.
 
-The long tuples and large arrays of frozen dataclasses are cut. Only what we made ourselves is unpacked.
+Long tuples and large arrays of frozen dataclasses are split. Only values that this product packed are unpacked.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 PIECE = 250
-"""Items that are packed at once: about a millisecond."""
+"""Items per chunk: about a millisecond of pickling."""
 PIECE_BYTES = 1 << 20
 PAUSE_S = 0.001
-"""For whoever waits for the event loop, when it was kept for so long."""
+"""The pause between two chunks, in which the event loop runs other work."""
 SENT_BYTES = 1 << 20
-"""Of pieces that are sent at once."""
+"""The number of bytes of chunks that are sent together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """`shape` says how a value is put together of `pieces`, which are pickles, or bytes of an array."""
+    """`shape` says how a value is composed of `pieces`, which are pickles, or bytes of an array."""
 
     shape: Any
     pieces: tuple[bytes, ...]
@@ -38,14 +38,14 @@ class _One:
 
 @dataclass(frozen=True, slots=True)
 class _Items:
-    """A tuple, cut into so many pickles."""
+    """A tuple, split into this many pickles."""
 
     pieces: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Array:
-    """An array, cut into so many runs of bytes."""
+    """An array, split into this many runs of bytes."""
 
     pieces: int
     dtype: str
@@ -68,7 +68,7 @@ class _Object:
 
 
 def _packing(value: Any, pieces: list[bytes]) -> Generator[None, None, Any]:
-    """Adds to `pieces`, pauses now and then, and gives the shape."""
+    """Appends to `pieces`, yields between chunks, and returns the shape."""
     if type(value) is tuple and len(value) > PIECE:
         for first in range(0, len(value), PIECE):
             pieces.append(pickle.dumps(value[first : first + PIECE]))
@@ -148,19 +148,19 @@ async def _gently(steps: Generator[None, None, Any]) -> Any:
 
 
 def pack(value: Any) -> Parcel:
-    """All at once."""
+    """Pack in one go."""
     pieces: list[bytes] = []
     shape = _at_once(_packing(value, pieces))
     return Parcel(shape, tuple(pieces))
 
 
 def unpack(parcel: Parcel) -> Any:
-    """All at once."""
+    """Unpack in one go."""
     return _at_once(_unpacking(parcel.shape, iter(parcel.pieces)))
 
 
 def some(pieces: Sequence[bytes], first: int) -> tuple[bytes, ...]:
-    """As many pieces from this one on as are sent at once; none after the last."""
+    """The pieces from this index on that are sent together; none after the last."""
     last, size = first, 0
     while last < len(pieces) and size < SENT_BYTES:
         size += len(pieces[last])
@@ -169,12 +169,12 @@ def some(pieces: Sequence[bytes], first: int) -> tuple[bytes, ...]:
 
 
 async def pack_gently(*values: Any) -> Parcel:
-    """Values as one, which `unpack` gives as a tuple: piece by piece, with the event loop in between."""
+    """Pack values as one, which `unpack` returns as a tuple; the event loop runs between chunks."""
     pieces: list[bytes] = []
     shape = await _gently(_packing_each(values, pieces))
     return Parcel(shape, tuple(pieces))
 
 
 async def unpack_gently(parcel: Parcel) -> Any:
-    """Piece by piece, with the event loop in between."""
+    """Unpack; the event loop runs between chunks."""
     return await _gently(_unpacking(parcel.shape, iter(parcel.pieces)))

@@ -1,7 +1,7 @@
-"""The tables of the store, each row with its checksum, each table with a tally of its rows.
+"""The tables of the store: each row with a checksum, each table with a tally of its rows.
 
-A row that was changed by anything but us is found by its checksum, one that is missing by the tally: the checksums of
-all rows of a table, added up without carry. The one row of `meta` has the tallies and how far everything has come.
+The checksum finds a row that anything else changed. The tally, which is the sum without carry of all checksums of a
+table, finds a missing row. The only row of `meta` holds the tallies and the highest epoch, generation and revision.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from federation.control.plan import Routes
 
 SCHEMA_VERSION = 4
 READABLE = (2, 3, SCHEMA_VERSION)
-"""Versions with these tables. 3 may have packed bodies, 4 has plans with a `placement`; older versions read neither."""
+"""Schema versions with these tables. 3 may have packed bodies, 4 has plans with a `placement`; older versions read
+neither."""
 PACKED_FROM_BYTES = 16 * 1024
-"""Shorter bodies are written as they are."""
+"""Shorter bodies are not compressed."""
 PLANS_SALVAGED = 50
 ROUTES_KEPT = 3
 CHECKSUM_BYTES = 16
@@ -33,7 +34,7 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Table:
-    """A table: its columns with their kinds, the first of which identifies a row."""
+    """A table: its columns with their types. The first column identifies a row."""
 
     name: str
     columns: Mapping[str, Kind]
@@ -45,7 +46,7 @@ class Table:
 
     @property
     def sql(self) -> str:
-        """Its definition. One tree for a table and no index, so that no row can be hidden from one and shown by one."""
+        """Its definition. One B-tree and no index, so that no row can be present in one and absent in the other."""
         words = {int: "INTEGER", float: "REAL", str: "TEXT", bytes: "BLOB"}
         parts = [f"{name} {words[kind]} NOT NULL" for name, kind in self.columns.items()]
         parts[0] = parts[0].replace(" NOT NULL", " PRIMARY KEY NOT NULL")
@@ -69,7 +70,7 @@ STATE = "state"
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """How far everything has come, and the tally of each table."""
+    """The highest epoch, generation and revision, and the tally of each table."""
 
     epoch: int = 0
     generation: int = 0
@@ -82,11 +83,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True, kw_only=True)
 class Contents:
-    """All good rows of a database, and what is wrong with the others.
+    """All intact rows of a database, and the damage.
 
-    Args: rows: by table, in the order of their keys; of plans the newest. damaged: by table, how many rows are not what
-        was written, and the revision, name or generation that is still readable of them. incomplete: tables of which
-        rows are missing or could not be reached.
+    Args: rows: by table, in the order of their keys; of plans the newest only. damaged: by table, the key and name that
+        are still readable of each damaged row. incomplete: tables with missing or unreachable rows.
     """
 
     state: State | None = None
@@ -96,35 +96,35 @@ class Contents:
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything is as it was written."""
+        """Whether nothing is damaged or missing."""
         return self.state is not None and not self.damaged and not self.incomplete
 
 
 def packed(body: bytes) -> bytes:
-    """How the JSON of a plan or a routing table is written: of a large fleet it is megabytes of alike rows."""
+    """The stored form of a plan or a routing table: for a large fleet its JSON is megabytes of similar rows."""
     return zlib.compress(body, 1) if len(body) >= PACKED_FROM_BYTES else body
 
 
 def unpacked(body: bytes) -> bytes:
-    """The JSON."""
+    """The JSON of a stored body."""
     return body if body.startswith(b"{") else zlib.decompress(body)
 
 
 def create(db: sqlite3.Connection) -> None:
-    """Make the tables, empty, within the caller's transaction."""
+    """Create the empty tables within the caller's transaction."""
     for table in TABLES:
         db.execute(table.sql)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def has_tables(db: sqlite3.Connection) -> bool:
-    """Whether the definitions are exactly ours."""
+    """Whether the tables are exactly those of this schema."""
     found = db.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
     return {(_text(name), _text(sql)) for name, sql in found} == {(one.name, one.sql) for one in TABLES}
 
 
 class Book:
-    """The tables within one transaction of the caller."""
+    """Reads and writes rows within one transaction of the caller."""
 
     def __init__(self, db: sqlite3.Connection, state: State) -> None:
         self._db = db
@@ -132,7 +132,7 @@ class Book:
         self._tallies = dict(state.tallies)
 
     def put(self, table: Table, *values: Any) -> None:
-        """Write a row, in place of the one with its key."""
+        """Write a row; it replaces the row with its key."""
         row = tuple(kind(value) for kind, value in zip(table.columns.values(), values, strict=True))
         self.drop(table, f"{table.key} = ?", row[0])
         checksum = digest(table, row)
@@ -147,7 +147,7 @@ class Book:
         self._db.execute(f"DELETE FROM {table.name} WHERE {where}", values)
 
     def finish(self, **reached: int) -> State:
-        """Write how far everything has come; one change more."""
+        """Write the state, with one more change. Args: reached: new values of its fields."""
         self.state = msgspec.structs.replace(
             self.state, change=self.state.change + 1, tallies=dict(sorted(self._tallies.items())), **reached
         )
@@ -161,14 +161,14 @@ class Book:
 
 
 def state_of(db: sqlite3.Connection) -> State | None:
-    """The row of `meta`, or None when it is not what was written."""
+    """The state in `meta`; None without an intact row."""
     found = db.execute("SELECT key, value, checksum FROM meta WHERE key = ?", (STATE,)).fetchone()
     row = None if found is None else good(META, found)
     return None if row is None else msgspec.json.decode(row[1], type=State)
 
 
 def good(table: Table, found: Row) -> Row | None:
-    """The values of a row as it was read, checksum last; None when they are not what was written."""
+    """The values of a row that was read with its checksum last; None if they do not match it."""
     *values, checksum = found
     if digest(table, values) != checksum:
         return None
@@ -177,7 +177,7 @@ def good(table: Table, found: Row) -> Row | None:
 
 
 def has_all(contents: Contents, table: Table) -> bool:
-    """Whether the rows of a table, of which all are kept, are all that were written."""
+    """Whether `contents` has every row of a table that keeps all of its rows."""
     if contents.state is None:
         return False
     tally = bytes(CHECKSUM_BYTES)
@@ -187,13 +187,13 @@ def has_all(contents: Contents, table: Table) -> bool:
 
 
 def digest(table: Table, values: Iterable[object]) -> bytes:
-    """The checksum of a row: of its table, its key and all its values."""
+    """The checksum of a row over its table, its key and all its values."""
     plain = tuple(value.encode() if isinstance(value, str) else value for value in values)
     return hashlib.blake2b(msgspec.msgpack.encode((table.name, plain)), digest_size=CHECKSUM_BYTES).digest()
 
 
 def read(db: sqlite3.Connection) -> Contents:
-    """Everything that can be read of our tables, whatever state the file is in. Raises nothing for damage."""
+    """Everything readable, whatever state the file is in. Damage raises nothing."""
     contents = Contents()
     try:
         contents.state = state_of(db)
@@ -216,7 +216,7 @@ def read(db: sqlite3.Connection) -> Contents:
 
 
 def _reached(db: sqlite3.Connection, table: Table, contents: Contents) -> Iterator[Row]:
-    """Rows from both ends of the table, as far as its pages can be read. Of plans the newest come last."""
+    """Rows from both ends of the table, as far as its pages are readable. The newest plans come last."""
     columns = ", ".join((*table.columns, "checksum"))
     seen: set[object] = set()
     for order in ("ASC", "DESC"):
@@ -233,13 +233,13 @@ def _reached(db: sqlite3.Connection, table: Table, contents: Contents) -> Iterat
 
 
 def _readable(table: Table, found: Row) -> Row:
-    """What a damaged row says of itself: its key, and of a policy its name."""
+    """The readable part of a damaged row: its key, and for a policy its name."""
     name = found[1] if table is POLICIES else b""
     return found[0], name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def fill(db: sqlite3.Connection, contents: Contents, state: State) -> State:
-    """Write good rows into empty tables, within the caller's transaction; gives the state that was written."""
+    """Write intact rows into empty tables within the caller's transaction; returns the written state."""
     book = Book(db, msgspec.structs.replace(state, tallies={}))
     for table in RECORDS:
         for row in contents.rows[table.name]:
@@ -259,7 +259,7 @@ VERSION_1 = {
 
 
 def read_version_1(db: sqlite3.Connection) -> Contents:
-    """Everything that can be read of a database of schema 1: what cannot be decoded counts as damaged."""
+    """Everything readable of a database of schema 1; a row that cannot be decoded counts as damaged."""
     contents = Contents()
     reached = dict.fromkeys((POLICIES.name, AUDIT.name, PLANS.name, ROUTES.name), 0)
     for table, query in VERSION_1.items():

@@ -1,8 +1,8 @@
-"""The placement engine in worker processes, so that a long solve never stops the event loop.
+"""The placement engine in worker processes, so that a long solve never blocks the event loop.
 
-One for placement and one for routing, because losing a cluster must reroute at once even while a plan is being solved;
-a third for as long as a frontier is worked out. Every answer is checked by the engine's independent verifier before it
-leaves this module, and of a frontier no answer is acted on.
+One process is for placement and one for routing, because the loss of a cluster must reroute at once even during a
+solve. A third exists while a frontier is computed. The engine's independent verifier checks every answer before it
+leaves this module; no decision follows from a frontier.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ T = TypeVar("T")
 
 
 class SolverError(Exception):
-    """The engine gave no answer that may be used. The plan in force stays."""
+    """The engine gave no usable answer. The plan in force stays."""
 
 
 class Solver:
-    """The engine's two doors, asynchronous.
+    """The doors of the engine, as coroutines.
 
-    Args: plans: where placements are solved; a process of its own when None. Any `concurrent.futures.Executor` does:
-        what is sent there are functions of this module and frozen values. It is the caller's to shut down.
+    Args: plans: where placements are solved; None: a process of the controller. Any `concurrent.futures.Executor` will
+        do: it receives functions of this module and frozen values. Its owner shuts it down.
     """
 
     def __init__(self, plans: Executor | None = None) -> None:
@@ -48,14 +48,14 @@ class Solver:
         self._routes = _Worker()
         self._studies = _Worker()
         self._foreseen: Mapping[str, float] = {}
-        """Model -> part of its requests that the newest solution serves late."""
+        """Model -> fraction of its requests that the newest solution serves late."""
 
     async def warm(self) -> None:
-        """Start both and load the solver, so that the first plan is not late."""
+        """Start both processes and load the solver, so that the first plan is not delayed."""
         await asyncio.gather(self._plans.call(os.getpid), self._routes.call(os.getpid))
 
     async def solve(self, problem: words.Problem, present: tuple[words.Placed, ...]) -> Proposal:
-        """The best placement, and what `present` would do instead. A solve that is cancelled ends with its process.
+        """The best placement, and the result of keeping `present`. A cancelled solve ends with its process.
 
         Raises: SolverError with the first violated rule, or when the process died.
         """
@@ -64,7 +64,8 @@ class Solver:
         return answer
 
     async def route(self, problem: words.Problem, ready: words.Ready) -> words.Routing:
-        """The best routing over the replicas that are ready, as the newest solution foresees. Raises: SolverError."""
+        """The best routing over the ready replicas, within the late requests that the newest solution foresees. Raises:
+        SolverError."""
         routing: words.Routing = await self._routes.ask(_route_onward, problem, dict(ready), dict(self._foreseen))
         return routing
 
@@ -85,7 +86,8 @@ class Solver:
     async def frontier(
         self, problem: words.Problem, solution: words.Solution, model: str | None
     ) -> AsyncIterator[tuple[frontier.Standing, tuple[frontier.Point, ...]]]:
-        """Where policies stand and the curve so far, point by point; one caller at a time. Raises: SolverError."""
+        """The position of the policies and the curve so far, point by point; one caller at a time. Raises:
+        SolverError."""
         try:
             standing = await self._studies.ask(_begin_frontier, problem, solution, model)
             has_more, points = True, ()
@@ -97,14 +99,14 @@ class Solver:
             self._studies.stop()
 
     async def close(self) -> None:
-        """End the processes, whatever they are at, for good."""
+        """End the processes for good, whatever they are doing."""
         self._plans.close()
         self._studies.close()
         self._routes.close()
 
 
 class _Worker:
-    """A process of our own, started at the first call and again after it died or was stopped."""
+    """A worker process, started at the first call and again after it died or was stopped."""
 
     def __init__(self) -> None:
         self.solve = _solve_mending
@@ -114,9 +116,9 @@ class _Worker:
         self._turn = asyncio.Lock()
 
     async def ask(self, work: Callable[..., Any], *question: object, is_ended: bool = False) -> Any:
-        """What `work` says there. Question and answer go in pieces, so one is asked after the other.
+        """The result of `work` in the process. Question and answer travel in chunks, so calls run one after the other.
 
-        Args: is_ended: the process ends when the caller does not wait for the answer any more.
+        Args: is_ended: end the process when the caller stops waiting for the answer.
         """
         packed = await parcel.pack_gently(*question)
         async with self._turn:
@@ -156,7 +158,7 @@ class _Worker:
             raise SolverError("the solver's process died; another is started at the next call") from error
 
     def stop(self) -> None:
-        """End the process now; a call that it was at gets a SolverError."""
+        """End the process at once; a call in progress raises SolverError."""
         pool, self._pool = self._pool, None
         if pool is None or self._pid is None:
             return
@@ -165,20 +167,20 @@ class _Worker:
         pool.shutdown(wait=True, cancel_futures=True)
 
     def close(self) -> None:
-        """The same, and no call starts another."""
+        """The same, and no later call starts another process."""
         self._is_closed = True
         self.stop()
 
 
 class _Lent:
-    """An executor that somebody lends: what was begun there goes on there, and its answer is not waited for."""
+    """An executor that belongs to somebody else: a started solve runs on, and its answer is not awaited."""
 
     def __init__(self, executor: Executor) -> None:
         self.solve = solve_and_check  # who knows which process gets it, and what that planned before
         self._executor = executor
 
     async def ask(self, work: Callable[..., Any], *question: object, is_ended: bool = False) -> Any:
-        """What `work` says there; question and answer go at once."""
+        """The result of `work` on the executor; question and answer travel whole."""
         packed = await parcel.pack_gently(*question)
         return await parcel.unpack_gently(await self.call(_work_on, work, packed))
 
@@ -198,23 +200,23 @@ class _Lent:
             raise
 
     def close(self) -> None:
-        """Nothing: it is not ours."""
+        """Does nothing: the executor's owner closes it."""
 
 
 _planner = Replanner()
-"""In a process of our own: what it planned last, to be mended."""
+"""In a worker process: the last solve, from which the next is reoptimised."""
 _last: words.Routing | None = None
-"""In a process of our own: the prices of its last routing, from which the next one begins."""
+"""In a worker process: the duals of the last routing, from which the next one starts."""
 _sweeps: list[frontier.Sweep] = []
-"""In a process of our own: the frontier that is worked out there."""
+"""In a worker process: the frontier in progress."""
 _received: list[bytes] = []
-"""In a process of our own: the pieces of the question."""
+"""In a worker process: the received pieces of the question."""
 _answered: list[bytes] = []
-"""In a process of our own: the pieces of the answer that were not asked for yet."""
+"""In a worker process: the pieces of the answer that were not fetched yet."""
 
 
 def _receive(pieces: tuple[bytes, ...] | None) -> None:
-    """Keep some pieces; None begins anew."""
+    """Store some pieces; None starts a new question."""
     if pieces is None:
         _received.clear()
     else:
@@ -222,7 +224,7 @@ def _receive(pieces: tuple[bytes, ...] | None) -> None:
 
 
 def _work_on_received(work: Callable[..., Any], shape: Any) -> Any:
-    """The answer's shape; `_send` has its pieces."""
+    """The shape of the answer; `_send` returns its pieces."""
     whole = parcel.Parcel(shape, tuple(_received))
     _received.clear()
     answer = _work_on(work, whole)
@@ -231,7 +233,7 @@ def _work_on_received(work: Callable[..., Any], shape: Any) -> Any:
 
 
 def _send(first: int) -> tuple[bytes, ...]:
-    """Some of the answer's pieces from this one on; none when that was all."""
+    """Pieces of the answer from this index on; none at the end."""
     pieces = parcel.some(_answered, first)
     if not pieces:
         _answered.clear()
@@ -249,9 +251,9 @@ def _solve_mending(problem: words.Problem, present: tuple[words.Placed, ...]) ->
 def solve_and_check(
     problem: words.Problem, present: tuple[words.Placed, ...], planner: Replanner | None = None
 ) -> Proposal:
-    """Solve, check, and route what is kept: the work of one plan, in one process.
+    """Solve, verify, and route the kept placement: the work of one plan, in one process.
 
-    Args: planner: what remembers the plans before this one.
+    Args: planner: remembers the solves before this one.
     """
     planner = planner or Replanner()
     solution = planner.solve(problem)
@@ -284,7 +286,7 @@ def _begin_frontier(problem: words.Problem, solution: words.Solution, model: str
 
 
 def _step_frontier() -> tuple[bool, tuple[frontier.Point, ...]]:
-    """Whether there was one more point, and all so far."""
+    """Whether there was one more point, and all points so far."""
     has_more = _sweeps[0].step()
     return has_more, _sweeps[0].points()
 
@@ -295,7 +297,7 @@ def route_and_check(
     last: words.Routing | None = None,
     foreseen: Mapping[str, float] | None = None,
 ) -> words.Routing:
-    """Route and check. Args: last: the routing before, which makes it faster. foreseen: as `engine.route` says."""
+    """Route and verify. Args: last: the routing before, which makes it faster. foreseen: see `engine.route`."""
     routing = engine.route(problem, ready, last, foreseen)
     _refuse(check.check_routing(problem, ready, routing))
     return routing
@@ -317,7 +319,7 @@ def _pool() -> ProcessPoolExecutor:
 
 
 def _prepare_worker(parent_pid: int) -> None:
-    """Leave Ctrl-C and standard output to the controller (the solver prints a banner), and do not outlive it."""
+    """Leave Ctrl-C and standard output to the controller (the solver prints a banner), and end with the controller."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 

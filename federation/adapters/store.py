@@ -1,19 +1,19 @@
-"""What must not be lost, in SQLite: accepted policy revisions, epoch, plans, cordons, routing table, audit.
+"""The durable state of a controller in SQLite: accepted policy revisions, epoch, plans, cordons, routing table, audit.
 
 Write-ahead log, full synchronisation: when a call returns, its effect survives `kill -9` and a power cut. One
-connection, used from one worker thread, so that a slow disk does not stop the event loop.
+connection is used from one worker thread, so that a slow disk does not block the event loop.
 
-Every write is fenced: who has an older epoch than the newest that was taken writes nothing. Every row has a checksum,
-and a manifest beside the file says how far it had come (`records.py`, `manifest.py`), so what is damaged, missing or
-set back is found when the database is opened: what is good is used, the loss is told, the damaged file is kept beside
+Every write is fenced: a controller whose epoch is not the newest writes nothing. Every row has a checksum, and a
+manifest beside the file records the highest state (`records.py`, `manifest.py`), so damage, losses and restored backups
+are found when the database is opened. Intact rows are used, losses are reported, and the damaged file is kept
 (`salvage.py`).
 
-A disk that takes nothing (full, say) must not keep users on clusters that are lost. So routing tables and plans go on
-from memory, and are written when there is space again. A plan that is told but not stored is safe for agents, as the
-next start has a higher epoch; for that start it is not, as the plan that it remembers may ask to stop what runs by
-now. So the plan's generation goes into the manifest first, which needs no space: a start that finds a higher one
-there than in the database knows that its plan is old, and takes from the agents what runs (`Remembered.is_incomplete`).
-Where not even that can be written, agents are told nothing new. What people order is durable or refused.
+A full disk must not keep users on lost clusters. Routing tables and plans therefore go on from memory and are written
+when there is space. A plan that agents were told and that is not stored is safe for agents, because the next start has
+a higher epoch. It is not safe for the next start, whose remembered plan may ask to stop running replicas. So the plan's
+generation is written to the manifest first, which needs no space. A start that finds a higher generation there than in
+the database knows that its plan is old, and takes over what the agents run (`Remembered.is_incomplete`). Where not even
+the manifest can be written, agents are told nothing new. Orders of people are durable or refused.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ T = TypeVar("T")
 PLANS_KEPT = 1000
 PLAN_COLUMNS = "generation, epoch, at_s, body, checksum"
 NEWEST = 2**62
-"""A generation beyond all."""
+"""A generation above all others."""
 LEAST_SPACE_BYTES = 256 * 1024
-"""Less than this is a full disk: SQLite reports some writes that found no space as failed ones."""
+"""Less free space than this counts as a full disk: SQLite reports some writes that found no space as failed."""
 NO_DAMAGE = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -80,7 +80,7 @@ NO_DAMAGE = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-"""What the world around the file is to blame for."""
+"""Errors that the environment of the file causes, not damage."""
 log = structlog.get_logger("store")
 
 
@@ -89,7 +89,7 @@ class StoreError(Exception):
 
 
 class StoreFull(StoreError):
-    """No space: what is stored stays served, writes are refused."""
+    """No space: the stored state is still served, writes are refused."""
 
 
 class Stale(StoreError):
@@ -113,7 +113,7 @@ class PolicyRevision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """What a controller starts from. The epoch is already this start's own."""
+    """The state that a controller starts from. The epoch is this start's own."""
 
     epoch: int
     plan: Plan
@@ -121,16 +121,16 @@ class Remembered:
     policies: tuple[PolicyRevision, ...]
     cordons: Mapping[str, Cordon]
     losses: tuple[str, ...] = ()
-    """What is lost, and what is used in its place: sentences."""
+    """Losses and their replacements, in sentences."""
     is_incomplete: bool = False
-    """Plans or policies are lost: what agents were told last is not known, and `plan` has none of it."""
+    """Plans or policies are lost: the last orders to agents are unknown, and `plan` has none of them."""
     is_epoch_known: bool = True
-    """Whether the epoch is certain to be higher than all before."""
+    """Whether the epoch is certain to exceed all earlier ones."""
 
 
 @dataclass(slots=True)
 class _Pending:
-    """What is in force and not written yet."""
+    """State in force that is not written yet."""
 
     plan: Plan | None = None
     routes: Routes | None = None
@@ -156,20 +156,21 @@ class Store:
         self._identity: tuple[int, int] | None = None
         self._pending = _Pending()
         self._written_routes: Routes | None = None
-        """What the newest row of the open file has: it is not written again."""
+        """The routes in the newest row of the open file; they are not written again."""
         self._failing: type[StoreError] | None = None
         self._had_manifest = False
-        """Whether the database is of a version that has a manifest."""
+        """Whether the database is of a version with a manifest."""
         self._said: set[str] = set()
         self._notes: deque[Note] = deque()
         self.tell: Callable[[Note], None] = _log
-        """Where events of the store go."""
+        """Receives the events of the store."""
 
     async def open(self) -> Remembered:
-        """Open or make the database, take the next epoch, and give what was remembered.
+        """Open or create the database, take the next epoch, and return the remembered state.
 
-        What is damaged is kept beside and told. On a full disk what is there is read, and everything goes on from
-        memory. Raises: StoreError when it cannot be read, or is of a newer version.
+        Damage is reported and the damaged file is kept. On a full disk the file is read, and everything goes on from
+        memory.
+        Raises: StoreError when it cannot be read, or is of a newer version.
         """
         return await self._run(self._open)
 
@@ -179,10 +180,10 @@ class Store:
         self._pool.shutdown()
 
     async def commit(self, plan: Plan, routes: Routes) -> None:
-        """Make a plan and its routing table the newest, both or neither; from memory on a disk that takes nothing.
+        """Make a plan and its routing table the newest, both or neither; in memory on a full disk.
 
         Raises: Superseded; Stale when the newest plan is not the one before it; StoreError when a restart could not
-        know that this plan had been told.
+            know that agents were told this plan.
         """
 
         def work() -> None:
@@ -205,7 +206,7 @@ class Store:
         await self._run(work)
 
     async def save_routes(self, routes: Routes) -> None:
-        """Keep the shares in force, so that a restart goes on with them; in memory on a disk that takes nothing.
+        """Store the shares in force, so that a restart continues with them; in memory on a full disk.
 
         Raises: Superseded.
         """
@@ -223,7 +224,7 @@ class Store:
         await self._run(work)
 
     async def take_epoch(self, epoch: int) -> None:
-        """Be this epoch from now on. It never falls. Raises: Superseded, StoreError."""
+        """Use this epoch from here on. It never falls. Raises: Superseded, StoreError."""
 
         def work() -> None:
             self._fence(records.state_of(self._db) if self._connection is not None else None)
@@ -240,7 +241,7 @@ class Store:
         await self._run(work)
 
     async def keep_up(self) -> None:
-        """Write what is still to be written. Raises: Superseded, StoreError."""
+        """Write pending state. Raises: Superseded, StoreError."""
 
         def work() -> None:
             if self._pending or self._failing is not None or self._connection is None:
@@ -253,13 +254,13 @@ class Store:
             await self._run(work)
 
     async def add_policy(self, name: str, payload: bytes, *, at_s: float, actor: str) -> int:
-        """Keep an accepted policy file; gives its revision. Durable when it returns. Raises: StoreError."""
+        """Store an accepted policy file, durably; returns its revision. Raises: StoreError."""
         return (await self.add_policies({name: payload}, at_s=at_s, actor=actor))[name]
 
     async def add_policies(
         self, files: Mapping[str, bytes], *, replaced: Collection[str] = (), at_s: float, actor: str, reason: str = ""
     ) -> dict[str, int]:
-        """Keep accepted policy files, all or none, and take those out of force that they replace; gives revisions.
+        """Store accepted policy files, all or none, and withdraw those that they replace; returns their revisions.
 
         Raises: StoreError.
         """
@@ -287,7 +288,7 @@ class Store:
         return given
 
     async def withdraw_policy(self, name: str, *, at_s: float, actor: str, reason: str = "") -> None:
-        """Take a policy file out of force. Its revisions are kept; an empty one, which no file can have, ends them."""
+        """Withdraw a policy file. Its revisions are kept; an empty one, which no file can have, ends them."""
 
         def write(book: Book) -> dict[str, int]:
             revision = book.state.revision + 1
@@ -302,7 +303,7 @@ class Store:
         await self._run(work)
 
     def _copy(self, names: Collection[str]) -> None:
-        """Have copies of the newest revisions of these files."""
+        """Copy the newest revisions of these files."""
         if self._copies is None:
             return
         columns = ", ".join(POLICIES.columns)
@@ -311,7 +312,7 @@ class Store:
         self._copies.keep(row for one in found if one is not None and (row := records.good(POLICIES, one)) is not None)
 
     async def set_cordon(self, cluster: str, cordon: Cordon | None, *, at_s: float, actor: str) -> None:
-        """Keep an operator's word on a cluster, or take it back with None. Raises: StoreError."""
+        """Store a cordon or drain; None removes it. Raises: StoreError."""
 
         def write(book: Book) -> dict[str, int]:
             if cordon is None:
@@ -325,7 +326,7 @@ class Store:
         await self._run(lambda: self._transact(write))
 
     async def keep_word(self, action: str, subject: str, reason: str, *, at_s: float, actor: str) -> None:
-        """Keep in the audit what an operator said that is in force without being stored. Raises: StoreError."""
+        """Record an operator's confirmation in the audit; it takes effect without being stored. Raises: StoreError."""
 
         def write(book: Book) -> dict[str, int]:
             self._audit(book, at_s, actor, action, subject, reason)
@@ -334,8 +335,8 @@ class Store:
         await self._run(lambda: self._transact(write))
 
     async def plans(self, limit: int, *, before: int = NEWEST) -> tuple[Plan, ...]:
-        """The newest plans of a generation lower than `before`, newest first; those that are not what was written are
-        left out, and told once."""
+        """The newest plans of a generation below `before`, newest first. Damaged ones are left out and reported
+        once."""
 
         def read() -> tuple[Plan, ...]:
             pending = self._pending.plan
@@ -358,7 +359,7 @@ class Store:
         return plan
 
     async def plan(self, generation: int) -> Plan | None:
-        """One plan. None where it is not kept, or is not what was written."""
+        """One plan; None if it is not kept or damaged."""
 
         def read() -> Plan | None:
             pending = self._pending.plan
@@ -372,8 +373,8 @@ class Store:
         return await self._run(read)
 
     async def earlier_policy(self, name: str, revision: int | None = None) -> tuple[int, bytes] | None:
-        """Revision and content of a policy file as it was: the one asked for, or the newest that differs from what is
-        in force. None where there is none, or it is not what was written. Raises: StoreError."""
+        """Revision and content of an earlier policy file: the given revision, or the newest that differs from the one
+        in force. None if there is none, or it is damaged. Raises: StoreError."""
 
         def read() -> tuple[int, bytes] | None:
             columns = "revision, name, payload, accepted_at_s, actor, checksum"
@@ -409,7 +410,7 @@ class Store:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Errors of SQLite and the system become ours."""
+        """Translates errors of SQLite and the system."""
         try:
             yield
         except (sqlite3.Error, OSError) as error:
@@ -432,7 +433,7 @@ class Store:
         return space.f_bavail * space.f_frsize < LEAST_SPACE_BYTES
 
     def _transact(self, work: Callable[[Book], dict[str, int]], *, is_fenced: bool = True) -> None:
-        """Do `work`, which gives how far it comes, in one transaction, and what was not written before with it.
+        """Run `work`, which returns the reached state, in one transaction, together with pending state.
 
         Raises: StoreError, and then nothing is written.
         """
@@ -529,7 +530,7 @@ class Store:
             self._manifest.reach(given)
 
     def _say(self, reason: EventReason, text: str) -> None:
-        """Tell something once, and again after the store could not be written."""
+        """Report something once, and again after the store could not be written."""
         if text not in self._said:
             self._said.add(text)
             self._notes.append(Note(type="Warning", reason=reason, object="controller", message=text))
@@ -541,7 +542,7 @@ class Store:
         book.put(AUDIT, number, at_s, actor, action, subject, reason)
 
     def _watch_file(self) -> None:
-        """Put the file back when it vanished under us; what is in it is still open here. Raises: StoreError."""
+        """Restore the file if it vanished while it was open; its content is still readable here. Raises: StoreError."""
         if self._path is None or self._identity is None or self._identity == _identity(self._path):
             return
         if self._path.exists():
@@ -593,7 +594,7 @@ class Store:
         return self._take_over(found, manifest)
 
     def _take_over(self, found: Found, manifest: Manifest) -> Remembered:
-        """Take the next epoch, durably, and put together what is remembered."""
+        """Take the next epoch, durably, and assemble the remembered state."""
         contents = found.contents
         state = contents.state or State()
         plans = contents.rows.get(PLANS.name, deque())
@@ -634,7 +635,7 @@ class Store:
         )
 
     def _connect(self) -> None:
-        """Open the file, making it, readable by this user alone."""
+        """Open the file, creating it readable by this user alone."""
         if self._path is not None:
             for path in (self._path, wal(self._path), shm(self._path), self._path.with_suffix(".manifest.json")):
                 with suppress(FileNotFoundError):
@@ -662,7 +663,7 @@ class Store:
         self._written_routes = None
 
     def _open_again(self) -> None:
-        """After a start that could only read: now to be written too. Raises: StoreError."""
+        """Open for writing after a start that could only read. Raises: StoreError."""
         if self._path is None:
             raise StoreError("the store is not open")
         try:
@@ -674,7 +675,7 @@ class Store:
             raise
 
     def _look(self, manifest: Manifest) -> Found:
-        """Open the database for reading and writing; what is damaged is moved away. Raises: sqlite3.Error, OSError."""
+        """Open the database for reading and writing; a damaged one is moved away. Raises: sqlite3.Error, OSError."""
         assert self._path is not None
         had = size(self._path)
         if not had:
@@ -718,7 +719,7 @@ class Store:
         return self._salvage(manifest)
 
     def _version(self) -> int:
-        """The schema's. Raises: StoreError when it is newer than this."""
+        """The schema version. Raises: StoreError when it is newer than this one."""
         version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > records.SCHEMA_VERSION:
             raise StoreError(
@@ -728,7 +729,7 @@ class Store:
         return version
 
     def _look_only(self, manifest: Manifest) -> Found:
-        """Read what is there without writing, not even the index of the log: on a full disk. Raises: StoreError."""
+        """Read without writing, not even the log's index: for a full disk. Raises: StoreError."""
         assert self._path is not None
         if not size(self._path):
             return judge(Contents(state=State()), manifest, self._path)
@@ -744,7 +745,7 @@ class Store:
         return found
 
     def _begin(self, manifest: Manifest, *, is_missing: bool) -> Found:
-        """A new database; as far on as the manifest says that one has been."""
+        """Create a database that starts at the manifest's state."""
         with self._db as db:
             db.execute("BEGIN IMMEDIATE")
             records.create(db)
@@ -764,7 +765,7 @@ class Store:
         return found
 
     def _migrate(self, contents: Contents) -> Found:
-        """From schema 1, in one transaction."""
+        """Migrate from schema 1, in one transaction."""
         assert contents.state is not None
         show_names(contents)
         revision = max((row[0] for row in contents.rows[POLICIES.name]), default=0)
@@ -779,7 +780,7 @@ class Store:
         return Found(contents=contents)
 
     def _salvage(self, manifest: Manifest) -> Found:
-        """Keep the damaged file beside, and write what can be read of it into a fresh one."""
+        """Keep the damaged file, and write its readable rows into a fresh one."""
         assert self._path is not None
         self._close()
         aside = set_aside(self._path, keep=True)

@@ -1,4 +1,4 @@
-"""How a file says that the harm which its content would do is meant, and where in it a refusal points."""
+"""The annotation by which a file overrides the refusal of its harm, and the place that a refusal points to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIGEST_CHARACTERS = 12
 
 
 def digest(file: ParsedFile) -> str:
-    """What identifies the content of a file, whatever allows it."""
+    """A digest of the file's content, without the annotation."""
     plain = [msgspec.to_builtins(one.document) for one in file.documents]
     for one in plain:
         one["metadata"].get("annotations", {}).pop(FORCE_ANNOTATION, None)
@@ -24,12 +24,12 @@ def digest(file: ParsedFile) -> str:
 
 
 def shown(digest: str) -> str:
-    """As much of a digest as an annotation has to name."""
+    """The part of a digest that an annotation has to name."""
     return digest[: len("sha256:") + DIGEST_CHARACTERS]
 
 
 def allowed_by(file: ParsedFile) -> str:
-    """The reason that an annotation in the file gives for what its content does, or nothing."""
+    """The reason in the file's annotation, if its digest matches the content; otherwise empty."""
     wanted = digest(file)
     for one in file.documents:
         named, _, reason = one.document.metadata.annotations.get(FORCE_ANNOTATION, "").partition(" ")
@@ -39,7 +39,7 @@ def allowed_by(file: ParsedFile) -> str:
 
 
 def how_to_force(file: ParsedFile | None) -> str:
-    """What to do when it is meant."""
+    """How to override a refusal."""
     by_hand = 'if this is intended, apply it with --force --reason "…"'
     if file is None:
         return by_hand
@@ -49,8 +49,8 @@ def how_to_force(file: ParsedFile | None) -> str:
 def problems_of(
     file: ParsedFile, before: ParsedFile | None, refusals: Iterable[tuple[str, str]], hint: str
 ) -> Iterator[Problem]:
-    """What documents of this file would do, each where the document stands that concerns the model: its own or a policy
-    that names it, and of these one that differs from the file in force."""
+    """The refusals, each at the document that concerns the model: its own or a policy that names it, preferably one
+    that differs from the file in force."""
     known = {(one.kind, one.name): one.document for one in before.documents} if before is not None else {}
     for model, text in refusals:
         naming = [
