@@ -1,4 +1,4 @@
-"""Reading price feeds: files and URLs, within bounds."""
+"""Reads price feeds from files and URLs, within bounds."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from federation.prices.rows import FeedError
 
 FETCH_S = 60.0
 LINK_LOCAL = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32")))
-"""Where clouds tell a machine its own credentials: no price feed is there."""
+"""Link-local networks, where clouds serve a machine its credentials: no price feed is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where a feed is: a file's path or a URL. `provider` is of rows that name none."""
+    """A file's path or a URL. `provider` is that of rows that name none."""
 
     name: str
     provider: str
@@ -30,7 +30,7 @@ class Source:
 
     @property
     def is_url(self) -> bool:
-        """Whether it is asked for over HTTP."""
+        """Whether it is fetched by HTTP."""
         return "://" in self.location
 
 
@@ -55,14 +55,14 @@ def source_of(text: str) -> Source:
 
 
 class Feeds:
-    """Reads feeds. Files are read when they changed, URLs when they are due."""
+    """Reads feeds: files when they change, URLs when they are due."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._tags: dict[str, str] = {}
 
     async def fetch(self, source: Source) -> bytes | None:
-        """The feed's bytes, or None where nothing has changed since. Raises: FeedError."""
+        """The feed's bytes; None if nothing has changed. Raises: FeedError."""
         try:
             return await (self._asked(source) if source.is_url else asyncio.to_thread(self._file, source))
         except (OSError, aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -111,7 +111,7 @@ class Feeds:
 
 
 class _Resolver(aiohttp.ThreadedResolver):
-    """Names as the system resolves them, less what is on the link."""
+    """The system's name resolution without link-local addresses."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -123,7 +123,7 @@ class _Resolver(aiohttp.ThreadedResolver):
 
 
 def _refuse_link_local(host: str, address: str) -> None:
-    """Raises: OSError for an address where clouds tell credentials, in IPv4, IPv6 or one in the other."""
+    """Raises: OSError for a link-local address, in IPv4, IPv6, or one inside the other."""
     found = ipaddress.ip_address(address.partition("%")[0])
     mapped = getattr(found, "ipv4_mapped", None) or found
     if any(mapped in network for network in LINK_LOCAL):
@@ -131,6 +131,6 @@ def _refuse_link_local(host: str, address: str) -> None:
 
 
 def _place(source: Source) -> str:
-    """Without a query, which may hold a key."""
+    """The place without its query, which may hold a key."""
     url = urlsplit(source.location)
     return f"{url.scheme}://{url.netloc}{url.path}" if source.is_url else source.location

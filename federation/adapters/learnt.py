@@ -1,7 +1,7 @@
-"""What was learnt and is kept over a restart, beside the database: prices of feeds, and what pools on spot did.
+"""Knowledge that outlives a restart, beside the database: prices of feeds, and the behaviour of spot pools.
 
-Losing it costs time, not users: it is learnt again. So it is one file of each kind, replaced whole, and a damaged one
-is told in the log and left out.
+Its loss costs time, not users, because it is learnt again. Each kind is one file that is replaced whole; a damaged file
+is logged and ignored.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Learnt:
         )
 
     def keep_prices(self, feeds: Iterable[Feed]) -> None:
-        """Keep the prices of these feeds. What cannot be written is told in the log, and missing after a restart."""
+        """Store the prices of these feeds. A failure is logged; the prices are missing after a restart."""
         rows = [
             _Feed(
                 name=one.name,
@@ -74,11 +74,11 @@ class Learnt:
         self._save("prices.json", rows)
 
     def spot(self) -> dict[ClusterPool, Counts]:
-        """What pools on spot did."""
+        """The behaviour of spot pools."""
         return {one.pool: one.counts for one in self._load("spot.json", _Spot)}
 
     def keep_spot(self, counts: Mapping[ClusterPool, Counts]) -> None:
-        """Keep what pools on spot did."""
+        """Store the behaviour of spot pools."""
         self._save("spot.json", [_Spot(pool=pool, counts=one) for pool, one in counts.items()])
 
     def _load(self, name: str, kind: Any) -> list[Any]:

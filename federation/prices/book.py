@@ -1,8 +1,8 @@
-"""What is believed of prices: of each feed the last good value of every offer, its age, and what waits to be believed.
+"""Believed prices: of each feed the last good price of every offer, its age, and the prices that wait to be believed.
 
-Pure. A feed that cannot be read, or that leaves an offer out, changes nothing: what was believed stays, and ages. A
-price that jumps waits until it lasts; where much of a feed jumps together, its unit or its currency is another one, and
-all of it waits.
+Pure. A feed that cannot be read, or that omits an offer, changes nothing: the believed price stays and ages. A price
+that jumps waits until it lasts. Where much of a feed jumps together, its unit or currency has probably changed, and the
+whole feed waits.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from federation.prices.rows import Offer, Parsed, Price, similarity
 from federation.wire.messages import PoolKey
 
 LEAST_USD, MOST_USD = 0.001, 1_000.0
-"""Per device-hour, of what is sold: the dearest of today is some 15 USD."""
+"""Bounds per device-hour of anything on sale; the most expensive device costs some 15 USD."""
 JUMP_FACTOR = 3.0
-"""A price that changes by more between two readings waits. List prices were cut by less than half at a time."""
+"""A price that changes by this factor between two readings waits. List prices have fallen by less than half at a
+time."""
 TOGETHER = 0.3
-"""Where this part of the offers that are known jump in one reading, all of the feed waits."""
+"""Where this fraction of the known offers jumps in one reading, the whole feed waits."""
 LASTING_S = 3_600.0
-"""What jumped is believed when it has been read so for an hour, twice at least."""
+"""A jump is believed after it was read for an hour, at least twice."""
 KEPT_S = 14 * 86_400.0
-"""What a feed does not say any more is believed for two weeks."""
+"""A price that a feed stops giving is believed for two weeks."""
 
 
 class Believed(NamedTuple):
-    """A price and when it was read last."""
+    """A price and the time of its last reading."""
 
     usd: float
     read_s: float
@@ -44,9 +45,9 @@ class Waiting(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feed:
-    """One feed as it is known. Instants are of the wall clock, in seconds, as they outlive the process.
+    """The state of one feed. Instants are seconds of the wall clock, because they outlive the process.
 
-    `read_s`: when it was read last and could be used. `error`: why the newest reading could not, or nothing.
+    `read_s`: the last usable reading. `error`: why the newest reading was not usable; empty otherwise.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Feed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """A price for a pool, the offer that it is of, whose word it is and how old that is."""
+    """A price for a pool, its offer, its source and its age."""
 
     usd_per_device_hour: float
     offer: Offer
@@ -70,7 +71,7 @@ class Quote:
 
 
 def failed(feed: Feed, error: str) -> Feed:
-    """The feed after a reading that could not be used: everything stays, and ages."""
+    """The feed after an unusable reading: all prices stay, and age."""
     return replace(feed, error=error[:500])
 
 
@@ -133,7 +134,7 @@ def _more(many: object) -> str:
 
 
 class Place(NamedTuple):
-    """Where a pool's nodes are, as their labels and the catalogue say."""
+    """Where a pool's nodes are, by their labels and the catalogue."""
 
     provider: str
     region: str
@@ -143,12 +144,12 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Book:
-    """All feeds, in order of precedence: the first that has a price for a pool is asked."""
+    """All feeds in order of precedence: the first with a price for a pool decides."""
 
     feeds: tuple[Feed, ...] = ()
     _index: dict[tuple[str, str], list[tuple[Feed, Offer, Believed]]] = field(init=False, compare=False, repr=False)
     _quotes: dict[tuple[Place, PoolKey], Quote | None] = field(init=False, compare=False, repr=False)
-    """Those that were asked for: thousands of pools are of few places."""
+    """Quotes already looked up: thousands of pools are in few places."""
 
     def __post_init__(self) -> None:
         index: dict[tuple[str, str], list[tuple[Feed, Offer, Believed]]] = {}
@@ -159,16 +160,18 @@ class Book:
         object.__setattr__(self, "_quotes", {})
 
     def following(self, feed: Feed) -> Book:
-        """The book with another state of a feed; one that it does not have comes last."""
+        """The book with a new state of a feed; an unknown feed is added last."""
         if any(one.name == feed.name for one in self.feeds):
             return Book(feeds=tuple(feed if one.name == feed.name else one for one in self.feeds))
         return Book(feeds=(*self.feeds, feed))
 
     def quote(self, place: Place, key: PoolKey) -> Quote | None:
-        """What a device of a pool costs by the first feed that says so; a MIG instance its part of the card's compute.
+        """The price of a device of a pool by the first feed that has one; for a MIG instance its fraction of the card's
+        compute.
 
-        Of several instance types or zones the dearest, as it is not known which of them is had; by the product's name
-        alone the middle one of what is sold with it. Instance types, where nodes tell theirs, say more than a name.
+        Among several instance types or zones the highest price, because it is unknown which one is in use; by the
+        product's name alone the median over the instances sold with it. Instance types, where nodes name them, are more
+        specific than a product.
         """
         asked = (place, key)
         if asked not in self._quotes:
@@ -207,12 +210,12 @@ def _by_price(one: tuple[Offer, Believed]) -> tuple[float, Offer]:
 
 
 def _in_zones(offers: _Offers, place: Place) -> _Offers:
-    """Those of the pool's zones, where both say which; without, all."""
+    """The offers in the pool's zones, where both name zones; otherwise all."""
     own = [one for one in offers if one[0].zone in place.zones]
     return own or offers
 
 
 def _share(profile: str) -> float:
-    """Compute slices of a MIG instance, of seven."""
+    """The fraction of the seven compute slices that a MIG instance has."""
     slices = profile.partition("g.")[0]
     return int(slices) / 7.0 if slices.isdigit() else 1.0

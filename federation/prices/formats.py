@@ -1,9 +1,9 @@
-"""Price feeds as platform teams have them, each recognised by its content.
+"""The formats of price feeds, each recognised by its content.
 
-Sources: SkyPilot's catalogue (catalogs/v8/CLOUD/vms.csv; prices are of a whole instance); Azure "Retail Prices REST
-API"; AWS "Price List Bulk API" and `GetProducts`, `DescribeSpotPriceHistory`; Google Cloud Billing "Catalog API"
-(services.skus.list; of a GPU alone, machine and memory come on top); OpenCost's `node_gpu_hourly_cost`, as text
-or as the answer of a Prometheus query; and this product's own YAML.
+Source: SkyPilot's catalogue (catalogs/v8/CLOUD/vms.csv; prices are of a whole instance); Azure "Retail Prices REST
+    API"; AWS "Price List Bulk API" and `GetProducts`, `DescribeSpotPriceHistory`; Google Cloud Billing "Catalog API"
+    (services.skus.list; of a GPU alone, machine and memory come on top); OpenCost's `node_gpu_hourly_cost`, as text or
+    as the answer of a Prometheus query; and this product's own YAML.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _COLUMNS = {
 def parse(payload: bytes, provider: str = "", instances: Instances | None = None) -> Parsed:
     """The prices of a feed. Args: provider: of rows that name none. instances: for feeds that name no accelerators.
 
-    Raises: FeedError when nothing of it can be used.
+    Raises: FeedError when the feed has no usable price.
     """
     if len(payload) > MAX_BYTES:
         raise FeedError(f"longer than {MAX_BYTES // 1024**2} MiB: give the part with accelerators")

@@ -1,4 +1,4 @@
-"""What a price feed says: rows of one price each, and what in it could not be used."""
+"""The content of a price feed: rows of one price each, and the rows that could not be used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Market = Literal["on-demand", "spot", "reserved"]
 
 
 class Offer(NamedTuple):
-    """What a price is for. Empty fields are not said; `zone` is the provider's own name, as are all others."""
+    """What a price is for. An empty field is unknown; names, the zone's included, are the provider's own."""
 
     provider: str
     region: str
@@ -22,14 +22,14 @@ class Offer(NamedTuple):
 
     @property
     def text(self) -> str:
-        """For people."""
+        """A form for people."""
         what = " of ".join(one for one in (self.accelerator, self.instance_type) if one)
         where = " ".join(one for one in (self.provider, self.zone or self.region) if one)
         return f"{what} {self.market} in {where or 'all regions'}"
 
 
 class Price(NamedTuple):
-    """USD per hour of one device, as a node offers devices: of a part of a card where a node has only that."""
+    """USD per hour of one device as a node offers it: of a fraction of a card where the node has only that."""
 
     offer: Offer
     usd_per_device_hour: float
@@ -39,8 +39,8 @@ class Price(NamedTuple):
 class Parsed:
     """One reading of a feed.
 
-    `form`: the format's name. `problems`: what was left out, told by kind with the first place; `left_out` counts rows
-    with an accelerator that could not be used.
+    `form`: the format's name. `problems`: omitted rows by kind, with the first place; `left_out` counts the omitted
+    rows with an accelerator.
     """
 
     form: str
@@ -50,26 +50,26 @@ class Parsed:
 
 
 class FeedError(ValueError):
-    """Nothing of a feed can be used. The message says why and what is expected."""
+    """The feed has no usable price. The message says why and what is expected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """What accelerators an instance type has. `count` below one is a part of a card."""
+    """The accelerators of an instance type. `count` below one is a fraction of a card."""
 
     accelerator: str
     count: float
 
 
 Instances = dict[tuple[str, str], Instance]
-"""(provider, instance type) -> its accelerators, for feeds that do not say."""
+"""(provider, instance type) -> its accelerators, for feeds that do not name them."""
 
 MOST_PRICES = 200_000
 MOST_PROBLEMS = 20
 
 
 class Collector:
-    """Gathers prices and, by kind, what was wrong; of the same offer the last row counts."""
+    """Collects prices and, by kind, omitted rows; of equal offers the last row counts."""
 
     def __init__(self, form: str) -> None:
         self.form = form
@@ -77,7 +77,7 @@ class Collector:
         self._problems: dict[str, tuple[str, int]] = {}
 
     def add(self, offer: Offer, usd_per_hour: float, count: float, where: str) -> None:
-        """A price of a whole instance with that many devices. Raises: FeedError when there are too many."""
+        """Add the price of a whole instance with this many devices. Raises: FeedError when there are too many."""
         devices = max(1, round(count))
         usd = usd_per_hour / devices
         if not math.isfinite(usd) or usd <= 0:
@@ -88,12 +88,12 @@ class Collector:
             raise FeedError(f"more than {MOST_PRICES} prices of accelerators: give a feed for each provider or region")
 
     def leave_out(self, kind: str, where: str) -> None:
-        """A row cannot be used. Args: kind: why, the same for all such rows."""
+        """Omit a row. Args: kind: why, the same text for all such rows."""
         first, count = self._problems.get(kind, (where, 0))
         self._problems[kind] = (first, count + 1)
 
     def parsed(self) -> Parsed:
-        """What was gathered. Raises: FeedError when there is no price."""
+        """The collected prices. Raises: FeedError without a price."""
         told = [
             f"{kind}: {where}" + (f", and {count - 1} more" if count > 1 else "")
             for kind, (where, count) in list(self._problems.items())[:MOST_PROBLEMS]
@@ -110,12 +110,15 @@ _SEPARATORS = re.compile(r"[^A-Z0-9]+")
 _VENDORS = frozenset({"NVIDIA", "TESLA", "AMD", "INTEL", "GEFORCE", "INSTINCT", "GPU", "ACCELERATOR"})
 _MEMORY = re.compile(r"([0-9]+)(GB|GIB|G)")
 _GIB_UNSAID = {"A100": 40, "V100": 16, "P100": 16}
-"""Of what catalogues mean by a name without memory, where cards of several sizes bear it. Source: SkyPilot's catalogue,
-whose A100-80GB and V100-32GB are named beside A100 and V100."""
+"""The memory that catalogues mean by a name without memory, where cards of several sizes have the name.
+
+Source: SkyPilot's catalogue, which names A100-80GB and V100-32GB beside A100 and V100.
+"""
 
 
 def similarity(accelerator: str, product: str) -> int:
-    """How many words of a feed's name are in the product's (a value of nvidia.com/gpu.product); 0 where it is another.
+    """The number of words that a feed's name shares with the product's (a value of nvidia.com/gpu.product); 0 for
+    another product.
 
     `H100` is `NVIDIA-H100-80GB-HBM3`; `A100-80GB` is `NVIDIA-A100-SXM4-80GB`, and `A100` is not.
     """

@@ -1,4 +1,4 @@
-"""Names that identify something together. Each equals, hashes and sorts as the tuple of its fields."""
+"""Typed keys of several names. Each equals, hashes and sorts as the tuple of its fields."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import NamedTuple, NewType
 from federation.wire.messages import PoolKey
 
 ModelCell = NewType("ModelCell", tuple[str, str])
-"""(model, cell): the users of a model in one cell. Beliefs have hundreds of thousands of these, so they are plain
-tuples, which the collector of cycles does not track; it would track a NamedTuple."""
+"""(model, cell): the users of a model in one cell. Beliefs have hundreds of thousands of them, so they are plain
+tuples, which the cyclic garbage collector does not track; it would track a NamedTuple."""
 
 
 class PlacementKey(NamedTuple):
@@ -39,7 +39,7 @@ class ModelCluster(NamedTuple):
 
 
 class CellCluster(NamedTuple):
-    """The way from the users of a cell to a cluster."""
+    """The path from the users of a cell to a cluster."""
 
     cell: str
     cluster: str

@@ -1,4 +1,4 @@
-"""What a device of a pool costs, whose word that is, and what is risked on spot: the one home of these questions."""
+"""The price of a pool's devices, its source, and the risk of spot: the only home of these questions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from federation.wire.messages import PoolKey, PoolReport
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolPrice:
-    """USD per device-hour. `source`: `agent`, `catalogue`, or `feed NAME`; `read_s` (wall clock): when a feed said so.
+    """USD per device-hour. `source`: `agent`, `catalogue`, or `feed NAME`; `read_s` (wall clock): when a feed gave it.
 
-    `doubt`: what a feed says and is not believed, or nothing.
+    `doubt`: a feed's price that is not believed; empty otherwise.
     """
 
     usd_per_device_hour: float
@@ -31,11 +31,11 @@ class PoolPrice:
 def pool_price(
     world: World, document: documents.Cluster, pool: PoolReport, declared: documents.AcceleratorPool | None
 ) -> PoolPrice | None:
-    """The agent's own word; else the first feed that has a price for the pool's instance types or product; else the
-    catalogue's; None where nobody says.
+    """The agent's own price; otherwise that of the first feed with a price for the pool's instance types or product;
+    otherwise the catalogue's; None without any.
 
-    Hardware that the catalogue has for nothing costs nothing whatever a feed says. A feed that is cheaper than the
-    catalogue by a factor of ten is not believed. Devices that replicas share are no feed's.
+    Hardware that the catalogue gives for nothing costs nothing whatever a feed says. A feed below a tenth of the
+    catalogue's price is not believed. Feeds do not price devices that replicas share.
     """
     if pool.usd_per_device_hour is not None:
         return PoolPrice(usd_per_device_hour=pool.usd_per_device_hour, source="agent")
@@ -56,7 +56,7 @@ def pool_price(
 def pools_of(
     world: World, document: documents.Cluster
 ) -> Iterator[tuple[PoolReport, documents.AcceleratorPool | None]]:
-    """Each pool that is reported or declared, in order, with what is declared of it."""
+    """Each reported or declared pool, in order, with its declaration."""
     declared = {one.key: one for one in document.spec.accelerators}
     report = world.clusters[document.metadata.name].report
     reported = {pool.key: pool for pool in report.pools} if report is not None else {}
@@ -67,7 +67,7 @@ def pools_of(
 
 
 def place(document: documents.Cluster, pool: PoolReport) -> Place:
-    """Where the pool's nodes are: by their labels, and by the catalogue where they tell nothing."""
+    """Where the pool's nodes are: by their labels, and by the catalogue where labels are missing."""
     return Place(
         provider=document.spec.provider.lower(),
         region=pool.region or document.spec.region,
@@ -77,17 +77,17 @@ def place(document: documents.Cluster, pool: PoolReport) -> Place:
 
 
 Seen = Mapping[tuple[str, str], spot.Counts]
-"""(region, product) -> what was seen of spot there."""
+"""(region, product) -> counts of spot there."""
 
 
 def seen_by_region(world: World) -> Seen:
-    """What was seen of spot in each region. Regions are told apart by their provider too."""
+    """The counts of spot by region. Regions of different providers are different."""
     regions = {one.metadata.name: _region(one) for one in world.documents.clusters} if world.spot else {}
     return spot.region_counts(world.spot, regions)
 
 
 def spot_seen(world: World) -> object:
-    """What of the counts of spot makes another question: not every minute that something was held."""
+    """The part of the spot counts that changes the problem: not each minute of holding a device."""
     return {
         key: (round(10 * math.log1p(one.hours)), round(one.losses, 1), round(one.granted, 1), round(one.refused, 1))
         for key, one in world.spot.items()
@@ -97,7 +97,7 @@ def spot_seen(world: World) -> object:
 def pool_risk(
     world: World, document: documents.Cluster, key: PoolKey, declared: documents.AcceleratorPool | None, seen: Seen
 ) -> spot.SpotRisk:
-    """What is risked in a pool: by the catalogue, else by what is known of the provider; corrected by what was seen."""
+    """The risk of a pool: the catalogue's, otherwise the provider's known one; corrected by the counts."""
     if key.market != "spot":
         return spot.SpotRisk()
     known = world.spot_risk(document.spec.provider, key.product)

@@ -1,9 +1,9 @@
-"""What is learnt of spot: how often replicas were taken back, and how often another was granted.
+"""What is learnt about spot: how often replicas are taken back, and how often a replacement is granted.
 
-Pure. Every (cluster, pool on spot) has counts, which fade with a half-life of a week. What a pool is expected to do is
-what is known of its provider or declared in the catalogue, corrected by the counts of its region, and that corrected by
-its own: a Gamma prior for the rate of losses and a Beta prior for the chance of a launch, so that few counts move
-little and none move nothing.
+Pure. Every (cluster, spot pool) has counts that fade with a half-life of a week. The expectation for a pool is the
+provider's known risk or the catalogue's, corrected by the counts of its region, and then by the pool's own: a Gamma
+prior for the rate of losses and a Beta prior for the chance of a launch, so few counts change little and none change
+nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from federation.state.keys import ClusterPool
 
 HALF_LIFE_S = 7 * 86_400.0
 PRIOR_HOURS = 48.0
-"""What is known beforehand weighs as much as so many replica-hours, of a region and again of a pool."""
+"""The weight of a prior in replica-hours, once for a region and again for a pool."""
 PRIOR_LAUNCHES = 8.0
 MOST_HOURS, MOST_LAUNCHES = 336.0, 60.0
-"""The most weight of one cluster's counts in its region: one that lies, or is very large, does not speak for all."""
+"""The most weight of one cluster's counts in its region, so that a lying or very large cluster does not decide for
+all."""
 MOST_LOSSES_PER_HOUR = 6.0
 LEAST_CHANCE = 0.02
 
@@ -33,9 +34,9 @@ class SpotRisk(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Fading counts: replica-hours on spot, replicas taken back, launches that were granted and refused.
+    """Fading counts: replica-hours on spot, replicas taken back, launches granted and refused.
 
-    `at_s`: the wall clock, in seconds, when they were brought up to date.
+    `at_s`: the wall clock, in seconds, to which they are faded.
     """
 
     at_s: float
@@ -45,7 +46,7 @@ class Counts:
     refused: float = 0.0
 
     def at(self, now_s: float) -> Counts:
-        """The same as they weigh at this time. A clock that went back fades nothing."""
+        """The counts faded to this time. A clock that went back fades nothing."""
         part = 0.5 ** (max(0.0, now_s - self.at_s) / HALF_LIFE_S)
         return Counts(
             at_s=max(now_s, self.at_s),
@@ -56,7 +57,7 @@ class Counts:
         )
 
     def plus(self, *, hours: float = 0.0, losses: float = 0.0, granted: float = 0.0, refused: float = 0.0) -> Counts:
-        """With what was seen since."""
+        """The counts with new ones added."""
         return replace(
             self,
             hours=self.hours + hours,
@@ -66,7 +67,7 @@ class Counts:
         )
 
     def not_negative(self) -> Counts:
-        """The same without what rounding left below zero."""
+        """The counts without negative values from rounding."""
         return Counts(
             at_s=self.at_s,
             hours=max(0.0, self.hours),
@@ -76,7 +77,7 @@ class Counts:
         )
 
     def bounded(self) -> Counts:
-        """With no more weight than one cluster may have among others."""
+        """The counts with at most the weight that one cluster may have among others."""
         of_hours = min(1.0, MOST_HOURS / self.hours) if self.hours > 0 else 1.0
         launches = self.granted + self.refused
         of_launches = min(1.0, MOST_LAUNCHES / launches) if launches > 0 else 1.0
@@ -90,7 +91,7 @@ class Counts:
 
 
 def expected(known: SpotRisk, counts: Counts) -> SpotRisk:
-    """What is expected after these counts, when this was known before."""
+    """The expectation from these counts and this prior."""
     losses = (known.losses_per_hour * PRIOR_HOURS + counts.losses) / (PRIOR_HOURS + counts.hours)
     launches = counts.granted + counts.refused
     chance = (known.replacement_chance * PRIOR_LAUNCHES + counts.granted) / (PRIOR_LAUNCHES + launches)
@@ -98,7 +99,7 @@ def expected(known: SpotRisk, counts: Counts) -> SpotRisk:
 
 
 def region_counts(learnt: Mapping[ClusterPool, Counts], regions: Mapping[str, str]) -> dict[tuple[str, str], Counts]:
-    """(region, product) -> the counts of its clusters together. Args: regions: cluster -> region, with its provider."""
+    """(region, product) -> the summed counts of its clusters. Args: regions: cluster -> region, with its provider."""
     found: dict[tuple[str, str], Counts] = {}
     for key, counts in learnt.items():
         region = regions.get(key.cluster)
