@@ -117,10 +117,10 @@ def why_no_place(
     Replicas of one device may take the places of others of ours that are to go.
     """
     rooms = {pool.key: pool.room for pool in pools}
-    now = {(one.model, one.pool): one for one in replicas}
+    now = {one.key: one for one in replicas}
     for workload in desired.workloads:
         room = rooms.get(workload.pool)
-        have = now.get((workload.model, workload.pool))
+        have = now.get(workload.key)
         told = max(have.desired, have.scheduled or 0) if have is not None else 0
         more = workload.replicas - told
         if room is None or more <= 0:
@@ -154,11 +154,11 @@ def usable_devices(
 
     A pool that has shrunk below what runs there still takes what runs there: refusing that would stop nothing.
     """
-    per_replica = {(one.model, one.pool): one.devices for one in desired.workloads}
+    per_replica = {one.key: one.devices for one in desired.workloads}
     ours: dict[messages.PoolKey, int] = {}
     for replica in replicas:
         holding = replica.scheduled if replica.scheduled is not None else replica.ready
-        devices = holding * per_replica.get((replica.model, replica.pool), 1)
+        devices = holding * per_replica.get(replica.key, 1)
         ours[replica.pool] = ours.get(replica.pool, 0) + devices
     usable = {pool.key: min(pool.allocatable, pool.free + ours.get(pool.key, 0)) for pool in pools}
     return {key: max(usable.get(key, 0), ours.get(key, 0)) for key in usable.keys() | ours.keys()}
@@ -177,12 +177,12 @@ def explained(
 
     Args: before: what is carried out now. replicas: what is there.
     """
-    known = {(one.model, one.pool): one for one in before.workloads} if before is not None else {}
-    ready = {(one.model, one.pool): one.ready for one in replicas}
+    known = {one.key: one for one in before.workloads} if before is not None else {}
+    ready = {one.key: one.ready for one in replicas}
     kept: list[messages.Workload] = []
     told: list[messages.Condition] = []
     for one in desired.workloads:
-        key = (one.model, one.pool)
+        key = one.key
         old = known.get(key)
         serving = min(ready.get(key, 0), old.replicas if old is not None else ready.get(key, 0))
         if one.replicas >= serving or one.stop_reason not in ("", messages.NOT_READY):

@@ -159,7 +159,7 @@ def violations(
             yield f"{workload.model}: image {workload.image} is from none of {', '.join(limits.registries)}"
         if limits.require_digest and "@sha256:" not in workload.image:
             yield f"{workload.model}: image {workload.image} names no digest"
-    told = {(one.model, one.pool): one.desired for one in replicas}
+    told = {one.key: one.desired for one in replicas}
     if limits.max_replicas is not None:
         total = total_replicas(desired, replicas)
         if total > limits.max_replicas and total > sum(told.values()):
@@ -170,21 +170,21 @@ def violations(
 
 def total_replicas(desired: messages.Desired, replicas: tuple[messages.ReplicaReport, ...]) -> int:
     """All replicas here once `desired` is carried out: what it does not name stays."""
-    named = {(one.model, one.pool) for one in desired.workloads}
-    rest = sum(one.desired for one in replicas if (one.model, one.pool) not in named)
+    named = {one.key for one in desired.workloads}
+    rest = sum(one.desired for one in replicas if one.key not in named)
     return rest + sum(one.replicas for one in desired.workloads)
 
 
 def _beyond_share(
     share: float,
     wanted: list[messages.Workload],
-    told: Mapping[tuple[str, messages.PoolKey], int],
+    told: Mapping[messages.ModelPool, int],
     pools: tuple[messages.PoolReport, ...],
 ) -> Iterator[str]:
     for pool in pools:
         here = [one for one in wanted if one.pool == pool.key]
         devices = sum(one.replicas * one.devices for one in here)
-        now = sum(told.get((one.model, one.pool), 0) * one.devices for one in here)
+        now = sum(told.get(one.key, 0) * one.devices for one in here)
         most = int(share * pool.allocatable + 1e-9)
         if devices > max(most, now):
             yield f"{pool.key.text}: {devices} devices wanted, the limit is {most} ({share:.0%} of {pool.allocatable})"
@@ -192,7 +192,7 @@ def _beyond_share(
 
 def ceilings(
     limits: Limits, desired: messages.Desired, pools: tuple[messages.PoolReport, ...]
-) -> dict[tuple[str, messages.PoolKey], int]:
+) -> dict[messages.ModelPool, int]:
     """(model, pool) -> the most replicas that a busy cluster may start by itself, so that no limit is passed."""
     spare = None if limits.max_replicas is None else limits.max_replicas - sum(w.replicas for w in desired.workloads)
     allocatable = {pool.key: pool.allocatable for pool in pools}
@@ -206,5 +206,5 @@ def ceilings(
         more = more if spare is None else min(more, max(0, spare))
         devices[workload.pool] -= more * workload.devices
         spare = None if spare is None else spare - more
-        found[workload.model, workload.pool] = workload.replicas + more
+        found[workload.key] = workload.replicas + more
     return found

@@ -33,7 +33,7 @@ def rtt_ms_between(one: Place, other: Place) -> float:
     return LEAST_RTT_MS + DETOUR * km / FIBRE_KM_PER_RTT_MS
 
 
-Ready = Mapping[tuple[str, messages.PoolKey], int]
+Ready = Mapping[messages.ModelPool, int]
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class SimulatedBackend:
         self._endpoints = endpoints
         self._served = served
         self._told = told
-        self._running: dict[tuple[str, messages.PoolKey], list[_Replica]] = {}
+        self._running: dict[messages.ModelPool, list[_Replica]] = {}
         self._fence = (0, 0)
         self._wakers: set[Timer] = set()
 
@@ -129,12 +129,12 @@ class SimulatedBackend:
     def _holds(replica: _Replica) -> bool:
         return replica.ready_at_s != float("inf")
 
-    def ready(self) -> dict[tuple[str, messages.PoolKey], int]:
+    def ready(self) -> dict[messages.ModelPool, int]:
         """(model, pool) -> replicas that serve now."""
         now_s = self._clock.monotonic_s()
         return {key: sum(one.ready_at_s <= now_s for one in ones) for key, ones in sorted(self._running.items())}
 
-    def holding(self) -> dict[tuple[str, messages.PoolKey], int]:
+    def holding(self) -> dict[messages.ModelPool, int]:
         """(model, pool) -> replicas that hold devices, ready or warming."""
         return {key: sum(self._holds(one) for one in ones) for key, ones in sorted(self._running.items())}
 
@@ -183,13 +183,13 @@ class SimulatedBackend:
 
     def _settle(self, desired: messages.Desired) -> None:
         for workload in desired.workloads:
-            ones = self._running.setdefault((workload.model, workload.pool), [])
+            ones = self._running.setdefault(workload.key, [])
             while len(ones) > workload.replicas:
                 ones.pop()
             while len(ones) < workload.replicas:
                 ones.append(_Replica(ready_at_s=float("inf"), devices=workload.devices, warmup_s=workload.warmup_s))
             if not ones:
-                del self._running[workload.model, workload.pool]
+                del self._running[workload.key]
         for pool in self._pools:
             self._start_waiting(pool.key, pool.allocatable)
         self._fence = max(self._fence, (desired.epoch, desired.generation))

@@ -67,7 +67,7 @@ class Applier:
         desired: messages.Desired,
         *,
         access: Mapping[messages.PoolKey, Access],
-        ceilings: Mapping[tuple[str, messages.PoolKey], int],
+        ceilings: Mapping[messages.ModelPool, int],
     ) -> tuple[Trouble, ...]:
         """Do all of it; what fails for one workload is told, and the others go on."""
         try:
@@ -96,7 +96,7 @@ class Applier:
                     text = "no node offers such devices now; what runs is left as it is"
                     troubles.append(Trouble(subject=subject, conflict=False, message=text))
                     continue
-                most = ceilings.get((workload.model, workload.pool), workload.replicas)
+                most = ceilings.get(workload.key, workload.replicas)
                 await self._put(workload, way, most, f"{desired.epoch}.{desired.generation}", live)
             except ApiError as error:
                 conflict = error.status == 409

@@ -524,10 +524,10 @@ class _Drawing:
 
     def _replicas(self, cluster: str) -> tuple[views.ReplicasView, ...]:
         report = self.world.clusters[cluster].report
-        troubles = {(r.model, r.pool): r.reason for r in report.replicas} if report is not None else {}
+        troubles = {r.key: r.reason for r in report.replicas} if report is not None else {}
         rows = []
         for key in self.keys.get(cluster, ()):
-            trouble = troubles.get((key.model, key.pool), "")
+            trouble = troubles.get(messages.ModelPool(key.model, key.pool), "")
             rows.append(
                 views.ReplicasView(
                     model=key.model,

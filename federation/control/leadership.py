@@ -176,7 +176,7 @@ def _running(world: World) -> tuple[Replicas, ...]:
         if state.report is None:
             continue
         offered = {pool.key: pool.allocatable for pool in state.report.pools}
-        for one in sorted(state.report.replicas, key=lambda one: (one.model, one.pool)):
+        for one in sorted(state.report.replicas, key=lambda one: one.key):
             count = min(one.desired, max(one.ready, offered.get(one.pool, 0)))
             if one.model in known and count > 0:
                 found.append(

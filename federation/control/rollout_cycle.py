@@ -384,7 +384,7 @@ def forget_gone(
         if count == 0 and target.get(key, 0) == 0:
             state = world.clusters.get(key.cluster)
             report = state.report if state is not None else None
-            seen = report is None or any((r.model, r.pool) == (key.model, key.pool) for r in report.replicas)
+            seen = report is None or any(replica.key == (key.model, key.pool) for replica in report.replicas)
             was_told = told.get(key) == 0 and versions.is_carried_out(world, plan, key.cluster)
             if state is None or (was_told and not seen):
                 continue

@@ -246,7 +246,7 @@ def _replicas(
             text = f"node {node.name} has {node.devices} devices, more than {MOST_DEVICES_PER_NODE}: they do not count"
             book.tell("ImplausibleDevices", f"pool/{node.pool.text}", text)
     each = _devices_each(ByIdentity(world.documents))
-    running = {(one.model, one.pool): one.ready for one in before.replicas} if before is not None else {}
+    running = {one.key: one.ready for one in before.replicas} if before is not None else {}
     made = []
     for replica in report.replicas:
         key = replica.pool
@@ -254,7 +254,7 @@ def _replicas(
         if before is None:  # a plugin may just restart: nothing tells what was there a moment ago
             exist[key] = max(exist.get(key, 0), UNDECLARED_DEVICES)
         # What was believed to be ready stays so while its devices are not seen for a moment.
-        most = max(exist.get(key, 0) // devices, running.get((replica.model, key), 0))
+        most = max(exist.get(key, 0) // devices, running.get(messages.ModelPool(replica.model, key), 0))
         if replica.scheduled is not None:
             most = min(most, max(replica.scheduled, replica.desired))
         ready = min(replica.ready, most)

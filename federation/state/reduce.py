@@ -433,10 +433,10 @@ def _readiness(report: messages.Report | None) -> object:
 
 
 def _replica_notes(before: messages.Report | None, after: messages.Report) -> tuple[Note, ...]:
-    earlier = {(r.model, r.pool): r for r in before.replicas} if before is not None else {}
+    earlier = {r.key: r for r in before.replicas} if before is not None else {}
     notes = []
     for replica in after.replicas:
-        known = earlier.get((replica.model, replica.pool))
+        known = earlier.get(replica.key)
         if known is not None and known.reason == replica.reason:
             continue
         if replica.reason and replica.ready < replica.desired:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -69,6 +69,13 @@ class PoolKey(msgspec.Struct, frozen=True, order=True, kw_only=True, gc=False):
         """`NVIDIA-L4/spot`, `NVIDIA-H100-80GB-HBM3:1g.20gb/on-demand`: readable, and an identifier."""
         mig = f":{self.mig_profile}" if self.mig_profile else ""
         return f"{self.product}{mig}/{self.market}"
+
+
+class ModelPool(NamedTuple):
+    """The replicas of a model in one pool of a cluster."""
+
+    model: str
+    pool: PoolKey
 
 
 class NodeRoom(msgspec.Struct, frozen=True, order=True, kw_only=True, gc=False):
@@ -171,6 +178,11 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Container restarts, summed over the pods."""
     outdated: Count = 0
     """Ready replicas that were started from an earlier order: an update is in progress, or stuck."""
+
+    @property
+    def key(self) -> ModelPool:
+        """The model and the pool."""
+        return ModelPool(self.model, self.pool)
 
 
 class PeerRtt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -315,6 +327,11 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     stop_reason: Annotated[str, Meta(max_length=300)] = ""
     """Required when replicas decrease: the replacement that was seen ready, the person who ordered it, or
     `NOT_READY`."""
+
+    @property
+    def key(self) -> ModelPool:
+        """The model and the pool."""
+        return ModelPool(self.model, self.pool)
 
 
 class Desired(msgspec.Struct, frozen=True, kw_only=True, tag="desired", gc=False):

@@ -37,7 +37,7 @@ class FaultyBackend(SimulatedBackend):
     is_blind = False
     restarts = 0
 
-    def ready(self) -> dict[tuple[str, messages.PoolKey], int]:
+    def ready(self) -> dict[messages.ModelPool, int]:
         self._suffer()
         return super().ready()
 
@@ -78,7 +78,7 @@ class FaultyBackend(SimulatedBackend):
                 self.set_pools(self._pools)
                 return f"{more} more"
 
-    def counts(self) -> dict[tuple[str, messages.PoolKey], int]:
+    def counts(self) -> dict[messages.ModelPool, int]:
         """(model, pool) -> replicas that somebody wants here."""
         return {key: len(ones) for key, ones in sorted(self._running.items()) if ones}
 

@@ -24,7 +24,7 @@ class FailingBackend(SimulatedBackend):
     failing = False
     restarts = 0
 
-    def ready(self) -> dict[tuple[str, messages.PoolKey], int]:
+    def ready(self) -> dict[messages.ModelPool, int]:
         now_s = self._clock.monotonic_s()
         for ones in self._running.values() if self.failing else ():
             for one in ones:

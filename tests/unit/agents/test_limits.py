@@ -166,4 +166,4 @@ def test_bursts_together_pass_no_limit(given: Limits, expected: tuple[int, int])
         for model, count, burst in (("a", 2, 3), ("b", 3, 3))
     )  # fmt: skip
     found = limits.ceilings(given, desired(1, 1, one, two), POOLS)
-    assert (found["a", L4], found["b", L4]) == expected
+    assert [found[messages.ModelPool(name, L4)] for name in ("a", "b")] == list(expected)
