@@ -24,6 +24,7 @@ LAZY = {
     "describe": ("federation.cli.reading:describe", "Everything about one cluster, model, cell or plan."),
     "explain": ("federation.cli.reading:explain", "Why replicas and requests are where they are."),
     "frontier": ("federation.cli.frontier:frontier", "The cost of nearer service, and the savings of farther service."),
+    "where": ("federation.cli.where:where", "Where devices could be had now, at what price and risk."),
     "routes": ("federation.cli.reading:routes", "Which cluster serves which users."),
     "diff": ("federation.cli.changing:diff", "What a policy file would move, and at what cost."),
     "apply": ("federation.cli.changing:apply", "Apply policy files."),

@@ -72,6 +72,8 @@ def test_get_clusters_is_a_table_as_kubectl_prints(isochrone: Run) -> None:
         (("get", "placements"), "MODEL", ["chat-8b", "fra", "NVIDIA-L4/on-demand", "7/7", "3.50"]),
         (("get", "policies"), "NAME", ["chat.yaml", "2", "2", "0"]),
         (("get", "plans"), "PLAN", None),
+        (("get", "prices"), "CLUSTER", None),
+        (("where", "L4", "--devices", "1"), "CLUSTER", None),
         (("get", "events"), "ID", None),
     ],
 )
