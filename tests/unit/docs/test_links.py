@@ -61,6 +61,14 @@ def test_targets_and_benchmarks_that_are_named_exist(path: Path) -> None:
     assert set(re.findall(r"make\s+bench\s+CASE=([a-z]+)", text)) - {"name"} <= set(CASES)
 
 
+def test_every_package_has_a_row_in_the_layers() -> None:
+    """A newcomer would find a folder that no page explains."""
+    layers = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## Layers")[2].partition("## ")[0]
+    packages = [path.parent for root in ("federation", "agents") for path in (ROOT / root).glob("*/__init__.py")]
+    assert packages
+    assert [one.name for one in packages if not re.search(rf"`(federation/|agents/)?{one.name}`", layers)] == []
+
+
 def test_pages_are_in_the_table_of_contents() -> None:
     """A page that no table of contents lists is found by nobody; Sphinx only warns of it."""
     listed = {
