@@ -21,7 +21,7 @@ import structlog
 from agents import fence, limits, memory, outgoing
 from agents.backend import Backend, BackendError, Observation
 from agents.engines.scrape import Engines
-from agents.gateway.stats import GatewayStats
+from agents.gateway.stats import Gateways
 from agents.inventory.offers import condition
 from agents.inventory.pools import MAX_CONDITIONS
 from agents.returning import Returning
@@ -52,7 +52,8 @@ class AgentSettings:
     state_path: Path | None = None
     version: str = ""
     gateway_admin: str | None = None
-    """URL of the gateway's admin API, by which the agent sees how its replicas answer; None measures nothing."""
+    """URL of the gateway's admin API, by which the agent counts users and sees how its replicas answer; None asks the
+    gateways that it finds in the cluster."""
 
 
 class Agent:
@@ -78,7 +79,7 @@ class Agent:
         self._told: tuple[messages.Condition, ...] = ()
         self._kept_s = float("-inf")
         self._seq = 0
-        self._stats = GatewayStats(settings.gateway_admin, clock)
+        self._stats = Gateways(clock)
         self._engines = Engines(clock)
         self._peers: tuple[messages.PeerEndpoint, ...] = ()
         self._rtts: tuple[messages.PeerRtt, ...] = ()
@@ -333,6 +334,9 @@ class Agent:
         if self._peers:
             self._rtts = await self._backend.measure(self._peers)
 
+    def _gateways(self, seen: Observation) -> tuple[str, ...]:
+        return (self.settings.gateway_admin,) if self.settings.gateway_admin is not None else seen.gateways
+
     async def _report(self) -> None:
         if self._client is None:
             return
@@ -343,7 +347,7 @@ class Agent:
         except BackendError as error:
             self._log.warning("no report: the cluster cannot be asked", cause=str(error))
             return
-        served = seen.served or await self._stats.read()
+        served = seen.served or await self._stats.read(self._gateways(seen))
         engines = await self._engines.read(seen.endpoints, self._memory.in_force())
         self._seq += 1
         report = messages.Report(

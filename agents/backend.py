@@ -23,6 +23,8 @@ class Observation:
     replicas: tuple[messages.ReplicaReport, ...] = ()
     endpoints: tuple[messages.ReplicaEndpoint, ...] = ()
     served: tuple[messages.ServedSample, ...] = ()
+    gateways: tuple[str, ...] = ()
+    """URLs at which the cluster's gateways give their statistics."""
     kubernetes_version: str = ""
     growth: tuple[messages.Growth, ...] = ()
     conditions: tuple[messages.Condition, ...] = ()

@@ -70,7 +70,11 @@ _LINK_OPTIONS = (
         type=click.Path(dir_okay=False, path_type=Path),
         help="YAML list of what the front door counted; read at every report.",
     ),
-    click.option("--gateway-admin", help="URL of this cluster's Envoy admin API: how its replicas answer."),
+    click.option(
+        "--gateway-admin",
+        help="URL of this cluster's Envoy admin API, which counts users. Without it, port 9902 of the pods that are "
+        "labelled isochrone.dev/gateway=true.",
+    ),
 )
 
 

@@ -11,9 +11,10 @@ What is refused, and what a cell without a cluster of its own asks, is counted b
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,9 +51,9 @@ class Served:
 
 
 class GatewayStats:
-    """Differences between two readings. `url` None measures nothing, as a gateway that does not answer."""
+    """Differences between two readings of one gateway."""
 
-    def __init__(self, url: str | None, clock: Clock) -> None:
+    def __init__(self, url: str, clock: Clock) -> None:
         self._url = url
         self._clock = clock
         self._before: Mapping[str, Served] = {}
@@ -69,8 +70,6 @@ class GatewayStats:
         Sets `counted`.
         """
         self.counted = ()
-        if self._url is None:
-            return ()
         try:
             timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
             query = {"format": "json", "filter": FILTER, "histogram_buckets": "detailed"}
@@ -112,6 +111,51 @@ class GatewayStats:
                 )
                 for (model, cell), count in sorted(seen.items())
             )
+
+
+class Gateways:
+    """All gateways of one cluster: what they counted together. `counted` is as `GatewayStats` has it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._by_url: dict[str, GatewayStats] = {}
+        self.counted: tuple[messages.CountedSample, ...] = ()
+
+    async def read(self, urls: Iterable[str]) -> tuple[messages.ServedSample, ...]:
+        """One sample for each model of which a gateway has one. Sets `counted`."""
+        self._by_url = {url: self._by_url.get(url) or GatewayStats(url, self._clock) for url in urls}
+        samples = await asyncio.gather(*(one.read() for one in self._by_url.values()))
+        counted: dict[tuple[str, str], float] = defaultdict(float)
+        for one in self._by_url.values():
+            for row in one.counted:
+                counted[row.model, row.cell] += row.requests_per_second
+        self.counted = tuple(
+            messages.CountedSample(model=model, cell=cell, requests_per_second=rps)
+            for (model, cell), rps in sorted(counted.items())
+        )
+        return together(samples)
+
+
+def together(samples: Iterable[tuple[messages.ServedSample, ...]]) -> tuple[messages.ServedSample, ...]:
+    """Of several gateways: requests summed, errors by their requests, and of the percentiles the slowest."""
+    by_model: dict[str, list[messages.ServedSample]] = defaultdict(list)
+    for one in samples:
+        for sample in one:
+            by_model[sample.model].append(sample)
+    found = []
+    for model, rows in sorted(by_model.items()):
+        rps = sum(row.requests_per_second for row in rows)
+        failed = sum(row.requests_per_second * row.error_share for row in rows)
+        known_ms = [row.latency_ms_p95 for row in rows if row.latency_ms_p95 is not None]
+        found.append(
+            messages.ServedSample(
+                model=model,
+                requests_per_second=rps,
+                error_share=min(1.0, failed / rps) if rps else 0.0,
+                latency_ms_p95=max(known_ms, default=None),
+            )
+        )
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

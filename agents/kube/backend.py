@@ -20,7 +20,7 @@ from agents.inventory import growth, usage
 from agents.inventory.objects import Claim, ClaimStatus, Deployment, Node, Pod, Slice
 from agents.inventory.offers import condition
 from agents.inventory.pools import MAX_CONDITIONS, Inventory, NodeFacts, facts, inventory
-from agents.kube import credentials, replicas
+from agents.kube import credentials, endpoints, replicas
 from agents.kube.api import Api
 from agents.kube.applier import LABEL, Applier, Trouble, without_rights
 from agents.kube.keeper import Drifts, Keeper
@@ -28,7 +28,7 @@ from agents.kube.mirror import Mirror
 from agents.kube.pollers import Liveness, SlowFacts
 from agents.kube.traffic import TrafficApplier
 from agents.manifests import names
-from agents.manifests.build import ClusterSite
+from agents.manifests.build import GATEWAY_LABEL, ClusterSite
 from agents.probe import Probe
 from federation.aiokit.clock import Clock
 from federation.wire import messages
@@ -89,6 +89,14 @@ class KubeBackend:
             fieldSelector="status.phase=Failed",
             labelSelector=ours,
         )
+        self._gateways: Mirror[Pod, str] = self._mirror(
+            "/api/v1/pods",
+            Pod,
+            lambda pod: pod.metadata.uid,
+            endpoints.statistics_of,
+            self._quiet,
+            labelSelector=f"{GATEWAY_LABEL}=true",
+        )
         self._slices: Mirror[Slice, Slice] = self._mirror(
             "/apis/resource.k8s.io/v1/resourceslices", Slice, lambda found: found.metadata.name, _same, self._quiet
         )
@@ -107,6 +115,7 @@ class KubeBackend:
             self._nodes,
             self._pods,
             self._refused,
+            self._gateways,
             self._deployments,
             self._slices,
             self._claims,
@@ -241,6 +250,7 @@ class KubeBackend:
             endpoints=replicas.endpoints(self._pods),
             kubernetes_version=self._liveness.version[:60],
             growth=self._slow.growth,
+            gateways=tuple(sorted(self._gateways)),
             conditions=tuple(conditions[:MAX_CONDITIONS]),
         )
 

@@ -151,6 +151,20 @@ OPERATIONS = (
     ),
     Operation(
         method="get",
+        path="/v1/demand",
+        summary="Requests per second by model and cell: who counts them, by what source, how old that is",
+        answer=views.DemandView,
+        listed=True,
+    ),
+    Operation(
+        method="get",
+        path="/v1/engines",
+        summary="How busy replicas are by their engines, and what one replica serves as declared and as learnt",
+        answer=views.EngineView,
+        listed=True,
+    ),
+    Operation(
+        method="get",
         path="/v1/prices",
         summary="What a device of each pool costs, and whose word that is",
         answer=views.PriceView,

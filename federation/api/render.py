@@ -17,9 +17,11 @@ from federation.control.plan import Near, Placement, Plan, Route, Routes, Share
 from federation.latency.geodesic import distance_km
 from federation.latency.sphere import between_km, on_the_sphere
 from federation.policy import documents
+from federation.state.capacity import learnt_of, running_shape
 from federation.state.keys import CellCluster, ClusterPool, ModelCell, PlacementKey
 from federation.state.phases import Phase
 from federation.state.pricing import place, pool_price, pool_risk, pools_of, seen_by_region
+from federation.state.sources import near as cell_near
 from federation.state.world import ClusterState, World
 from federation.traffic.status import GatewayStatus
 from federation.wire import messages
@@ -180,6 +182,53 @@ def gateways(scene: Scene) -> tuple[views.GatewayView, ...]:
         )
         for _, one in sorted(scene.gateways.items())
     )
+
+
+def demand(scene: Scene) -> tuple[views.DemandView, ...]:
+    """Every cell that is counted, by model."""
+    clusters = scene.world.clusters
+    found = []
+    for (model, cell), one in sorted(scene.world.demand.items()):
+        doors = [clusters[name] for name, _ in one.counts]
+        found.append(
+            views.DemandView(
+                model=model,
+                cell=cell,
+                rps=one.requests_per_second,
+                sources=tuple(f"{door.name} ({door.sources.get(model, 'file')})" for door in doors),
+                age_s=max(0.0, scene.now_s - min(door.counted_s for door in doors)),
+                is_decaying=any(door.count_weight < 1.0 for door in doors),
+                is_spread=any(cell == cell_near(door.name) for door in doors),
+            )
+        )
+    return tuple(found)
+
+
+def engines(scene: Scene) -> tuple[views.EngineView, ...]:
+    """The load of replicas whose engines say it, and what one replica is counted on for."""
+    world = scene.world
+    found = []
+    for name, state in sorted(world.clusters.items()):
+        for one in state.report.engines if state.report is not None else ():
+            running = running_shape(world, state.report, one.model) if state.report is not None else None
+            declared = running.declared_rps if running is not None else None
+            found.append(
+                views.EngineView(
+                    model=one.model,
+                    cluster=name,
+                    replicas=one.replicas,
+                    requests_per_second=one.requests_per_second,
+                    input_tokens_per_second=one.input_tokens_per_second,
+                    output_tokens_per_second=one.output_tokens_per_second,
+                    running=one.running,
+                    waiting=one.waiting,
+                    kv_cache_used=one.kv_cache_used,
+                    declared_rps=declared,
+                    learnt_rps=running.declared_rps * learnt_of(world, running).factor if running is not None else None,
+                    age_s=max(0.0, scene.now_s - (state.heard_s or scene.now_s)),
+                )
+            )
+    return tuple(found)
 
 
 def prices(scene: Scene) -> tuple[views.PriceView, ...]:

@@ -172,7 +172,17 @@ class _Api:
         self._gateway_board = Board(services.scene, listed(render.gateways))
         self._route_board = Board(services.scene, render.route_table)
         self._prices = Board(services.scene, listed(render.prices))
-        self._boards = (self._board, self._placed, self._gateway_board, self._route_board, self._prices)
+        self._demand = Board(services.scene, listed(render.demand))
+        self._engines = Board(services.scene, listed(render.engines))
+        self._boards = (
+            self._board,
+            self._placed,
+            self._gateway_board,
+            self._route_board,
+            self._prices,
+            self._demand,
+            self._engines,
+        )
         self._isolines = Isolines(services.scene)
         self._held = _Held(held)
         self._token = token
@@ -203,6 +213,8 @@ class _Api:
             web.get("/v1/gateways", self._gateways),
             web.get("/v1/prices", self._price_list),
             web.get("/v1/latency", self._latency),
+            web.get("/v1/demand", self._demand_list),
+            web.get("/v1/engines", self._engine_list),
             web.get("/v1/policies", self._policies),
             web.post("/v1/policies", self._apply),
             web.post("/v1/policies/{name:.+\\.ya?ml}/rollback", self._roll_back),
@@ -294,6 +306,12 @@ class _Api:
             named = " or ".join(f"{kind} {name}" for kind, name in (("cell", cell), ("cluster", cluster)) if name)
             raise not_found(f"{named} not found", "cells")
         return answer_list(found)
+
+    async def _demand_list(self, request: web.Request) -> web.Response:
+        return answer_bytes((await self._demand.drawn()).body)
+
+    async def _engine_list(self, request: web.Request) -> web.Response:
+        return answer_bytes((await self._engines.drawn()).body)
 
     async def _policies(self, request: web.Request) -> web.Response:
         return answer_list(self._services.policies())

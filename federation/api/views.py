@@ -150,6 +150,41 @@ class PriceView(View, frozen=True, kw_only=True):
     """Replica-hours that this expectation was learnt from, of this pool alone."""
 
 
+class DemandView(View, frozen=True, kw_only=True):
+    """Requests per second of one model in one cell, who counts them, by what source, and how old that is.
+
+    `sources`: `fra-1 (gateway)`, one for each front door: `file`, `gateway`, `prometheus` or `engines`. `is_spread`:
+    the requests name no cell, so they are taken to be near the cluster.
+    """
+
+    model: str
+    cell: str
+    rps: float
+    sources: tuple[str, ...]
+    age_s: float
+    is_decaying: bool
+    is_spread: bool
+
+
+class EngineView(View, frozen=True, kw_only=True):
+    """How busy the replicas of one model in one cluster are, by their engines. Null is what they do not say."""
+
+    model: str
+    cluster: str
+    replicas: int
+    requests_per_second: float | None
+    input_tokens_per_second: float | None
+    output_tokens_per_second: float | None
+    running: float | None
+    waiting: float | None
+    kv_cache_used: float | None
+    declared_rps: float | None
+    """Of one replica, by the Model document; null where it runs on several accelerators."""
+    learnt_rps: float | None
+    """What plans count on."""
+    age_s: float
+
+
 class ClusterView(View, frozen=True, kw_only=True):
     """One cluster, with everything the map colours it by. `reason` says why it is in this phase or state."""
 

@@ -19,7 +19,7 @@ LAZY = {
     "demo": ("federation.demo.main:demo", "A day of the world in ten minutes, with the map."),
     "get": (
         "federation.cli.reading:get",
-        "List clusters, models, cells, placements, plans, policies, gateways, prices or events.",
+        "List clusters, models, cells, placements, plans, policies, gateways, prices, demand, engines or events.",
     ),
     "describe": ("federation.cli.reading:describe", "Everything about one cluster, model, cell or plan."),
     "explain": ("federation.cli.reading:explain", "Why replicas and requests are where they are."),

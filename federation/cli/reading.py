@@ -29,7 +29,9 @@ Examples:
   isochrone get events -w
 """
 )
-@click.argument("what", metavar="clusters|models|cells|placements|plans|policies|gateways|prices|latency|events")
+@click.argument(
+    "what", metavar="clusters|models|cells|placements|plans|policies|gateways|prices|latency|demand|engines|events"
+)
 @click.argument("name", required=False)
 @OUTPUT
 @click.option("-w", "--watch", is_flag=True, help="Keep running and print changes.")
@@ -75,6 +77,10 @@ def _kind(what: str) -> tuple[str, tables.Kind]:
 def _name_of(one: Any) -> str:
     if isinstance(one, views.PlacementView):
         return f"{one.model}/{one.cluster}/{one.pool}"
+    if isinstance(one, views.DemandView):
+        return f"{one.model}/{one.cell}"
+    if isinstance(one, views.EngineView):
+        return f"{one.model}/{one.cluster}"
     if isinstance(one, views.PlanView):
         return f"{one.epoch}.{one.generation}"
     return str(getattr(one, "name", None) or getattr(one, "id", ""))

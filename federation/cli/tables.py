@@ -227,6 +227,36 @@ def _latency(one: views.LatencyView) -> dict[str, object]:
     }
 
 
+def _demand(one: views.DemandView) -> dict[str, object]:
+    return {
+        "MODEL": one.model,
+        "CELL": one.cell,
+        "DEMAND/S": f"{one.rps:.1f}" + (" (decaying)" if one.is_decaying else ""),
+        "COUNTED BY": ", ".join(one.sources[:3])
+        + (f" and {len(one.sources) - 3} more" if len(one.sources) > 3 else ""),
+        "AGE": age(one.age_s),
+    }
+
+
+def _engine(one: views.EngineView) -> dict[str, object]:
+    return {
+        "MODEL": one.model,
+        "CLUSTER": one.cluster,
+        "REPLICAS": one.replicas,
+        "REQUESTS/S": _figure(one.requests_per_second),
+        "RUNNING": _figure(one.running),
+        "WAITING": _figure(one.waiting),
+        "CACHE": f"{100 * one.kv_cache_used:.0f} %" if one.kv_cache_used is not None else UNKNOWN,
+        "DECLARED/S": _figure(one.declared_rps),
+        "LEARNT/S": _figure(one.learnt_rps),
+        "AGE": age(one.age_s),
+    }
+
+
+def _figure(value: float | None) -> str:
+    return f"{value:.1f}" if value is not None else UNKNOWN
+
+
 KINDS = {
     "clusters": Kind(
         singular="cluster", path="/v1/clusters", view=views.ClusterView, row=_cluster, wide=_cluster_wide, short=("cl",)
@@ -286,6 +316,25 @@ KINDS = {
         row=_latency,
         wide=lambda one: {"SOURCE": one.source},
         short=("rtt",),
+    ),
+    "demand": Kind(
+        singular="demand",
+        path="/v1/demand",
+        view=views.DemandView,
+        row=_demand,
+        wide=lambda one: {"PLACE": "of the front door" if one.is_spread else "of the cell"},
+        short=("de",),
+    ),
+    "engines": Kind(
+        singular="engine",
+        path="/v1/engines",
+        view=views.EngineView,
+        row=_engine,
+        wide=lambda one: {
+            "INPUT TOKENS/S": _figure(one.input_tokens_per_second),
+            "OUTPUT TOKENS/S": _figure(one.output_tokens_per_second),
+        },
+        short=("en",),
     ),
     "events": Kind(
         singular="event", path="/v1/events", view=views.EventView, row=_event, wide=lambda one: {}, short=("ev",)

@@ -30,7 +30,7 @@ ShapeKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Running:
+class Running:
     """A cluster's replicas of one model, all of one shape."""
 
     key: ShapeKey
@@ -51,11 +51,11 @@ def learnt(world: World, before: ClusterState, report: messages.Report, now_s: f
     observed: dict[str, Observed] = {}
     following = world
     for engine in report.engines:
-        running = _running(world, report, engine.model)
+        running = running_shape(world, report, engine.model)
         if running is None or engine.requests_per_second is None or running.replicas != engine.replicas:
             continue
         ratio = engine.requests_per_second / (running.replicas * running.declared_rps)
-        if not _is_full(engine) and ratio <= _known(world, running).factor:
+        if not _is_full(engine) and ratio <= learnt_of(world, running).factor:
             continue
         earlier = before.observed.get(engine.model)
         lasts = earlier is not None and (earlier.key, earlier.replicas) == (running.key, running.replicas)
@@ -74,7 +74,7 @@ def _is_full(engine: messages.EngineSample) -> bool:
     return engine.waiting is not None and engine.waiting >= WAITING_PER_REPLICA * max(1, engine.replicas)
 
 
-def _running(world: World, report: messages.Report, model: str) -> _Running | None:
+def running_shape(world: World, report: messages.Report, model: str) -> Running | None:
     """The replicas of a model; None where there are none, or several shapes, whose parts nobody can tell."""
     ready = [one for one in report.replicas if one.model == model and one.ready]
     shapes = {(one.pool.product, one.pool.mig_profile) for one in ready}
@@ -85,20 +85,21 @@ def _running(world: World, report: messages.Report, model: str) -> _Running | No
     for shape in document.spec.accelerators if document is not None else ():
         if (shape.product, shape.mig_profile or "") == (product, profile):
             count = sum(one.ready for one in ready)
-            return _Running(key=(model, product, profile), replicas=count, declared_rps=shape.requests_per_second)
+            return Running(key=(model, product, profile), replicas=count, declared_rps=shape.requests_per_second)
     return None
 
 
-def _known(world: World, running: _Running) -> Learnt:
+def learnt_of(world: World, running: Running) -> Learnt:
+    """Of the replicas' shape; a factor of 1 where nothing is learnt."""
     known = world.learnt.get(running.key)
     if known is not None and known.declared_rps == running.declared_rps:
         return known
     return Learnt(factor=1.0, declared_rps=running.declared_rps, at_s=float("-inf"))
 
 
-def _stepped(world: World, cluster: str, running: _Running, one: Observed, now_s: float) -> World:
+def _stepped(world: World, cluster: str, running: Running, one: Observed, now_s: float) -> World:
     """The world with the learnt factor one step nearer to what clusters observe, if a step is due."""
-    known = _known(world, running)
+    known = learnt_of(world, running)
     if now_s - known.at_s < world.timing.lasting_s:
         return world
     ratios = [one.ratio]

@@ -25,7 +25,8 @@ from federation.wire.conditions import condition
 SCRAPED_FRESH = 3.0
 """Prometheus' figures count for so many stale times; afterwards it has said nothing."""
 NEXT_STEP = (
-    "let the agent read its gateway (--gateway-admin) or its engines' metrics, or write what is counted (--demand)"
+    "label its gateway's pods isochrone.dev/gateway=true, or give the agent --gateway-admin or a --demand file, or the "
+    "controller --prometheus"
 )
 
 
@@ -74,7 +75,10 @@ def _supplied(world: World, report: messages.Report, now_s: float) -> messages.R
     return msgspec.structs.replace(
         report,
         counted=(*report.counted, *(one for one in found.counted if one.model not in counted)),
-        engines=(*report.engines, *(one for one in found.engines if one.model not in engines)),
+        # Engines as they were when Prometheus last answered are no observation of engines now.
+        engines=report.engines
+        if world.scraped.error
+        else (*report.engines, *(one for one in found.engines if one.model not in engines)),
     )
 
 

@@ -378,11 +378,12 @@ def _model_routes(
     for cell in sorted(groups.keys() - {"", OTHER_CELLS}):
         made += _of_users(model, gateway, [*also, _matcher(CELL_HEADER, cell)], cell, *groups[cell])
     rest = OTHER_CELLS if OTHER_CELLS in groups else ""
-    for cell in model.declared:
+    for cell in model.declared if rest in groups else ():
         made += _of_users(model, gateway, [*also, _matcher(CELL_HEADER, cell)], rest, *groups[rest], named=cell)
     if OTHER_CELLS in groups:
         made += _of_users(model, gateway, [*also, _present(CELL_HEADER)], OTHER_CELLS, *groups[OTHER_CELLS])
-    made += _of_users(model, gateway, also, "", *groups[""])
+    if "" in groups:
+        made += _of_users(model, gateway, also, "", *groups[""])
     return made
 
 

@@ -108,11 +108,17 @@ def test_prometheus_alone_moves_the_plan_and_its_silence_moves_nothing(exporter:
             fleet.until(lambda: learnt() < 0.93, "capacity below what is declared", timeout_s=PATIENCE_S)
             fleet.until(lambda: replicas() > planned, "more replicas, as each serves less", timeout_s=PATIENCE_S)
 
+            (berlin,) = [one for one in fleet.get("/v1/demand")["items"] if one["cell"] == "Berlin"]
+            assert (berlin["sources"], berlin["is_spread"]) == (["fra (prometheus)"], False)
+            engines = fleet.get("/v1/engines")["items"]
+            assert engines and all(0 < one["learnt_rps"] < one["declared_rps"] for one in engines)
+
             exporter.gauges.clear()
             prometheus.stop()
             fleet.until(lambda: world().scraped.error, "that Prometheus is away", timeout_s=PATIENCE_S)
+            time.sleep(2.0)  # a plan that was being made
             known, placed, at_s = rps("Berlin"), replicas(), world().scraped.at_s
-            time.sleep(4.0)  # of the product's clock 40 s: ten stale times of its agents
+            time.sleep(4.0)  # of the product's clock 40 s: five stale times of its agents
             assert (rps("Berlin"), replicas()) == (known, placed)
             assert world().scraped.at_s == at_s
             assert any(one.reason == "PrometheusFailed" for one in fleet.do(lambda: list(fleet.controller.hub.events)))

@@ -32,7 +32,8 @@ def find_envoy() -> Path:
 
 
 class Envoy:
-    """One gateway of `cluster`. `port` is where users reach it, `admin_port` its admin API.
+    """One gateway of `cluster`. `port` is where users reach it, `admin_port` its admin API, `statistics_port`
+    what of it the agent reads.
 
     Args: xds_port: the controller's. tls: a directory with ca.crt, tls.crt and tls.key, to speak mutual TLS with the
         controller and with users; without one everything is in the clear, on loopback. idle_s: the silence after which
@@ -53,7 +54,7 @@ class Envoy:
         program = find_envoy()
         self.cluster = cluster
         self.port = port or free_ports(1)[0]
-        (self.admin_port,) = free_ports(1)
+        self.admin_port, self.statistics_port = free_ports(2)
         self.directory = Path(tempfile.mkdtemp(prefix=f"isochrone-envoy-{cluster}-"))
         config = self.directory / "bootstrap.yaml"
         config.write_text(
@@ -72,10 +73,12 @@ class Envoy:
         made: dict[str, Any] = yaml.safe_load(text)
         made["admin"]["address"]["socket_address"]["port_value"] = self.admin_port
         made["dynamic_resources"]["ads_config"]["api_type"] = "DELTA_GRPC" if delta else "GRPC"
-        (controller,) = made["static_resources"]["clusters"]
-        endpoint = controller["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
-        endpoint["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": xds_port}
-        (listener,) = made["static_resources"]["listeners"]
+        controller, admin = made["static_resources"]["clusters"]
+        for cluster, port in ((controller, xds_port), (admin, self.admin_port)):
+            endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+            endpoint["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": port}
+        statistics, listener = made["static_resources"]["listeners"]
+        statistics["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": self.statistics_port}
         listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": self.port}
         if idle_s is not None:
             filters = listener["filter_chains"][0]["filters"]

@@ -304,7 +304,7 @@ class Lab:
             interval_s=self.interval_s,
             demand=lambda: () if self.counted else (sample,),
             endpoints=endpoints,
-            gateway_admin=f"http://127.0.0.1:{self.envoys[name].admin_port}",
+            gateway_admin=f"http://127.0.0.1:{self.envoys[name].statistics_port}",
         )
         self.agents[name], self.backends[name] = agent, backend
         self.tasks[name] = Tasks()
@@ -360,7 +360,7 @@ class Lab:
             ):
                 return False
         return len(self.hub.gateways) == len(self.envoys) and all(
-            envoy.stat("listener_manager.total_listeners_active") > 0
+            envoy.stat("listener_manager.total_listeners_active") > 1
             and "health_flags::/failed" not in envoy.admin("/clusters")
             and "health_flags::healthy" in envoy.admin("/clusters")
             for envoy in self.envoys.values()

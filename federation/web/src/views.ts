@@ -99,6 +99,31 @@ export interface PriceView {
   seen_hours: number;
 }
 
+export interface DemandView {
+  model: string;
+  cell: string;
+  rps: number;
+  sources: string[];
+  age_s: number;
+  is_decaying: boolean;
+  is_spread: boolean;
+}
+
+export interface EngineView {
+  model: string;
+  cluster: string;
+  replicas: number;
+  requests_per_second: number | null;
+  input_tokens_per_second: number | null;
+  output_tokens_per_second: number | null;
+  running: number | null;
+  waiting: number | null;
+  kv_cache_used: number | null;
+  declared_rps: number | null;
+  learnt_rps: number | null;
+  age_s: number;
+}
+
 export interface ClusterView {
   name: string;
   provider: string;

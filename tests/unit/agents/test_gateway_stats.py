@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agents.gateway.stats import FILTER, Served, Speed, difference, parse, users
+from agents.gateway.stats import FILTER, Served, Speed, difference, parse, together, users
+from federation.wire import messages
 
 FAST, SLOW = (10.0, 11.0), (350.0, 360.0)
 
@@ -106,3 +107,12 @@ def test_users_are_counted_by_the_cell_that_they_name() -> None:
     }
     read = [name for name in counted if re.search(FILTER, name)]
     assert len(read) == len(counted) - 2
+
+
+def test_several_gateways_are_one_front_door() -> None:
+    """A cluster with two gateways would have half of its users, and the faster one's latency."""
+    one = messages.ServedSample(model="chat", requests_per_second=30.0, error_share=0.1, latency_ms_p95=40.0)
+    other = messages.ServedSample(model="chat", requests_per_second=10.0, error_share=0.5, latency_ms_p95=90.0)
+    assert together([(one,), (other,), ()]) == (
+        messages.ServedSample(model="chat", requests_per_second=40.0, error_share=0.2, latency_ms_p95=90.0),
+    )

@@ -11,7 +11,7 @@ import pytest
 from agents.gateway import objects
 from agents.inventory import usage
 from agents.inventory.objects import Deployment, Pod
-from agents.kube import replicas
+from agents.kube import endpoints, replicas
 from agents.kube.api import ApiError
 from agents.kube.pollers import SILENT_S, Liveness, SlowFacts
 from agents.kube.replicas import PodFacts
@@ -263,3 +263,17 @@ async def test_an_api_server_that_hangs_is_gone_though_nothing_has_failed_yet() 
     api.failure = ApiError(0, "API server: away")
     await liveness.ask()
     assert "away" in liveness.problem
+
+
+@pytest.mark.parametrize(
+    ("status", "url"),
+    [
+        ({"podIP": "10.0.0.9", "conditions": [{"type": "Ready", "status": "True"}]}, "http://10.0.0.9:9902"),
+        ({"podIP": "fd00::9", "conditions": [{"type": "Ready", "status": "True"}]}, "http://[fd00::9]:9902"),
+        ({"podIP": "10.0.0.9", "conditions": [{"type": "Ready", "status": "False"}]}, None),
+        ({"conditions": [{"type": "Ready", "status": "True"}]}, None),
+    ],
+)
+def test_gateways_are_found_by_their_pods(status: dict[str, Any], url: str | None) -> None:
+    """Whoever installs agent and gateway as shipped would have no users until an option is given."""
+    assert endpoints.statistics_of(msgspec.convert({"metadata": {"uid": "u"}, "status": status}, Pod)) == url

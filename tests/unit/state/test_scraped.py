@@ -87,5 +87,18 @@ def test_what_is_nearer_to_the_users_goes_first(
     assert found.get("near-fra") == rps
 
 
+def test_figures_of_a_prometheus_that_is_away_teach_nothing() -> None:
+    """Capacity would go on falling by what engines said an hour ago."""
+    engine = messages.EngineSample(model="chat", replicas=1, requests_per_second=3.0, waiting=9.0)
+    world = a_world("fra", models=(a_model("chat"),), policies=(a_policy("chat"),))
+    for error, known in (("", (engine,)), ("connection refused", ())):
+        by_cluster = {"fra": OfCluster(counted=(COUNTED,), engines=(engine,))}
+        world = world_with(world, Scraped(at_s=0.0, by_cluster=by_cluster, error=error))
+        world = heard(world, a_report("fra", 2 if error else 1), now_s=1.0)
+        report = world.clusters["fra"].report
+        assert report is not None and report.engines == known
+        assert report.counted == (COUNTED,)
+
+
 def world_with(world: World, scraped: Scraped) -> World:
     return told(world, PrometheusRead(scraped=scraped))
