@@ -1,17 +1,17 @@
-"""The demo's time: it waits for the controller.
+"""Simulated time that waits for the controller.
 
-Simulated seconds pass quickly while nobody has anything to do, and no faster than work is done while somebody has: what
-takes the controller two seconds of processor time takes two simulated seconds. So a day is the same on a busy machine
-as on an idle one, only longer to watch, and reactions are those that users would see.
+Simulated seconds pass quickly while nothing has to be done, and no faster than the work while something has: two
+seconds of the controller's processor time take two simulated seconds. A day is therefore the same on a busy machine,
+only longer to watch, and reaction times are those that users would see.
 
-* While a plan, a routing or a step of the rollout is under way (`Clock.working`), what passes is the processor time
-  that this process and its solvers take, added up as if there were one core. Waiting for a core is not counted.
-* Messages on their way stop it too: time runs on when no socket, task or callback of the event loop has anything left.
-* Otherwise it runs at `speed` to the next moment at which something is due; up to `CATCH_UP` times that while it is
-  behind what a watcher was promised.
+* During a plan, a routing or a step of the rollout (`Clock.working`), the processor time of this process and its
+  solvers passes, added up as if on one core. Waiting for a core does not count.
+* Messages in transit stop time too: it runs when no socket, task or callback of the event loop has work left.
+* Otherwise it runs at `speed` to the next due moment; up to `CATCH_UP` times that while it is behind what a watcher was
+  promised.
 
-Processor time of agents, broker, scoring and the map is counted as the controller's, since they share its process.
-Where a system does not tell the processor time of another process, a solver's is the time that passes.
+Processor time of agents, broker, scoring and the map counts as the controller's, because they share its process. Where
+a system does not report another process's processor time, elapsed time counts for a solver.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from federation.aiokit.clock import Clock, Timer
 
 LOOK_S = 0.005
-"""Of the machine: between looks at how much work was done."""
+"""Seconds of the machine between two looks at the processor time."""
 SHORTEST_WAIT_S = 0.001
-"""Of the machine: shorter waits are added up."""
+"""Seconds of the machine: shorter waits are accumulated."""
 CATCH_UP = 4.0
 UNWATCHED = 50.0
-"""Times `speed`, before a watcher was promised anything."""
+"""The speed, as a multiple of `speed`, before a watcher was promised anything."""
 
 
 class _Due:
@@ -45,14 +45,14 @@ class _Due:
         self.callback: Callable[[], object] | None = callback
 
     def cancel(self) -> None:
-        """It is not called."""
+        """Cancel the callback."""
         self.callback = None
 
 
 class SimulatedTime(selectors.DefaultSelector):
-    """Where an event loop waits, and so the one that knows that there is nothing to do.
+    """The selector of an event loop, which knows when there is nothing to do.
 
-    Args: speed: simulated seconds in one of the machine's, while there is nothing to do.
+    Args: speed: simulated seconds per second of the machine while there is nothing to do.
     """
 
     def __init__(self, *, speed: float) -> None:
@@ -66,9 +66,9 @@ class SimulatedTime(selectors.DefaultSelector):
         self._own_cpu_s = time.process_time()
         self._solver_cpu_s: dict[int, float] = {}
         self._shown_s = -math.inf
-        """The machine's moment that `now_s` stands for."""
+        """The moment of the machine that corresponds to `now_s`."""
         self._promised: tuple[float, float] | None = None
-        """A moment of the machine and the simulated one that was promised for it."""
+        """A moment of the machine, and the simulated moment promised for it."""
 
     def loop(self) -> asyncio.SelectorEventLoop:
         """An event loop that lets this time pass."""
@@ -76,7 +76,7 @@ class SimulatedTime(selectors.DefaultSelector):
         return self._loop
 
     def promise(self) -> None:
-        """From here on a watcher expects `speed`."""
+        """From this moment on a watcher expects `speed`."""
         self._promised = (time.perf_counter(), self.now_s)
 
     def call_at(self, moment_s: float, callback: Callable[[], object]) -> _Due:
@@ -87,7 +87,7 @@ class SimulatedTime(selectors.DefaultSelector):
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """Time passes as processors work, until all who work are done."""
+        """A context in which time passes as processors work, until all such contexts are left."""
         self._pass_work()
         self._working += 1
         for solver in multiprocessing.active_children():
@@ -102,7 +102,7 @@ class SimulatedTime(selectors.DefaultSelector):
                 self._solver_cpu_s.clear()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """What is ready. Args: timeout: of the machine's seconds, as the loop wants it."""
+        """Ready events. Args: timeout: in the machine's seconds, as the loop asks."""
         self._pass_work()
         events = super().select(0)
         if not events and (timeout is None or timeout > 0) and not self._call_due():
@@ -117,7 +117,7 @@ class SimulatedTime(selectors.DefaultSelector):
         return events
 
     def _run_on(self, longest_s: float) -> list[tuple[selectors.SelectorKey, int]]:
-        """To the next moment at which something is due, or until something happens before."""
+        """Advance to the next due moment, or until an event arrives before."""
         while self._due and self._due[0][2].callback is None:
             heapq.heappop(self._due)
         if not self._due:
@@ -145,7 +145,7 @@ class SimulatedTime(selectors.DefaultSelector):
         return min(CATCH_UP, 1.0 + max(0.0, behind_s) / self.speed)
 
     def _pass_work(self) -> None:
-        """Let what was worked since the last look pass."""
+        """Advance by the work since the last look."""
         own_s = time.process_time()
         self.now_s += own_s - self._own_cpu_s
         self._own_cpu_s = own_s
@@ -156,7 +156,7 @@ class SimulatedTime(selectors.DefaultSelector):
                 self._solver_cpu_s[pid] = after_s
 
     def _call_due(self) -> bool:
-        """Hand the loop what is due; whether there was any."""
+        """Run due callbacks; returns whether there were any."""
         called = False
         while self._due and self._due[0][0] <= self.now_s:
             due = heapq.heappop(self._due)[2]
@@ -167,7 +167,7 @@ class SimulatedTime(selectors.DefaultSelector):
 
 
 def _cpu_s(pid: int) -> float:
-    """Processor time that a process has taken. Raises: OSError when there is no such process."""
+    """The processor time of a process. Raises: OSError without such a process."""
     if sys.platform == "linux":
         return time.clock_gettime((~pid << 3) | 2)  # as clock_getcpuclockid(3) has it
     return time.perf_counter()

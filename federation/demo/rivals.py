@@ -149,14 +149,14 @@ def karmada_dynamic(problem: Problem) -> Baseline:
 
 
 def karmada_overflow(problem: Problem) -> Baseline:
-    """A deployment per model and region, the next regions as overflow; within a region by free replicas."""
+    """A deployment per model and region, with the next regions as overflow; within a region by free replicas."""
     index = Index(problem)
     stock = _Stock(index)
     return _planned(stock, list(_regional(stock)), _by_free_replicas)
 
 
 def skyserve(problem: Problem) -> Baseline:
-    """An autoscaler per model and region, the cheapest accelerator first; the next region when there is none left."""
+    """An autoscaler per model and region: the cheapest accelerator first; the next region when its own is exhausted."""
     index = Index(problem)
     stock = _Stock(index)
     return _planned(stock, list(_regional(stock)), _cheapest)
@@ -172,7 +172,7 @@ BASELINES: Mapping[str, Planner] = {
 
 @dataclass(slots=True, kw_only=True)
 class _Service:
-    """Users of a model that are served as one, and where: the clusters of a tier before those of the next."""
+    """Users of a model that are served together, and their clusters in tiers: a tier is used up before the next."""
 
     model: Model
     cells: dict[str, float]
@@ -184,7 +184,7 @@ class _Service:
         return sum(self.cells.values()) - sum(self.given_rps.values())
 
     def take(self, stock: _Stock, cluster: str) -> None:
-        """What is spare there, as far as it is needed."""
+        """Take spare capacity there, as far as it is needed."""
         rps = min(self.missing_rps, stock.spare_rps[self.model.name, cluster])
         if rps > 0:
             stock.spare_rps[self.model.name, cluster] -= rps
@@ -195,7 +195,7 @@ Fill = Callable[[_Stock, _Service, Sequence[str]], None]
 
 
 def _planned(stock: _Stock, services: list[_Service], fill: Fill) -> Baseline:
-    """Every service gets what its first tier has before any takes what is another's first."""
+    """Plans in which every service fills its first tier before any overflows into another's."""
     for rank in range(max((len(one.tiers) for one in services), default=0)):
         for service in services:
             if rank < len(service.tiers) and service.missing_rps > DUST_RPS:
@@ -214,7 +214,7 @@ def _planned(stock: _Stock, services: list[_Service], fill: Fill) -> Baseline:
 
 
 def _by_free_replicas(stock: _Stock, service: _Service, clusters: Sequence[str]) -> None:
-    """As many as it takes, shared out in proportion to what each cluster could still take (largest remainders)."""
+    """Replicas as needed, in proportion to what each cluster could still take (largest remainders)."""
     model = service.model
     for name in clusters:
         service.take(stock, name)
@@ -230,7 +230,7 @@ def _by_free_replicas(stock: _Stock, service: _Service, clusters: Sequence[str])
 
 
 def _cheapest(stock: _Stock, service: _Service, clusters: Sequence[str]) -> None:
-    """The cheapest pool of any of them, one replica after the other."""
+    """The cheapest pool of all, one replica after the other."""
     model = service.model
     for name in clusters:
         service.take(stock, name)
@@ -245,7 +245,7 @@ def _cheapest(stock: _Stock, service: _Service, clusters: Sequence[str]) -> None
 
 
 def _regional(stock: _Stock) -> Iterator[_Service]:
-    """A service for each model and region, with the users to whom that region is the nearest that may serve them."""
+    """A service per model and region, with the users to whom that region is the nearest that may serve them."""
     index = stock.index
     for model in index.problem.models:
         fitting = stock.clusters(model)
@@ -276,7 +276,7 @@ def _tiers(index: Index, model: Model, cells: Mapping[str, float], allowed: froz
 
 
 def _by_rules(index: Index, model: Model) -> dict[frozenset[str], dict[str, float]]:
-    """Users by where they may be served."""
+    """Users grouped by the clusters that may serve them."""
     found: dict[frozenset[str], dict[str, float]] = defaultdict(dict)
     fitting = index.fitting(model)
     for demand in index.demands[model.name]:
@@ -286,7 +286,7 @@ def _by_rules(index: Index, model: Model) -> dict[frozenset[str], dict[str, floa
 
 
 def _send(stock: _Stock, model: Model, cell: str, cluster: str, rps: float, flows: list[Flow]) -> float:
-    """As much of this as is spare there; gives how much that was."""
+    """Assign demand to spare capacity there; returns how much was assigned."""
     part = min(rps, stock.spare_rps[model.name, cluster])
     stock.spare_rps[model.name, cluster] -= part
     flows.append(_flow(stock.index, model, cell, cluster, part))

@@ -1,8 +1,8 @@
 """The whole product in one process tree on a simulated world: controller, broker, one agent per cluster, and a day.
 
 Time is simulated, for controller and agents alike, and waits for the controller (`pace`). The day begins when the first
-plan is in force and its replicas are warm; what is scored is what the agents really had ready
-and what shares the controller really had published, against the true latencies that the controller only estimates.
+plan is in force and its replicas are warm. The score is over the replicas that agents had ready and the shares that the
+controller published, against the true latencies that the controller only estimates.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ REPORTS_PER_DAY = 120
 PLANS_PER_DAY = 48
 STEPS_PER_DAY = 240
 SETTLING_S, STARTING_S = 5_400.0, 14_400.0
-"""Before the day begins: the first plan is made before round trips are measured, the second knows them and is carried
-out. And how long that may take at most."""
+"""Simulated seconds before the day: the first plan precedes the first measured round trips, the second knows them and
+is carried out; and the longest time that this may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How the day goes, for a line in the terminal."""
+    """The progress of the day, for a line in the terminal."""
 
     day_fraction: float
     usd_per_hour: float
@@ -65,7 +65,7 @@ class Demo:
 
     @classmethod
     async def start(cls, simulated: SimulatedTime, *, seed: int = 0, listen: Listen) -> Demo:
-        """Bring everything up and wait for the first plan to be served. Raises: TimeoutError; as `Controller.start`."""
+        """Start everything and wait until the first plan serves. Raises: TimeoutError; as `Controller.start`."""
         physics, clock = Physics(catalogue.load()), DemoClock(simulated)
         report_s = DAY_S / REPORTS_PER_DAY
         timing = Timing(report_interval_s=report_s, tick_s=report_s / 2, stale_after_s=4 * report_s)
@@ -88,7 +88,7 @@ class Demo:
 
     @property
     def day_fraction(self) -> float:
-        """How much of the day has passed; more than 1 on the second."""
+        """The part of the day that has passed; above 1 on the second day."""
         return 0.0 if self._began_s is None else (self.clock.monotonic_s() - self._began_s) / DAY_S
 
     async def _wait_until_serving(self) -> None:
@@ -100,7 +100,7 @@ class Demo:
         self.clock.simulated.promise()
 
     async def _connect(self) -> None:
-        """Until every agent is heard."""
+        """Wait until every agent has reported."""
         folder = catalogue.folder()
         for name in catalogue.DOCUMENT_FILES:
             await self.controller.desk.accept(name, (folder / name).read_bytes(), actor="demo")
@@ -131,7 +131,7 @@ class Demo:
         return Agent(settings, backend, clock=self.clock, rng=rng)
 
     def _demand_at(self, cluster: str) -> tuple[messages.DemandSample, ...]:
-        """What the front door of a cluster counts now; worked out once for all doors and moments close together."""
+        """The present counts of a cluster's front door; computed once for all front doors and nearby moments."""
         now = round(self.day_fraction * STEPS_PER_DAY * 2) / (STEPS_PER_DAY * 2)
         if self._doors[0] != now:
             doors: dict[str, list[messages.DemandSample]] = defaultdict(list)
@@ -153,7 +153,7 @@ class Demo:
         return all(ready.get(key, 0) >= count for key, count in target.items())
 
     async def run(self, days: float | None, tell: Callable[[Progress], None]) -> None:
-        """Live through `days`, or for ever, telling how it goes at every step."""
+        """Run for `days`, or for ever, and report progress at every step."""
         step_s = DAY_S / STEPS_PER_DAY
         last = self.day_fraction
         while days is None or last < days:
@@ -168,7 +168,7 @@ class Demo:
             tell(self._progress(now))
 
     def _act(self, moment: float) -> None:
-        """Let the story happen: devices and prices change, clusters are cut off and come back."""
+        """Carry out the story: devices and prices change, clusters are cut off and come back."""
         for name, backend in self._backends.items():
             pools = self.physics.pool_reports(name, moment)
             if pools != backend.offered:
@@ -213,10 +213,10 @@ class Demo:
         )
 
     def summaries(self) -> dict[str, Summary]:
-        """The day of ours, and the same day under the plans of other tools."""
+        """The summary of Isochrone's day, and of the same day under the plans of other tools."""
         return {"ours": self._score.summary()} | replay.summaries(self.physics, self._steps)
 
     async def stop(self) -> None:
-        """End everything."""
+        """Stop everything."""
         await self._tasks.stop()
         await self.controller.stop()

@@ -1,7 +1,7 @@
-"""What a day of plans was worth: the same scale for ours and for those of other tools.
+"""The score of a day of plans, on one scale for Isochrone and other tools.
 
-Every step is scored against the true world: the true round trip and not the controller's estimate, the replicas that
-were ready, and the devices that cost money (also while they warm up).
+Every step is scored against the true world: true round trips instead of the controller's estimates, replicas that were
+ready, and devices that cost money, also during warm-up.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Pools = Mapping[ClusterPool, PoolNow]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What a planner has in the world at one moment.
+    """A planner's state in the world at one moment.
 
-    `ready` serves; `held` takes devices and is paid for, ready or not. `shares` are (model, cell) -> cluster -> share
-    of the requests that are sent there; what is sent nowhere is unserved.
+    `ready` replicas serve; `held` ones occupy devices and are paid for, ready or not. `shares` are (model, cell) ->
+    cluster -> fraction of the requests sent there; the rest is unserved.
     """
 
     ready: Mapping[PlacementKey, int]
@@ -32,7 +32,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorstCell:
-    """The users that fared worst."""
+    """The users with the worst service."""
 
     name: str
     within_objective_share: float
@@ -40,7 +40,7 @@ class WorstCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A day in a few figures. Unserved requests are not within the objective.
+    """A day in a few figures. Unserved requests do not count as within the objective.
 
     `rtt_ms_mean` is the true round trip of served requests, `nearest_rtt_ms_mean` what it would be if each went to the
     nearest cluster that has the accelerator and may serve it, full or not.
@@ -50,14 +50,14 @@ class Summary:
     usd_per_hour: float
     unserved_share: float
     moves: int | None
-    """None where plans are made anew each time, so that moves say nothing."""
+    """None where each plan is made from scratch, so that moves mean nothing."""
     worst_cell: WorstCell
     rtt_ms_mean: float
     nearest_rtt_ms_mean: float
 
 
 class Score:
-    """Adds up one planner's day."""
+    """Accumulates one planner's day."""
 
     def __init__(self, physics: Physics) -> None:
         self._physics = physics
@@ -133,7 +133,7 @@ def _nearest_ms(physics: Physics, fitting: Collection[tuple[str, str]], model: s
 
 
 def usd_per_hour(physics: Physics, pools: Pools, held: Mapping[PlacementKey, int]) -> float:
-    """What the devices of these replicas cost. Devices that are lost or taken back are not paid for."""
+    """The cost of the devices of these replicas. Lost or reclaimed devices cost nothing."""
     return sum(
         replicas * physics.shapes[key].devices * pools[key.place].usd_per_device_hour
         for key, replicas in sorted(held.items())
@@ -142,7 +142,7 @@ def usd_per_hour(physics: Physics, pools: Pools, held: Mapping[PlacementKey, int
 
 
 def moves_between(before: Mapping[PlacementKey, int], after: Mapping[PlacementKey, int]) -> int:
-    """Replicas that started in one cluster while one stopped in another, per model."""
+    """Replicas that started in one cluster while one of the model stopped in another."""
     net: dict[tuple[str, str], int] = defaultdict(int)
     for sign, counts in ((-1, before), (1, after)):
         for (model, cluster, _), replicas in counts.items():
