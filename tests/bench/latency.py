@@ -22,9 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.control import latency as controller
+from federation.latency import public
 from federation.latency.estimator import NO_PRIOR, Estimator, Fleet, Pairs, Prior
 from federation.latency.line import fit
 from federation.latency.sphere import Vectors, between_km, on_the_sphere, paired_km
+from federation.resources import configs
 from tests.bench import vivaldi
 
 Floats = NDArray[np.float64]
@@ -68,7 +70,12 @@ def read(matrix: Path, places: Path, prior: Prior = NO_PRIOR) -> Matrix:
     return Matrix(name=matrix.stem, at=at, rtt_ms=np.fmin(rtt_ms, rtt_ms.T), prior=prior)
 
 
-def aws() -> Matrix:
+def shipped(*names: str) -> Prior:
+    """Public meshes that the product ships: what is tested on one may know the others."""
+    return public.read((configs() / "latency" / f"{name}.yaml").read_text(encoding="utf-8") for name in names)
+
+
+def aws(prior: Prior = NO_PRIOR) -> Matrix:
     """The matrix of the regions of one cloud."""
     with (DATA / "regions" / "cloud_regions.csv").open(newline="", encoding="utf-8") as file:
         places = {row["region"]: row for row in csv.DictReader(file) if row["provider"] == "aws"}
@@ -77,13 +84,7 @@ def aws() -> Matrix:
     at = on_the_sphere([(float(places[name]["lat"]), float(places[name]["lon"])) for name in names])
     rtt_ms = np.array([[data[one].get(other, np.nan) for other in names] for one in names], np.float64)
     np.fill_diagonal(rtt_ms, np.nan)
-    return Matrix(name="aws", at=at, rtt_ms=np.fmin(rtt_ms, rtt_ms.T))
-
-
-def as_prior(matrix: Matrix) -> Prior:
-    """All pairs of a matrix, as known beforehand."""
-    one, other = pairs_of(matrix.rtt_ms)
-    return Prior(at=matrix.at, pairs=Pairs(one=one, other=other, rtt_ms=matrix.rtt_ms[one, other]))
+    return Matrix(name="aws", at=at, rtt_ms=np.fmin(rtt_ms, rtt_ms.T), prior=prior)
 
 
 def pairs_of(rtt_ms: Floats) -> tuple[Sites, Sites]:
@@ -98,10 +99,9 @@ def latency() -> Iterator[Result]:
     if not DATA.exists():
         yield {"skipped": f"no data at {DATA.name}"}
         return
-    regions = aws()
     folder = DATA / "latency"
-    yield from of_matrix(read(folder / "cities_rtt.csv", folder / "cities_places.csv", as_prior(regions)))
-    yield from of_matrix(regions)
+    yield from of_matrix(read(folder / "cities_rtt.csv", folder / "cities_places.csv", shipped("aws")))
+    yield from of_matrix(aws(shipped("cities")))
     yield from at_size()
 
 
@@ -380,9 +380,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--matrix", type=Path, required=True)
     parser.add_argument("--places", type=Path, required=True)
-    parser.add_argument("--no-prior", action="store_true", help="without the mesh of public regions")
+    parser.add_argument(
+        "--public", default="aws,cities", help="public meshes that may be known beforehand; empty: none (aws,cities)"
+    )
     asked = parser.parse_args()
-    prior = NO_PRIOR if asked.no_prior else as_prior(aws())
+    prior = shipped(*filter(None, asked.public.split(",")))
     for row in of_matrix(read(asked.matrix, asked.places, prior)):
         print(json.dumps({"case": "latency", **row}), flush=True)
 

@@ -48,7 +48,7 @@ def test_nothing_is_told_to_who_has_no_token(fleet: Fleet, path: str, headers: d
     assert TOKEN not in body.decode()
 
 
-QUERIES = {"/v1/route": "?model=chat-8b&lat=52.5&lon=13.4"}
+QUERIES = {"/v1/latency": "?cell=Berlin", "/v1/route": "?model=chat-8b&lat=52.5&lon=13.4"}
 """What is needed to ask at all."""
 
 
