@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federation.latency import sources
-from federation.latency.estimator import LEAST_VARIANCE, Fleet
+from federation.latency.estimator import HOPE, LEAST_VARIANCE, Fleet
 from federation.latency.estimator import Pairs as SitePairs
 from federation.latency.line import PRIOR
 from federation.latency.own import MOST_EACH, Own
@@ -176,6 +176,19 @@ def round_trips(world: World, places: Places, row: NDArray[np.int64], clusters: 
     column = np.array([known.columns[name] for name in clusters], np.int64)
     log_ms, _ = known.fleet.pairs(on_the_sphere(places), row, column)
     return _below(np.round(np.exp(log_ms), 2))
+
+
+def hopes(world: World, cell: str, clusters: Sequence[str]) -> list[float]:
+    """[clusters]: the round trip in ms that each has if its way is better than expected by a standard deviation: of
+    what is not measured, the least of these may be the nearest.
+
+    Raises: KeyError where a name is unknown.
+    """
+    known = _NEWEST.of(world, is_new_enough=True)
+    place = on_the_sphere([(world.cells[cell].lat, world.cells[cell].lon)])
+    column = np.array([known.columns[name] for name in clusters], np.int64)
+    log_ms, variance = known.fleet.pairs(place, np.zeros(len(column), np.int64), column)
+    return [float(one) for one in np.exp(log_ms - HOPE * np.sqrt(variance))]
 
 
 def doubts(world: World) -> Mapping[str, tuple[Condition, ...]]:

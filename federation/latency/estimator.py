@@ -25,6 +25,8 @@ AT_ONCE = 256
 LEAST_VARIANCE = 0.03**2
 HOPE = 1.0
 """Standard deviations by which an unmeasured pair may be better than expected, where it is chosen for measuring."""
+LEAST_KM = 100.0
+"""Round trips within one place say nothing of any way."""
 MOST_CANDIDATES = 1024
 PRIOR_DOUBT = 0.3**2
 """Variance of what is known beforehand: it was measured elsewhere, over other networks and at another time."""
@@ -97,7 +99,8 @@ class Fleet:
             candidates=prior.at,
             most_candidates=MOST_CANDIDATES,
         )
-        line = fit(paired_km(at[one], at[other]), ms, by_prior)
+        km = paired_km(at[one], at[other])
+        line = fit(km[km > LEAST_KM], ms[km > LEAST_KM], by_prior)
         if check_sources:
             faster = sources.too_fast(at, one, other, ms, line, count)
             self.refused += faster
@@ -106,6 +109,8 @@ class Fleet:
         one, other, ms = one[can_be], other[can_be], ms[can_be]
         self.line: Line = line
         self.believed = one, other
+        is_way = paired_km(at[one], at[other]) > LEAST_KM
+        one, other, ms = one[is_way], other[is_way], ms[is_way]
         self.at_clusters, self.at_users = at[:count], at[count:]
         y = np.concatenate(
             [

@@ -17,7 +17,7 @@ FAR, FAR_KM = 0.44, 5000.0
 NEAR, NEAR_KM = 0.0114, 330.0
 OWN = 0.0027
 """Of what one site has alone."""
-NOISE, NOISE_MS = 0.16, 1.5
+NOISE, NOISE_MS = 0.16, 5.0
 """Standard deviation of one measurement: a part of it, and milliseconds."""
 FREEDOM = 3.0
 """Of the noise, a Student's: a measurement that fits nowhere counts little."""

@@ -18,6 +18,8 @@ TOO_FAST = -0.35
 """Median of the logarithm of a source's round trips over the line's."""
 DISAGREE, DISAGREE_MS = 2.0, 5.0
 """Two measurements of one pair are not of the same way where one is so many times the other, and so much more."""
+FAR_KM = 1500.0
+"""What a line over distance says of shorter ways is too little to call a source a liar."""
 ENOUGH = 4
 """Round trips of a source below which its median says nothing."""
 
@@ -61,8 +63,11 @@ def _beats(there: Vectors, peers: Vectors, rtt_ms: Floats) -> Floats:
 
 
 def too_fast(at: Vectors, one: Sites, other: Sites, rtt_ms: Floats, line: Line, first: int) -> tuple[Refused, ...]:
-    """Those of the first sites whose round trips are much faster than distance lets expect."""
-    beyond = np.log(rtt_ms / line.at(paired_km(at[one], at[other])))
+    """Those of the first sites whose round trips over long ways are much faster than distance lets expect."""
+    km = paired_km(at[one], at[other])
+    is_far = km > FAR_KM
+    one, other = one[is_far], other[is_far]
+    beyond = np.log(rtt_ms[is_far] / line.at(km[is_far]))
     sites = np.concatenate([one, other])
     order = np.argsort(sites, kind="stable")
     who, starts = np.unique(sites[order], return_index=True)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from federation.control import latency as controller
 from federation.latency import public
 from federation.latency.estimator import NO_PRIOR, Estimator, Fleet, Pairs, Prior
-from federation.latency.line import fit
+from federation.latency.line import Line, fit
 from federation.latency.sphere import Vectors, between_km, on_the_sphere, paired_km
 from federation.resources import configs
 from tests.bench import vivaldi
@@ -53,6 +53,12 @@ class Matrix:
     at: Vectors
     rtt_ms: Floats
     prior: Prior = NO_PRIOR
+
+    def line(self, km: Floats, rtt_ms: Floats) -> Line:
+        """Fitted to measurements, by what may be known beforehand."""
+        known = self.prior.pairs
+        before = fit(paired_km(self.prior.at[known.one], self.prior.at[known.other]), known.rtt_ms)
+        return fit(km, rtt_ms, before)
 
 
 def read(matrix: Path, places: Path, prior: Prior = NO_PRIOR) -> Matrix:
@@ -134,7 +140,7 @@ def shown(matrix: Matrix) -> Iterator[Result]:
 def _all_pairs(matrix: Matrix, data: Pairs, where: tuple[Sites, Sites], seed: int) -> Iterator[tuple[str, Floats]]:
     km = paired_km(matrix.at[data.one], matrix.at[data.other])
     far_km = paired_km(matrix.at[where[0]], matrix.at[where[1]])
-    yield "distance", fit(km, data.rtt_ms).at(far_km)
+    yield "distance", matrix.line(km, data.rtt_ms).at(far_km)
     springs = vivaldi.fit(len(matrix.at), data.one, data.other, data.rtt_ms, seed)
     yield "vivaldi", springs.between(*where)
     yield "controller", controller.BASE_RTT_MS + controller.RTT_MS_PER_KM * far_km
@@ -175,12 +181,12 @@ class Draw:
         self.between = Pairs(one=one, other=other, rtt_ms=between_ms)
         self.truth = matrix.rtt_ms[np.ix_(self.users, self.clusters)]
         self.km = between_km(self.at_users, self.at_clusters)
-        self.prior = matrix.prior
+        self.prior, self.line = matrix.prior, matrix.line
 
     def by_distance(self) -> Floats:
         """[users, clusters] by a line."""
         km = paired_km(self.at_clusters[self.between.one], self.at_clusters[self.between.other])
-        return fit(km, self.between.rtt_ms).at(self.km)
+        return self.line(km, self.between.rtt_ms).at(self.km)
 
     def measured(self, each: int) -> Pairs:
         """So many of each user, drawn among the nearest."""

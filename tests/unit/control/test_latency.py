@@ -251,3 +251,10 @@ def test_what_users_measured_tells_of_users_near_them_and_of_clusters_near_those
         ), pair
     some = latency.estimate(after, [near])
     assert some.rtt_ms[0, some.clusters["iad-1"]] == pytest.approx(found[CellCluster(near, "iad-1")].rtt_ms, abs=0.02)
+
+
+def test_what_may_be_the_nearest_is_measured_next() -> None:
+    """Browsers would measure what cannot change who serves them."""
+    world, pair = measured(110.0), CellCluster("Berlin", "iad")
+    fra, iad = latency.hopes(world, "Berlin", ["fra", "iad"])
+    assert fra < iad < latency.between(world, [pair])[pair].rtt_ms

@@ -159,3 +159,28 @@ def test_what_is_asked_for_may_be_the_nearest() -> None:
     own = Pairs(one=np.arange(60), other=asked, rtt_ms=TRUE.at(km[np.arange(60), asked]))
     again = _made(AT, users, mesh, own).ask()
     assert (again != asked).all()
+
+
+def test_clusters_side_by_side_are_no_liars_and_bend_no_way() -> None:
+    """Fleets have several clusters in one city, which measure half a millisecond: all would be refused, and users a
+    thousand kilometres away seem to be beside them."""
+    at = np.repeat(AT[[0, 2, 5]], 5, axis=0)
+    one, other = np.triu_indices(len(at), 1)
+    km = paired_km(at[one], at[other])
+    mesh = Pairs(one=one, other=other, rtt_ms=np.where(km < 1.0, 0.5, TRUE.at(km)))
+    users = on_the_sphere([(47.4, 8.5), (55.7, 12.6), (43.3, 5.4)])
+    made = _made(at, users, mesh, Pairs.none())
+    assert not made.fleet.refused
+    assert (made.rtt_ms() > between_km(users, at) / 100.0 + 1.0).all()
+    near_by = _made(AT[[0, 1, 2]], users, Pairs(one=one[:0], other=other[:0], rtt_ms=km[:0]), Pairs.none())
+    assert made.rtt_ms()[:, 5] == pytest.approx(near_by.rtt_ms()[:, 2], rel=0.4)
+
+
+def test_a_fleet_in_one_country_whose_ways_are_short_is_believed() -> None:
+    """The line says 12 ms for 200 km, where 4 are usual: every cluster would be refused."""
+    at = on_the_sphere([(52.5, 13.4), (53.6, 10.0), (50.1, 8.7), (48.1, 11.6), (51.2, 6.8), (51.3, 12.4)])
+    one, other = np.triu_indices(len(at), 1)
+    mesh = Pairs(one=one, other=other, rtt_ms=1.0 + 0.013 * paired_km(at[one], at[other]))
+    made = _made(at, at, mesh, Pairs.none())
+    assert not made.fleet.refused
+    assert not made.fleet.moved
