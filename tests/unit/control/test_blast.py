@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from federation.adapters.solver import solve_and_check
 from federation.control import blast
-from federation.control.plan import Placement, Plan, Replicas
+from federation.control.placement_cycle import Solve, conclude
+from federation.control.plan import Placement, Plan, Replicas, Route, Routes, Share
 from federation.control.problem import formulate
 from federation.policy import documents
+from federation.state.keys import ModelCell
 from federation.state.reduce import DocumentsAccepted
 from federation.state.world import World
+from placement import Unserved, UnservedCode
 from tests.builders import L4, a_model, a_policy, a_report, a_world, heard, some_demand, told
 
 LIMITS = blast.BlastLimits()
@@ -100,3 +105,40 @@ def test_moving_half_the_fleet_at_once_is_told() -> None:
     assert moved.refusals(LIMITS) == (f"it would start {moved.starts} and stop 5 replicas of a fleet of 5 at once",)
     assert moved.refusals(replace(LIMITS, replicas_least=100)) == ()
     assert moved.models == ("chat",)
+
+
+def test_users_that_the_newest_solve_gives_up_count_as_unserved_today() -> None:
+    """A document would be refused for a shortage that was there before it, until routing has got there."""
+    world, plan = serving()
+    formulated = formulate(world, target=plan.target_by_key(), desired=plan.desired_by_key(), now_s=2.0)
+    proposal = solve_and_check(formulated.problem, formulated.present)
+    lost = Unserved(
+        model="chat", cell="Berlin", requests_per_second=12.0, code=UnservedCode.PRICE, reason="it costs too much"
+    )
+    proposal = replace(proposal, solution=replace(proposal.solution, unserved=(lost,)))
+    newest = Solve(
+        formulated=formulated, proposal=proposal, outcome=conclude(world, formulated, proposal, plan, 1000.0)
+    )
+    demand_rps = {ModelCell(("chat", "Berlin")): 40.0}
+    shares = (Share(cluster="fra", share=1.0),)
+    routes = Routes(routes=(Route(model="chat", cell="Berlin", now=shares, target=shares),))
+    assert blast.now(plan, routes, demand_rps, None).unserved_rps == {"chat": 0.0}
+    found = blast.now(plan, routes, demand_rps, newest)
+    assert (found.asked_rps, found.unserved_rps) == ({"chat": 40.0}, {"chat": 12.0})
+    assert found.alternative == formulated.ours(proposal.solution.replicas)
+
+
+def test_a_cluster_leaves_the_catalogue_only_without_replicas() -> None:
+    """Replicas would run on, and be paid for, in a cluster that nobody plans for any more."""
+    _, plan = serving()
+    assert blast.lost_in_use({"fra", "iad"}, plan) == {"fra": 5}
+    assert blast.lost_in_use({"iad"}, plan) == {}
+
+
+def test_what_nobody_acts_on_is_no_change() -> None:
+    """An annotation would ask the engine about the whole fleet, and need a person's word in a shortage."""
+    world, _ = serving()
+    (model,) = world.documents.models
+    noted = structs.replace(model, metadata=structs.replace(model.metadata, annotations={"team": "search"}))
+    assert blast.say_the_same(world.documents, with_documents(world.documents, models=(noted,)))
+    assert not blast.say_the_same(world.documents, with_documents(world.documents, models=()))

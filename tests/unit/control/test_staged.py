@@ -142,3 +142,14 @@ def test_a_withdrawal_is_not_done_while_something_of_it_runs() -> None:
     order = an_order(models=("chat",), withdrawn=(a_model("chat"),))
     step = staged.step(PACE, a_situation(a_world("fra"), order, target={KEY: 8}))
     assert step.desired == {KEY: 6} and step.forced
+
+
+def test_an_order_that_goes_on_may_do_the_harm_that_is_there() -> None:
+    """It would halt again at once for what the person has just accepted, or another person's order go on with it."""
+    halted = an_order(models=("chat",), halted="too many unserved")
+    other = replace(halted, object="policy/code.yaml")
+    going, waiting = staged.resume(
+        (halted, other), halted.object, a_world("fra"), {"chat": 7.0}, actor="ada", reason="meant"
+    )
+    assert (going.halted, going.actor, going.reason, going.unserved_rps) == ("", "ada", "meant", {"chat": 7.0})
+    assert waiting is other
