@@ -23,7 +23,7 @@ def main() -> None:
     index = Index(problem)
     counts = large.solve(index).counts
     assert counts == {("m", "c/NVIDIA-L4/on-demand"): 1}, counts
-    asked = transport.Asking(index, problem.rtt_matrix()).question(model, {"c": 0.8}, {"c": 0.2}, 9.0, 1.0)
+    asked = transport.TransportProblems(index, problem.rtt_matrix()).question(model, {"c": 0.8}, {"c": 0.2}, 9.0, 1.0)
     assert transport.solve(asked).rps.tolist() == [0.5]
 
 

@@ -11,7 +11,7 @@ from placement.answer import LOOSE_GAP, Answer
 from placement.capacity import overload_rps
 from placement.exact import solve as exact
 from placement.index import Index
-from placement.limits import counted, reached
+from placement.limits import limit_uses, reached
 from placement.problem import Placed, Problem
 from placement.routing import route as routing
 from placement.shortfalls import shortfalls
@@ -53,7 +53,7 @@ def solution_of(index: Index, answer: Answer) -> Solution:
         DevicePrice(pool=pool, usd_per_hour=usd) for pool, usd in answer.device_usd.items() if usd > WORTH_SAYING_USD
     ]
     scarce.sort(key=lambda one: (-one.usd_per_hour, one.pool))
-    limits = counted(index, counts, answer.limit_usd)
+    limits = limit_uses(index, counts, answer.limit_usd)
     flows = by_model(index, answer.flows)
     missing: dict[str, dict[str, float]] = {model.name: {} for model in index.problem.models}
     for (name, cell), rps in answer.unserved_rps.items():
@@ -96,7 +96,7 @@ def assess(
         cost = replace(cost, late=cost.late + costs.THOUSANDS_PER_HOUR * rps * model.late_usd_per_1000)
     bound = min(solution.bound_usd_per_hour, cost.total)
     limit_usd = {(one.limit, one.subject): one.usd_per_hour for one in solution.reached}
-    limits = counted(index, counts, limit_usd)
+    limits = limit_uses(index, counts, limit_usd)
     return replace(
         solution,
         replicas=tuple(Placed(model=m, pool=p, replicas=n) for (m, p), n in sorted(counts.items()) if n > 0),

@@ -48,7 +48,7 @@ def floors(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:
         terms = {at: 1.0 for at, option in enumerate(options) if option.pool.cluster == pin.cluster}
         found.append(Rule(floor="pin", subject=pin.cluster, terms=terms, lower=float(pin.replicas)))
     found += spread(index, model, options) + survival(index, model, options) + availability(index, model, options)
-    cuts = within.rows(index, model, options, index.cuts.get(model.name, ()))
+    cuts = within.cut_rows(index, model, options, index.cuts.get(model.name, ()))
     return found + [Rule(floor="survive_within", subject=lost, terms=terms, lower=rps) for lost, terms, rps in cuts]
 
 

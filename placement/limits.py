@@ -57,7 +57,7 @@ def _limit(index: Index, limit: Limit, subject: str, terms: dict[tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
+class LimitUse:
     """A limit, and what a placement takes of it: `used` of `most`; `usd_per_hour` is what one more of it would save."""
 
     rule: UpperRule
@@ -66,7 +66,7 @@ class Counted:
     usd_per_hour: float
 
     @property
-    def told(self) -> Reached:
+    def reached(self) -> Reached:
         """For people."""
         return Reached(
             limit=self.rule.limit,
@@ -81,22 +81,22 @@ class Counted:
         return self.used + term <= self.most + ROUND
 
 
-def counted(index: Index, counts: Ready, limit_usd: Mapping[tuple[Limit, str], float]) -> list[Counted]:
+def limit_uses(index: Index, counts: Ready, limit_usd: Mapping[tuple[Limit, str], float]) -> list[LimitUse]:
     """Every limit with what so many replicas take of it."""
     found = []
     for rule in upper_rules(index):
         used = sum(term * counts.get(key, 0) for key, term in rule.terms.items())
         usd = max(0.0, limit_usd.get((rule.limit, rule.subject), 0.0))
-        found.append(Counted(rule=rule, used=used, most=rule.most, usd_per_hour=usd))
+        found.append(LimitUse(rule=rule, used=used, most=rule.most, usd_per_hour=usd))
     return found
 
 
-def reached(limits: Sequence[Counted]) -> tuple[Reached, ...]:
+def reached(limits: Sequence[LimitUse]) -> tuple[Reached, ...]:
     """Those that leave no room for the smallest replica that they count."""
-    return tuple(sorted(one.told for one in limits if not one.has_room(min(one.rule.terms.values()))))
+    return tuple(sorted(one.reached for one in limits if not one.has_room(min(one.rule.terms.values()))))
 
 
-def limits_on(model: Model, options: Sequence[Option], limits: Sequence[Counted]) -> list[Counted]:
+def exhausted(model: Model, options: Sequence[Option], limits: Sequence[LimitUse]) -> list[LimitUse]:
     """The limits that leave no room for one more replica of the model in any of these options.
 
     A budget may have something left and still be one: when no replica fits in what is left.

@@ -11,7 +11,7 @@ from placement.solution import Solution, counts_of
 from placement.survival import spares
 
 if TYPE_CHECKING:
-    from placement.large.reoptimise import Mending
+    from placement.large.reoptimise import Reoptimiser
 
 DRIFT = 0.003
 """So much further from its bound than the last plan that was made anew a mended one may be."""
@@ -25,7 +25,7 @@ class Replanner:
     """
 
     def __init__(self) -> None:
-        self._mending: Mending | None = None
+        self._mending: Reoptimiser | None = None
         self._gap = 0.0
         self._cuts: dict[str, tuple[Cut, ...]] = {}
         self.mended = False
@@ -40,7 +40,7 @@ class Replanner:
         index = Index(problem)
         index.cuts = self._cuts
         solution = self._mend(index) or self._anew(index)
-        self._cuts = spares.tight(index, counts_of(solution))
+        self._cuts = spares.tight_cuts(index, counts_of(solution))
         return solution
 
     def forget(self) -> None:
@@ -50,11 +50,11 @@ class Replanner:
     def _mend(self, index: Index) -> Solution | None:
         """None where the world differs in more than numbers, or the plan is not good enough."""
         mending = self._mending
-        if mending is None or not mending.become(index):
+        if mending is None or not mending.update(index):
             return None
         made = engine.solution_of(index, mending.answer)
-        if spares.learn(index, counts_of(made)):
-            mending.spare(spares.added(index, counts_of(made)))
+        if spares.learn_cuts(index, counts_of(made)):
+            mending.spare(spares.with_spares(index, counts_of(made)))
             made = engine.solution_of(index, mending.answer)
         if _goes_short(made) or made.gap > self._gap + DRIFT:
             return None
@@ -69,7 +69,7 @@ class Replanner:
         made = engine.solution_of(index, planned.answer(index))
         self._gap = made.gap
         if not _goes_short(made):
-            self._mending = reoptimise.Mending(index, planned)
+            self._mending = reoptimise.Reoptimiser(index, planned)
         return made
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from placement import floors
 from placement.index import Index, Option
-from placement.limits import Counted, limits_on
+from placement.limits import LimitUse, exhausted
 from placement.problem import Model
 from placement.solution import Floor, Ready, Shortfall
 from placement.survival import cuts
@@ -14,10 +14,10 @@ from placement.survival import cuts
 ROUND = 1e-6
 
 
-def shortfalls(index: Index, model: Model, counts: Ready, limits: Sequence[Counted]) -> list[Shortfall]:
+def shortfalls(index: Index, model: Model, counts: Ready, limits: Sequence[LimitUse]) -> list[Shortfall]:
     options = index.options(model)
     mine = [counts.get((model.name, option.pool.name), 0) for option in options]
-    full = "; ".join(one.told.says for one in limits_on(model, options, limits))
+    full = "; ".join(one.reached.says for one in exhausted(model, options, limits))
     missed: dict[tuple[Floor, str], Shortfall] = {}
     for rule in floors.floors(index, model, options):
         placed = sum(term * mine[at] for at, term in rule.terms.items())
@@ -38,7 +38,7 @@ def shortfalls(index: Index, model: Model, counts: Ready, limits: Sequence[Count
                 reason=_why_missed(model, rule, placed, full),
             )
     replicas = {option.pool.name: float(count) for option, count in zip(options, mine, strict=True)}
-    for one in cuts.left(index, model, replicas):
+    for one in cuts.after_losses(index, model, replicas):
         if one.is_short:
             missed["survive_within", one.lost] = Shortfall(
                 model=model.name,

@@ -11,7 +11,7 @@ from placement import costs
 from placement.answer import DUST_RPS
 from placement.capacity import Capacity, capacity_of, devices_used, with_room
 from placement.index import Index
-from placement.limits import Counted, limits_on
+from placement.limits import LimitUse, exhausted
 from placement.problem import Cell, Intake, Model
 from placement.solution import DevicePrice, Flow, Limit, Reached, Ready, Unserved, UnservedCode
 
@@ -26,7 +26,7 @@ def by_plan(
     flows: Sequence[Flow],
     missing: Mapping[str, float],
     scarce: Sequence[DevicePrice],
-    limits: Sequence[Counted],
+    limits: Sequence[LimitUse],
 ) -> list[Unserved]:
     """Why a placement with these flows of `model` leaves requests unserved. Args: missing: cell -> requests per second.
     scarce: pools of which one more device would save, the dearest first."""
@@ -59,7 +59,7 @@ def _why(
     rps: float,
     counts: Mapping[tuple[str, str], int],
     scarce: Sequence[DevicePrice],
-    limits: Sequence[Counted],
+    limits: Sequence[LimitUse],
     room: set[str],
     full: Mapping[str, float],
 ) -> Unserved:
@@ -95,7 +95,7 @@ def _why(
 
 
 def _limit_of(
-    index: Index, model: Model, cell: Cell, clusters: Iterable[str], counts: Ready, limits: Sequence[Counted]
+    index: Index, model: Model, cell: Cell, clusters: Iterable[str], counts: Ready, limits: Sequence[LimitUse]
 ) -> Reached | None:
     """The limit that keeps the model from one more replica in these clusters that would be worth it, if one does."""
     within = set(clusters) if limits else set()
@@ -108,7 +108,7 @@ def _limit_of(
             served_usd = costs.served_usd_per_rps(model, index.clusters[cluster], latency_ms)
             if usd / (option.shape.requests_per_second * model.target_utilisation) + served_usd < unserved_usd:
                 worth.append(option)
-    return next((one.told for one in limits_on(model, worth, limits)), None)
+    return next((one.reached for one in exhausted(model, worth, limits)), None)
 
 
 def _code(limit: Limit) -> UnservedCode:

@@ -250,11 +250,11 @@ def _broken_floor(index: Index, model: engine.Model, before: dict[str, int], aft
         new = sum(term * after.get(options[at].pool.name, 0) for at, term in rule.terms.items())
         if now < rule.lower - 1e-6 and new > now + 1e-6:
             return _WHY[rule.floor].format(now=now, wanted=rule.lower, subject=rule.subject)
-    wanted = max((one.wanted_rps for one in cuts.left(index, model, after)), default=0.0)
+    wanted = max((one.wanted_rps for one in cuts.after_losses(index, model, after)), default=0.0)
     if wanted > 0.0:
-        now, new = (min(one.servable_rps for one in cuts.left(index, model, each)) for each in (before, after))
+        now, new = (min(one.servable_rps for one in cuts.after_losses(index, model, each)) for each in (before, after))
         if now < wanted * (1.0 - OBJECTIVE_TOLERANCE) and new > now * (1.0 + OBJECTIVE_TOLERANCE):
-            lost = min(cuts.left(index, model, before), key=lambda one: (one.servable_rps, one.lost)).lost
+            lost = min(cuts.after_losses(index, model, before), key=lambda one: (one.servable_rps, one.lost)).lost
             return _WHY["survive_within"].format(now=now, wanted=wanted, subject=lost)
     regions, more = (len({index.clusters[index.pools[name].cluster].region for name in one}) for one in (before, after))
     if regions < model.min_regions and more > regions:

@@ -53,9 +53,9 @@ def solve(index: Index, *, work: int | None = None) -> Answer:
     """
     for _ in range(spares.PLANS):
         answer = _with_priorities(index, work)
-        if not spares.learn(index, answer.counts):
+        if not spares.learn_cuts(index, answer.counts):
             return answer
-    counts = spares.added(index, answer.counts)
+    counts = spares.with_spares(index, answer.counts)
     flows, unserved_rps = _routed(index, counts)
     return replace(answer, counts=counts, flows=flows, unserved_rps=unserved_rps)
 

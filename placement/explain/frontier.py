@@ -96,7 +96,7 @@ class Sweep:
         planned = self._plan(flows, self._usd(counts, flows), self._solution.gap)
         own = self._solved(self._problem)
         price = max((one.latency_usd_per_1000_per_ms for one in self._problem.models), default=0.0)
-        return Standing(planned=_told(planned, price), on_curve=_told(own, price), in_parts=not self._is_large)
+        return Standing(planned=_point(planned, price), on_curve=_point(own, price), in_parts=not self._is_large)
 
     def step(self) -> bool:
         """One plan more; False when there is none to be added."""
@@ -123,7 +123,7 @@ class Sweep:
             best = min(self._found.values(), key=lambda one: (one.total(price), one.rps_ms))
             total = best.total(price)
             gap = max(0.0, (total - bound) / total) if total > 0 else 0.0
-            point = _told(replace(best, gap=gap), price)
+            point = _point(replace(best, gap=gap), price)
             if point is not None and not any(one.rtt_ms_mean == point.rtt_ms_mean for one in made):
                 made.append(point)
         return tuple(made)
@@ -229,7 +229,7 @@ class _Plan:
         return abs(self.usd - other.usd) <= CLOSE * usd and abs(self.rps_ms - other.rps_ms) <= CLOSE * ms
 
 
-def _told(plan: _Plan, price: float) -> Point | None:
+def _point(plan: _Plan, price: float) -> Point | None:
     """None where nobody is served: then there is no mean."""
     if plan.served <= 0:
         return None

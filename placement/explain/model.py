@@ -11,7 +11,7 @@ from typing import assert_never
 from placement import costs, floors, highs
 from placement.capacity import capacity_of, devices_used
 from placement.index import Filter, Index, Option
-from placement.limits import counted, limits_on
+from placement.limits import exhausted, limit_uses
 from placement.problem import Cluster, Intake, Model, Problem
 from placement.routing import programme
 from placement.solution import Limit, Solution, UnservedCode
@@ -115,7 +115,7 @@ class _Explainer:
                     self.late_in.add(flow.cluster)
         self.usable, _ = capacity_of(self.index, self.model, self.counts)
         limit_usd = {(one.limit, one.subject): one.usd_per_hour for one in solution.reached}
-        self.limits = counted(index, self.counts, limit_usd)
+        self.limits = limit_uses(index, self.counts, limit_usd)
 
     def explanation(self) -> Explanation:
         removed = {cluster.name: self.index.removed_by(self.model, cluster) for cluster in self.index.problem.clusters}
@@ -138,7 +138,7 @@ class _Explainer:
 
     def _limits_say(self) -> str:
         """Which of policy's limits leave no room for one more replica of the model."""
-        return "".join(f"; {one.told.says}" for one in limits_on(self.model, self.options, self.limits))
+        return "".join(f"; {one.reached.says}" for one in exhausted(self.model, self.options, self.limits))
 
     def _caps(self) -> str:
         """What policy lets other continents serve, and whose requests would go there if it let them serve more."""
@@ -272,8 +272,8 @@ class _Explainer:
         free = even
         if self.model.max_starts is not None and self._started() >= self.model.max_starts:
             return self._say(cluster, 0, "MovesPerHour", "no more replicas may be started this hour")
-        if limits := limits_on(self.model, free, self.limits):
-            return self._say(cluster, 0, _limit_code(limits[0].rule.limit), limits[0].told.says)
+        if limits := exhausted(self.model, free, self.limits):
+            return self._say(cluster, 0, _limit_code(limits[0].rule.limit), limits[0].reached.says)
         option = min(
             free, key=lambda one: (one.shape.devices * one.pool.usd_per_device_hour + self._risk(one, 1), one.pool.name)
         )

@@ -9,14 +9,14 @@ little less than can be had and so is no plan, but prices almost exactly, from f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from placement.jit import compiled
-from placement.large.arrays import Floats, Ints, Singles, World, best
-from placement.large.duals import Prices
+from placement.large.arrays import Arrays, Floats, Ints, Requests, best
+from placement.large.duals import Duals
 from placement.request_costs import request_usd
 
 TINY_RPS = 1e-30
@@ -24,7 +24,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grain:
+class Aggregation:
     """Groups are alike when `alike` of their cheapest nodes are the same, of those that cost at most `near` times the
     cheapest. The `classes` with the most load are kept; of the rest those with the same `rest` cheapest nodes are one.
     """
@@ -53,33 +53,33 @@ class Classes:
     most: Floats
 
 
-def whole(world: World, start: Prices, grain: Grain | None) -> Classes:
+def whole(arrays: Arrays, start: Duals, grain: Aggregation | None) -> Classes:
     """Classes whose members all go anywhere, at their mean cost: what a plan can be made of.
 
     Without a `grain` each group is a class.
     """
-    every = np.arange(len(world.group_rps))
-    return _whole(world, *(_classify(world, start, grain, every) if grain else _each(world)))
+    every = np.arange(len(arrays.group_rps))
+    return _whole(arrays, *(_classify(arrays, start, grain, every) if grain else _each(arrays)))
 
 
-def halves(world: World, start: Prices, grain: Grain) -> Classes:
+def by_lateness(arrays: Arrays, start: Duals, grain: Aggregation) -> Classes:
     """Classes with two ways to each cluster: in time, as much as the members are who would be, and late, the others."""
-    return _halves(world, *_classify(world, start, grain, np.arange(len(world.group_rps))))
+    return _by_lateness(arrays, *_classify(arrays, start, grain, np.arange(len(arrays.group_rps))))
 
 
-def split(world: World, before: Classes, start: Prices, grain: Grain, groups: Ints) -> Classes:
+def split(arrays: Arrays, before: Classes, start: Duals, grain: Aggregation, groups: Ints) -> Classes:
     """Whole classes, but that these groups leave theirs for new ones, which come after those before."""
-    new = _whole(world, *_classify(world, start, grain, groups))
-    leaves = np.zeros(len(world.group_rps), dtype=bool)
+    new = _whole(arrays, *_classify(arrays, start, grain, groups))
+    leaves = np.zeros(len(arrays.group_rps), dtype=bool)
     leaves[groups] = True
     count, sizes, leaves = len(before.rps), np.diff(before.first), leaves[before.order]
     gone, kind = before.order[leaves], np.repeat(np.arange(count), sizes)[leaves]
     sizes = sizes - np.bincount(kind, minlength=count)
     usd, rps = np.concatenate([before.usd, new.usd]), np.concatenate([before.rps, new.rps])
     one, first = np.unique(kind, return_index=True)
-    gone_rps: Floats = np.bincount(kind, weights=world.group_rps[gone], minlength=count)[one].astype(np.float64)
+    gone_rps: Floats = np.bincount(kind, weights=arrays.group_rps[gone], minlength=count)[one].astype(np.float64)
     left_rps = np.where(sizes[one] > 0, np.maximum(0.0, before.rps[one] - gone_rps), 0.0)
-    less = _whole(world, gone, np.append(first, len(gone)), before.model[one], before.permit[one], gone_rps)
+    less = _whole(arrays, gone, np.append(first, len(gone)), before.model[one], before.permit[one], gone_rps)
     tells = np.flatnonzero(left_rps > ROUNDING * before.rps[one])  # nothing is known of the mean of no one
     sums = before.usd[one[tells]] * before.rps[one[tells], None]
     with np.errstate(invalid="ignore"):
@@ -97,33 +97,33 @@ def split(world: World, before: Classes, start: Prices, grain: Grain, groups: In
     )
 
 
-def hold(world: World, before: Classes) -> bool:
+def still_permitted(arrays: Arrays, before: Classes) -> bool:
     """Whether all members of each class may still go where the others may, in another world of the same groups."""
-    permit = world.group_permit[before.order]
+    permit = arrays.group_permit[before.order]
     return bool((permit == np.repeat(_of_members(before, permit), np.diff(before.first))).all())
 
 
-def ask_alike(world: World, other: World) -> bool:
+def same_demand(arrays: Arrays, other: Arrays) -> bool:
     """Whether as many ask for each group in two worlds of the same groups, and ways cost the same, egress aside."""
     return _are_equal(
-        (world.group_cell, other.group_cell),
-        (world.group_rps, other.group_rps),
-        (world.service_ms, other.service_ms),
-        (world.objective_ms, other.objective_ms),
-        (world.late_usd, other.late_usd),
-        (world.near_usd, other.near_usd),
-        (world.rtt_ms.view(np.int32), other.rtt_ms.view(np.int32)),  # where it is not known too
+        (arrays.group_cell, other.group_cell),
+        (arrays.group_rps, other.group_rps),
+        (arrays.service_ms, other.service_ms),
+        (arrays.objective_ms, other.objective_ms),
+        (arrays.late_usd, other.late_usd),
+        (arrays.near_usd, other.near_usd),
+        (arrays.rtt_ms.view(np.int32), other.rtt_ms.view(np.int32)),  # where it is not known too
     )
 
 
-def go_alike(world: World, other: World) -> bool:
+def same_costs(arrays: Arrays, other: Arrays) -> bool:
     """Whether each group may go to the same nodes in two worlds of the same groups, at the same cost of egress."""
     return _are_equal(
-        (world.node_model, other.node_model),
-        (world.node_cluster, other.node_cluster),
-        (world.node_usd, other.node_usd),
-        (world.group_permit, other.group_permit),
-        (world.permitted, other.permitted),
+        (arrays.node_model, other.node_model),
+        (arrays.node_cluster, other.node_cluster),
+        (arrays.node_usd, other.node_usd),
+        (arrays.group_permit, other.group_permit),
+        (arrays.permitted, other.permitted),
     )
 
 
@@ -131,7 +131,7 @@ def _are_equal(*pairs: tuple[NDArray[Any], NDArray[Any]]) -> bool:
     return all(one is another or np.array_equal(one, another) for one, another in pairs)
 
 
-def again(world: World, before: Classes, *, are_same: bool = False) -> Classes:
+def carried_over(arrays: Arrays, before: Classes, *, are_same: bool = False) -> Classes:
     """The same classes of the same groups with the numbers of another world, where they `hold`.
 
     Args: are_same: groups ask and go alike in both worlds, which saves most of the time.
@@ -139,11 +139,11 @@ def again(world: World, before: Classes, *, are_same: bool = False) -> Classes:
     if are_same:
         return before
     order, first, count = before.order, before.first, len(before.rps)
-    permit = _of_members(before, world.group_permit[order])
+    permit = _of_members(before, arrays.group_permit[order])
     kind = np.repeat(np.arange(count), np.diff(first))
-    rps = np.bincount(kind, weights=world.group_rps[order], minlength=count).astype(np.float64)
-    make = _whole if before.usd.shape[1] == world.rtt_ms.shape[1] else _halves
-    return make(world, order, first, before.model, permit, rps)
+    rps = np.bincount(kind, weights=arrays.group_rps[order], minlength=count).astype(np.float64)
+    make = _whole if before.usd.shape[1] == arrays.rtt_ms.shape[1] else _by_lateness
+    return make(arrays, order, first, before.model, permit, rps)
 
 
 def _of_members(classes: Classes, values: Ints) -> Ints:
@@ -154,42 +154,42 @@ def _of_members(classes: Classes, values: Ints) -> Ints:
     return made
 
 
-def _whole(world: World, order: Ints, first: Ints, model: Ints, permit: Ints, rps: Floats) -> Classes:
-    _, near_usd, late_usd = _sums(world, order, first, model)
+def _whole(arrays: Arrays, order: Ints, first: Ints, model: Ints, permit: Ints, rps: Floats) -> Classes:
+    _, near_usd, late_usd = _sums(arrays, order, first, model)
     usd = (near_usd + late_usd) / np.maximum(rps, TINY_RPS)[:, None]
-    usd = _reachable(world, usd, model, permit)
+    usd = _reachable(arrays, usd, model, permit)
     most = np.broadcast_to(np.inf, usd.shape)
     return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most)
 
 
-def _halves(world: World, order: Ints, first: Ints, model: Ints, permit: Ints, rps: Floats) -> Classes:
-    on, near_usd, late_usd = _sums(world, order, first, model)
+def _by_lateness(arrays: Arrays, order: Ints, first: Ints, model: Ints, permit: Ints, rps: Floats) -> Classes:
+    on, near_usd, late_usd = _sums(arrays, order, first, model)
     off = np.maximum(0.0, rps[:, None] - on)
     with np.errstate(divide="ignore", invalid="ignore"):
         in_time = np.where(on > 0, near_usd / on, np.inf)
         late = np.where(off > 1e-12, late_usd / off, np.inf)
-    usd = np.concatenate([_reachable(world, in_time, model, permit), _reachable(world, late, model, permit)], axis=1)
+    usd = np.concatenate([_reachable(arrays, in_time, model, permit), _reachable(arrays, late, model, permit)], axis=1)
     most = np.concatenate([on, off], axis=1)
     return Classes(order=order, first=first, model=model, permit=permit, rps=rps, usd=usd, most=most)
 
 
-def _each(world: World) -> tuple[Ints, Ints, Ints, Ints, Floats]:
-    count = len(world.group_rps)
-    return np.arange(count), np.arange(count + 1), world.group_model, world.group_permit, world.group_rps
+def _each(arrays: Arrays) -> tuple[Ints, Ints, Ints, Ints, Floats]:
+    count = len(arrays.group_rps)
+    return np.arange(count), np.arange(count + 1), arrays.group_model, arrays.group_permit, arrays.group_rps
 
 
-def _classify(world: World, start: Prices, grain: Grain, groups: Ints) -> tuple[Ints, Ints, Ints, Ints, Floats]:
-    top, usd = best(world, start.capacity, start.away, max(1, grain.alike), groups)
+def _classify(arrays: Arrays, start: Duals, grain: Aggregation, groups: Ints) -> tuple[Ints, Ints, Ints, Ints, Floats]:
+    top, usd = best(arrays, start.capacity, start.away, max(1, grain.alike), groups)
     near = (usd <= usd[:, :1] * grain.near + 1e-9) & (top >= 0)
     alike = np.sort(np.where(near, top, -1), axis=1)
-    model, permit, rps = world.group_model[groups], world.group_permit[groups], world.group_rps[groups]
-    kind = _numbered(model, permit, *alike.T)
-    worth = np.bincount(kind, weights=rps * np.minimum(world.unserved_usd[model], usd[:, 0]))
+    model, permit, rps = arrays.group_model[groups], arrays.group_permit[groups], arrays.group_rps[groups]
+    kind = _encoded(model, permit, *alike.T)
+    worth = np.bincount(kind, weights=rps * np.minimum(arrays.unserved_usd[model], usd[:, 0]))
     if len(worth) > grain.classes:
         large = np.zeros(len(worth), dtype=bool)
         large[np.argsort(-worth, kind="stable")[: grain.classes]] = True
         apart = np.where(large[kind], kind, -1)
-        kind = _numbered(model, apart, permit, *np.where(large[kind, None], -1, top[:, : grain.rest]).T)
+        kind = _encoded(model, apart, permit, *np.where(large[kind, None], -1, top[:, : grain.rest]).T)
     count = int(kind.max()) + 1 if len(kind) else 0
     order = np.argsort(kind, kind="stable")
     first = np.searchsorted(kind[order], np.arange(count + 1)).astype(np.int64)
@@ -198,7 +198,7 @@ def _classify(world: World, start: Prices, grain: Grain, groups: Ints) -> tuple[
     return groups[order], first, model[member], permit[member], total
 
 
-def _numbered(*columns: Ints) -> Ints:
+def _encoded(*columns: Ints) -> Ints:
     """[G] the same number where all columns are the same; numbers rise with the first column."""
     order = np.lexsort(columns[::-1])
     differs = np.zeros(len(order), dtype=bool)
@@ -209,54 +209,33 @@ def _numbered(*columns: Ints) -> Ints:
     return kind
 
 
-def _reachable(world: World, usd: Floats, model: Ints, permit: Ints) -> Floats:
+def _reachable(arrays: Arrays, usd: Floats, model: Ints, permit: Ints) -> Floats:
     """Costs with what egress adds, infinite where the model cannot be or these users not be served."""
-    node_usd = np.full((len(world.service_ms), usd.shape[1]), np.inf)
-    node_usd[world.node_model, world.node_cluster] = world.node_usd
-    made: Floats = np.where(world.permitted[permit], usd + node_usd[model], np.inf)
+    node_usd = np.full((len(arrays.service_ms), usd.shape[1]), np.inf)
+    node_usd[arrays.node_model, arrays.node_cluster] = arrays.node_usd
+    made: Floats = np.where(arrays.permitted[permit], usd + node_usd[model], np.inf)
     return made
 
 
-def _sums(world: World, order: Ints, first: Ints, model: Ints) -> tuple[Floats, Floats, Floats]:
-    return _by_cluster(
-        order,
-        first,
-        model,
-        world.group_cell,
-        world.group_rps,
-        world.rtt_ms,
-        world.service_ms,
-        world.objective_ms,
-        world.late_usd,
-        world.near_usd,
-    )
+def _sums(arrays: Arrays, order: Ints, first: Ints, model: Ints) -> tuple[Floats, Floats, Floats]:
+    return _by_cluster(arrays.requests, order, first, model)
 
 
 @compiled
-def _by_cluster(
-    order: Ints,
-    first: Ints,
-    model: Ints,
-    group_cell: Ints,
-    group_rps: Floats,
-    rtt_ms: Singles,
-    service_ms: Floats,
-    objective_ms: Floats,
-    late_usd: Floats,
-    near_usd: Floats,
-) -> tuple[Floats, Floats, Floats]:
+def _by_cluster(requests: Requests, order: Ints, first: Ints, model: Ints) -> tuple[Floats, Floats, Floats]:
     """[K, clusters]: requests per second that would be in time, what they would cost, and what those would that are
     late."""
-    count, clusters = len(first) - 1, rtt_ms.shape[1]
+    count, clusters = len(first) - 1, requests.rtt_ms.shape[1]
     on, in_time, late = np.zeros((count, clusters)), np.zeros((count, clusters)), np.zeros((count, clusters))
     usd = np.empty(clusters)
     for one in range(count):
         kind = model[one]
-        near, late_by, objective, service = near_usd[kind], late_usd[kind], objective_ms[kind], service_ms[kind]
+        near, late_by = requests.near_usd[kind], requests.late_usd[kind]
+        objective, service = requests.objective_ms[kind], requests.service_ms[kind]
         part_on, part_in_time, part_late = on[one], in_time[one], late[one]
         for at in range(first[one], first[one + 1]):
             group = order[at]
-            rps, row = group_rps[group], rtt_ms[group_cell[group]]
+            rps, row = requests.group_rps[group], requests.rtt_ms[requests.group_cell[group]]
             # Loops without branches, which take a fifth of the time.
             for cluster in range(clusters):
                 usd[cluster] = near[0] * row[cluster]
@@ -271,55 +250,36 @@ def _by_cluster(
     return on, in_time, late
 
 
-def apportion(world: World, classes: Classes, one: Ints, cluster: Ints, rps: Floats) -> tuple[Ints, Ints, Floats]:
+def apportion(arrays: Arrays, classes: Classes, one: Ints, cluster: Ints, rps: Floats) -> tuple[Ints, Ints, Floats]:
     """(group, cluster, requests per second): flows of classes told to their members, best for those it matters to most.
 
     Args: one, cluster, rps: the flows; one class after the other.
     """
     start = np.searchsorted(one, np.arange(len(classes.rps) + 1)).astype(np.int64)
     most = len(one) + int(np.diff(classes.first)[np.unique(one)].sum())
-    return _apportion(
-        most,
-        classes.order,
-        classes.first,
-        start,
-        cluster,
-        rps,
-        world.group_model,
-        world.group_cell,
-        world.group_rps,
-        world.unserved_usd,
-        world.rtt_ms,
-        world.service_ms,
-        world.objective_ms,
-        world.late_usd,
-        world.near_usd,
-        world.node_usd,
-        world.node_at,
-    )
+    flows = _Flows(start=start, cluster=cluster, rps=rps, node_usd=arrays.node_usd, node_at=arrays.node_at)
+    return _apportion(arrays.requests, flows, classes.order, classes.first, most)
+
+
+class _Flows(NamedTuple):
+    """`rps` of classes to each `cluster`: those of class k are from `start[k]` to `start[k + 1]`. The rest is as in
+    `Arrays`."""
+
+    start: Ints
+    cluster: Ints
+    rps: Floats
+    node_usd: Floats
+    node_at: Ints
 
 
 @compiled
-def _apportion(
-    most: int,
-    order: Ints,
-    first: Ints,
-    start: Ints,
-    cluster: Ints,
-    rps: Floats,
-    group_model: Ints,
-    group_cell: Ints,
-    group_rps: Floats,
-    unserved_usd: Floats,
-    rtt_ms: Singles,
-    service_ms: Floats,
-    objective_ms: Floats,
-    late_usd: Floats,
-    near_usd: Floats,
-    node_usd: Floats,
-    node_at: Ints,
-) -> tuple[Ints, Ints, Floats]:
-    """Cluster by cluster, the busiest first: it gets the members that lose most by their next best of those left."""
+def _apportion(requests: Requests, flows_of: _Flows, order: Ints, first: Ints, most: int) -> tuple[Ints, Ints, Floats]:
+    """Cluster by cluster, the busiest first: it gets the members with the greatest regret, which is what they would pay
+    more for their next best cluster of those left.
+
+    Args: order, first: members by class, as in `Classes`. most: no more parts than this come out.
+    """
+    start, cluster, rps = flows_of.start, flows_of.cluster, flows_of.rps
     to_group, to_cluster, to_rps = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
     end = 0
     for one in range(len(first) - 1):
@@ -329,28 +289,29 @@ def _apportion(
         flows = np.arange(start[one], start[one + 1])
         flows = flows[np.argsort(-rps[flows], kind="mergesort")]
         members = order[lo:hi].copy()
-        left = group_rps[members].copy()
+        left = requests.group_rps[members].copy()
+        # price[flow, member] is the cost of one request per second there; the last row is of being unserved.
         price = np.empty((len(flows) + 1, len(members)))
         total = 0.0
         for at in range(len(members)):
             group = members[at]
-            model = group_model[group]
-            total += group_rps[group]
-            price[len(flows), at] = unserved_usd[model]
+            model = requests.group_model[group]
+            total += requests.group_rps[group]
+            price[len(flows), at] = requests.unserved_usd[model]
             for flow in range(len(flows)):
                 to = cluster[flows[flow]]
-                price[flow, at] = node_usd[node_at[model, to]] + request_usd(
-                    rtt_ms[group_cell[group], to],
-                    service_ms[model],
-                    objective_ms[model],
-                    late_usd[model],
-                    near_usd[model],
+                price[flow, at] = flows_of.node_usd[flows_of.node_at[model, to]] + request_usd(
+                    requests.rtt_ms[requests.group_cell[group], to],
+                    requests.service_ms[model],
+                    requests.objective_ms[model],
+                    requests.late_usd[model],
+                    requests.near_usd[model],
                 )
         served = rps[flows].sum()
         is_all = served >= total * (1.0 - 1e-9) - 1e-9
         for flow in range(len(flows)):
             want = rps[flows[flow]]
-            is_last = is_all and flow == len(flows) - 1
+            is_last = is_all and flow == len(flows) - 1  # then what rounding leaves goes there, too
             regret = np.zeros(len(members))
             for at in range(len(members)):
                 other = np.inf

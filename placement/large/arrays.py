@@ -13,6 +13,7 @@ requests per second.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class Arrays:
     """One placement question.
 
     One request per second of a group at a node costs the node's `node_usd` (egress), `near_usd` for each millisecond of
@@ -136,12 +137,17 @@ class World:
         made[self.node_model, self.node_cluster] = np.arange(len(self.node_model))
         return made
 
-    def toll(self, away: Floats) -> Floats:
+    def surcharge_usd(self, away: Floats) -> Floats:
         """[K, clusters] what one request per second pays besides when caps [C] have these prices."""
         made = np.zeros(self.permitted.shape)
         capped = np.flatnonzero(self.permit_cap >= 0)
         made[capped] = self.permit_leaves[capped] * away[self.permit_cap[capped]][:, None]
         return made
+
+    @property
+    def requests(self) -> Requests:
+        """For compiled loops."""
+        return Requests(**{name: getattr(self, name) for name in Requests._fields})
 
     def used_devices(self, replicas: Floats | Ints) -> Floats:
         """[P] taken by so many replicas of each option."""
@@ -149,33 +155,37 @@ class World:
         return np.bincount(self.option_pool, weights=weights, minlength=len(self.pool_devices)).astype(np.float64)
 
 
-@compiled
-def _best(
-    group_model: Ints,
-    group_cell: Ints,
-    group_permit: Ints,
-    rtt_ms: Singles,
-    service_ms: Floats,
-    objective_ms: Floats,
-    late_usd: Floats,
-    near_usd: Floats,
-    price: Floats,
-    toll: Floats,
-    most: int,
-) -> tuple[Ints, Floats]:
-    """[G, most] the clusters that serve each group best at these prices, or -1, and what each then pays.
+class Requests(NamedTuple):
+    """What decides the cost of a request, for compiled loops; each field as in `Arrays`."""
 
-    Args: price: [M, clusters]. toll: [K, clusters], infinite where those with this set may not go.
+    group_model: Ints
+    group_cell: Ints
+    group_permit: Ints
+    group_rps: Floats
+    rtt_ms: Singles
+    service_ms: Floats
+    objective_ms: Floats
+    late_usd: Floats
+    near_usd: Floats
+    unserved_usd: Floats
+
+
+@compiled
+def _best(requests: Requests, groups: Ints, price: Floats, surcharge: Floats, most: int) -> tuple[Ints, Floats]:
+    """[groups, most] the clusters that serve each of these groups best at these prices, or -1, and what each then pays.
+
+    Args: price: [M, clusters]. surcharge: [K, clusters], infinite where those with this set may not go.
     """
-    groups, clusters = len(group_model), rtt_ms.shape[1]
-    top = np.full((groups, most), -1, np.int64)
-    top_usd = np.full((groups, most), np.inf)
+    clusters = requests.rtt_ms.shape[1]
+    top = np.full((len(groups), most), -1, np.int64)
+    top_usd = np.full((len(groups), most), np.inf)
     usd = np.empty(clusters)
-    for group in range(groups):
-        model, row, extra = group_model[group], rtt_ms[group_cell[group]], toll[group_permit[group]]
-        mine, near = price[model], near_usd[model]
-        late, objective, service = late_usd[model], objective_ms[model], service_ms[model]
-        best, best_usd = top[group], top_usd[group]
+    for at in range(len(groups)):
+        group = groups[at]
+        model, row = requests.group_model[group], requests.rtt_ms[requests.group_cell[group]]
+        mine, near, extra = price[model], requests.near_usd[model], surcharge[requests.group_permit[group]]
+        late, objective, service = requests.late_usd[model], requests.objective_ms[model], requests.service_ms[model]
+        best, best_usd = top[at], top_usd[at]
         # Loops without branches, which take a fifth of the time.
         for cluster in range(clusters):
             usd[cluster] = near[0] * row[cluster] + mine[cluster] + extra[cluster]
@@ -184,6 +194,7 @@ def _best(
                 usd[cluster] += near[bend + 1] * max(0.0, row[cluster] - near[bend])
         for cluster in range(clusters):
             usd[cluster] += late if row[cluster] + service > objective else 0.0
+        # Insertion into the list of the `most` cheapest, which is short.
         for cluster in range(clusters):
             paid = usd[cluster]
             if paid < best_usd[most - 1]:
@@ -197,32 +208,20 @@ def _best(
     return top, top_usd
 
 
-def best(
-    world: World, capacity: Floats, away: Floats, most: int, groups: Ints | slice = slice(None)
-) -> tuple[Ints, Floats]:
+def best(arrays: Arrays, capacity: Floats, away: Floats, most: int, groups: Ints | None = None) -> tuple[Ints, Floats]:
     """[G, most] the nodes that serve each of these groups best at these prices of capacity [N] and of caps [C], or -1,
-    and what each pays."""
-    price = np.full((len(world.service_ms), world.rtt_ms.shape[1]), np.inf)
-    price[world.node_model, world.node_cluster] = capacity + world.node_usd
-    cluster, usd = _best(
-        world.group_model[groups],
-        world.group_cell[groups],
-        world.group_permit[groups],
-        world.rtt_ms,
-        world.service_ms,
-        world.objective_ms,
-        world.late_usd,
-        world.near_usd,
-        price,
-        np.where(world.permitted, world.toll(away), np.inf),
-        most,
-    )
-    nodes: Ints = world.node_at[world.group_model[groups][:, None], cluster]
+    and what each pays; of all groups where none are named."""
+    price = np.full((len(arrays.service_ms), arrays.rtt_ms.shape[1]), np.inf)
+    price[arrays.node_model, arrays.node_cluster] = capacity + arrays.node_usd
+    surcharge = np.where(arrays.permitted, arrays.surcharge_usd(away), np.inf)
+    groups = np.arange(len(arrays.group_rps)) if groups is None else groups
+    cluster, usd = _best(arrays.requests, groups, price, surcharge, most)
+    nodes: Ints = arrays.node_at[arrays.group_model[groups][:, None], cluster]
     return np.where(cluster >= 0, nodes, -1), usd
 
 
-def served_usd(world: World, capacity: Floats, away: Floats) -> float:
+def served_usd(arrays: Arrays, capacity: Floats, away: Floats) -> float:
     """What everyone pays when each takes what is cheapest at these prices of capacity [N] and of caps [C], or stays
     unserved."""
-    _, usd = best(world, capacity, away, 1)
-    return float((world.group_rps * np.minimum(world.unserved_usd[world.group_model], usd[:, 0])).sum())
+    _, usd = best(arrays, capacity, away, 1)
+    return float((arrays.group_rps * np.minimum(arrays.unserved_usd[arrays.group_model], usd[:, 0])).sum())

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from placement.large.arrays import Floats, Ints, World, served_usd
+from placement.large.arrays import Arrays, Floats, Ints, served_usd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
+class Duals:
     """USD per hour, all at least zero.
 
     `device`: [P] of one more device. `capacity`: [N] of one more request per second. `rule`: [R] of one less in a rule.
@@ -27,47 +27,47 @@ class Prices:
     away: Floats
 
 
-def none(world: World) -> Prices:
+def none(arrays: Arrays) -> Duals:
     """Nothing is scarce: each node's capacity costs what its cheapest device does."""
-    zeros = np.zeros(len(world.node_model))
-    prices = Prices(
-        device=np.zeros(len(world.pool_devices)),
+    zeros = np.zeros(len(arrays.node_model))
+    prices = Duals(
+        device=np.zeros(len(arrays.pool_devices)),
         capacity=zeros,
-        rule=np.zeros(len(world.rule_lower)),
-        start=np.zeros(len(world.service_ms)),
-        away=np.zeros(len(world.cap_rps)),
+        rule=np.zeros(len(arrays.rule_lower)),
+        start=np.zeros(len(arrays.service_ms)),
+        away=np.zeros(len(arrays.cap_rps)),
     )
-    return raised(world, prices)
+    return raised(arrays, prices)
 
 
-def option_usd(world: World, prices: Prices) -> Floats:
+def option_usd(arrays: Arrays, prices: Duals) -> Floats:
     """[O] what a replica costs with the devices that it takes from others and the rules that it helps to keep."""
-    usd = world.option_usd + prices.device[world.option_pool] * world.option_devices
-    weights = prices.rule[world.rule_of] * world.rule_term
-    return usd - np.bincount(world.rule_option, weights=weights, minlength=len(usd))
+    usd = arrays.option_usd + prices.device[arrays.option_pool] * arrays.option_devices
+    weights = prices.rule[arrays.rule_of] * arrays.rule_term
+    return usd - np.bincount(arrays.rule_option, weights=weights, minlength=len(usd))
 
 
-def raised(world: World, prices: Prices) -> Prices:
+def raised(arrays: Arrays, prices: Duals) -> Duals:
     """The same, with each node's capacity at no less than its cheapest device costs: a better bound."""
-    cheapest = np.full(len(world.node_model), np.inf)
-    np.minimum.at(cheapest, world.option_node, option_usd(world, prices) / world.option_rps)
+    cheapest = np.full(len(arrays.node_model), np.inf)
+    np.minimum.at(cheapest, arrays.option_node, option_usd(arrays, prices) / arrays.option_rps)
     capacity = np.maximum(prices.capacity, np.where(np.isfinite(cheapest), np.maximum(0.0, cheapest), np.inf))
     return replace(prices, capacity=capacity)
 
 
-def bound_usd(world: World, prices: Prices) -> float:
+def bound_usd(arrays: Arrays, prices: Duals) -> float:
     """What these prices prove: no plan that keeps every rule with a price costs less."""
-    base = option_usd(world, prices) - prices.capacity[world.option_node] * world.option_rps
-    start = world.option_start_usd + prices.start[world.option_model]
+    base = option_usd(arrays, prices) - prices.capacity[arrays.option_node] * arrays.option_rps
+    start = arrays.option_start_usd + prices.start[arrays.option_model]
 
     def term(count: Ints) -> Floats:
-        cost: Floats = base * count + start * np.maximum(0, count - world.option_current)
+        cost: Floats = base * count + start * np.maximum(0, count - arrays.option_current)
         return cost
 
-    now = np.clip(world.option_current, world.option_least, world.option_most)
-    kept = np.minimum(np.minimum(term(world.option_least), term(world.option_most)), term(now)).sum()
-    stock = np.maximum(world.pool_devices, world.used_devices(world.option_least))
-    budget = prices.start * np.where(np.isfinite(world.max_starts), world.max_starts, 0.0)
-    fixed = -(prices.device * stock).sum() + (prices.rule * world.rule_lower).sum() - budget.sum()
-    fixed -= (prices.away * world.cap_rps).sum()
-    return float(kept + fixed) + served_usd(world, prices.capacity, prices.away)
+    now = np.clip(arrays.option_current, arrays.option_least, arrays.option_most)
+    kept = np.minimum(np.minimum(term(arrays.option_least), term(arrays.option_most)), term(now)).sum()
+    stock = np.maximum(arrays.pool_devices, arrays.used_devices(arrays.option_least))
+    budget = prices.start * np.where(np.isfinite(arrays.max_starts), arrays.max_starts, 0.0)
+    fixed = -(prices.device * stock).sum() + (prices.rule * arrays.rule_lower).sum() - budget.sum()
+    fixed -= (prices.away * arrays.cap_rps).sum()
+    return float(kept + fixed) + served_usd(arrays, prices.capacity, prices.away)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from placement import costs, floors, limits
 from placement.index import Index, Option
-from placement.large.arrays import Bools, Floats, Ints, Singles, World
+from placement.large.arrays import Arrays, Bools, Floats, Ints, Singles
 from placement.problem import Intake, Model, RttMatrix
 from placement.request_costs import near_usd
 from placement.solution import Limit
@@ -20,11 +20,11 @@ N = TypeVar("N", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Numbered:
+class Encoded:
     """A world with the meaning of its options, groups (model, cell), clusters, pools, models and limits, which are the
     last of its rules: (limit, its subject)."""
 
-    world: World
+    arrays: Arrays
     options: tuple[tuple[Model, Option], ...]
     groups: tuple[tuple[str, str], ...]
     clusters: tuple[str, ...]
@@ -34,7 +34,7 @@ class Numbered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Since:
+class IndexMap:
     """Where each option [O], node [N] and pool [P] of a world was in the one before it, or -1."""
 
     options: Ints
@@ -42,7 +42,7 @@ class Since:
     pools: Ints
 
 
-def since(before: Numbered, after: Numbered) -> Since | None:
+def index_map(before: Encoded, after: Encoded) -> IndexMap | None:
     """What became of a world; None where the same users do not ask for the same models in the same clusters' reach.
 
     Devices, prices, latency, demand, intake, budgets and what runs may all be others; options and pools come and go.
@@ -54,15 +54,15 @@ def since(before: Numbered, after: Numbered) -> Since | None:
         return None
     options = {(model.name, one.pool.name): at for at, (model, one) in enumerate(before.options)}
     pools = {name: at for at, name in enumerate(before.pools)}
-    nodes = before.world.node_at[after.world.node_model, after.world.node_cluster]
-    return Since(
+    nodes = before.arrays.node_at[after.arrays.node_model, after.arrays.node_cluster]
+    return IndexMap(
         options=_ints(options.get((model.name, one.pool.name), -1) for model, one in after.options),
         nodes=nodes,
         pools=_ints(pools.get(name, -1) for name in after.pools),
     )
 
 
-def earlier(values: NDArray[N], place: Ints) -> NDArray[N]:
+def carry_over(values: NDArray[N], place: Ints) -> NDArray[N]:
     """What each had before; nothing for what was not there."""
     made = np.zeros(len(place), values.dtype)
     known = place >= 0
@@ -70,7 +70,7 @@ def earlier(values: NDArray[N], place: Ints) -> NDArray[N]:
     return made
 
 
-def number(index: Index) -> Numbered:
+def encode(index: Index) -> Encoded:
     """The world of a problem."""
     problem = index.problem
     models, clusters = problem.models, tuple(cluster.name for cluster in problem.clusters)
@@ -95,7 +95,7 @@ def number(index: Index) -> Numbered:
         + costs.risk_usd_per_hour(problem, model, option.shape, option.pool)
         for model, option in options
     )
-    world = World(
+    arrays = Arrays(
         pool_devices=_ints(
             pool.devices if index.clusters[pool.cluster].intake is not Intake.HELD else _held(index, pool.name)
             for pool in problem.pools
@@ -138,8 +138,8 @@ def number(index: Index) -> Numbered:
         rule_yields=np.array([one.yields for one in made], dtype=bool),
         rule_is_priced=np.array([one.is_priced for one in made], dtype=bool),
     )
-    return Numbered(
-        world=world,
+    return Encoded(
+        arrays=arrays,
         options=tuple(options),
         groups=tuple(groups),
         clusters=clusters,

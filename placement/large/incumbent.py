@@ -16,8 +16,8 @@ import numpy as np
 from placement.index import Index
 from placement.large import local_search
 from placement.large.arrays import Bools, Floats, Ints
-from placement.large.duals import Prices, option_usd
-from placement.large.encoding import Numbered, Since, earlier
+from placement.large.duals import Duals, option_usd
+from placement.large.encoding import Encoded, IndexMap, carry_over
 
 PAYS = 0.05
 """Options that are not in use are tried where they cost at most this part above what they bring at these prices."""
@@ -26,7 +26,7 @@ UNSERVED_RPS = 1e-6
 Rates = dict[str, dict[tuple[str, str], float]]
 
 
-class Standing:
+class Incumbent:
     """Replicas and flows of a numbered world, changed in place.
 
     Args: prices: what the plan was found with. replicas: [O]. groups, nodes, rps: the flows.
@@ -35,66 +35,66 @@ class Standing:
     def __init__(
         self,
         index: Index,
-        numbered: Numbered,
-        prices: Prices,
+        encoded: Encoded,
+        prices: Duals,
         replicas: Ints,
         groups: Ints,
         nodes: Ints,
         rps: Floats,
     ) -> None:
-        self.numbered, self._world = numbered, numbered.world
+        self.encoded, self._arrays = encoded, encoded.arrays
         models = index.problem.models
         self._priority = np.array([model.priority for model in models], np.int64)
         keeps_last = np.array([model.min_regions > 0 for model in models], dtype=bool)
-        self._facts = local_search.facts(self._world, prices, keeps_last)
-        self._state = local_search.state(self._world, replicas, groups, nodes, rps)
-        brings = prices.capacity[self._world.option_node] * self._world.option_rps
-        self._pays = option_usd(self._world, prices) - brings < PAYS * self._world.option_usd
-        self._clusters = {name: at for at, name in enumerate(numbered.clusters)}
+        self._facts = local_search.facts(self._arrays, prices, keeps_last)
+        self._state = local_search.state(self._arrays, replicas, groups, nodes, rps)
+        brings = prices.capacity[self._arrays.option_node] * self._arrays.option_rps
+        self._pays = option_usd(self._arrays, prices) - brings < PAYS * self._arrays.option_usd
+        self._clusters = {name: at for at, name in enumerate(encoded.clusters)}
 
     # ---- events: who serves whom changes at once
 
-    def lose(self, clusters: Iterable[str]) -> Ints:
+    def drop_clusters(self, clusters: Iterable[str]) -> Ints:
         """Nothing runs in these clusters any more, and nothing can. Gives the groups that they served."""
         lost = [self._clusters[name] for name in clusters]
-        nodes = np.flatnonzero(np.isin(self._world.node_cluster, lost))
+        nodes = np.flatnonzero(np.isin(self._arrays.node_cluster, lost))
         touched = local_search.leave(self._facts, self._state, nodes)
         local_search.close(self._facts, self._state, nodes)
         self._serve(touched)
         return touched
 
-    def again(self, index: Index, numbered: Numbered, prices: Prices, since: Since) -> Standing:
+    def carried_over(self, index: Index, encoded: Encoded, prices: Duals, index_map: IndexMap) -> Incumbent:
         """The same plan in another world: as much of it as can be there, and with the replicas left who can be served.
 
         Args: since: what was where in this world.
         """
-        world = numbered.world
-        replicas = np.clip(earlier(self._state.replicas, since.options), world.option_least, world.option_most)
-        to = np.full(len(self._world.node_model), -1, np.int64)
-        known = np.flatnonzero(since.nodes >= 0)
-        to[since.nodes[known]] = known
+        arrays = encoded.arrays
+        replicas = np.clip(carry_over(self._state.replicas, index_map.options), arrays.option_least, arrays.option_most)
+        to = np.full(len(self._arrays.node_model), -1, np.int64)
+        known = np.flatnonzero(index_map.nodes >= 0)
+        to[index_map.nodes[known]] = known
         groups, nodes, rps = local_search.flows(self._state)
-        times = world.group_rps / np.maximum(self._world.group_rps, UNSERVED_RPS)
+        times = arrays.group_rps / np.maximum(self._arrays.group_rps, UNSERVED_RPS)
         is_there = to[nodes] >= 0
         flows = groups[is_there], to[nodes[is_there]], (rps * times[groups])[is_there]
-        made = Standing(index, numbered, prices, replicas, *flows)
+        made = Incumbent(index, encoded, prices, replicas, *flows)
         for pool in np.flatnonzero(made._state.free < 0).tolist():
-            options = np.flatnonzero(world.option_pool == pool)
-            options = options[np.argsort(-world.option_devices[options], kind="stable")]
+            options = np.flatnonzero(arrays.option_pool == pool)
+            options = options[np.argsort(-arrays.option_devices[options], kind="stable")]
             local_search.clear(made._facts, made._state, pool, options)
-        made._retrench()
-        local_search.release_excess(made._facts, made._state, np.arange(len(world.node_model)))
+        made._drop_beyond_limits()
+        local_search.release_excess(made._facts, made._state, np.arange(len(arrays.node_model)))
         made._serve(np.flatnonzero(made._state.left > UNSERVED_RPS))
         return made
 
-    def _retrench(self) -> None:
+    def _drop_beyond_limits(self) -> None:
         """Limits that more is taken of than they allow, as prices rose: low priority and dear requests go first."""
-        world = self._world
-        usd = world.option_usd / world.option_rps
-        for limit in np.flatnonzero(world.is_limit).tolist():
-            options = world.rule_option[world.rule_of == limit]
-            order = np.lexsort((options, -usd[options], self._priority[world.option_model[options]]))
-            local_search.retrench(self._facts, self._state, limit, options[order])
+        arrays = self._arrays
+        usd = arrays.option_usd / arrays.option_rps
+        for limit in np.flatnonzero(arrays.is_limit).tolist():
+            options = arrays.rule_option[arrays.rule_of == limit]
+            order = np.lexsort((options, -usd[options], self._priority[arrays.option_model[options]]))
+            local_search.drop_beyond(self._facts, self._state, limit, options[order])
 
     # ---- what pays is done
 
@@ -110,18 +110,18 @@ class Standing:
 
     def spare(self, counts: Mapping[tuple[str, str], int]) -> None:
         """Replicas by (model, pool), more than there are: they serve nobody yet."""
-        options = [(model.name, one.pool.name) for model, one in self.numbered.options]
+        options = [(model.name, one.pool.name) for model, one in self.encoded.options]
         wanted = np.array([counts.get(key, 0) for key in options], dtype=np.int64)
         more = np.flatnonzero(wanted > self._state.replicas)
         local_search.approach(self._facts, self._state, more, wanted[more])
 
     def tidy(self, nodes: Ints, *, rounds: int) -> None:
         """Bring what nodes cannot carry elsewhere, serve what is left, and take steps around these nodes."""
-        local_search.release_excess(self._facts, self._state, np.arange(len(self._world.node_model)))
+        local_search.release_excess(self._facts, self._state, np.arange(len(self._arrays.node_model)))
         left = np.flatnonzero(self._state.left > UNSERVED_RPS)
         self._serve(left)
         self._serve_with_more(left)
-        changed = np.flatnonzero(np.isin(self._world.option_node, nodes))
+        changed = np.flatnonzero(np.isin(self._arrays.option_node, nodes))
         local_search.improve(self._facts, self._state, changed[self._is_hopeful(changed)], rounds)
 
     def improve(self, *, rounds: int, near: Ints | None = None) -> float:
@@ -139,7 +139,7 @@ class Standing:
     def _serve_with_more(self, groups: Ints) -> float:
         """Start what serves these groups, where that pays."""
         saved = 0.0
-        priority = self._priority[self._world.group_model[groups]]
+        priority = self._priority[self._arrays.group_model[groups]]
         for one in sorted(set(priority.tolist()), reverse=True):
             mine = groups[(priority == one) & (self._state.left[groups] > UNSERVED_RPS)]
             if len(mine):
@@ -149,20 +149,20 @@ class Standing:
     def _serve(self, groups: Ints) -> None:
         if local_search.is_crowded(self._state):
             self._state = local_search.compacted(self._state)
-        priority = self._priority[self._world.group_model[groups]]
+        priority = self._priority[self._arrays.group_model[groups]]
         for one in sorted(set(priority.tolist()), reverse=True):
             local_search.fill(self._facts, self._state, groups[priority == one])
 
     def _options(self, groups: Ints) -> Ints:
         """Those where these groups may be served, and those that serve them."""
-        near = np.zeros(len(self._world.node_model), dtype=bool)
+        near = np.zeros(len(self._arrays.node_model), dtype=bool)
         nodes = self._facts.near[groups].reshape(-1)
         near[nodes[nodes >= 0]] = True
-        return np.flatnonzero(near[self._world.option_node])
+        return np.flatnonzero(near[self._arrays.option_node])
 
     # ---- what it is
 
-    def copy(self) -> Standing:
+    def copy(self) -> Incumbent:
         """Another that changes by itself."""
         made = copy.copy(self)
         made._state = local_search.copy(self._state)
@@ -186,7 +186,7 @@ class Standing:
     @property
     def group_rps(self) -> Floats:
         """[G] what each group asks for."""
-        return self._world.group_rps.copy()
+        return self._arrays.group_rps.copy()
 
     @property
     def load_rps(self) -> Floats:
@@ -217,13 +217,13 @@ class Standing:
         """(model, pool) -> replicas."""
         made = {}
         for option in np.flatnonzero(self._state.replicas):
-            model, one = self.numbered.options[option]
+            model, one = self.encoded.options[option]
             made[model.name, one.pool.name] = int(self._state.replicas[option])
         return made
 
     def rates(self) -> Rates:
         """Model -> (cell, cluster) -> requests per second."""
-        return told(self.numbered, *local_search.flows(self._state))
+        return rates_by_name(self.encoded, *local_search.flows(self._state))
 
     @property
     def unserved(self) -> Floats:
@@ -236,12 +236,12 @@ class Standing:
         return float(self._state.left.sum())
 
 
-def told(numbered: Numbered, groups: Ints, nodes: Ints, rps: Floats) -> Rates:
+def rates_by_name(encoded: Encoded, groups: Ints, nodes: Ints, rps: Floats) -> Rates:
     """Flows by name: model -> (cell, cluster) -> requests per second."""
     rates: Rates = defaultdict(dict)
-    clusters = numbered.world.node_cluster[nodes]
+    clusters = encoded.arrays.node_cluster[nodes]
     for group, cluster, rate in zip(groups.tolist(), clusters.tolist(), rps.tolist(), strict=True):
-        model, cell = numbered.groups[group]
-        to = (cell, numbered.clusters[cluster])
+        model, cell = encoded.groups[group]
+        to = (cell, encoded.clusters[cluster])
         rates[model][to] = rates[model].get(to, 0.0) + rate
     return rates

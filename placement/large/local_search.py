@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from placement.jit import bare, compiled
-from placement.large.arrays import Bools, Floats, Ints, Singles, World, best
-from placement.large.duals import Prices
+from placement.large.arrays import Arrays, Bools, Floats, Ints, Singles, best
+from placement.large.duals import Duals
 from placement.request_costs import request_usd, ways_usd
 
 NEAR_NODES = 12
@@ -116,91 +116,91 @@ class State(NamedTuple):
     log_rps: Floats
 
 
-def facts(world: World, prices: Prices, keeps_last: Bools) -> Facts:
+def facts(arrays: Arrays, prices: Duals, keeps_last: Bools) -> Facts:
     """The indices of a world, with nodes near to groups at these prices."""
-    near, near_price = _near(world, prices)
+    near, near_price = _near(arrays, prices)
     groups, at = np.nonzero(near >= 0)
     node = near[groups, at]
     by_node = np.argsort(node, kind="stable")
-    nodes = len(world.node_model)
-    option_order = np.argsort(world.option_node, kind="stable")
-    rule_order = np.argsort(world.rule_option, kind="stable")
+    nodes = len(arrays.node_model)
+    option_order = np.argsort(arrays.option_node, kind="stable")
+    rule_order = np.argsort(arrays.rule_option, kind="stable")
     return Facts(
-        group_model=world.group_model,
-        group_cell=world.group_cell,
-        group_permit=world.group_permit,
-        permit_cap=world.permit_cap,
-        permit_leaves=world.permit_leaves,
-        cap_rps=world.cap_rps,
+        group_model=arrays.group_model,
+        group_cell=arrays.group_cell,
+        group_permit=arrays.group_permit,
+        permit_cap=arrays.permit_cap,
+        permit_leaves=arrays.permit_leaves,
+        cap_rps=arrays.cap_rps,
         near=near,
         near_price=near_price,
         near_first=np.searchsorted(node[by_node], np.arange(nodes + 1)).astype(np.int64),
         near_group=groups[by_node].astype(np.int64),
-        rtt_ms=world.rtt_ms,
-        service_ms=world.service_ms,
-        objective_ms=world.objective_ms,
-        late_usd=world.late_usd,
-        unserved_usd=world.unserved_usd,
-        near_usd=world.near_usd,
-        node_cluster=world.node_cluster,
-        node_usd=world.node_usd,
-        option_model=world.option_model,
-        option_node=world.option_node,
-        option_pool=world.option_pool,
-        option_devices=world.option_devices,
-        option_rps=world.option_rps,
-        option_usd=world.option_usd.copy(),
-        option_start_usd=world.option_start_usd,
-        option_current=world.option_current,
-        option_least=world.option_least.copy(),
-        option_most=world.option_most.copy(),
-        node_first=np.searchsorted(world.option_node[option_order], np.arange(nodes + 1)).astype(np.int64),
+        rtt_ms=arrays.rtt_ms,
+        service_ms=arrays.service_ms,
+        objective_ms=arrays.objective_ms,
+        late_usd=arrays.late_usd,
+        unserved_usd=arrays.unserved_usd,
+        near_usd=arrays.near_usd,
+        node_cluster=arrays.node_cluster,
+        node_usd=arrays.node_usd,
+        option_model=arrays.option_model,
+        option_node=arrays.option_node,
+        option_pool=arrays.option_pool,
+        option_devices=arrays.option_devices,
+        option_rps=arrays.option_rps,
+        option_usd=arrays.option_usd.copy(),
+        option_start_usd=arrays.option_start_usd,
+        option_current=arrays.option_current,
+        option_least=arrays.option_least.copy(),
+        option_most=arrays.option_most.copy(),
+        node_first=np.searchsorted(arrays.option_node[option_order], np.arange(nodes + 1)).astype(np.int64),
         node_option=option_order.astype(np.int64),
-        rule_first=np.searchsorted(world.rule_option[rule_order], np.arange(len(world.option_node) + 1)).astype(
+        rule_first=np.searchsorted(arrays.rule_option[rule_order], np.arange(len(arrays.option_node) + 1)).astype(
             np.int64
         ),
-        rule=world.rule_of[rule_order].astype(np.int64),
-        rule_term=world.rule_term[rule_order],
-        rule_lower=world.rule_lower,
-        rule_price=np.where(world.rule_is_priced, world.rule_usd, 0.0),
-        max_starts=world.max_starts,
+        rule=arrays.rule_of[rule_order].astype(np.int64),
+        rule_term=arrays.rule_term[rule_order],
+        rule_lower=arrays.rule_lower,
+        rule_price=np.where(arrays.rule_is_priced, arrays.rule_usd, 0.0),
+        max_starts=arrays.max_starts,
         keeps_last=keeps_last,
     )
 
 
-def _near(world: World, prices: Prices) -> tuple[Ints, Floats]:
-    near, _ = best(world, prices.capacity, prices.away, NEAR_NODES)
-    if not len(world.node_model):
+def _near(arrays: Arrays, prices: Duals) -> tuple[Ints, Floats]:
+    near, _ = best(arrays, prices.capacity, prices.away, NEAR_NODES)
+    if not len(arrays.node_model):
         return near, np.full(near.shape, np.inf)
-    cluster, model = world.node_cluster[near], world.group_model[:, None]
-    rtt_ms = world.rtt_ms[world.group_cell[:, None], cluster]
-    late = np.where(rtt_ms + world.service_ms[model] > world.objective_ms[model], world.late_usd[model], 0.0)
-    way = ways_usd(rtt_ms, world.near_usd[model])
-    usd = np.where(near >= 0, world.node_usd[near] + way + late, np.inf)
+    cluster, model = arrays.node_cluster[near], arrays.group_model[:, None]
+    rtt_ms = arrays.rtt_ms[arrays.group_cell[:, None], cluster]
+    late = np.where(rtt_ms + arrays.service_ms[model] > arrays.objective_ms[model], arrays.late_usd[model], 0.0)
+    arc = ways_usd(rtt_ms, arrays.near_usd[model])
+    usd = np.where(near >= 0, arrays.node_usd[near] + arc + late, np.inf)
     order = np.argsort(usd, axis=1, kind="stable")
     return np.take_along_axis(near, order, axis=1), np.take_along_axis(usd, order, axis=1)
 
 
-def state(world: World, replicas: Ints, group: Ints, node: Ints, rps: Floats) -> State:
+def state(arrays: Arrays, replicas: Ints, group: Ints, node: Ints, rps: Floats) -> State:
     """A plan with these replicas [O] and flows."""
-    nodes, groups, flows = len(world.node_model), len(world.group_rps), len(group)
+    nodes, groups, flows = len(arrays.node_model), len(arrays.group_rps), len(group)
     most = 2 * (flows + groups) + 1024
-    left = world.group_rps - np.bincount(group, weights=rps, minlength=groups)
-    terms = world.rule_term * replicas[world.rule_option]
-    started = np.maximum(0, replicas - world.option_current)
-    permit = world.group_permit[group]
-    leaves = world.permit_leaves[permit, world.node_cluster[node]]
-    cap = world.permit_cap[permit][leaves]
+    left = arrays.group_rps - np.bincount(group, weights=rps, minlength=groups)
+    terms = arrays.rule_term * replicas[arrays.rule_option]
+    started = np.maximum(0, replicas - arrays.option_current)
+    permit = arrays.group_permit[group]
+    leaves = arrays.permit_leaves[permit, arrays.node_cluster[node]]
+    cap = arrays.permit_cap[permit][leaves]
     made = State(
         replicas=replicas.astype(np.int64),
-        capacity=np.bincount(world.option_node, weights=replicas * world.option_rps, minlength=nodes).astype(
+        capacity=np.bincount(arrays.option_node, weights=replicas * arrays.option_rps, minlength=nodes).astype(
             np.float64
         ),
         load=np.bincount(node, weights=rps, minlength=nodes).astype(np.float64),
-        free=(world.pool_devices - world.used_devices(replicas)).astype(np.int64),
-        kept=np.bincount(world.rule_of, weights=terms, minlength=len(world.rule_lower)).astype(np.float64),
-        started=np.bincount(world.option_model, weights=started, minlength=len(world.service_ms)).astype(np.float64),
-        away=np.bincount(cap, weights=rps[leaves], minlength=len(world.cap_rps)).astype(np.float64),
+        free=(arrays.pool_devices - arrays.used_devices(replicas)).astype(np.int64),
+        kept=np.bincount(arrays.rule_of, weights=terms, minlength=len(arrays.rule_lower)).astype(np.float64),
+        started=np.bincount(arrays.option_model, weights=started, minlength=len(arrays.service_ms)).astype(np.float64),
+        away=np.bincount(cap, weights=rps[leaves], minlength=len(arrays.cap_rps)).astype(np.float64),
         left=np.maximum(0.0, left),
         flow_group=np.full(most, END, np.int64),
         flow_node=np.full(most, END, np.int64),
@@ -344,7 +344,7 @@ def _room(f: Facts, s: State, group: int, node: int, old: int) -> float:
 
 
 @bare
-def _note(s: State, kind: int, one: int, other: int, rps: float) -> None:
+def _log(s: State, kind: int, one: int, other: int, rps: float) -> None:
     at = s.ends[2]
     s.log[at, 0], s.log[at, 1], s.log[at, 2], s.log_rps[at] = kind, one, other, rps
     s.ends[2] += 1
@@ -366,12 +366,12 @@ def _move(f: Facts, s: State, entry: int, node: int, rps: float) -> float:
         rps = s.flow_rps[entry]
         _unlink(s, entry)
         _link(s, entry, group, node, rps)
-        _note(s, RELINK, entry, old, rps)
+        _log(s, RELINK, entry, old, rps)
     else:
         made = _new(s, group)
         _link(s, made, group, node, rps)
         s.flow_rps[entry] -= rps
-        _note(s, SPLIT, made, entry, rps)
+        _log(s, SPLIT, made, entry, rps)
     _count(f, s, group, old, -rps)
     _count(f, s, group, node, rps)
     return float(rps)
@@ -386,7 +386,7 @@ def _serve(f: Facts, s: State, group: int, node: int, rps: float) -> float:
     _link(s, made, group, node, rps)
     s.left[group] -= rps
     _count(f, s, group, node, rps)
-    _note(s, SERVE, made, group, rps)
+    _log(s, SERVE, made, group, rps)
     return float(rps)
 
 
@@ -403,7 +403,7 @@ def _change(f: Facts, s: State, option: int, by: int) -> None:
 
 
 @bare
-def _back(f: Facts, s: State, mark: int) -> None:
+def _undo(f: Facts, s: State, mark: int) -> None:
     """Take back everything since `mark`."""
     while s.ends[2] > mark:
         s.ends[2] -= 1
@@ -438,7 +438,7 @@ def _usd(f: Facts, group: int, node: int) -> float:
 
 
 @bare
-def _elsewhere(f: Facts, s: State, group: int, node: int) -> tuple[int, float]:
+def _next_best(f: Facts, s: State, group: int, node: int) -> tuple[int, float]:
     """The cheapest near node with room but this one, or -1."""
     near, capacity, load = f.near, s.capacity, s.load
     for at in range(near.shape[1]):
@@ -451,7 +451,7 @@ def _elsewhere(f: Facts, s: State, group: int, node: int) -> tuple[int, float]:
 
 
 @bare
-def _two(f: Facts, s: State, group: int) -> tuple[int, float, float]:
+def _best_two(f: Facts, s: State, group: int) -> tuple[int, float, float]:
     """The cheapest near node with room, or -1, its price and that of the next."""
     near, capacity, load, best, usd = f.near, s.capacity, s.load, -1, np.inf
     for at in range(near.shape[1]):
@@ -513,7 +513,7 @@ def _relieve(f: Facts, s: State, node: int, most_usd: float) -> float:
     entry = s.node_head[node]
     for at in range(count):
         entries[at] = entry
-        other, usd = _elsewhere(f, s, s.flow_group[entry], node)
+        other, usd = _next_best(f, s, s.flow_group[entry], node)
         more[at] = usd - _usd(f, s.flow_group[entry], node) if other >= 0 else np.inf
         entry = s.after[entry, 0]
     total = 0.0
@@ -522,7 +522,7 @@ def _relieve(f: Facts, s: State, node: int, most_usd: float) -> float:
         if more[at] * need > most_usd - total and more[at] > 0.0 and more[at] * min(need, s.flow_rps[entry]) > most_usd:
             return np.inf
         while need > ROUNDING:
-            other, usd = _elsewhere(f, s, s.flow_group[entry], node)
+            other, usd = _next_best(f, s, s.flow_group[entry], node)
             if other < 0:
                 break
             rps = min(need, s.flow_rps[entry], _room(f, s, s.flow_group[entry], other, node))
@@ -554,11 +554,11 @@ def _drop(f: Facts, s: State, option: int) -> float:
     if s.replicas[option] > f.option_current[option]:
         saves += f.option_start_usd[option]
     _change(f, s, option, -1)
-    _note(s, COUNT, option, -1, 0.0)
+    _log(s, COUNT, option, -1, 0.0)
     more = _relieve(f, s, node, saves)
     if more < saves - WORTH_USD:
         return float(saves - more)
-    _back(f, s, mark)
+    _undo(f, s, mark)
     return 0.0
 
 
@@ -600,7 +600,7 @@ def _add(f: Facts, s: State, option: int) -> float:
     if count == 0:
         return 0.0
     _change(f, s, option, 1)
-    _note(s, COUNT, option, 1, 0.0)
+    _log(s, COUNT, option, 1, 0.0)
     relieved = np.empty(count, np.int64)
     nodes = 0
     for at in np.argsort(-gain[:count], kind="mergesort"):
@@ -628,7 +628,7 @@ def _add(f: Facts, s: State, option: int) -> float:
             saves += _drop(f, s, f.node_option[place])
     if saves > WORTH_USD:
         return float(saves)
-    _back(f, s, mark)
+    _undo(f, s, mark)
     return 0.0
 
 
@@ -639,7 +639,7 @@ def _shift(f: Facts, s: State, node: int) -> float:
     while entry != END:
         after = s.after[entry, 0]
         here = _usd(f, s.flow_group[entry], node)
-        other, usd = _elsewhere(f, s, s.flow_group[entry], node)
+        other, usd = _next_best(f, s, s.flow_group[entry], node)
         if other >= 0 and usd < here - WORTH_USD:
             rps = min(s.flow_rps[entry], _room(f, s, s.flow_group[entry], other, node))
             saves += _move(f, s, entry, other, rps) * (here - usd)
@@ -653,14 +653,14 @@ def fill(f: Facts, s: State, groups: Ints) -> None:
     """Serve what these groups have unserved where there is room: first those who lose most by their second choice."""
     regret, best, best_usd = np.empty(len(groups)), np.empty(len(groups), np.int64), np.empty(len(groups))
     for at in range(len(groups)):
-        best[at], best_usd[at], second = _two(f, s, groups[at])
+        best[at], best_usd[at], second = _best_two(f, s, groups[at])
         second = min(second, f.unserved_usd[f.group_model[groups[at]]])
         regret[at] = (second - best_usd[at]) if best[at] >= 0 else -np.inf
     for at in np.argsort(-regret, kind="mergesort"):
         group, node, usd = groups[at], best[at], best_usd[at]
         while s.left[group] > DUST_RPS:
             if node >= 0 and _room(f, s, group, node, -1) <= DUST_RPS:
-                node, usd = _elsewhere(f, s, group, -1)
+                node, usd = _next_best(f, s, group, -1)
             if node < 0 or usd >= f.unserved_usd[f.group_model[group]]:
                 break
             moved = _serve(f, s, group, node, min(s.left[group], _room(f, s, group, node, -1)))
@@ -762,7 +762,7 @@ def clear(f: Facts, s: State, pool: int, options: Ints) -> None:
 
 
 @bare
-def retrench(f: Facts, s: State, limit: int, options: Ints) -> None:
+def drop_beyond(f: Facts, s: State, limit: int, options: Ints) -> None:
     """What is beyond a limit gives up replicas of these options, one option after the other."""
     for option in options:
         while s.kept[limit] < f.rule_lower[limit] - ROUNDING and s.replicas[option] > f.option_least[option]:
@@ -812,7 +812,7 @@ def release_excess(f: Facts, s: State, nodes: Ints) -> None:
         if _relieve(f, s, node, np.inf) < np.inf:
             s.ends[2] = 0
             continue
-        _back(f, s, mark)
+        _undo(f, s, mark)
         s.ends[2] = 0
         count, entry = 0, s.node_head[node]
         while entry != END:

@@ -16,15 +16,15 @@ from placement.answer import Answer
 from placement.index import Index
 from placement.large import aggregation, duals, subproblem
 from placement.large import plan as large
-from placement.large.aggregation import Grain
+from placement.large.aggregation import Aggregation
 from placement.large.arrays import Bools, Floats, Ints
-from placement.large.encoding import earlier, number, since
-from placement.large.incumbent import Standing
+from placement.large.encoding import carry_over, encode, index_map
+from placement.large.incumbent import Incumbent
 from placement.large.master import DUST_RPS, SHORT_RPS, WHOLE
-from placement.large.model_milp import GAP, Held, Part, searched
+from placement.large.model_milp import GAP, Effort, Held, ModelPlan, solve_model
 from placement.large.plan import Planned
 
-LEFT = Grain(classes=70, near=1.5, alike=2, rest=0)
+LEFT = Aggregation(classes=70, near=1.5, alike=2, rest=0)
 """Of those who were served on nodes that are gone."""
 LEFT_WAYS = 6
 LEFT_GAP = 0.01
@@ -63,211 +63,211 @@ class _Before:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Aim:
     """What is decided for each model: who is served where of the classes that `moved` [K], and the options [O] that
-    have a `change` or are `near` to paying, from the `replicas` [O] before. Searches may leave `gap` or `usd`."""
+    have a `change` or are `near` to paying, from the `replicas` [O] before."""
 
     moved: Bools
     replicas: Ints
     change: Floats
     near: Bools
-    work: int
-    gap: float
-    usd: float
+    effort: Effort
 
 
-class Mending:
+class Reoptimiser:
     """A plan with its programme, changed in place. After an event, `standing` has who serves whom with what runs."""
 
     def __init__(self, index: Index, planned: Planned) -> None:
-        self.standing: Standing = planned.standing
-        self._index, self._coarse, self._rough = index, planned.coarse, planned.rough
+        self.incumbent: Incumbent = planned.incumbent
+        self._index, self._master, self._pricer = index, planned.master, planned.pricer
         self._prices = planned.prices
-        self._touched, self._classes = np.zeros(0, np.int64), self._coarse.count
-        self._coarse.run()  # with the ways that were added last
+        self._touched, self._classes = np.zeros(0, np.int64), self._master.count
+        self._master.run()  # with the ways that were added last
         self._seen()
 
-    def copy(self) -> Mending:
+    def copy(self) -> Reoptimiser:
         """Another that changes by itself."""
         made = copy.copy(self)
-        made.standing, made._coarse = self.standing.copy(), self._coarse.copy()
-        made._rough = self._rough and self._rough.copy()
+        made.incumbent, made._master = self.incumbent.copy(), self._master.copy()
+        made._pricer = self._pricer and self._pricer.copy()
         return made
 
-    def lose(self, clusters: Iterable[str]) -> Ints:
+    def drop_clusters(self, clusters: Iterable[str]) -> Ints:
         """Nothing runs in these clusters any more. Gives the groups that they served."""
-        touched = self.standing.lose(clusters)
-        least, most = self.standing.bounds
-        closed = np.flatnonzero((most == 0) & (self._coarse.world.option_most > 0))
-        self._coarse.limit(closed, least[closed], most[closed])
+        touched = self.incumbent.drop_clusters(clusters)
+        least, most = self.incumbent.bounds
+        closed = np.flatnonzero((most == 0) & (self._master.arrays.option_most > 0))
+        self._master.limit(closed, least[closed], most[closed])
         self._touched = np.union1d(self._touched, touched)
         return touched
 
     def spare(self, counts: Mapping[tuple[str, str], int]) -> None:
         """Replicas by (model, pool), more than there are, as the loss of a domain needs them."""
-        self.standing.spare(counts)
+        self.incumbent.spare(counts)
 
-    def follow(self, *, work: int = large.WORK) -> None:
+    def repair(self, *, work: int = large.WORK) -> None:
         """After losses, plan again what the programme in fractions changes nearby.
 
         Args: work: nodes of branch and bound for each model.
         """
-        coarse, unserved_rps = self._coarse, self._coarse.unserved.sum()
+        master, unserved_rps = self._master, self._master.unserved.sum()
         kinds = self._split()
         self._seen()
-        before = self._before(self.standing.replicas)
-        subproblem.replan(coarse, kinds, stick=STICKS)
-        if coarse.unserved.sum() > unserved_rps + SHORT_RPS:
+        before = self._before(self.incumbent.replicas)
+        subproblem.replan(master, kinds, inertia=STICKS)
+        if master.unserved.sum() > unserved_rps + SHORT_RPS:
             self._solve(everywhere=True)
         self._seen()
         self._approach(before, everywhere=False, work=work)
 
-    def become(self, index: Index, *, work: int = large.WORK) -> bool:
+    def update(self, index: Index, *, work: int = large.WORK) -> bool:
         """Plan again for a world that differs in numbers alone: devices, prices, latency, demand, intake, budgets, what
         runs.
 
         False, with nothing changed, where it differs in more, where models go short by priority, or after many losses.
         """
-        numbered = number(index)
-        changed = since(self.standing.numbered, numbered)
-        is_frayed = self._coarse.count > FRAYED * self._classes
-        if changed is None or self._rough is None or self._coarse.is_favoured or is_frayed:
+        encoded = encode(index)
+        changed = index_map(self.incumbent.encoded, encoded)
+        is_frayed = self._master.count > FRAYED * self._classes
+        if changed is None or self._pricer is None or self._master.is_prioritised or is_frayed:
             return False
-        if not all(aggregation.hold(numbered.world, one.classes) for one in (self._coarse, self._rough)):
+        if not all(aggregation.still_permitted(encoded.arrays, one.classes) for one in (self._master, self._pricer)):
             return False
-        world = self._coarse.world
-        ask_alike = aggregation.ask_alike(world, numbered.world)
-        are_same = ask_alike and aggregation.go_alike(world, numbered.world)
-        kinds = aggregation.again(numbered.world, self._rough.classes, are_same=are_same)
-        self._rough = self._rough.again(numbered.world, kinds, changed)
-        self._rough.resettle(more=large.MORE_WAYS, rounds=ROUNDS)
-        self._prices = duals.raised(numbered.world, self._rough.prices)
-        self._part_with(np.setdiff1d(np.arange(len(world.node_model)), changed.nodes))
-        kinds = aggregation.again(numbered.world, self._coarse.classes, are_same=are_same)
-        self._index, self._coarse = index, self._coarse.again(numbered.world, kinds, changed)
+        arrays = self._master.arrays
+        same_demand = aggregation.same_demand(arrays, encoded.arrays)
+        are_same = same_demand and aggregation.same_costs(arrays, encoded.arrays)
+        kinds = aggregation.carried_over(encoded.arrays, self._pricer.classes, are_same=are_same)
+        self._pricer = self._pricer.carried_over(encoded.arrays, kinds, changed)
+        self._pricer.resettle(more=large.MORE_ARCS, rounds=ROUNDS)
+        self._prices = duals.raised(encoded.arrays, self._pricer.prices)
+        self._part_with(np.setdiff1d(np.arange(len(arrays.node_model)), changed.nodes))
+        kinds = aggregation.carried_over(encoded.arrays, self._master.classes, are_same=are_same)
+        self._index, self._master = index, self._master.carried_over(encoded.arrays, kinds, changed)
         self._seen()
-        before = self._before(earlier(self.standing.replicas, changed.options))
-        self._solve(everywhere=not ask_alike)
-        self.standing = self.standing.again(index, numbered, self._prices, changed)
-        self._approach(before, everywhere=not ask_alike, work=work)
+        before = self._before(carry_over(self.incumbent.replicas, changed.options))
+        self._solve(everywhere=not same_demand)
+        self.incumbent = self.incumbent.carried_over(index, encoded, self._prices, changed)
+        self._approach(before, everywhere=not same_demand, work=work)
         return True
 
     @property
     def answer(self) -> Answer:
         """The plan by name, with what the newest prices prove; after `lose` they are those from before it."""
-        return large.answer_of(self._index, self.standing, self._prices, large.proved_usd(self.standing, self._prices))
+        return large.answer_of(
+            self._index, self.incumbent, self._prices, large.proved_usd(self.incumbent, self._prices)
+        )
 
     def _part_with(self, nodes: Ints) -> None:
         """Those whom these nodes serve are told apart, as nothing can run there in the world to come."""
-        groups, _ = self.standing.served_by(nodes)
+        groups, _ = self.incumbent.served_by(nodes)
         self._touched = np.union1d(self._touched, groups)
         if len(self._touched):
-            closed = np.flatnonzero(np.isin(self._coarse.world.option_node, nodes))
+            closed = np.flatnonzero(np.isin(self._master.arrays.option_node, nodes))
             none = np.zeros(len(closed), np.int64)
-            self._coarse.limit(closed, none, none)
+            self._master.limit(closed, none, none)
             self._split()
 
     def _split(self) -> Bools:
         """Whom losses touched leave their classes; gives the classes [K] to be solved again."""
         touched, self._touched = self._touched, self._touched[:0]
-        return self._coarse.split(touched, LEFT, ways=LEFT_WAYS)
+        return self._master.split(touched, LEFT, arcs=LEFT_WAYS)
 
     def _before(self, replicas: Ints) -> _Before:
         return _Before(replicas=replicas, fractions=self._replicas, share=self._share)
 
     def _solve(self, *, everywhere: bool) -> None:
         """Args: everywhere: any class may need another way, not only one that has none left."""
-        coarse, unserved_rps = self._coarse, self._coarse.unserved.sum()
-        coarse.stick(STICKS)
-        coarse.run()
-        if everywhere or coarse.unserved.sum() > unserved_rps + SHORT_RPS:
-            coarse.resettle(more=large.MORE_PRICED_WAYS, rounds=ROUNDS)
-        coarse.stick(0.0)
+        master, unserved_rps = self._master, self._master.unserved.sum()
+        master.add_inertia(STICKS)
+        master.run()
+        if everywhere or master.unserved.sum() > unserved_rps + SHORT_RPS:
+            master.resettle(more=large.MORE_PRICED_ARCS, rounds=ROUNDS)
+        master.add_inertia(0.0)
         self._seen()
 
     def _approach(self, before: _Before, *, everywhere: bool, work: int) -> None:
         """What the programme in fractions changed, in whole replicas. Args: everywhere: who serves whom too."""
-        coarse, standing = self._coarse, self.standing
+        master, incumbent = self._master, self.incumbent
         share = np.concatenate([before.share, np.zeros(len(self._share) - len(before.share))])
-        world = coarse.world
-        part = np.bincount(coarse.way_class, weights=np.abs(self._share - share), minlength=coarse.count)
+        arrays = master.arrays
+        part = np.bincount(master.arc_class, weights=np.abs(self._share - share), minlength=master.count)
         moved = (part > 2 * FOLLOWED) | everywhere
         change = self._replicas - before.fractions
-        moved |= self._served_at(np.unique(world.option_node[np.abs(change) > CHANGED])) > SERVED_THERE
-        moved |= np.bincount(coarse.class_of, weights=standing.unserved, minlength=coarse.count) > SHORT_RPS
-        standing.hand_over(coarse.members(moved), *self._rounded_up(before.replicas, change))
-        runs_usd = float(self._usd_of_models(standing.replicas).sum())
+        moved |= self._served_at(np.unique(arrays.option_node[np.abs(change) > CHANGED])) > SERVED_THERE
+        moved |= np.bincount(master.class_of, weights=incumbent.unserved, minlength=master.count) > SHORT_RPS
+        incumbent.hand_over(master.members(moved), *self._rounded_up(before.replicas, change))
+        runs_usd = float(self._usd_of_models(incumbent.replicas).sum())
         aim = _Aim(
             moved=moved,
             replicas=before.replicas,
             change=change,
-            near=coarse.reduced_usd() < NEAR * world.option_usd,
-            work=work,
-            gap=GAP if everywhere else LEFT_GAP,
-            usd=0.0 if everywhere else LEFT_PART * runs_usd / len(world.service_ms),
+            near=master.reduced_usd() < NEAR * arrays.option_usd,
+            effort=Effort(
+                nodes=work,
+                gap=GAP if everywhere else LEFT_GAP,
+                usd=0.0 if everywhere else LEFT_PART * runs_usd / len(arrays.service_ms),
+            ),
         )
-        models = sorted(range(len(world.service_ms)), key=lambda at: (-self._index.problem.models[at].priority, at))
+        models = sorted(range(len(arrays.service_ms)), key=lambda at: (-self._index.problem.models[at].priority, at))
         for at in models:
             self._decide(at, aim)
-        runs, would = (self._usd_of_models(each) for each in (standing.replicas, self._replicas))
+        runs, would = (self._usd_of_models(each) for each in (incumbent.replicas, self._replicas))
         for at in models:
             if runs[at] > (1.0 + DEAR) * would[at]:
                 none = np.zeros(0, np.int64)
-                standing.hand_over(coarse.members(moved & (coarse.classes.model == at)), none, none)
+                incumbent.hand_over(master.members(moved & (master.classes.model == at)), none, none)
                 self._decide(at, aim)
-        other = np.unique(world.option_node[standing.replicas != before.replicas])
-        standing.tidy(np.arange(len(world.node_model)) if everywhere else other, rounds=STEPS)
+        other = np.unique(arrays.option_node[incumbent.replicas != before.replicas])
+        incumbent.tidy(np.arange(len(arrays.node_model)) if everywhere else other, rounds=STEPS)
 
     def _decide(self, at: int, aim: _Aim) -> None:
         """One model's replicas in whole numbers, near to what the programme in fractions changed, and its flows."""
-        coarse, standing, world = self._coarse, self.standing, self._coarse.world
-        ways = np.flatnonzero((coarse.classes.model[coarse.way_class] == at) & aim.moved[coarse.way_class])
-        mine = np.flatnonzero(world.option_model == at)
+        master, incumbent, arrays = self._master, self.incumbent, self._master.arrays
+        arcs = np.flatnonzero((master.classes.model[master.arc_class] == at) & aim.moved[master.arc_class])
+        mine = np.flatnonzero(arrays.option_model == at)
         changes = np.abs(aim.change[mine]) > WHOLE
-        if not len(ways) and not changes.any():
+        if not len(arcs) and not changes.any():
             return
-        cluster = world.node_cluster[world.option_node[mine]]
-        least, most = (one[mine] for one in standing.bounds)
-        now, before = standing.replicas[mine], aim.replicas[mine]
-        free = np.maximum(0, standing.free_devices[world.option_pool[mine]]) // world.option_devices[mine]
+        cluster = arrays.node_cluster[arrays.option_node[mine]]
+        least, most = (one[mine] for one in incumbent.bounds)
+        now, before = incumbent.replicas[mine], aim.replicas[mine]
+        free = np.maximum(0, incumbent.free_devices[arrays.option_pool[mine]]) // arrays.option_devices[mine]
         high = np.minimum(most, now + free)
         low = np.minimum(np.clip(np.minimum(before, np.floor(before + aim.change[mine])) - 1, least, most), high)
-        is_open = changes | (aim.near[mine] & np.isin(cluster, coarse.way[ways]))
-        held = Held(load_rps=standing.load_rps, away_rps=standing.away_rps)
-        beside = world.taken(np.where(world.option_model == at, 0, standing.replicas))
+        is_open = changes | (aim.near[mine] & np.isin(cluster, master.arc[arcs]))
+        held = Held(load_rps=incumbent.load_rps, away_rps=incumbent.away_rps)
+        beside = arrays.taken(np.where(arrays.option_model == at, 0, incumbent.replicas))
 
-        def found(lower: Ints, upper: Ints) -> Part | None:
+        def found(lower: Ints, upper: Ints) -> ModelPlan | None:
             bounds = lower.astype(float), upper.astype(float)
-            return searched(
-                self._index, coarse, at, ways, *bounds, aim.work, gap=aim.gap, usd=aim.usd, held=held, beside=beside
-            )
+            return solve_model(self._index, master, at, arcs, *bounds, aim.effort, held=held, beside=beside)
 
         made = found(np.where(is_open, low, now), np.where(is_open, high, now))
         if made is None:
             made = found(now, np.where(is_open, high, now))
         elif made.short.any():
-            is_open |= np.isin(cluster, coarse.way[ways[made.short[coarse.way_class[ways]]]])
+            is_open |= np.isin(cluster, master.arc[arcs[made.short[master.arc_class[arcs]]]])
             made = found(np.where(is_open, low, now), np.where(is_open, high, now)) or made
         if made is not None:
-            flows = np.zeros(len(coarse.way))
-            flows[ways] = made.flows
-            used = ways[made.flows > DUST_RPS]
-            standing.take(mine, made.replicas.astype(np.int64), *coarse.apportioned(used, flows))
+            flows = np.zeros(len(master.arc))
+            flows[arcs] = made.flows
+            used = arcs[made.flows > DUST_RPS]
+            incumbent.take(mine, made.replicas.astype(np.int64), *master.apportioned(used, flows))
 
     def _usd_of_models(self, replicas: Ints | Floats) -> Floats:
         """[M] what so many replicas [O] cost to run."""
-        world = self._coarse.world
-        usd = np.bincount(world.option_model, weights=world.option_usd * replicas, minlength=len(world.service_ms))
+        arrays = self._master.arrays
+        usd = np.bincount(arrays.option_model, weights=arrays.option_usd * replicas, minlength=len(arrays.service_ms))
         return usd.astype(np.float64)
 
     def _rounded_up(self, before: Ints, change: Floats) -> tuple[Ints, Ints]:
         """The options that change, and as many whole replicas of each as are reserved for its model: one for each
         fraction, where the pool has the devices, large ones first."""
-        world, standing = self._coarse.world, self.standing
+        arrays, incumbent = self._master.arrays, self.incumbent
         options = np.flatnonzero(np.abs(change) > WHOLE)
-        least, most = standing.bounds
+        least, most = incumbent.bounds
         aim = np.clip(before[options] + change[options], least[options], most[options])
-        devices, pool = world.option_devices[options], world.option_pool[options]
-        made, free = np.floor(aim + WHOLE).astype(np.int64), standing.free_devices
-        np.add.at(free, pool, (standing.replicas[options] - made) * devices)
+        devices, pool = arrays.option_devices[options], arrays.option_pool[options]
+        made, free = np.floor(aim + WHOLE).astype(np.int64), incumbent.free_devices
+        np.add.at(free, pool, (incumbent.replicas[options] - made) * devices)
         part = aim - made
         for at in np.lexsort((-part, -devices)).tolist():
             if part[at] > WHOLE and free[pool[at]] >= devices[at]:
@@ -277,13 +277,13 @@ class Mending:
 
     def _served_at(self, nodes: Ints) -> Floats:
         """[K] the part of each class that these nodes serve."""
-        coarse = self._coarse
-        group, rps = self.standing.served_by(nodes)
-        served = np.bincount(coarse.class_of[group], weights=rps, minlength=coarse.count)
-        made: Floats = served / np.maximum(coarse.classes.rps, DUST_RPS)
+        master = self._master
+        group, rps = self.incumbent.served_by(nodes)
+        served = np.bincount(master.class_of[group], weights=rps, minlength=master.count)
+        made: Floats = served / np.maximum(master.classes.rps, DUST_RPS)
         return made
 
     def _seen(self) -> None:
-        coarse = self._coarse
-        self._replicas = coarse.replicas
-        self._share = coarse.flows / np.maximum(coarse.classes.rps, DUST_RPS)[coarse.way_class]
+        master = self._master
+        self._replicas = master.replicas
+        self._share = master.flows / np.maximum(master.classes.rps, DUST_RPS)[master.arc_class]

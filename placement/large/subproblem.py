@@ -12,10 +12,10 @@ import numpy as np
 from placement import highs
 from placement.large.arrays import Bools, Floats
 from placement.large.duals import raised
-from placement.large.master import DUST_RPS, WHOLE, Coarse
+from placement.large.master import DUST_RPS, WHOLE, RestrictedMaster
 
 ROUNDS = 2
-WAYS = 2
+ARCS = 2
 """That are added for each class where they save, after a round."""
 MATTERS = 0.02
 """Others are planned for again where they may save this part of what everybody pays."""
@@ -28,7 +28,7 @@ PRIMAL = 4
 """Of HiGHS's simplex strategies: from this basis it takes half the time of the dual one."""
 
 
-def replan(coarse: Coarse, kinds: Bools, *, stick: float) -> None:
+def replan(master: RestrictedMaster, kinds: Bools, *, inertia: float) -> None:
     """Solve the programme again for these classes [K].
 
     That makes devices dearer, and those who would rather go elsewhere at the new prices are planned for again too.
@@ -38,11 +38,11 @@ def replan(coarse: Coarse, kinds: Bools, *, stick: float) -> None:
     for more in reversed(range(ROUNDS)):
         if not kinds.any():
             return
-        _Part(coarse, kinds, stick).solve()
+        _Part(master, kinds, inertia).solve()
         if not more:
             return
-        is_wider = coarse.widen(kinds, more=WAYS)
-        saves_usd, pays_usd = _may_save(coarse)
+        is_wider = master.widen(kinds, more=ARCS)
+        saves_usd, pays_usd = _may_save(master)
         others = np.zeros(0, np.int64)
         if saves_usd[~kinds].sum() >= MATTERS * pays_usd.sum():
             others = np.flatnonzero(~kinds & (saves_usd > GOES * pays_usd))
@@ -53,16 +53,16 @@ def replan(coarse: Coarse, kinds: Bools, *, stick: float) -> None:
         kinds[others] = True
 
 
-def _may_save(coarse: Coarse) -> tuple[Floats, Floats]:
+def _may_save(master: RestrictedMaster) -> tuple[Floats, Floats]:
     """[K] USD per hour that each class would at most save elsewhere at the newest prices, and what it pays."""
-    capacity = raised(coarse.world, coarse.prices).capacity
-    usd = coarse.classes.usd[coarse.way_class, coarse.way] + capacity[coarse.way_node]
-    least = np.full(coarse.count, np.inf)
-    np.minimum.at(least, coarse.way_class, usd)
-    used = coarse.flows > DUST_RPS
-    kind, rps = coarse.way_class[used], coarse.flows[used]
+    capacity = raised(master.arrays, master.prices).capacity
+    usd = master.classes.usd[master.arc_class, master.arc] + capacity[master.arc_node]
+    least = np.full(master.count, np.inf)
+    np.minimum.at(least, master.arc_class, usd)
+    used = master.flows > DUST_RPS
+    kind, rps = master.arc_class[used], master.flows[used]
     saves, pays = (
-        np.bincount(kind, weights=rps * each, minlength=coarse.count).astype(np.float64)
+        np.bincount(kind, weights=rps * each, minlength=master.count).astype(np.float64)
         for each in (usd[used] - least[kind], usd[used])
     )
     return saves, pays
@@ -76,42 +76,42 @@ class _Part:
     Columns: those of the classes, then what rows carry that are `shared` and not of one class. Rows: all theirs.
     """
 
-    def __init__(self, coarse: Coarse, kinds: Bools, stick: float) -> None:
-        self._coarse = coarse
-        solver, self._columns = coarse.solver, coarse.columns_of(kinds)
+    def __init__(self, master: RestrictedMaster, kinds: Bools, inertia: float) -> None:
+        self._master = master
+        solver, self._columns = master.solver, master.columns_of(kinds)
         _, self._count, usd, lower, upper, _ = solver.getCols(len(self._columns), self._columns)
         _, self._first, entry, self._value = solver.getColsEntries(len(self._columns), self._columns)
         self._rows, self._row = np.unique(entry, return_inverse=True)
         _, _, low, high, _ = solver.getRows(len(self._rows), self._rows)
         self._column = np.repeat(np.arange(self._count), np.diff(np.append(self._first, len(entry))))
-        is_of_class = coarse.is_of_class(self._rows)
+        is_of_class = master.is_of_class(self._rows)
         self._shared = np.flatnonzero(~is_of_class)
-        self._before = coarse.values[self._columns]
-        self._price = np.where(is_of_class, np.inf, coarse.duals[self._rows])
-        self._usd = self._without_prices(usd, stick)
+        self._before = master.values[self._columns]
+        self._price = np.where(is_of_class, np.inf, master.duals[self._rows])
+        self._usd = self._without_prices(usd, inertia)
         self._lower = np.concatenate([lower, low[self._shared]])
         self._upper = np.concatenate([upper, high[self._shared]])
         self._asked = np.where(is_of_class, low, 0.0)
 
-    def _without_prices(self, usd: Floats, stick: float) -> Floats:
+    def _without_prices(self, usd: Floats, inertia: float) -> Floats:
         """Costs less what rows are worth; classes pay for the cheapest way at these prices."""
-        coarse, price = self._coarse, self._price
+        master, price = self._master, self._price
         shared = np.where(np.isinf(price), 0.0, price)
         usd = usd - np.bincount(self._column, weights=self._value * shared[self._row], minlength=self._count)
-        idle = np.flatnonzero((self._columns < coarse.options) & (self._before <= WHOLE))
-        usd[idle] += stick * coarse.world.option_usd[self._columns[idle]]
+        idle = np.flatnonzero((self._columns < master.options) & (self._before <= WHOLE))
+        usd[idle] += inertia * master.arrays.option_usd[self._columns[idle]]
         asks = np.isinf(price[self._row])
         column, row = self._column[asks], self._row[asks]
-        paid = np.maximum(0.0, coarse.duals[self._rows[row]])
-        usd[column] -= np.where(self._before[column] > DUST_RPS, stick * paid, 0.0)
+        paid = np.maximum(0.0, master.duals[self._rows[row]])
+        usd[column] -= np.where(self._before[column] > DUST_RPS, inertia * paid, 0.0)
         np.minimum.at(price, row, usd[column])
         usd[column] -= price[row]
         return usd
 
     def solve(self) -> None:
         """Tell the programme what it gives; where it gives nothing the whole is solved."""
-        coarse, columns, rows, shared = self._coarse, self._columns, self._rows, self._shared
-        held = coarse.activity[rows] - self._carried(self._before)
+        master, columns, rows, shared = self._master, self._columns, self._rows, self._shared
+        held = master.activity[rows] - self._carried(self._before)
         part = highs.quiet()
         part.setOptionValue("simplex_strategy", PRIMAL)
         part.setOptionValue("primal_simplex_bound_perturbation_multiplier", 0.0)
@@ -119,16 +119,16 @@ class _Part:
         part.setBasis(self._basis())
         part.run()
         if part.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-            coarse.run()
+            master.run()
             return
         answer = part.getSolution()
         values = np.asarray(answer.col_value)
         carried, duals = held + self._carried(values[: self._count]), self._price + np.asarray(answer.row_dual)
-        coarse.take(columns, values[: self._count], rows, carried, duals)
+        master.take(columns, values[: self._count], rows, carried, duals)
         is_basic = np.zeros(len(values), dtype=bool)
         basic = part.getBasicVariables()[1]
         is_basic[basic[basic >= 0]] = True
-        coarse.take_basis(columns, is_basic[: self._count], rows[shared], is_basic[self._count :])
+        master.take_basis(columns, is_basic[: self._count], rows[shared], is_basic[self._count :])
 
     def _carried(self, values: Floats) -> Floats:
         """What these values are in each row."""
@@ -149,14 +149,14 @@ class _Part:
 
     def _basis(self) -> highspy.HighsBasis:
         """As much of the whole programme's as is here; a class that is new takes its cheapest way."""
-        coarse, shared, status = self._coarse, self._rows[self._shared], highspy.HighsBasisStatus
-        own = coarse.is_basic[self._columns]
-        lacks = coarse.is_of_class(self._rows)
+        master, shared, status = self._master, self._rows[self._shared], highspy.HighsBasisStatus
+        own = master.is_basic[self._columns]
+        lacks = master.is_of_class(self._rows)
         lacks[self._row[own[self._column]]] = False
         cheapest = np.flatnonzero(lacks[self._row] & (self._usd[self._column] == 0.0))
         own[self._column[cheapest[np.unique(self._row[cheapest], return_index=True)[1]]]] = True
-        is_basic = np.concatenate([own, coarse.row_is_basic[shared]])
-        values: Floats = np.concatenate([self._before, coarse.activity[shared]])
+        is_basic = np.concatenate([own, master.row_is_basic[shared]])
+        values: Floats = np.concatenate([self._before, master.activity[shared]])
         names = np.array([status.kLower, status.kUpper, status.kBasic], dtype=object)
         basis = highspy.HighsBasis()
         basis.valid, basis.alien = True, True

@@ -82,7 +82,7 @@ def route_many(index: Index, counts: Ready, last: Routing | None, foreseen: Mapp
     from placement.routing import transport  # numba takes a second to load, which small worlds need not pay
 
     rtt_ms = index.problem.rtt_matrix()
-    asking, farthest_ms = transport.Asking(index, rtt_ms), rtt_ms.farthest_ms
+    asking, farthest_ms = transport.TransportProblems(index, rtt_ms), rtt_ms.farthest_ms
     known = {(one.model, one.cluster): one.usd_per_hour for one in last.prices} if last is not None else {}
     flows: list[Flow] = []
     missed: list[Unserved] = []
@@ -96,11 +96,11 @@ def route_many(index: Index, counts: Ready, last: Routing | None, foreseen: Mapp
         begin = np.array([known.get((model.name, name), np.nan) for name in clusters])
         question = asking.question(model, usable, beyond, price.unserved, price.overload)
         found = transport.solve(question, begin)
-        parts, missing, cost = _told_at_once(index, model, asking, clusters, found)
+        parts, missing, cost = _flows_by_position(index, model, asking, clusters, found)
         if overloads(usable, parts):
             sparing = asking.question(model, usable, beyond, price.sparing.unserved, price.sparing.overload)
             spared = transport.solve(sparing, found.prices)
-            told = _told_at_once(index, model, asking, clusters, spared)
+            told = _flows_by_position(index, model, asking, clusters, spared)
             is_enough, why = _weighed(model, usable, (parts, missing), told[:2], foreseen.get(model.name))
             if is_enough:
                 found, (parts, missing, cost) = spared, told
@@ -134,14 +134,14 @@ def _flows_of_many(
     """The same where there are too many pairs for a programme over all of them."""
     from placement.routing import transport
 
-    asking = transport.Asking(index, rtt_ms)
+    asking = transport.TransportProblems(index, rtt_ms)
     found = transport.solve(asking.question(model, usable, beyond, price.unserved, price.overload))
-    flows, missing, _ = _told_at_once(index, model, asking, sorted(usable), found)
+    flows, missing, _ = _flows_by_position(index, model, asking, sorted(usable), found)
     return flows, missing
 
 
-def _told_at_once(
-    index: Index, model: Model, asking: transport.Asking, clusters: Sequence[str], found: transport.Routed
+def _flows_by_position(
+    index: Index, model: Model, asking: transport.TransportProblems, clusters: Sequence[str], found: transport.Routed
 ) -> tuple[list[Flow], dict[str, float], Cost]:
     """Flows from positions, what they leave of each cell, and what they cost; as `_told` and `_cost` do by name."""
     demands = index.demands[model.name]

@@ -59,7 +59,7 @@ class Graph(NamedTuple):
     """[from, to] the entry that costs so much."""
 
 
-class Way(NamedTuple):
+class PathTree(NamedTuple):
     """A tree of cheapest paths: `distance` of each node, the node before it there, and by what the step goes."""
 
     distance: Floats
@@ -84,7 +84,7 @@ def flow(
     tiny = TINY * rps.sum()
     entries, first, graph = _begun(usd, rps, most, over, over_usd, prices)
     spare = len(entries.free) - cells
-    way = Way(np.empty(nodes), np.empty(nodes, np.int64), np.empty(nodes, np.int64), np.empty(nodes, np.int64))
+    way = PathTree(np.empty(nodes), np.empty(nodes, np.int64), np.empty(nodes, np.int64), np.empty(nodes, np.int64))
     for turn in range(2 * outside):
         # First what is too much goes where there is room, then what has a price and room gets some.
         source, onward = turn % outside, turn < outside
@@ -102,7 +102,7 @@ def flow(
             part = abs(excess)
             if onward and target != outside:
                 part = min(part, graph.within[target] + graph.beyond[target] - graph.load[target])
-            part = min(part, _narrowest(most, over, entries, graph, way, source, target, onward))
+            part = min(part, _bottleneck(most, over, entries, graph, way, source, target, onward))
             if spare < nodes:
                 spare += len(entries.cell)
                 entries = _more(entries)
@@ -188,7 +188,7 @@ def _nearest(
     over_usd: float,
     entries: Entries,
     graph: Graph,
-    way: Way,
+    way: PathTree,
     source: int,
     onward: bool,
     tiny: float,
@@ -219,7 +219,7 @@ def _nearest(
             if base + graph.step_usd[here, there] + to >= distance[other] and other != outside:
                 continue
             if graph.step_by[here, there] == UNKNOWN:
-                _look(usd, entries, graph, here, there)
+                _cheapest_step(usd, entries, graph, here, there)
             length, by = base + graph.step_usd[here, there] + to, graph.step_by[here, there]
             if other == outside:
                 more = over_usd if onward else -over_usd
@@ -242,7 +242,7 @@ def _nearest(
 
 
 @compiled
-def _look(usd: Floats, entries: Entries, graph: Graph, here: int, there: int) -> None:
+def _cheapest_step(usd: Floats, entries: Entries, graph: Graph, here: int, there: int) -> None:
     """Who costs least on its way from here to there."""
     found, least, entry = NOBODY, np.inf, graph.head[here]
     while entry >= 0:
@@ -255,8 +255,8 @@ def _look(usd: Floats, entries: Entries, graph: Graph, here: int, there: int) ->
 
 
 @compiled
-def _narrowest(
-    most: Floats, over: Floats, entries: Entries, graph: Graph, way: Way, source: int, target: int, onward: bool
+def _bottleneck(
+    most: Floats, over: Floats, entries: Entries, graph: Graph, way: PathTree, source: int, target: int, onward: bool
 ) -> float:
     """How much can go all the way."""
     part, node = np.inf, target
@@ -278,7 +278,7 @@ def _send(
     entries: Entries,
     first: Ints,
     graph: Graph,
-    way: Way,
+    way: PathTree,
     source: int,
     target: int,
     onward: bool,
@@ -362,7 +362,7 @@ def _read(entries: Entries, first: Ints, outside: int, price: Floats) -> tuple[I
 
 
 @compiled
-def at_least(usd: Floats, prices: Floats) -> Floats:
+def least_usd(usd: Floats, prices: Floats) -> Floats:
     """[D] what one request per second of each cell costs at least at these prices [K]."""
     cells, clusters = len(usd), len(prices)
     made = np.empty(cells)

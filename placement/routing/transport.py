@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import highspy
 import numpy as np
@@ -46,7 +47,7 @@ ROUNDS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class TransportProblem:
     """One model's users and replicas. D cells, K clusters, G continents with a cap.
 
     `usd` [D, K + 1]: USD per hour of one request per second served there, infinite where it may not be; the last
@@ -68,7 +69,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
+class ScarcityPrices:
     """USD per hour of one more request per second: into a cluster [K], and off a continent [G]."""
 
     cluster: Floats
@@ -88,7 +89,7 @@ class Routed:
     prices: Floats
 
 
-def solve(asked: Question, prices: Floats | None = None) -> Routed:
+def solve(asked: TransportProblem, prices: Floats | None = None) -> Routed:
     """The best routing of one model. Args: prices: [K] to begin with, NaN where none is known."""
     if not asked.rps.size or not asked.most.size:
         none = np.zeros(0, np.int64)
@@ -100,11 +101,11 @@ def solve(asked: Question, prices: Floats | None = None) -> Routed:
     cell, cluster, rps, last = shortest_paths.flow(
         asked.usd, asked.rps, asked.most, asked.over, asked.over_usd, _begin_at(asked, prices)
     )
-    found = Prices(cluster=last, cap=np.zeros(0))
-    return _routed(asked, cell, cluster, rps, found, shortest_paths.at_least(asked.usd, last))
+    found = ScarcityPrices(cluster=last, cap=np.zeros(0))
+    return _routed(asked, cell, cluster, rps, found, shortest_paths.least_usd(asked.usd, last))
 
 
-def _begin_at(asked: Question, known: Floats | None) -> Floats:
+def _begin_at(asked: TransportProblem, known: Floats | None) -> Floats:
     """[K] prices near the last ones: those that are known, or those of samples of the cells."""
     if known is not None:
         is_known = ~np.isnan(known)
@@ -119,7 +120,7 @@ def _begin_at(asked: Question, known: Floats | None) -> Floats:
     return prices
 
 
-def _sample(asked: Question, prices: Floats, size: int) -> tuple[Ints, Floats]:
+def _sample(asked: TransportProblem, prices: Floats, size: int) -> tuple[Ints, Floats]:
     """So many cells for all, and the requests per second of those that each stands for: who would be served in the same
     two clusters, and loses about as much by the second."""
     first, second, regret = shortest_paths.two_best(asked.usd, prices)
@@ -129,7 +130,9 @@ def _sample(asked: Question, prices: Floats, size: int) -> tuple[Ints, Floats]:
     return order[middle], np.add.reduceat(asked.rps[order], start)
 
 
-def _routed(asked: Question, cell: Ints, cluster: Ints, rps: Floats, prices: Prices, least: Floats) -> Routed:
+def _routed(
+    asked: TransportProblem, cell: Ints, cluster: Ints, rps: Floats, prices: ScarcityPrices, least: Floats
+) -> Routed:
     """Args: least: [D] USD per hour that one request per second of each cell costs at these prices."""
     missing = asked.rps.sum() - rps.sum()
     load = np.bincount(cluster, rps, minlength=len(asked.most))
@@ -148,9 +151,9 @@ def _routed(asked: Question, cell: Ints, cluster: Ints, rps: Floats, prices: Pri
     )
 
 
-def _first_prices(asked: Question) -> Prices:
+def _first_prices(asked: TransportProblem) -> ScarcityPrices:
     """Those of a sample."""
-    nothing = Prices(cluster=np.zeros(len(asked.most)), cap=np.zeros(len(asked.cap_rps)))
+    nothing = ScarcityPrices(cluster=np.zeros(len(asked.most)), cap=np.zeros(len(asked.cap_rps)))
     if len(asked.rps) <= 2 * SAMPLE:
         return nothing
     one, weight = _sample(asked, nothing.cluster, SAMPLE)
@@ -160,7 +163,7 @@ def _first_prices(asked: Question) -> Prices:
     return found.prices
 
 
-class Asking:
+class TransportProblems:
     """What the questions of all models have in common: where cells and clusters are, and which cells are alike."""
 
     def __init__(self, index: Index, rtt_ms: RttMatrix) -> None:
@@ -180,7 +183,7 @@ class Asking:
         overload: Mapping[str, float],
         unserved_usd: float,
         overload_usd: float,
-    ) -> Question:
+    ) -> TransportProblem:
         """That of one model, over its demands and the clusters of `capacity` in their order by name.
 
         Args: capacity: cluster -> requests per second that plans count on. overload: cluster -> what it can take beyond
@@ -197,7 +200,7 @@ class Asking:
         cap_of = np.array([cap_at.get(cell.continent, -1) for cell in self._kinds], dtype=np.int64)
         away = [[leaves(cell, one) for one in clusters] for cell in self._kinds] if most else []
         kind = self._kind[at]
-        return Question(
+        return TransportProblem(
             usd=_usd(
                 self._rtt_ms,
                 self._row[at],
@@ -205,11 +208,13 @@ class Asking:
                 kind,
                 np.array(allowed, dtype=bool).reshape(shape),
                 np.array([costs.egress_usd_per_rps(model, one) for one in clusters]),
-                model.service_latency_ms,
-                model.objective_ms,
-                costs.THOUSANDS_PER_HOUR * model.late_usd_per_1000,
-                near_usd((model,))[0],
-                unserved_usd,
+                _RequestPrice(
+                    service_ms=model.service_latency_ms,
+                    objective_ms=model.objective_ms,
+                    late_usd=costs.THOUSANDS_PER_HOUR * model.late_usd_per_1000,
+                    near_usd=near_usd((model,))[0],
+                    unserved_usd=unserved_usd,
+                ),
             ),
             rps=np.fromiter((one.requests_per_second for one in demands), np.float64, len(demands)),
             most=np.array([capacity[one.name] for one in clusters]),
@@ -239,6 +244,16 @@ class Asking:
         return np.array([self._column[name] for name in clusters], dtype=np.int64)
 
 
+class _RequestPrice(NamedTuple):
+    """Of one model, as in `large.arrays.Arrays`: USD per hour of one request per second."""
+
+    service_ms: float
+    objective_ms: float
+    late_usd: float
+    near_usd: Floats
+    unserved_usd: float
+
+
 @compiled
 def _usd(
     rtt_ms: Singles,
@@ -247,24 +262,26 @@ def _usd(
     kind: Ints,
     allowed: Bools,
     egress_usd: Floats,
-    service_ms: float,
-    objective_ms: float,
-    late_usd: float,
-    near_usd: Floats,
-    unserved_usd: float,
+    price: _RequestPrice,
 ) -> Floats:
-    """[D, K + 1] as a question has it. Args: row: [D]. column: [K], both -1 where no latency is known."""
+    """[D, K + 1] as `TransportProblem.usd`.
+
+    Args: row: [D] of `rtt_ms`. column: [K] of it; both -1 where no latency is known. kind: [D] the row of `allowed`.
+        egress_usd: [K].
+    """
     cells, clusters = len(row), len(column)
     usd = np.empty((cells, clusters + 1))
     for cell in range(cells):
         at, of = row[cell], kind[cell]
-        usd[cell, clusters] = unserved_usd
+        usd[cell, clusters] = price.unserved_usd
         for cluster in range(clusters):
             paid = np.inf
             if at >= 0 and column[cluster] >= 0 and allowed[of, cluster]:
                 away_ms = np.float64(rtt_ms[at, column[cluster]])
                 if away_ms == away_ms:
-                    paid = egress_usd[cluster] + request_usd(away_ms, service_ms, objective_ms, late_usd, near_usd)
+                    paid = egress_usd[cluster] + request_usd(
+                        away_ms, price.service_ms, price.objective_ms, price.late_usd, price.near_usd
+                    )
             usd[cell, cluster] = paid
     return usd
 
@@ -272,7 +289,7 @@ def _usd(
 class _Programme:
     """The programme over pairs that matter. Rows: clusters, caps, then cells as they are opened."""
 
-    def __init__(self, asked: Question, prices: Prices) -> None:
+    def __init__(self, asked: TransportProblem, prices: ScarcityPrices) -> None:
         self.asked, self.prices = asked, prices
         self._usd = asked.usd[:, :-1]
         self._cells, self._clusters = self._usd.shape
@@ -434,7 +451,7 @@ class _Programme:
         assert info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
         values, duals = np.asarray(answer.col_value), np.asarray(answer.row_dual)
         scarce = np.maximum(0.0, -duals[: self._clusters + self._caps] / SCALE)
-        self.prices = Prices(cluster=scarce[: self._clusters], cap=scarce[self._clusters :])
+        self.prices = ScarcityPrices(cluster=scarce[: self._clusters], cap=scarce[self._clusters :])
         usd = float(info.objective_function_value) / SCALE
         return highs.Found(values=values, objective=usd, bound=usd, duals=duals / SCALE, reduced=values)
 
@@ -495,4 +512,4 @@ class _Programme:
         rps = np.concatenate([found.values[used], asked.rps[closed]])
         best, _ = self._best(self._reduced())
         price = np.minimum(self.prices.cluster, asked.unserved_usd + asked.over_usd)  # then rather left unserved
-        return _routed(asked, one, way, rps, Prices(cluster=price, cap=self.prices.cap), best)
+        return _routed(asked, one, way, rps, ScarcityPrices(cluster=price, cap=self.prices.cap), best)

@@ -27,7 +27,7 @@ SHORT = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
+class AfterLoss:
     """After the loss of a domain: `servable_rps` of the `wanted_rps` in time, and the users who lack most."""
 
     lost: str
@@ -41,7 +41,7 @@ class Left:
         return self.servable_rps < self.wanted_rps * (1.0 - SHORT) - DUST_RPS
 
 
-def rows(
+def cut_rows(
     index: Index, model: Model, options: Sequence[Option], cuts: Sequence[Cut]
 ) -> list[tuple[str, dict[int, float], float]]:
     """(what is lost, option -> requests per second, at least so many) of each of these cuts that binds anything."""
@@ -67,7 +67,7 @@ def rows(
     return found
 
 
-def left(index: Index, model: Model, counts: Mapping[str, float]) -> list[Left]:
+def after_losses(index: Index, model: Model, counts: Mapping[str, float]) -> list[AfterLoss]:
     """What is left of so many replicas by pool, whatever domain is lost."""
     if model.survive is None or model.survive_within_fraction <= 0.0:
         return []
@@ -88,7 +88,7 @@ def left(index: Index, model: Model, counts: Mapping[str, float]) -> list[Left]:
         flow = before.without(ats)
         lacking = flow.fill(wanted)
         cells = frozenset(cell for cell, one in zip(users.cells, of, strict=True) if lacking[one])
-        found.append(Left(lost=name, servable_rps=flow.served_rps, wanted_rps=wanted, cells=cells))
+        found.append(AfterLoss(lost=name, servable_rps=flow.served_rps, wanted_rps=wanted, cells=cells))
     return found
 
 
@@ -146,7 +146,7 @@ class _Flow:
             seen: Bools = self._unserved > DUST_RPS
             if self.served_rps >= enough or not seen.any():
                 return seen
-            end, by_user, by_cluster = self._way(seen)
+            end, by_user, by_cluster = self._augmenting_path(seen)
             if end < 0:
                 return seen
             steps, user, most = [], int(by_user[end]), float(self._free[end])
@@ -164,7 +164,7 @@ class _Flow:
             for (giver, _), (_, cluster) in itertools.pairwise(steps):
                 self._flow[giver, cluster] -= most
 
-    def _way(self, seen: Bools) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+    def _augmenting_path(self, seen: Bools) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
         """A shortest way from those in `seen`, which grows, to a cluster with room, or -1; and by whom each was
         reached: clusters by users, users by the clusters that serve them."""
         users, clusters = self._reach.shape

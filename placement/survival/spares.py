@@ -30,7 +30,7 @@ MISSED_USD = 1e4
 """Of one request per second that cannot be given room; more than any replica costs."""
 
 
-def learn(index: Index, counts: Counts) -> bool:
+def learn_cuts(index: Index, counts: Counts) -> bool:
     """Add to `index.cuts` what this placement breaks, and what the cheapest that holds more would; whether it broke any
     that is new."""
     for model in _protected(index):
@@ -40,7 +40,7 @@ def learn(index: Index, counts: Counts) -> bool:
     return bool(learned)
 
 
-def tight(index: Index, counts: Counts) -> dict[str, tuple[Cut, ...]]:
+def tight_cuts(index: Index, counts: Counts) -> dict[str, tuple[Cut, ...]]:
     """Of the cuts that are known, those of which so many replicas have little more than they ask."""
     kept = {}
     for model in _protected(index):
@@ -49,13 +49,13 @@ def tight(index: Index, counts: Counts) -> dict[str, tuple[Cut, ...]]:
         kept[model.name] = tuple(
             cut
             for cut in index.cuts.get(model.name, ())
-            for _, terms, lower in cuts.rows(index, model, options, (cut,))
+            for _, terms, lower in cuts.cut_rows(index, model, options, (cut,))
             if sum(term * mine[at] for at, term in terms.items()) < SLACK * lower
         )
     return kept
 
 
-def added(index: Index, counts: Counts) -> dict[tuple[str, str], int]:
+def with_spares(index: Index, counts: Counts) -> dict[tuple[str, str], int]:
     """The same placement, and whole replicas besides that hold what it lacks, where devices and limits let them."""
     made = dict(counts)
     for model in _protected(index):
@@ -73,7 +73,7 @@ def _held(index: Index, model: Model, counts: Counts, *, whole: bool) -> tuple[d
     now = {one.pool.name: float(counts.get((model.name, one.pool.name), 0)) for one in index.options(model)}
     is_new = False
     for _ in range(ROUNDS):
-        short = [one for one in cuts.left(index, model, now) if one.is_short]
+        short = [one for one in cuts.after_losses(index, model, now) if one.is_short]
         known = index.cuts.get(model.name, ())
         new = {Cut(lost=one.lost, cells=one.cells) for one in short} - set(known)
         if not new and not (whole and short and not is_new):

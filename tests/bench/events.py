@@ -11,8 +11,8 @@ from msgspec import structs
 
 from placement.index import Index
 from placement.large import plan as large
-from placement.large.encoding import number
-from placement.large.reoptimise import Mending
+from placement.large.encoding import encode
+from placement.large.reoptimise import Reoptimiser
 from placement.problem import Problem
 from tests.bench.demo_size import result
 from tests.bench.worlds import a_large_world
@@ -25,32 +25,32 @@ NOISE = 0.03
 def events() -> Iterator[dict[str, object]]:
     """Losses of single clusters and a cycle with 3 % noise on all demand; distances are to each world's own bound."""
     small = Index(a_large_world(0, clusters=10, cells=50, models=2))  # compiles, which is not measured
-    first = Mending(small, large.plan(small))
-    first.lose(["cluster-0000"])
-    first.follow()
+    first = Reoptimiser(small, large.plan(small))
+    first.drop_clusters(["cluster-0000"])
+    first.repair()
     for clusters, cells, models in SIZES:
         for seed in (1, 2, 3):
             problem = a_large_world(seed, clusters=clusters, cells=cells, models=models)
             index = Index(problem)
-            size, planned = f"{clusters}x{cells}x{models}", Mending(index, large.plan(index))
+            size, planned = f"{clusters}x{cells}x{models}", Reoptimiser(index, large.plan(index))
             yield from _losses(size, problem, planned, seed)
             yield from _noise(size, problem, planned, seed)
 
 
-def _losses(size: str, problem: Problem, planned: Mending, seed: int) -> Iterator[dict[str, object]]:
-    used = sorted({pool.partition("/")[0] for _, pool in planned.standing.counts()})
+def _losses(size: str, problem: Problem, planned: Reoptimiser, seed: int) -> Iterator[dict[str, object]]:
+    used = sorted({pool.partition("/")[0] for _, pool in planned.incumbent.counts()})
     lost = np.random.default_rng(seed).choice(used, min(LOSSES, len(used)), replace=False).tolist()
     at_once_ms, nearby_ms, gaps, starts = [], [], [], []
     for cluster in lost:
         mended = planned.copy()
         begun_s = time.perf_counter()
-        mended.lose([cluster])
+        mended.drop_clusters([cluster])
         lost_s = time.perf_counter()
-        mended.follow()
+        mended.repair()
         at_once_ms.append(1e3 * (lost_s - begun_s))
         nearby_ms.append(1e3 * (time.perf_counter() - lost_s))
         anew = large.plan(Index(_without(problem, cluster)))
-        both = (mended.standing, anew.standing)
+        both = (mended.incumbent, anew.incumbent)
         gaps.append([100 * (one.usd_per_hour / anew.bound_usd_per_hour - 1) for one in both])
         starts.append([_moved(planned, one.counts()) for one in both])
     for name, taken_ms, most in (("routes", at_once_ms, 99), ("bettered", nearby_ms, 95)):
@@ -68,7 +68,7 @@ def _losses(size: str, problem: Problem, planned: Mending, seed: int) -> Iterato
     yield result(f"{size} loss, starts of those planned anew p95", value, "", "median", median, seed)
 
 
-def _noise(size: str, problem: Problem, planned: Mending, seed: int) -> Iterator[dict[str, object]]:
+def _noise(size: str, problem: Problem, planned: Reoptimiser, seed: int) -> Iterator[dict[str, object]]:
     rng = np.random.default_rng(seed)
     noisy = replace(
         problem,
@@ -78,15 +78,15 @@ def _noise(size: str, problem: Problem, planned: Mending, seed: int) -> Iterator
         ),
     )
     index = Index(noisy)
-    _, bound = large.priced(number(index))
+    _, bound = large.priced(encode(index))
     mended = planned.copy()
     begun_s = time.perf_counter()
-    mended.become(index)
+    mended.update(index)
     taken_s = time.perf_counter() - begun_s
-    replicas = sum(planned.standing.counts().values())
-    moved = _moved(planned, mended.standing.counts())
+    replicas = sum(planned.incumbent.counts().values())
+    moved = _moved(planned, mended.incumbent.counts())
     yield result(f"{size} noise, cycle", taken_s, "s", "", None, seed)
-    yield result(f"{size} noise, cost", mended.standing.usd_per_hour, "USD/h", "bound", bound, seed)
+    yield result(f"{size} noise, cost", mended.incumbent.usd_per_hour, "USD/h", "bound", bound, seed)
     yield result(f"{size} noise, starts", moved, "replicas", "all", replicas, seed)
 
 
@@ -94,7 +94,7 @@ def _without(problem: Problem, cluster: str) -> Problem:
     return replace(problem, pools=tuple(pool for pool in problem.pools if pool.cluster != cluster))
 
 
-def _moved(planned: Mending, counts: dict[tuple[str, str], int]) -> int:
+def _moved(planned: Reoptimiser, counts: dict[tuple[str, str], int]) -> int:
     """Replicas that run in `counts` and did not before."""
-    before = planned.standing.counts()
+    before = planned.incumbent.counts()
     return sum(max(0, count - before.get(key, 0)) for key, count in counts.items())

@@ -14,7 +14,7 @@ from placement import engine
 from placement.explain.frontier import NO_MOVES_H, Point, Sweep, priced
 from placement.index import Index
 from placement.large import plan as large
-from placement.large.encoding import number
+from placement.large.encoding import encode
 from placement.problem import NEARER_USD_PER_1000_PER_MS, Problem
 from placement.solution import Solution
 from tests.bench.demo_size import a_problem, result
@@ -84,7 +84,7 @@ def _falls(points: tuple[Point, ...]) -> int:
 
 
 def _above(asked: Problem, point: Point) -> float:
-    _, bound = large.priced(number(Index(replace(priced(asked, point.usd_per_1000_per_ms), move_horizon_h=NO_MOVES_H))))
+    _, bound = large.priced(encode(Index(replace(priced(asked, point.usd_per_1000_per_ms), move_horizon_h=NO_MOVES_H))))
     rps = sum(one.requests_per_second for one in asked.demands) - point.unserved_rps
     total = point.usd_per_hour + 3.6 * point.usd_per_1000_per_ms * rps * point.rtt_ms_mean
     return (total - bound) / total

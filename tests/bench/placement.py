@@ -21,8 +21,8 @@ from placement.exact.formulation import formulate
 from placement.index import Index
 from placement.large import aggregation, duals
 from placement.large import plan as large
-from placement.large.encoding import number
-from placement.large.master import Coarse
+from placement.large.encoding import encode
+from placement.large.master import RestrictedMaster
 from placement.problem import Problem
 from placement.solution import Solution
 from tests.bench import literature
@@ -151,8 +151,8 @@ def alone(index: Index, *, whole: bool, time_limit_s: float) -> tuple[float, flo
 
     Args: whole: replicas in whole numbers.
     """
-    world = number(index).world
-    programme = Coarse(world, aggregation.whole(world, duals.none(world), None))
+    world = encode(index).arrays
+    programme = RestrictedMaster(world, aggregation.whole(world, duals.none(world), None))
     programme.add_best(duals.none(world), WAYS_ALONE)
     solver, options = programme.solver, np.arange(len(world.option_node), dtype=np.int32)
     solver.setOptionValue("time_limit", time_limit_s)

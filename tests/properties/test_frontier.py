@@ -14,7 +14,7 @@ from placement.exact import formulation
 from placement.explain.frontier import NO_MOVES_H, POINTS, Point, Sweep, priced, says
 from placement.index import Index
 from placement.large import plan as large
-from placement.large.encoding import number
+from placement.large.encoding import encode
 from placement.problem import Problem
 from placement.solution import Solution
 from tests.bench.demo_size import a_problem
@@ -74,7 +74,7 @@ def test_the_demo_has_a_curve_of_twelve_points_that_other_prices_prove(demo: Pro
         assert not point.unserved_rps
         # The large engine's prices, found by other means, prove that hardly anything is cheaper.
         at = replace(priced(demo, point.usd_per_1000_per_ms), move_horizon_h=NO_MOVES_H)
-        _, bound = large.priced(number(Index(at)))
+        _, bound = large.priced(encode(Index(at)))
         assert bound <= total_usd(demo, point) * (1 + 1e-6)
         assert bound >= total_usd(demo, point) * 0.99
 

@@ -11,7 +11,7 @@ from placement import engine
 from placement.check import check
 from placement.index import Index
 from placement.large import plan as large
-from placement.large.reoptimise import Mending
+from placement.large.reoptimise import Reoptimiser
 from placement.problem import Budget, Placed, Problem
 from placement.replanner import Replanner
 from placement.solution import Solution, UnservedCode
@@ -154,9 +154,9 @@ def test_a_mended_plan_stays_within_its_limits_whatever_prices_and_budgets_do() 
     mended = 0
     for seed in MENDED:
         problem = a_limited_world(seed, models=3)
-        mending = Mending(Index(problem), large.plan(Index(problem)))
+        mending = Reoptimiser(Index(problem), large.plan(Index(problem)))
         for times, more in ((3.0, 1.0), (0.5, 0.4), (1.7, 2.0)):
-            counts = mending.standing.counts()
+            counts = mending.incumbent.counts()
             running = tuple(Placed(model=m, pool=p, replicas=n) for (m, p), n in sorted(counts.items()))
             problem = replace(
                 problem,
@@ -164,7 +164,7 @@ def test_a_mended_plan_stays_within_its_limits_whatever_prices_and_budgets_do() 
                 current=running,
                 budgets=tuple(replace(one, usd_per_hour=more * one.usd_per_hour) for one in problem.budgets),
             )
-            if not mending.become(Index(problem)):
+            if not mending.update(Index(problem)):
                 break
             mended += 1
             made = engine.solution_of(Index(problem), mending.answer)

@@ -16,8 +16,8 @@ from placement.check import check
 from placement.index import Index
 from placement.large import local_search, reoptimise
 from placement.large import plan as large
-from placement.large.encoding import number
-from placement.large.reoptimise import Mending
+from placement.large.encoding import encode
+from placement.large.reoptimise import Reoptimiser
 from placement.problem import Intake, Placed, Pool, Problem, RttMatrix
 from placement.replanner import Replanner
 from placement.solution import Solution
@@ -48,7 +48,7 @@ def needs(index: Index, placed: Placed, pool: Pool) -> int:
     return shape.devices if shape is not None else 0
 
 
-def solution(problem: Problem, mended: Mending) -> Solution:
+def solution(problem: Problem, mended: Reoptimiser) -> Solution:
     answer = replace(mended.answer, bound_usd_per_hour=0.0, device_usd={}, limit_usd={})
     return engine.solution_of(Index(problem), answer)
 
@@ -59,14 +59,14 @@ def problem() -> Problem:
 
 
 @pytest.fixture(scope="module")
-def planned(problem: Problem) -> Mending:
+def planned(problem: Problem) -> Reoptimiser:
     index = Index(problem)
-    return Mending(index, large.plan(index))
+    return Reoptimiser(index, large.plan(index))
 
 
-def busiest(mended: Mending, count: int) -> list[str]:
+def busiest(mended: Reoptimiser, count: int) -> list[str]:
     replicas: dict[str, int] = defaultdict(int)
-    for (_, pool), number_of in mended.standing.counts().items():
+    for (_, pool), number_of in mended.incumbent.counts().items():
         replicas[pool.partition("/")[0]] += number_of
     return sorted(replicas, key=lambda name: (-replicas[name], name))[:count]
 
@@ -77,12 +77,12 @@ def test_sums_stay_true_whatever_is_lost() -> None:
     for seed in WORLDS:
         world = a_world(seed)
         index = Index(world)
-        mended = Mending(index, large.plan(index))
+        mended = Reoptimiser(index, large.plan(index))
         for cluster in busiest(mended, 2):
-            mended.lose([cluster])
-            mended.follow()
+            mended.drop_clusters([cluster])
+            mended.repair()
             lost += 1
-            standing, names = mended.standing, {one.name: one for one in world.pools}
+            standing, names = mended.incumbent, {one.name: one for one in world.pools}
             used: dict[str, int] = defaultdict(int)
             capacity: dict[tuple[str, str], float] = defaultdict(float)
             for (name, pool), count in standing.counts().items():
@@ -106,31 +106,31 @@ def test_sums_stay_true_whatever_is_lost() -> None:
     assert lost > len(WORLDS) // 2
 
 
-def test_users_of_other_clusters_notice_nothing_of_a_loss(planned: Mending) -> None:
+def test_users_of_other_clusters_notice_nothing_of_a_loss(planned: Reoptimiser) -> None:
     """A lost cluster would shake the whole fleet in the moment when it has the least to spare."""
     for cluster in busiest(planned, 3):
         mended = planned.copy()
-        before = mended.standing.rates()
-        replicas = {key: count for key, count in mended.standing.counts().items() if not key[1].startswith(cluster)}
-        mended.lose([cluster])
-        assert mended.standing.counts() == replicas
-        after = mended.standing.rates()
+        before = mended.incumbent.rates()
+        replicas = {key: count for key, count in mended.incumbent.counts().items() if not key[1].startswith(cluster)}
+        mended.drop_clusters([cluster])
+        assert mended.incumbent.counts() == replicas
+        after = mended.incumbent.rates()
         for model, flows in before.items():
             hurt = {cell for cell, to in flows if to == cluster}
             kept = {pair: rps for pair, rps in flows.items() if pair[0] not in hurt}
             assert {pair: rps for pair, rps in after[model].items() if pair[0] not in hurt} == pytest.approx(kept)
 
 
-def test_after_a_loss_the_plan_is_near_the_best_again(problem: Problem, planned: Mending) -> None:
+def test_after_a_loss_the_plan_is_near_the_best_again(problem: Problem, planned: Reoptimiser) -> None:
     """Each loss would leave users unserved, or the fleet dearer than it need be, until somebody planned anew."""
     for cluster in busiest(planned, 3):
         mended = planned.copy()
-        mended.lose([cluster])
-        mended.follow()
+        mended.drop_clusters([cluster])
+        mended.repair()
         left = without(problem, cluster)
         assert check(left, solution(left, mended)) == ()
-        anew = large.plan(Index(left)).standing
-        assert mended.standing.usd_per_hour < 1.05 * anew.usd_per_hour, cluster
+        anew = large.plan(Index(left)).incumbent
+        assert mended.incumbent.usd_per_hour < 1.05 * anew.usd_per_hour, cluster
 
 
 def with_noise(problem: Problem, seed: int) -> Problem:
@@ -153,48 +153,48 @@ def with_slower_paths(problem: Problem, seed: int) -> Problem:
     return replace(problem, paths=replace(problem.paths, rtt_ms=rtt_ms))
 
 
-def as_it_runs(problem: Problem, mended: Mending) -> Problem:
+def as_it_runs(problem: Problem, mended: Reoptimiser) -> Problem:
     """The same, with the plan carried out."""
-    counts = mended.standing.counts()
+    counts = mended.incumbent.counts()
     return replace(problem, current=tuple(Placed(model=m, pool=p, replicas=n) for (m, p), n in sorted(counts.items())))
 
 
-def become(mended: Mending, problem: Problem, gap: float = 0.05) -> Solution:
+def become(mended: Reoptimiser, problem: Problem, gap: float = 0.05) -> Solution:
     """The plan for this world, checked."""
-    assert mended.become(Index(problem))
+    assert mended.update(Index(problem))
     made = engine.solution_of(Index(problem), mended.answer)
     assert check(problem, made) == ()
     assert made.gap < gap
     return made
 
 
-def test_new_demand_everywhere_moves_little(problem: Problem, planned: Mending) -> None:
+def test_new_demand_everywhere_moves_little(problem: Problem, planned: Reoptimiser) -> None:
     """Every breath of demand would restart replicas all over the fleet."""
     noisy = with_noise(problem, 1)
     mended = planned.copy()
-    before = mended.standing.counts()
+    before = mended.incumbent.counts()
     become(mended, noisy)
-    after = mended.standing.counts()
+    after = mended.incumbent.counts()
     started = sum(max(0, count - before.get(key, 0)) for key, count in after.items())
     assert started <= 0.03 * sum(before.values())
-    assert mended.standing.usd_per_hour < 1.02 * large.priced(number(Index(noisy)))[1]
+    assert mended.incumbent.usd_per_hour < 1.02 * large.priced(encode(Index(noisy)))[1]
 
 
 def test_latencies_that_are_a_little_other_do_not_exchange_what_is_as_good() -> None:
     """Models would change places on devices that suit them alike, with each breath of the network."""
     problem = a_large_world(2, clusters=80, cells=800, models=8)
-    planned = Mending(Index(problem), large.plan(Index(problem)))
-    before, started = planned.standing.counts(), 0
+    planned = Reoptimiser(Index(problem), large.plan(Index(problem)))
+    before, started = planned.incumbent.counts(), 0
     for seed in range(3):
         mended = planned.copy()
         become(mended, with_slower_paths(problem, seed))
-        started += sum(max(0, count - before.get(key, 0)) for key, count in mended.standing.counts().items())
+        started += sum(max(0, count - before.get(key, 0)) for key, count in mended.incumbent.counts().items())
     assert started <= 3 * 0.08 * sum(before.values())
 
 
-def test_a_pool_that_shrinks_and_one_that_gets_dearer_are_used_less(problem: Problem, planned: Mending) -> None:
+def test_a_pool_that_shrinks_and_one_that_gets_dearer_are_used_less(problem: Problem, planned: Reoptimiser) -> None:
     """Replicas would be planned on devices that are gone, or kept where they cost ten times as much as elsewhere."""
-    counts = planned.standing.counts()
+    counts = planned.incumbent.counts()
     by_pool: dict[str, int] = defaultdict(int)
     for (_, at), count in counts.items():
         by_pool[at] += count
@@ -203,32 +203,32 @@ def test_a_pool_that_shrinks_and_one_that_gets_dearer_are_used_less(problem: Pro
     mended = planned.copy()
     shrunk = with_pool(problem, replace(pool, devices=pool.devices // 2))
     become(mended, shrunk)
-    assert mended.standing.usd_per_hour < 1.03 * large.priced(number(Index(shrunk)))[1]
+    assert mended.incumbent.usd_per_hour < 1.03 * large.priced(encode(Index(shrunk)))[1]
 
     mended = planned.copy()
     dear = with_pool(problem, replace(pool, usd_per_device_hour=10 * pool.usd_per_device_hour))
     become(mended, dear)
-    used = sum(count for (_, name), count in mended.standing.counts().items() if name == pool.name)
+    used = sum(count for (_, name), count in mended.incumbent.counts().items() if name == pool.name)
     assert used < by_pool[pool.name]
-    assert mended.standing.usd_per_hour < 1.05 * large.priced(number(Index(dear)))[1]
+    assert mended.incumbent.usd_per_hour < 1.05 * large.priced(encode(Index(dear)))[1]
 
 
-def test_day_after_day_each_plan_keeps_the_rules_and_follows_the_last(problem: Problem, planned: Mending) -> None:
+def test_day_after_day_each_plan_keeps_the_rules_and_follows_the_last(problem: Problem, planned: Reoptimiser) -> None:
     """A fleet whose numbers change in every cycle would be shaken by each, or run on a plan for another world."""
     mended, world = planned.copy(), problem
     for at, cluster in enumerate([*busiest(planned, 2), ""]):
         world = with_slower_paths(with_noise(as_it_runs(world, mended), at), at)
         if cluster:
             world = without(world, cluster)
-        before = mended.standing.counts()
+        before = mended.incumbent.counts()
         become(mended, world, gap=0.05)
-        after = mended.standing.counts()
+        after = mended.incumbent.counts()
         assert not any(pool.startswith(f"{cluster}/") for _, pool in after) or not cluster
         stay = sum(min(count, before.get(key, 0)) for key, count in after.items())
         assert stay > 0.6 * sum(after.values())
 
 
-def test_a_draining_cluster_is_left_and_a_silent_one_kept(problem: Problem, planned: Mending) -> None:
+def test_a_draining_cluster_is_left_and_a_silent_one_kept(problem: Problem, planned: Reoptimiser) -> None:
     """Replicas would be planned where nothing may run, or those be counted out that nobody can see."""
     drained, silent = busiest(planned, 2)
     running = as_it_runs(problem, planned)
@@ -239,33 +239,33 @@ def test_a_draining_cluster_is_left_and_a_silent_one_kept(problem: Problem, plan
     )
     mended = planned.copy()
     become(mended, world)
-    after = mended.standing.counts()
+    after = mended.incumbent.counts()
     assert not any(pool.startswith(f"{drained}/") for _, pool in after)
-    kept = {key: count for key, count in planned.standing.counts().items() if key[1].startswith(f"{silent}/")}
+    kept = {key: count for key, count in planned.incumbent.counts().items() if key[1].startswith(f"{silent}/")}
     assert {key: count for key, count in after.items() if key[1].startswith(f"{silent}/")} == kept
 
 
 def test_a_start_is_paid_for_once_and_only_once(problem: Problem) -> None:
     """A fleet of models that take long to warm up would be moved about for gains that its starts eat up."""
     warm = replace(problem, models=tuple(replace(one, warmup_s=300.0, move_usd=0.1) for one in problem.models))
-    mended = Mending(Index(warm), large.plan(Index(warm)))
+    mended = Reoptimiser(Index(warm), large.plan(Index(warm)))
     cold = engine.solution_of(Index(warm), mended.answer)
     for seed in range(3):
         made = become(mended, with_noise(as_it_runs(warm, mended), seed))
         assert made.cost.moves < 0.05 * cold.cost.moves
-        assert mended.standing.usd_per_hour == pytest.approx(made.cost.total, rel=1e-5)
+        assert mended.incumbent.usd_per_hour == pytest.approx(made.cost.total, rel=1e-5)
     again = become(mended, warm)
     assert again.cost.moves == pytest.approx(cold.cost.moves, rel=0.05), "nothing runs: all of it has to be started"
-    assert mended.standing.usd_per_hour == pytest.approx(again.cost.total, rel=1e-5)
+    assert mended.incumbent.usd_per_hour == pytest.approx(again.cost.total, rel=1e-5)
 
 
-def test_another_model_is_no_matter_of_numbers(problem: Problem, planned: Mending) -> None:
+def test_another_model_is_no_matter_of_numbers(problem: Problem, planned: Reoptimiser) -> None:
     """A plan for other models would be mended into one for these."""
     mended = planned.copy()
-    before = mended.standing.counts()
+    before = mended.incumbent.counts()
     dearer = replace(problem.models[0], late_usd_per_1000=2 * problem.models[0].late_usd_per_1000)
-    assert not mended.become(Index(replace(problem, models=(dearer, *problem.models[1:]))))
-    assert mended.standing.counts() == before
+    assert not mended.update(Index(replace(problem, models=(dearer, *problem.models[1:]))))
+    assert mended.incumbent.counts() == before
 
 
 def test_a_planner_mends_what_it_may_and_plans_anew_what_it_must(
@@ -294,54 +294,54 @@ def test_a_planner_mends_what_it_may_and_plans_anew_what_it_must(
 def test_a_model_looks_again_when_the_others_gave_back_what_they_do_not_need(monkeypatch: pytest.MonkeyPatch) -> None:
     """One model would pay for dear devices while cheap ones stay free that another had reserved for nothing."""
     index = Index(a_large_world(3, clusters=60, cells=600, models=6))
-    mended = Mending(index, large.plan(index))
+    mended = Reoptimiser(index, large.plan(index))
     once = mended.copy()
     for one, dear in ((mended, reoptimise.DEAR), (once, np.inf)):
         monkeypatch.setattr(reoptimise, "DEAR", dear)
-        one.lose(["cluster-0000"])
-        one.follow()
-    assert mended.standing.usd_per_hour < 0.998 * once.standing.usd_per_hour
+        one.drop_clusters(["cluster-0000"])
+        one.repair()
+    assert mended.incumbent.usd_per_hour < 0.998 * once.incumbent.usd_per_hour
 
 
-def test_steps_save_what_they_say(planned: Mending) -> None:
+def test_steps_save_what_they_say(planned: Reoptimiser) -> None:
     """A plan would be called better than it is."""
     mended = planned.copy()
-    mended.lose(busiest(mended, 1))
-    before = mended.standing.usd_per_hour
-    saved = mended.standing.improve(rounds=3)
+    mended.drop_clusters(busiest(mended, 1))
+    before = mended.incumbent.usd_per_hour
+    saved = mended.incumbent.improve(rounds=3)
     assert saved > 0
-    assert before - mended.standing.usd_per_hour >= saved - 1e-6
+    assert before - mended.incumbent.usd_per_hour >= saved - 1e-6
 
 
-def test_a_plan_that_was_mended_very_often_still_can_be(planned: Mending, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_that_was_mended_very_often_still_can_be(planned: Reoptimiser, monkeypatch: pytest.MonkeyPatch) -> None:
     """After weeks of events no flow could be split any more, and users would stay unserved beside free replicas."""
     mended, tidied = planned.copy(), planned.copy()
     rng = np.random.default_rng(2)
     left_over = iter(busiest(planned, 8))
-    rps = mended.standing.group_rps
+    rps = mended.incumbent.group_rps
     for _ in range(4):
         lost = [cluster for cluster in itertools.islice(left_over, 2) if rng.random() < 0.7]
         for one, crowded in ((mended, 1.0), (tidied, -1.0)):
             monkeypatch.setattr(local_search, "CROWDED", crowded)
-            one.lose(lost)
-            one.follow()
-    assert tidied.standing.usd_per_hour == pytest.approx(mended.standing.usd_per_hour, rel=0.01)
-    assert tidied.standing.unserved_rps == pytest.approx(mended.standing.unserved_rps, abs=0.001 * rps.sum())
+            one.drop_clusters(lost)
+            one.repair()
+    assert tidied.incumbent.usd_per_hour == pytest.approx(mended.incumbent.usd_per_hour, rel=0.01)
+    assert tidied.incumbent.unserved_rps == pytest.approx(mended.incumbent.unserved_rps, abs=0.001 * rps.sum())
     for one in (mended, tidied):
-        group, node, served = one.standing.flows()
-        load = np.bincount(node, weights=served, minlength=len(one.standing.load_rps))
-        assert load == pytest.approx(one.standing.load_rps, abs=1e-6)
+        group, node, served = one.incumbent.flows()
+        load = np.bincount(node, weights=served, minlength=len(one.incumbent.load_rps))
+        assert load == pytest.approx(one.incumbent.load_rps, abs=1e-6)
         left = rps - np.bincount(group, weights=served, minlength=len(rps))
-        assert left.sum() == pytest.approx(one.standing.unserved_rps, abs=1e-6)
+        assert left.sum() == pytest.approx(one.incumbent.unserved_rps, abs=1e-6)
 
 
-def test_after_many_losses_the_plan_is_made_anew(problem: Problem, planned: Mending) -> None:
+def test_after_many_losses_the_plan_is_made_anew(problem: Problem, planned: Reoptimiser) -> None:
     """Each loss tells some users apart: after weeks of them a cycle would take many times as long."""
     mended, world = planned.copy(), problem
     for cluster in busiest(planned, 30):
-        assert mended.copy().become(Index(world))
-        mended.lose([cluster])
-        mended.follow()
-        if not mended.copy().become(Index(world)):
+        assert mended.copy().update(Index(world))
+        mended.drop_clusters([cluster])
+        mended.repair()
+        if not mended.copy().update(Index(world)):
             return
     raise AssertionError("30 of 40 clusters were lost one after the other, and it was mended still")

@@ -76,7 +76,7 @@ def test_routing_of_many_cells_is_proven_to_be_the_best(seed: int, load: float, 
     usd[chance.random((cells, clusters)) < 0.2] = np.inf
     rps = chance.lognormal(0.0, 1.5, cells)
     part = chance.dirichlet(np.full(clusters, 0.7))
-    asked = transport.Question(
+    asked = transport.TransportProblem(
         usd=np.append(usd, np.full((cells, 1), 9.0), axis=1),
         rps=rps,
         most=part * rps.sum() / load,

@@ -153,4 +153,4 @@ def test_what_is_mended_costs_what_is_told() -> None:
     planned = large.plan(index)
     told = engine.solution_of(index, large.solve(index)).cost
     assert told.risk > 0
-    assert planned.standing.usd_per_hour == pytest.approx(told.total, rel=1e-6)
+    assert planned.incumbent.usd_per_hour == pytest.approx(told.total, rel=1e-6)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from placement import capacity
 from placement.index import Index
-from placement.large.encoding import number
+from placement.large.encoding import encode
 from placement.problem import Intake, Placed
 from tests.unit.placement.test_shortage import a_model, a_problem
 
@@ -21,4 +21,4 @@ def test_a_replica_that_no_longer_fits_holds_a_device_everywhere() -> None:
     index = Index(replace(problem, clusters=clusters, current=current))
     assert model.shape_for(pool) is None and model.devices_in(pool) == 1
     assert capacity.devices_used(index, index.current)[pool.name] == 3
-    assert number(index).world.pool_devices.tolist() == [3], "the large engine's"
+    assert encode(index).arrays.pool_devices.tolist() == [3], "the large engine's"
