@@ -12,23 +12,17 @@ from placement.solution import Cost, Floor, Flow, Unserved
 
 THOUSANDS_PER_HOUR = 3.6
 """One request per second is 3,600 an hour; prices are per 1,000."""
-
 YIELDING: frozenset[Floor] = frozenset({"max_part", "availability"})
 """Floors that are missed rather than that users go unserved for them."""
-
 SHORTFALL_USD_PER_HOUR = 1e6
 """Only where the floors cannot be held: missing one costs more than anything else."""
-
 OVER_BUDGET_USD_PER_HOUR = 1e3
 """Only where the floors cannot be held: a start beyond the budget, which a floor is worth and nothing else."""
-
 GROWN_PART = 0.5
 """Growth that nobody vouches for costs this part of the price of unserved requests: what is known goes first, and what
 can be served at a sane price is served."""
-
 UNPROTECTED_PART = 0.5
 """Only where that cannot be held either: to leave users unprotected costs this part of leaving them unserved now."""
-
 UNEVEN_PART = 0.05
 """Only where users would go unserved for it: what one domain holds too much costs this part of leaving them unserved,
 so little that a whole replica for a few users is worth it."""
@@ -47,9 +41,13 @@ def egress_usd_per_rps(model: Model, cluster: Cluster) -> float:
 
 
 def start_usd_per_hour(problem: Problem, model: Model, option: Option) -> float:
-    """What starting one replica costs, spread over the horizon."""
-    warmup = model.warmup_s / 3600.0 * option.shape.devices * option.pool.usd_per_device_hour
-    return (warmup + model.move_usd) / problem.move_horizon_h
+    """USD per hour of starting one replica: its one-off price spread over the horizon of moves."""
+    return start_usd(model, option.pool, option.shape.devices) / problem.move_horizon_h
+
+
+def start_usd(model: Model, pool: Pool, devices: int) -> float:
+    """USD, once, of starting one replica with so many devices of `pool`: its warm-up and policy's charge."""
+    return model.warmup_s / 3600.0 * devices * pool.usd_per_device_hour + model.move_usd
 
 
 def risk_usd_per_hour(problem: Problem, model: Model, shape: Shape, pool: Pool) -> float:
@@ -57,7 +55,7 @@ def risk_usd_per_hour(problem: Problem, model: Model, shape: Shape, pool: Pool) 
     what plans count on, which is worth as much as being late; and the other has to be started."""
     if pool.losses_per_hour <= 0.0:
         return 0.0
-    start = model.warmup_s / 3600.0 * shape.devices * pool.usd_per_device_hour + model.move_usd
+    start = start_usd(model, pool, shape.devices)
     rps = shape.requests_per_second * model.target_utilisation
     late = rps * THOUSANDS_PER_HOUR * model.late_usd_per_1000 * floors.outage_h(problem, model, pool)
     return pool.losses_per_hour * (start + late)
@@ -121,3 +119,38 @@ def flow_cost(
         price = index.models[one.model].unserved_usd_per_1000
         lost += THOUSANDS_PER_HOUR * one.requests_per_second * price
     return Cost(accelerators=accelerators, egress=egress, late=late, unserved=lost, moves=moves, proximity=proximity)
+
+
+def model_usd_per_hour(
+    index: Index,
+    model: Model,
+    counts: Mapping[tuple[str, str], int],
+    flows: Sequence[Flow],
+    *,
+    unserved_rps: float,
+    overload_rps: float,
+    started_from: Mapping[tuple[str, str], int] | None = None,
+) -> float:
+    """USD per hour of one model: devices, their risk, egress, latency, late and unserved requests, and starts.
+
+    Args: counts: (model, pool) -> replicas of this model, also of pools that it no longer fits. flows: of this model.
+        overload_rps: above what plans count on, priced as late. started_from: what runs; None charges no starts.
+    """
+    problem, total = index.problem, 0.0
+    for (name, pool_name), count in counts.items():
+        pool = index.pools[pool_name]
+        shape, devices = model.shape_for(pool), model.devices_in(pool)
+        total += count * devices * pool.usd_per_device_hour
+        if shape is not None:
+            total += count * risk_usd_per_hour(problem, model, shape, pool)
+        if started_from is not None:
+            starts = max(0, count - started_from.get((name, pool_name), 0))
+            total += starts * start_usd(model, pool, devices) / problem.move_horizon_h
+    total += events_usd_per_hour(index, model, counts)
+    late_rps, proximity_usd = overload_rps, 0.0
+    for flow in flows:
+        total += flow.requests_per_second * egress_usd_per_rps(model, index.clusters[flow.cluster])
+        late_rps += 0.0 if flow.within_objective else flow.requests_per_second
+        proximity_usd += flow.requests_per_second * model.way_usd_per_1000(flow.latency_ms)
+    lost_usd = late_rps * model.late_usd_per_1000 + unserved_rps * model.unserved_usd_per_1000
+    return total + THOUSANDS_PER_HOUR * (lost_usd + proximity_usd)

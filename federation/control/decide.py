@@ -15,9 +15,8 @@ from typing import assert_never
 import placement as engine
 from federation.control.plan import History
 from federation.policy.documents import Disruption
-from placement import floors, limits
+from placement import costs, floors, limits
 from placement.capacity import overload_rps
-from placement.costs import egress_usd_per_rps, events_usd_per_hour, risk_usd_per_hour
 from placement.engine import assess
 from placement.index import Index
 from placement.survival import cuts
@@ -286,26 +285,18 @@ def cost_usd_per_hour(
     started_from: Mapping[str, int],
 ) -> float:
     """The cost of one model: devices and their risk, egress, latency, late and unserved requests, and starts from
-    `started_from`."""
-    total = 0.0
-    for name, count in replicas.items():
-        shape = model.shape_for(index.pools[name])
-        usd = model.devices_in(index.pools[name]) * index.pools[name].usd_per_device_hour
-        total += count * usd
-        if shape is not None:
-            total += count * risk_usd_per_hour(index.problem, model, shape, index.pools[name])
-        if started_from:
-            starts = max(0, count - started_from.get(name, 0))
-            total += starts * (model.warmup_s / HOUR_S * usd + model.move_usd) / index.problem.move_horizon_h
-    total += events_usd_per_hour(index, model, _keyed(model, replicas))
+    `started_from`; an empty one charges none."""
+    counts = _keyed(model, replicas)
     mine = [flow for flow in flows if flow.model == model.name]
-    for flow in mine:
-        total += flow.requests_per_second * egress_usd_per_rps(model, index.clusters[flow.cluster])
-    late = sum(flow.requests_per_second for flow in mine if not flow.within_objective)
-    late += sum(overload_rps(index, model, _keyed(model, replicas), mine).values())
-    lost = sum(u.requests_per_second for u in unserved if u.model == model.name)
-    far = sum(flow.requests_per_second * model.way_usd_per_1000(flow.latency_ms) for flow in mine)
-    return total + 3.6 * (late * model.late_usd_per_1000 + lost * model.unserved_usd_per_1000 + far)
+    return costs.model_usd_per_hour(
+        index,
+        model,
+        counts,
+        mine,
+        unserved_rps=sum(one.requests_per_second for one in unserved if one.model == model.name),
+        overload_rps=sum(overload_rps(index, model, counts, mine).values()),
+        started_from=_keyed(model, started_from) if started_from else None,
+    )
 
 
 def _crowded(index: Index, model: engine.Model, before: Mapping[str, int]) -> str:

@@ -22,6 +22,7 @@ from federation.control.problem import Formulated
 from federation.state.keys import ModelCluster
 from federation.state.phases import Phase
 from federation.state.world import ClusterState, World
+from placement import costs
 from placement.index import Index
 
 NOTHING_USD_PER_HOUR = 0.01
@@ -89,7 +90,7 @@ def losses(
 
 def _start_usd(index: Index, model: engine.Model, pool_name: str) -> float:
     pool = index.pools[pool_name]
-    return model.warmup_s / HOUR_S * model.devices_in(pool) * pool.usd_per_device_hour + model.move_usd
+    return costs.start_usd(model, pool, model.devices_in(pool))
 
 
 def _patient_until_s(world: World, state: ClusterState) -> float:

@@ -1,9 +1,12 @@
-"""Demand in classes: groups that would be served alike are planned for as one, and told apart again at the end.
+"""Demand aggregation: groups that would be served alike are one class; `apportion` disaggregates its flows.
 
-Thousands of cells ask for each model, and hardly any of them matters by itself. A class is served at the mean cost of
-its members, so a plan for classes is a plan for the groups at no more cost; what members differ in is used in
-`apportion`. Prices are found in classes whose members may each go where they are in time (`halves`), which asks a
-little less than can be had and so is no plan, but prices almost exactly, from few and coarse classes.
+Thousands of cells ask for each model, and few of them matter by themselves. An arc of a class costs the mean of its
+members, so a plan for classes is a plan for the groups at no higher cost; `apportion` gains from their differences.
+Duals are found on classes with two arcs to each cluster (`by_lateness`). That relaxes the problem a little, so its
+solution is no plan, but its duals are almost exact with few and coarse classes.
+
+Source: Rogers, Plante, Wong and Evans, Aggregation and disaggregation techniques and methodology in optimization,
+Operations Research 39 (1991).
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregation:
-    """Groups are alike when `alike` of their cheapest nodes are the same, of those that cost at most `near` times the
-    cheapest. The `classes` with the most load are kept; of the rest those with the same `rest` cheapest nodes are one.
+    """How finely groups are aggregated.
+
+    Groups are in one class when their `alike` cheapest nodes are the same, counting nodes at most `near` times as
+    expensive as the cheapest. The `classes` of highest cost are kept; the others are merged by their `rest` cheapest.
     """
 
     classes: int
@@ -39,9 +44,9 @@ class Aggregation:
 class Classes:
     """K classes, each of one model and one set of permitted clusters (so of one cap too).
 
-    `order` lists groups by class, and `first` [K + 1] says where each class begins. `usd` [K, ways] is the mean cost of
-    one request per second by each way, infinite where there is none, and `most` [K, ways] how much may go by it. A way
-    is a cluster, `way % clusters`.
+    `order` [G] lists groups by class, and `first` [K + 1] says where each class begins. `usd` [K, arcs] is the mean
+    cost of one request per second on each arc, infinite where there is none, and `most` [K, arcs] the largest flow on
+    it. An arc leads to the cluster `arc % clusters`.
     """
 
     order: Ints
@@ -54,21 +59,21 @@ class Classes:
 
 
 def whole(arrays: Arrays, start: Duals, grain: Aggregation | None) -> Classes:
-    """Classes whose members all go anywhere, at their mean cost: what a plan can be made of.
+    """Classes with one arc to each cluster, at the mean cost of the members: a plan can be made of their flows.
 
-    Without a `grain` each group is a class.
+    Args: start: duals at which groups are compared. grain: None makes each group a class.
     """
     every = np.arange(len(arrays.group_rps))
     return _whole(arrays, *(_classify(arrays, start, grain, every) if grain else _each(arrays)))
 
 
 def by_lateness(arrays: Arrays, start: Duals, grain: Aggregation) -> Classes:
-    """Classes with two ways to each cluster: in time, as much as the members are who would be, and late, the others."""
+    """Classes with two arcs to each cluster: on time, capped by the demand that meets the objective there, and late."""
     return _by_lateness(arrays, *_classify(arrays, start, grain, np.arange(len(arrays.group_rps))))
 
 
 def split(arrays: Arrays, before: Classes, start: Duals, grain: Aggregation, groups: Ints) -> Classes:
-    """Whole classes, but that these groups leave theirs for new ones, which come after those before."""
+    """The classes before without these groups, followed by new classes of these groups."""
     new = _whole(arrays, *_classify(arrays, start, grain, groups))
     leaves = np.zeros(len(arrays.group_rps), dtype=bool)
     leaves[groups] = True
@@ -80,7 +85,7 @@ def split(arrays: Arrays, before: Classes, start: Duals, grain: Aggregation, gro
     gone_rps: Floats = np.bincount(kind, weights=arrays.group_rps[gone], minlength=count)[one].astype(np.float64)
     left_rps = np.where(sizes[one] > 0, np.maximum(0.0, before.rps[one] - gone_rps), 0.0)
     less = _whole(arrays, gone, np.append(first, len(gone)), before.model[one], before.permit[one], gone_rps)
-    tells = np.flatnonzero(left_rps > ROUNDING * before.rps[one])  # nothing is known of the mean of no one
+    tells = np.flatnonzero(left_rps > ROUNDING * before.rps[one])  # an empty class has no mean cost
     sums = before.usd[one[tells]] * before.rps[one[tells], None]
     with np.errstate(invalid="ignore"):
         left_usd = (sums - less.usd[tells] * gone_rps[tells, None]) / left_rps[tells, None]
@@ -98,13 +103,13 @@ def split(arrays: Arrays, before: Classes, start: Duals, grain: Aggregation, gro
 
 
 def still_permitted(arrays: Arrays, before: Classes) -> bool:
-    """Whether all members of each class may still go where the others may, in another world of the same groups."""
+    """Whether the members of each class still share one set of permitted clusters, in another problem of the groups."""
     permit = arrays.group_permit[before.order]
     return bool((permit == np.repeat(_of_members(before, permit), np.diff(before.first))).all())
 
 
 def same_demand(arrays: Arrays, other: Arrays) -> bool:
-    """Whether as many ask for each group in two worlds of the same groups, and ways cost the same, egress aside."""
+    """Whether demand and costs of requests, egress aside, are equal in two problems of the same groups."""
     return _are_equal(
         (arrays.group_cell, other.group_cell),
         (arrays.group_rps, other.group_rps),
@@ -199,7 +204,7 @@ def _classify(arrays: Arrays, start: Duals, grain: Aggregation, groups: Ints) ->
 
 
 def _encoded(*columns: Ints) -> Ints:
-    """[G] the same number where all columns are the same; numbers rise with the first column."""
+    """[G] one number for each different row of these columns [G]; numbers rise with the first column."""
     order = np.lexsort(columns[::-1])
     differs = np.zeros(len(order), dtype=bool)
     for column in columns:
@@ -210,7 +215,7 @@ def _encoded(*columns: Ints) -> Ints:
 
 
 def _reachable(arrays: Arrays, usd: Floats, model: Ints, permit: Ints) -> Floats:
-    """Costs with what egress adds, infinite where the model cannot be or these users not be served."""
+    """[K, clusters] costs with egress; infinite where the model has no node or the class may not be served."""
     node_usd = np.full((len(arrays.service_ms), usd.shape[1]), np.inf)
     node_usd[arrays.node_model, arrays.node_cluster] = arrays.node_usd
     made: Floats = np.where(arrays.permitted[permit], usd + node_usd[model], np.inf)
@@ -223,8 +228,8 @@ def _sums(arrays: Arrays, order: Ints, first: Ints, model: Ints) -> tuple[Floats
 
 @compiled
 def _by_cluster(requests: Requests, order: Ints, first: Ints, model: Ints) -> tuple[Floats, Floats, Floats]:
-    """[K, clusters]: requests per second that would be in time, what they would cost, and what those would that are
-    late."""
+    """[K, clusters] each: requests per second of members that would be on time there, USD per hour of these, and of the
+    others, which would be late."""
     count, clusters = len(first) - 1, requests.rtt_ms.shape[1]
     on, in_time, late = np.zeros((count, clusters)), np.zeros((count, clusters)), np.zeros((count, clusters))
     usd = np.empty(clusters)
@@ -251,9 +256,9 @@ def _by_cluster(requests: Requests, order: Ints, first: Ints, model: Ints) -> tu
 
 
 def apportion(arrays: Arrays, classes: Classes, one: Ints, cluster: Ints, rps: Floats) -> tuple[Ints, Ints, Floats]:
-    """(group, cluster, requests per second): flows of classes told to their members, best for those it matters to most.
+    """([n] group, [n] cluster, [n] requests per second): flows of classes disaggregated to their members, by regret.
 
-    Args: one, cluster, rps: the flows; one class after the other.
+    Args: one, cluster, rps: [flows] the class, cluster and rate of each, sorted by class.
     """
     start = np.searchsorted(one, np.arange(len(classes.rps) + 1)).astype(np.int64)
     most = len(one) + int(np.diff(classes.first)[np.unique(one)].sum())

@@ -1,6 +1,6 @@
-"""A placement question as columns of numbers, with every pair of users and clusters: what large worlds are solved on.
+"""A placement problem as arrays over every pair of users and clusters, for the large engine.
 
-Names are gone; position is identity. Shapes are in brackets: P pools, O options, N nodes, G groups, M models, R rules,
+Position is identity. Shapes are in brackets: P pools, O options, N nodes, G groups, M models, R rules,
 K sets of permitted clusters, C caps.
 
   option  a (model, pool) pair that may hold replicas       node   a (model, cluster) pair: requests go to these
@@ -28,7 +28,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrays:
-    """One placement question.
+    """A placement problem.
 
     One request per second of a group at a node costs the node's `node_usd` (egress), `near_usd` for each millisecond of
     round trip, and `late_usd` when they take longer than the objective. `option_rps` is what plans count
@@ -46,10 +46,10 @@ class Arrays:
     option_pool: Ints
     option_node: Ints
     option_devices: Ints
-    """per replica"""
+    """of one replica"""
     option_rps: Floats
     option_usd: Floats
-    """of one replica: its devices and risk, and where none runs and none of the model are counted, its start"""
+    """of one replica: its devices and risk; with its start where none runs and the model has no budget of starts"""
     option_start_usd: Floats
     option_current: Ints
     option_least: Ints
@@ -61,18 +61,18 @@ class Arrays:
     rtt_ms: Singles
     """[cells, clusters]"""
     permitted: Bools
-    """[K, clusters]: the sets of clusters that some cell may be served in, by residency and where a latency is known"""
+    """[K, clusters]: the distinct sets of permitted clusters, by residency and known latency"""
     permit_cap: Ints
-    """[K] the cap that counts what groups with this set send to other continents, or -1"""
+    """[K] the cap on requests that groups with this set send to other continents, or -1"""
     permit_leaves: Bools
-    """[K, clusters] whether what is served there is counted by the cap"""
+    """[K, clusters] whether the cap counts requests served there"""
     cap_rps: Floats
     """[C]"""
     group_model: Ints
     """[G], as all that begin with group_"""
     group_cell: Ints
     group_permit: Ints
-    """which of the K sets"""
+    """the permitted set [K] of each"""
     group_rps: Floats
     service_ms: Floats
     """[M]"""
@@ -81,7 +81,7 @@ class Arrays:
     late_usd: Floats
     """[M]"""
     unserved_usd: Floats
-    """[M]: of one request per second that nobody serves"""
+    """[M]: of one unserved request per second"""
     max_starts: Floats
     """[M]; infinite where there is no budget"""
     near_usd: Floats
@@ -94,11 +94,11 @@ class Arrays:
     rule_lower: Floats
     """[R]"""
     rule_usd: Floats
-    """[R]: what missing it by one costs; infinite of limits"""
+    """[R]: of missing it by one; infinite of limits"""
     rule_yields: Bools
-    """[R]: whether it is missed rather than that users go unserved for it"""
+    """[R]: whether it is missed before users go unserved for it"""
     rule_is_priced: Bools
-    """[R]: whether it is no rule of policy: missing it costs what it is worth"""
+    """[R]: whether it is an expected cost, no rule of policy"""
 
     @property
     def model_node(self) -> Ints:
@@ -112,18 +112,18 @@ class Arrays:
 
     @property
     def is_limit(self) -> Bools:
-        """[R]"""
+        """[R] whether each rule is a limit."""
         made: Bools = np.isinf(self.rule_usd)
         return made
 
     def taken(self, replicas: Floats | Ints) -> Floats:
-        """[R] minus what so many replicas of each option take of each limit; nothing for other rules."""
+        """[R] minus the use of each limit by these replicas [O]; zero for other rules."""
         terms = np.where(self.is_limit[self.rule_of], self.rule_term, 0.0) * replicas[self.rule_option]
         return np.bincount(self.rule_of, weights=terms, minlength=len(self.rule_lower)).astype(np.float64)
 
     @property
     def limits_of(self) -> dict[int, list[tuple[int, float]]]:
-        """Option -> (limit, what one replica takes of it: less than nothing), of options that limits count."""
+        """Option -> (limit, its term: minus the use by one replica), of options that limits count."""
         made: dict[int, list[tuple[int, float]]] = {}
         rule_of = self.rule_of
         for at in np.flatnonzero(self.is_limit[rule_of]).tolist():
@@ -138,7 +138,7 @@ class Arrays:
         return made
 
     def surcharge_usd(self, away: Floats) -> Floats:
-        """[K, clusters] what one request per second pays besides when caps [C] have these prices."""
+        """[K, clusters] USD per hour that one request per second pays at these duals of caps [C]."""
         made = np.zeros(self.permitted.shape)
         capped = np.flatnonzero(self.permit_cap >= 0)
         made[capped] = self.permit_leaves[capped] * away[self.permit_cap[capped]][:, None]
@@ -150,7 +150,7 @@ class Arrays:
         return Requests(**{name: getattr(self, name) for name in Requests._fields})
 
     def used_devices(self, replicas: Floats | Ints) -> Floats:
-        """[P] taken by so many replicas of each option."""
+        """[P] devices used by these replicas [O]."""
         weights = replicas * self.option_devices
         return np.bincount(self.option_pool, weights=weights, minlength=len(self.pool_devices)).astype(np.float64)
 
@@ -172,9 +172,9 @@ class Requests(NamedTuple):
 
 @compiled
 def _best(requests: Requests, groups: Ints, price: Floats, surcharge: Floats, most: int) -> tuple[Ints, Floats]:
-    """[groups, most] the clusters that serve each of these groups best at these prices, or -1, and what each then pays.
+    """([groups, most] cheapest clusters of each group at these prices, or -1; [groups, most] USD per hour there).
 
-    Args: price: [M, clusters]. surcharge: [K, clusters], infinite where those with this set may not go.
+    Args: price: [M, clusters]. surcharge: [K, clusters], infinite where groups with this set may not be served.
     """
     clusters = requests.rtt_ms.shape[1]
     top = np.full((len(groups), most), -1, np.int64)
@@ -209,8 +209,8 @@ def _best(requests: Requests, groups: Ints, price: Floats, surcharge: Floats, mo
 
 
 def best(arrays: Arrays, capacity: Floats, away: Floats, most: int, groups: Ints | None = None) -> tuple[Ints, Floats]:
-    """[G, most] the nodes that serve each of these groups best at these prices of capacity [N] and of caps [C], or -1,
-    and what each pays; of all groups where none are named."""
+    """([groups, most] cheapest nodes of each group at these duals of capacity [N] and caps [C], or -1; [groups, most]
+    USD per hour there). Args: groups: all where None."""
     price = np.full((len(arrays.service_ms), arrays.rtt_ms.shape[1]), np.inf)
     price[arrays.node_model, arrays.node_cluster] = capacity + arrays.node_usd
     surcharge = np.where(arrays.permitted, arrays.surcharge_usd(away), np.inf)
@@ -221,7 +221,7 @@ def best(arrays: Arrays, capacity: Floats, away: Floats, most: int, groups: Ints
 
 
 def served_usd(arrays: Arrays, capacity: Floats, away: Floats) -> float:
-    """What everyone pays when each takes what is cheapest at these prices of capacity [N] and of caps [C], or stays
+    """USD per hour when each group takes its cheapest node at these duals of capacity [N] and caps [C], or stays
     unserved."""
     _, usd = best(arrays, capacity, away, 1)
     return float((arrays.group_rps * np.minimum(arrays.unserved_usd[arrays.group_model], usd[:, 0])).sum())

@@ -1,6 +1,9 @@
-"""What scarce things are worth, and the lower bound that prices prove.
+"""Dual prices of the scarce resources, and the Lagrangian lower bound that they prove over every pair.
 
-Any prices at all give a valid bound (weak duality), so they may come from anywhere; see `large` for where good ones do.
+By weak duality any non-negative duals give a valid bound: the capacity, device, rule, budget and cap rows are relaxed,
+and what is left separates by group and by option. `plan` takes good duals from the master.
+
+Source: Geoffrion, Lagrangean relaxation for integer programming, Mathematical Programming Study 2 (1974).
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ from placement.large.arrays import Arrays, Floats, Ints, served_usd
 class Duals:
     """USD per hour, all at least zero.
 
-    `device`: [P] of one more device. `capacity`: [N] of one more request per second. `rule`: [R] of one less in a rule.
-    `start`: [M] of one more start in the budget. `away`: [C] of one more request per second that may leave.
+    `device` [P]: one more device. `capacity` [N]: one more request per second of capacity. `rule` [R]: a right-hand
+    side lower by one. `start` [M]: one more start in the budget. `away` [C]: one more request per second in the cap.
     """
 
     device: Floats
@@ -28,7 +31,7 @@ class Duals:
 
 
 def none(arrays: Arrays) -> Duals:
-    """Nothing is scarce: each node's capacity costs what its cheapest device does."""
+    """Zero duals, but that each node's capacity costs what its cheapest replica does."""
     zeros = np.zeros(len(arrays.node_model))
     prices = Duals(
         device=np.zeros(len(arrays.pool_devices)),
@@ -41,14 +44,14 @@ def none(arrays: Arrays) -> Duals:
 
 
 def option_usd(arrays: Arrays, prices: Duals) -> Floats:
-    """[O] what a replica costs with the devices that it takes from others and the rules that it helps to keep."""
+    """[O] USD per hour of a replica with the duals of its devices, less those of the rules that it helps to meet."""
     usd = arrays.option_usd + prices.device[arrays.option_pool] * arrays.option_devices
     weights = prices.rule[arrays.rule_of] * arrays.rule_term
     return usd - np.bincount(arrays.rule_option, weights=weights, minlength=len(usd))
 
 
 def raised(arrays: Arrays, prices: Duals) -> Duals:
-    """The same, with each node's capacity at no less than its cheapest device costs: a better bound."""
+    """The same with each node's capacity at no less than its cheapest replica costs, which improves the bound."""
     cheapest = np.full(len(arrays.node_model), np.inf)
     np.minimum.at(cheapest, arrays.option_node, option_usd(arrays, prices) / arrays.option_rps)
     capacity = np.maximum(prices.capacity, np.where(np.isfinite(cheapest), np.maximum(0.0, cheapest), np.inf))
@@ -56,7 +59,7 @@ def raised(arrays: Arrays, prices: Duals) -> Duals:
 
 
 def bound_usd(arrays: Arrays, prices: Duals) -> float:
-    """What these prices prove: no plan that keeps every rule with a price costs less."""
+    """The Lagrangian bound: no plan that meets every rule with a positive dual costs less."""
     base = option_usd(arrays, prices) - prices.capacity[arrays.option_node] * arrays.option_rps
     start = arrays.option_start_usd + prices.start[arrays.option_model]
 

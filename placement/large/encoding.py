@@ -1,4 +1,4 @@
-"""From names to numbers: a `Problem` as a `World`, and what each position means."""
+"""From names to positions: a `Problem` as `Arrays`, and the meaning of each position."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ N = TypeVar("N", bound=np.generic)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """A world with the meaning of its options, groups (model, cell), clusters, pools, models and limits, which are the
-    last of its rules: (limit, its subject)."""
+    """Arrays with the meaning of their positions: options [O], groups [G] (model, cell), clusters, pools [P], models
+    [M] and limits (limit, its subject), which are the last of the rules [R]."""
 
     arrays: Arrays
     options: tuple[tuple[Model, Option], ...]
@@ -35,7 +35,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexMap:
-    """Where each option [O], node [N] and pool [P] of a world was in the one before it, or -1."""
+    """The position of each option [O], node [N] and pool [P] in the problem before, or -1."""
 
     options: Ints
     nodes: Ints
@@ -43,9 +43,9 @@ class IndexMap:
 
 
 def index_map(before: Encoded, after: Encoded) -> IndexMap | None:
-    """What became of a world; None where the same users do not ask for the same models in the same clusters' reach.
+    """Positions of a problem in terms of the one before; None when models, groups or clusters differ.
 
-    Devices, prices, latency, demand, intake, budgets and what runs may all be others; options and pools come and go.
+    Devices, prices, latency, demand, intake, budgets and running replicas may differ; options and pools come and go.
     """
     alike = [replace(model, max_starts=None) for model in before.models] == [
         replace(model, max_starts=None) for model in after.models
@@ -63,7 +63,7 @@ def index_map(before: Encoded, after: Encoded) -> IndexMap | None:
 
 
 def carry_over(values: NDArray[N], place: Ints) -> NDArray[N]:
-    """What each had before; nothing for what was not there."""
+    """[place] the value that each had before; zero for what was not there."""
     made = np.zeros(len(place), values.dtype)
     known = place >= 0
     made[known] = values[place[known]]
@@ -71,7 +71,7 @@ def carry_over(values: NDArray[N], place: Ints) -> NDArray[N]:
 
 
 def encode(index: Index) -> Encoded:
-    """The world of a problem."""
+    """The arrays of a problem."""
     problem = index.problem
     models, clusters = problem.models, tuple(cluster.name for cluster in problem.clusters)
     model_at = {model.name: at for at, model in enumerate(models)}
@@ -150,7 +150,7 @@ def encode(index: Index) -> Encoded:
 
 
 def _rtt_ms(index: Index, cell_at: dict[str, int], cluster_at: dict[str, int]) -> Singles:
-    """[cells, clusters], NaN where it is not known. Nobody writes into it."""
+    """[cells, clusters] round trips, NaN where unknown; may share memory with the problem, so it is read only."""
     paths = index.problem.paths
     if isinstance(paths, RttMatrix) and (paths.cells, paths.clusters) == (tuple(cell_at), tuple(cluster_at)):
         return np.require(paths.rtt_ms, dtype=np.float32, requirements=("C", "W"))
@@ -165,13 +165,13 @@ def _rtt_ms(index: Index, cell_at: dict[str, int], cluster_at: dict[str, int]) -
 
 
 def _caps(index: Index, models: tuple[Model, ...]) -> dict[tuple[str, str], float]:
-    """(model, continent of users) -> requests per second that may leave it, where policy caps them."""
+    """(model, continent of users) -> most requests per second that may leave it, where policy caps them."""
     capped = [model for model in models if model.is_capped]
     return {(one.name, name): rps for one in capped for name, rps in index.may_leave_rps(one).items()}
 
 
 def _leaving(index: Index, caps: tuple[tuple[str, str], ...], permit_cap: Ints) -> Bools:
-    """[K, clusters] whether clusters are on another continent than the cap of each set."""
+    """[K, clusters] whether each cluster is on another continent than the cap of each set."""
     clusters = index.problem.clusters
     rows = np.zeros((len(caps) + 1, len(clusters)), dtype=bool)  # the last, which -1 names, is of no cap
     for at, (_, home) in enumerate(caps):
@@ -187,8 +187,10 @@ def _permitted(
     cell_at: dict[str, int],
     rtt_ms: Singles,
 ) -> tuple[Bools, Ints, Ints]:
-    """The different sets of clusters that groups may be served in, which of them is each group's, and the cap of each:
-    groups with different caps have different sets."""
+    """([K, clusters] the distinct sets of permitted clusters, [G] the set of each group, [K] the cap of each or -1).
+
+    Groups with different caps have different sets.
+    """
     if not groups:
         return np.ones((1, rtt_ms.shape[1]), dtype=bool), np.zeros(0, np.int64), np.full(1, -1)
     cap_at = {cap: at for at, cap in enumerate(caps)}
@@ -222,16 +224,16 @@ def _permitted(
 
 
 def _different(rows: Bools) -> tuple[Bools, Ints]:
-    """The different rows, and which of them each is."""
+    """(the distinct rows, [rows] which of them each row is)."""
     _, first, which = np.unique(np.packbits(rows, axis=1), axis=0, return_index=True, return_inverse=True)
     return rows[first], which.reshape(-1).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Row:
-    """The sum of option -> term times replicas is at least `lower`, or `usd` per hour are paid for each that is missed.
+    """`sum(terms[option] * replicas) >= lower`, or `usd` per hour for each unit missed.
 
-    `yields`: it is missed rather than that users go unserved for it. `is_priced`: it is no rule but a price.
+    `yields`: it is missed before users go unserved for it. `is_priced`: an expected cost, no rule of policy.
     """
 
     terms: dict[int, float]
@@ -242,7 +244,7 @@ class _Row:
 
 
 def _rules(index: Index, models: tuple[Model, ...]) -> list[_Row]:
-    """Every floor, and the spot fraction."""
+    """Floors, expected losses and the spot fraction of every model."""
     made: list[_Row] = []
     first = 0
     for model in models:
@@ -268,7 +270,7 @@ def _rules(index: Index, models: tuple[Model, ...]) -> list[_Row]:
 
 
 def _limits(uppers: list[limits.UpperRule], options: list[tuple[Model, Option]]) -> list[_Row]:
-    """Limits as rules, as in `_rules`: what is taken of them counts below zero; they are never missed."""
+    """Limits as rows of the same form: terms and right-hand side are negated; they are never missed."""
     at = {(model.name, option.pool.name): number for number, (model, option) in enumerate(options)} if uppers else {}
     return [
         _Row(terms={at[key]: -term for key, term in one.terms.items()}, lower=-one.upper, usd=np.inf) for one in uppers
@@ -276,7 +278,7 @@ def _limits(uppers: list[limits.UpperRule], options: list[tuple[Model, Option]])
 
 
 def _held(index: Index, pool: str) -> int:
-    """The devices that held replicas have, whatever the pool is said to have."""
+    """Devices of the replicas that run in a held pool, whatever the pool reports."""
     used = 0
     for model in index.problem.models:
         used += index.current.get((model.name, pool), 0) * model.devices_in(index.pools[pool])

@@ -1,8 +1,8 @@
-"""A plan that stands: bettered step by step, and mended after an event without touching what the event does not.
+"""The incumbent: the plan as it stands, in whole replicas and flows of single groups, improved by local search.
 
-The loss of clusters, or another world (`again`), first changes who serves whom, with the replicas that run; `improve`
-then starts and gives up replicas where that pays, near to what was touched. Both are `local` steps, which keep the hard
-rules. What is done about an event in fractions and small programmes is `mend`'s.
+An event (`drop_clusters`, `carried_over`) first re-routes groups over the replicas that run; `improve` then starts and
+stops replicas near the groups that the event touched. All steps are those of `local_search`, which keep the hard rules.
+`reoptimise` decides by linear and small mixed-integer programmes what changes after an event.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from placement.large.duals import Duals, option_usd
 from placement.large.encoding import Encoded, IndexMap, carry_over
 
 PAYS = 0.05
-"""Options that are not in use are tried where they cost at most this part above what they bring at these prices."""
+"""An idle option is tried when its reduced cost is at most this share of its price."""
 UNSERVED_RPS = 1e-6
 
 Rates = dict[str, dict[tuple[str, str], float]]
 
 
 class Incumbent:
-    """Replicas and flows of a numbered world, changed in place.
+    """Replicas and flows of an encoded problem, changed in place.
 
-    Args: prices: what the plan was found with. replicas: [O]. groups, nodes, rps: the flows.
+    Args: prices: duals of the master. replicas: [O]. groups, nodes, rps: [flows] each.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class Incumbent:
         self._pays = option_usd(self._arrays, prices) - brings < PAYS * self._arrays.option_usd
         self._clusters = {name: at for at, name in enumerate(encoded.clusters)}
 
-    # ---- events: who serves whom changes at once
+    # ---- events: re-route at once
 
     def drop_clusters(self, clusters: Iterable[str]) -> Ints:
-        """Nothing runs in these clusters any more, and nothing can. Gives the groups that they served."""
+        """Remove these clusters for good and re-route the groups that they served, which are returned."""
         lost = [self._clusters[name] for name in clusters]
         nodes = np.flatnonzero(np.isin(self._arrays.node_cluster, lost))
         touched = local_search.leave(self._facts, self._state, nodes)
@@ -64,9 +64,8 @@ class Incumbent:
         return touched
 
     def carried_over(self, index: Index, encoded: Encoded, prices: Duals, index_map: IndexMap) -> Incumbent:
-        """The same plan in another world: as much of it as can be there, and with the replicas left who can be served.
-
-        Args: since: what was where in this world.
+        """Carry this plan over to another encoded problem: drop replicas and flows that no longer fit, then re-route
+        with the replicas that remain. Args: prices: duals there. index_map: positions there in terms of those here.
         """
         arrays = encoded.arrays
         replicas = np.clip(carry_over(self._state.replicas, index_map.options), arrays.option_least, arrays.option_most)
@@ -88,7 +87,7 @@ class Incumbent:
         return made
 
     def _drop_beyond_limits(self) -> None:
-        """Limits that more is taken of than they allow, as prices rose: low priority and dear requests go first."""
+        """Stop replicas beyond limits, as after a rise of prices: low priority first, then high cost per request."""
         arrays = self._arrays
         usd = arrays.option_usd / arrays.option_rps
         for limit in np.flatnonzero(arrays.is_limit).tolist():
@@ -96,27 +95,27 @@ class Incumbent:
             order = np.lexsort((options, -usd[options], self._priority[arrays.option_model[options]]))
             local_search.drop_beyond(self._facts, self._state, limit, options[order])
 
-    # ---- what pays is done
+    # ---- changes of replicas
 
     def hand_over(self, groups: Ints, options: Ints, wanted: Ints) -> None:
-        """Nobody serves these groups for now; of these options as many replicas run as wanted, where that can be."""
+        """Leave these groups unserved for now, and bring these options to the wanted replicas as far as possible."""
         local_search.release(self._facts, self._state, groups)
         local_search.approach(self._facts, self._state, options, wanted)
 
     def take(self, options: Ints, replicas: Ints, groups: Ints, nodes: Ints, rps: Floats) -> None:
-        """So many replicas of these options, and these flows of groups that nobody serves."""
+        """Set the replicas of these options, and add these flows of groups that are unserved."""
         local_search.approach(self._facts, self._state, options, replicas)
         local_search.enter(self._facts, self._state, groups, nodes, rps)
 
     def spare(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Replicas by (model, pool), more than there are: they serve nobody yet."""
+        """Raise the replicas of (model, pool) pairs to these counts; the new ones serve nobody yet."""
         options = [(model.name, one.pool.name) for model, one in self.encoded.options]
         wanted = np.array([counts.get(key, 0) for key in options], dtype=np.int64)
         more = np.flatnonzero(wanted > self._state.replicas)
         local_search.approach(self._facts, self._state, more, wanted[more])
 
     def tidy(self, nodes: Ints, *, rounds: int) -> None:
-        """Bring what nodes cannot carry elsewhere, serve what is left, and take steps around these nodes."""
+        """Move the excess load of overloaded nodes, serve unserved groups, and run local search around these nodes."""
         local_search.release_excess(self._facts, self._state, np.arange(len(self._arrays.node_model)))
         left = np.flatnonzero(self._state.left > UNSERVED_RPS)
         self._serve(left)
@@ -125,7 +124,7 @@ class Incumbent:
         local_search.improve(self._facts, self._state, changed[self._is_hopeful(changed)], rounds)
 
     def improve(self, *, rounds: int, near: Ints | None = None) -> float:
-        """Take steps while they save; gives USD per hour saved. Args: near: only around these groups."""
+        """Local search; gives USD per hour saved. Args: near: only around these groups."""
         unserved = np.flatnonzero(self._state.left > UNSERVED_RPS)
         self._serve(unserved)
         saved = self._serve_with_more(unserved)
@@ -137,7 +136,7 @@ class Incumbent:
         return made
 
     def _serve_with_more(self, groups: Ints) -> float:
-        """Start what serves these groups, where that pays."""
+        """Start replicas for these groups where that lowers the cost; gives USD per hour saved."""
         saved = 0.0
         priority = self._priority[self._arrays.group_model[groups]]
         for one in sorted(set(priority.tolist()), reverse=True):
@@ -154,13 +153,13 @@ class Incumbent:
             local_search.fill(self._facts, self._state, groups[priority == one])
 
     def _options(self, groups: Ints) -> Ints:
-        """Those where these groups may be served, and those that serve them."""
+        """The options on the nearest nodes of these groups."""
         near = np.zeros(len(self._arrays.node_model), dtype=bool)
         nodes = self._facts.near[groups].reshape(-1)
         near[nodes[nodes >= 0]] = True
         return np.flatnonzero(near[self._arrays.option_node])
 
-    # ---- what it is
+    # ---- reading
 
     def copy(self) -> Incumbent:
         """Another that changes by itself."""
@@ -172,7 +171,7 @@ class Incumbent:
 
     @property
     def replicas(self) -> Ints:
-        """[O]"""
+        """[O] replicas of each option."""
         return self._state.replicas.copy()
 
     def flows(self) -> tuple[Ints, Ints, Floats]:
@@ -185,17 +184,17 @@ class Incumbent:
 
     @property
     def group_rps(self) -> Floats:
-        """[G] what each group asks for."""
+        """[G] demand of each group."""
         return self._arrays.group_rps.copy()
 
     @property
     def load_rps(self) -> Floats:
-        """[N] what each node serves."""
+        """[N] requests per second that each node serves."""
         return self._state.load.copy()
 
     @property
     def away_rps(self) -> Floats:
-        """[C] what leaves its continent."""
+        """[C] requests per second that leave their continent, by cap."""
         return self._state.away.copy()
 
     @property
@@ -205,12 +204,12 @@ class Incumbent:
 
     @property
     def free_devices(self) -> Ints:
-        """[P]"""
+        """[P] free devices of each pool."""
         return self._state.free.copy()
 
     @property
     def usd_per_hour(self) -> float:
-        """What it costs."""
+        """USD per hour of the whole plan."""
         return local_search.usd_per_hour(self._facts, self._state)
 
     def counts(self) -> dict[tuple[str, str], int]:
@@ -227,7 +226,7 @@ class Incumbent:
 
     @property
     def unserved(self) -> Floats:
-        """[G] requests per second."""
+        """[G] unserved requests per second."""
         return self._state.left.copy()
 
     @property

@@ -1,9 +1,13 @@
-"""A plan in whole replicas bettered, or mended after an event, one replica and one group's flow at a time.
+"""Local search over whole replicas and single groups' flows: add, drop and shift moves, compiled by numba.
 
-What nothing is gained by stays as it is. A step is one of: a flow goes to a cheaper node with room (`shift`), a replica
-is given up and what it served goes to other nodes with room (`drop`), a replica is started, takes what is cheaper there
-or unserved, and the nodes that this relieves give up theirs (`add`). A step that does not pay is taken back. Rules hold
-at every step. Effort is a number of rounds over all replicas, never a time.
+A move is kept only if it lowers the cost; otherwise it is undone from a log. Moves: a flow goes to a cheaper node with
+room (`_shift`); a replica stops and its flows go to other nodes with room (`_drop`); a replica starts, takes flows that
+are cheaper there or unserved, and nodes that this relieves stop replicas (`_add`). Hard rules hold after every move.
+Effort is a number of rounds over all replicas, never a time.
+
+All kernels are in this file because numba's cache does not notice changes of functions in another one (see `jit`).
+
+Source: add, drop and interchange heuristics for plant location: Kuehn and Hamburger, Management Science 9 (1963).
 """
 
 from __future__ import annotations
@@ -18,20 +22,22 @@ from placement.large.duals import Duals
 from placement.request_costs import request_usd, ways_usd
 
 NEAR_NODES = 12
-"""Of each group: where its flow may go in a step; those that are cheapest at the prices of the plan."""
+"""A group's flow may move to this many nodes: those that are cheapest at the duals of the plan."""
 DUST_RPS = 1e-9
 WORTH_USD = 1e-6
-"""A step must save more than this, so that nothing is done and undone for the sake of rounding."""
+"""A move must save more than this, USD per hour, so that rounding alone causes none."""
 ROUNDING = 1e-7
 CROWDED = 0.75
 HOPEFUL = 0.5
-"""A replica is tried to be given up where it is idle by at least this part."""
+"""`_drop` tries a replica when at least this share of its capacity is idle on its node."""
 RELINK, SPLIT, SERVE, COUNT = 0, 1, 2, 3
+"""Kinds of log entries: a whole flow moved, a part of a flow moved, unserved demand served, a replica count changed."""
 END = -1
+"""Of a linked list."""
 
 
 class Facts(NamedTuple):
-    """What steps look up: columns of `World`, and indices of them. Shapes as there."""
+    """What moves read: columns of `Arrays`, and indices of them. Shapes as there."""
 
     group_model: Ints
     group_cell: Ints
@@ -40,9 +46,9 @@ class Facts(NamedTuple):
     permit_leaves: Bools
     cap_rps: Floats
     near: Ints
-    """[G, NEAR_NODES] by rising cost of one request per second there, -1 where there are no more"""
+    """[G, NEAR_NODES] nodes by rising cost of one request per second there; -1 fills up"""
     near_price: Floats
-    """[G, NEAR_NODES] that cost"""
+    """[G, NEAR_NODES] USD per hour of one request per second there"""
     near_first: Ints
     """[N + 1]: where the groups that a node is near to begin in `near_group`."""
     near_group: Ints
@@ -73,17 +79,16 @@ class Facts(NamedTuple):
     rule_term: Floats
     rule_lower: Floats
     rule_price: Floats
-    """of missing a rule that is a price by one; 0 of those that hold"""
+    """[R]: USD per hour of missing a priced rule by one; 0 of hard rules"""
     max_starts: Floats
     keeps_last: Bools
-    """[M]: a pool that has the model keeps one, as the number of its regions is bounded below."""
+    """[M]: a pool that has replicas of the model keeps one, because the model has a minimum of regions."""
 
 
 class State(NamedTuple):
-    """A plan that steps change. A flow is an entry in two lists, its node's and its group's.
+    """A plan that moves change in place. A flow [F] is an entry in two doubly linked lists, its node's and its group's.
 
-    `log` has what was done since `mark`, so that it can be taken back: (kind, entry or option, entry or node or change,
-    group).
+    `log` [L, 4] records changes so that a move can be undone: (kind, entry or option, entry or node or change, group).
     """
 
     replicas: Ints
@@ -99,9 +104,9 @@ class State(NamedTuple):
     started: Floats
     """[M]"""
     away: Floats
-    """[C] what leaves its continent"""
+    """[C] requests per second that leave their continent"""
     left: Floats
-    """[G] unserved"""
+    """[G] unserved requests per second"""
     flow_group: Ints
     flow_node: Ints
     flow_rps: Floats
@@ -117,7 +122,7 @@ class State(NamedTuple):
 
 
 def facts(arrays: Arrays, prices: Duals, keeps_last: Bools) -> Facts:
-    """The indices of a world, with nodes near to groups at these prices."""
+    """Facts of an encoded problem, with the nodes that are near to groups at these duals."""
     near, near_price = _near(arrays, prices)
     groups, at = np.nonzero(near >= 0)
     node = near[groups, at]
@@ -182,7 +187,7 @@ def _near(arrays: Arrays, prices: Duals) -> tuple[Ints, Floats]:
 
 
 def state(arrays: Arrays, replicas: Ints, group: Ints, node: Ints, rps: Floats) -> State:
-    """A plan with these replicas [O] and flows."""
+    """A plan with these replicas [O] and these flows [F]."""
     nodes, groups, flows = len(arrays.node_model), len(arrays.group_rps), len(group)
     most = 2 * (flows + groups) + 1024
     left = arrays.group_rps - np.bincount(group, weights=rps, minlength=groups)
@@ -218,12 +223,12 @@ def state(arrays: Arrays, replicas: Ints, group: Ints, node: Ints, rps: Floats) 
 
 
 def is_crowded(state: State) -> bool:
-    """Whether few entries are left: each flow that is split takes one more."""
+    """Whether few free entries are left; each flow that is split takes one."""
     return bool(state.ends[0] > CROWDED * len(state.flow_rps))
 
 
 def compacted(state: State) -> State:
-    """The same with one entry for each group and node."""
+    """The same plan with one entry for each pair of group and node."""
     group, node, rps = flows(state)
     first = np.flatnonzero(np.append(True, (group[1:] != group[:-1]) | (node[1:] != node[:-1]))[: len(group)])
     rps = np.add.reduceat(rps, first) if len(first) else rps
@@ -245,7 +250,7 @@ def compacted(state: State) -> State:
 
 
 def copy(state: State) -> State:
-    """The same, to be changed by itself."""
+    """An independent copy."""
     return state._replace(**{name: part.copy() for name, part in state._asdict().items()})
 
 
@@ -282,7 +287,7 @@ def _new(s: State, group: int) -> int:
 
 @bare
 def _delete(s: State, entry: int) -> None:
-    """An entry without a node."""
+    """Free an entry that is in no node's list."""
     before, after, group = s.before[entry, 1], s.after[entry, 1], s.flow_group[entry]
     if before != END:
         s.after[before, 1] = after
@@ -317,7 +322,7 @@ def _unlink(s: State, entry: int) -> None:
 
 @bare
 def _cap(f: Facts, group: int, node: int) -> int:
-    """The cap that counts what this group is served there, or -1."""
+    """The cap that counts this group's requests at this node, or -1."""
     if not len(f.cap_rps):
         return -1
     permit = f.group_permit[group]
@@ -326,7 +331,7 @@ def _cap(f: Facts, group: int, node: int) -> int:
 
 @bare
 def _count(f: Facts, s: State, group: int, node: int, rps: float) -> None:
-    """A node serves so much more of a group."""
+    """Add `rps` of a group to the load of a node, and to the cap that counts it."""
     s.load[node] += rps
     cap = _cap(f, group, node)
     if cap >= 0:
@@ -335,7 +340,7 @@ def _count(f: Facts, s: State, group: int, node: int, rps: float) -> None:
 
 @bare
 def _room(f: Facts, s: State, group: int, node: int, old: int) -> float:
-    """Requests per second of a group that a node can take, which an `old` one (or -1) serves now."""
+    """Requests per second of a group that a node can take from node `old`, or from unserved demand where that is -1."""
     room = s.capacity[node] - s.load[node]
     cap = _cap(f, group, node)
     if cap >= 0 and (old < 0 or _cap(f, group, old) < 0):
@@ -352,13 +357,13 @@ def _log(s: State, kind: int, one: int, other: int, rps: float) -> None:
 
 @bare
 def _is_full(s: State) -> bool:
-    """Whether no entry can be made or noted: a step ends there, and what does not pay is taken back as always."""
+    """Whether entries or log are full; then a move ends there, and is undone as usual when it does not pay."""
     return bool((s.ends[1] == END and s.ends[0] >= len(s.flow_rps)) or s.ends[2] >= len(s.log_rps))
 
 
 @bare
 def _move(f: Facts, s: State, entry: int, node: int, rps: float) -> float:
-    """So much of a flow to another node; gives what was moved."""
+    """Move up to `rps` of a flow to another node; gives the requests per second moved."""
     if _is_full(s):
         return 0.0
     old, group = s.flow_node[entry], s.flow_group[entry]
@@ -379,7 +384,7 @@ def _move(f: Facts, s: State, entry: int, node: int, rps: float) -> float:
 
 @bare
 def _serve(f: Facts, s: State, group: int, node: int, rps: float) -> float:
-    """So much of what was unserved; gives what is served now."""
+    """Serve up to `rps` of a group's unserved demand; gives the requests per second served."""
     if _is_full(s):
         return 0.0
     made = _new(s, group)
@@ -392,7 +397,7 @@ def _serve(f: Facts, s: State, group: int, node: int, rps: float) -> float:
 
 @bare
 def _change(f: Facts, s: State, option: int, by: int) -> None:
-    """One replica more or less."""
+    """Change the replica count of an option, with capacity, devices, starts and rules."""
     started = max(0, s.replicas[option] - f.option_current[option])
     s.replicas[option] += by
     s.started[f.option_model[option]] += max(0, s.replicas[option] - f.option_current[option]) - started
@@ -404,7 +409,7 @@ def _change(f: Facts, s: State, option: int, by: int) -> None:
 
 @bare
 def _undo(f: Facts, s: State, mark: int) -> None:
-    """Take back everything since `mark`."""
+    """Undo everything that was logged since `mark`, newest first."""
     while s.ends[2] > mark:
         s.ends[2] -= 1
         at = s.ends[2]
@@ -429,7 +434,7 @@ def _undo(f: Facts, s: State, mark: int) -> None:
 
 @bare
 def _usd(f: Facts, group: int, node: int) -> float:
-    """Of one request per second."""
+    """USD per hour of one request per second of a group at a node."""
     model = f.group_model[group]
     rtt_ms = f.rtt_ms[f.group_cell[group], f.node_cluster[node]]
     return float(f.node_usd[node]) + request_usd(
@@ -439,7 +444,7 @@ def _usd(f: Facts, group: int, node: int) -> float:
 
 @bare
 def _next_best(f: Facts, s: State, group: int, node: int) -> tuple[int, float]:
-    """The cheapest near node with room but this one, or -1."""
+    """(cheapest near node with room other than this one, or -1; its USD per hour)."""
     near, capacity, load = f.near, s.capacity, s.load
     for at in range(near.shape[1]):
         other = near[group, at]
@@ -452,7 +457,7 @@ def _next_best(f: Facts, s: State, group: int, node: int) -> tuple[int, float]:
 
 @bare
 def _best_two(f: Facts, s: State, group: int) -> tuple[int, float, float]:
-    """The cheapest near node with room, or -1, its price and that of the next."""
+    """(cheapest near node with room, or -1; its USD per hour; that of the second cheapest)."""
     near, capacity, load, best, usd = f.near, s.capacity, s.load, -1, np.inf
     for at in range(near.shape[1]):
         other = near[group, at]
@@ -467,7 +472,7 @@ def _best_two(f: Facts, s: State, group: int) -> tuple[int, float, float]:
 
 @bare
 def _more_missed_usd(f: Facts, s: State, option: int, by: int) -> float:
-    """What more is missed of rules that are prices when a count changes, in USD per hour."""
+    """USD per hour by which the penalty of priced rules rises when a count changes."""
     usd = 0.0
     for at in range(f.rule_first[option], f.rule_first[option + 1]):
         rule = f.rule[at]
@@ -479,7 +484,7 @@ def _more_missed_usd(f: Facts, s: State, option: int, by: int) -> float:
 
 @bare
 def _holds(f: Facts, s: State, option: int, by: int) -> bool:
-    """Whether rules and bounds let a count change; a rule that is missed may not be missed by more."""
+    """Whether hard rules and bounds allow a change of count; a missed rule may not be missed by more."""
     count = s.replicas[option] + by
     if count < f.option_least[option] or count > f.option_most[option]:
         return False
@@ -502,10 +507,12 @@ def _holds(f: Facts, s: State, option: int, by: int) -> bool:
 
 @compiled
 def _relieve(f: Facts, s: State, node: int, most_usd: float) -> float:
-    """Move what a node has too much of to where it costs least; what that adds, or infinity where it is too much."""
+    """Move a node's excess load to where it costs least; gives USD per hour added, infinite beyond `most_usd`."""
     need = s.load[node] - s.capacity[node]
     if need <= ROUNDING:
         return 0.0
+    # Two passes over the node's list: count its flows, then list them with what moving each adds. The list itself
+    # changes while flows move.
     count, entry = 0, s.node_head[node]
     while entry != END:
         count, entry = count + 1, s.after[entry, 0]
@@ -519,6 +526,7 @@ def _relieve(f: Facts, s: State, node: int, most_usd: float) -> float:
     total = 0.0
     for at in np.argsort(more, kind="mergesort"):
         entry = entries[at]
+        # Flows come by rising cost: when this one is already too expensive, no later one helps.
         if more[at] * need > most_usd - total and more[at] > 0.0 and more[at] * min(need, s.flow_rps[entry]) > most_usd:
             return np.inf
         while need > ROUNDING:
@@ -543,7 +551,7 @@ def _relieve(f: Facts, s: State, node: int, most_usd: float) -> float:
 
 @compiled
 def _drop(f: Facts, s: State, option: int) -> float:
-    """Give up a replica where that pays; what it saves, or 0."""
+    """Stop a replica if that lowers the cost; gives USD per hour saved, or 0."""
     node = f.option_node[option]
     if s.replicas[option] <= 0 or s.capacity[node] - s.load[node] < HOPEFUL * f.option_rps[option]:
         return 0.0
@@ -564,7 +572,10 @@ def _drop(f: Facts, s: State, option: int) -> float:
 
 @compiled
 def _add(f: Facts, s: State, option: int) -> float:
-    """Start a replica where that pays, with what the nodes that it relieves can then give up; what it saves, or 0."""
+    """Start a replica if that lowers the cost, with the replicas that relieved nodes can then stop; gives the saving.
+
+    Three acts: collect who would gain, serve them in order of gain, let relieved nodes drop replicas.
+    """
     if not _holds(f, s, option, 1) or _is_full(s):
         return 0.0
     mark, node = s.ends[2], f.option_node[option]
@@ -572,6 +583,8 @@ def _add(f: Facts, s: State, option: int) -> float:
     if s.replicas[option] >= f.option_current[option]:
         saves -= f.option_start_usd[option]
     room = s.capacity[node] + f.option_rps[option] - s.load[node]
+    # Who would gain: unserved demand (what = -1 - group) and flows to dearer nodes (what = entry). The first pass
+    # counts, so that the second can fill arrays of that size.
     count = 0
     for at in range(f.near_first[node], f.near_first[node + 1]):
         group = f.near_group[at]
@@ -599,6 +612,7 @@ def _add(f: Facts, s: State, option: int) -> float:
             entry = s.after[entry, 1]
     if count == 0:
         return 0.0
+    # Serve them by falling gain while there is room.
     _change(f, s, option, 1)
     _log(s, COUNT, option, 1, 0.0)
     relieved = np.empty(count, np.int64)
@@ -619,6 +633,7 @@ def _add(f: Facts, s: State, option: int) -> float:
                 nodes += 1
         saves += gain[at] * moved
         room -= moved
+    # Nodes that lost load may stop replicas, which is part of this move's saving.
     last = -1
     for other in np.sort(relieved[:nodes]):
         if other == last:
@@ -634,7 +649,7 @@ def _add(f: Facts, s: State, option: int) -> float:
 
 @bare
 def _shift(f: Facts, s: State, node: int) -> float:
-    """Flows of a node to cheaper ones with room; what it saves."""
+    """Move flows of a node to cheaper nodes with room; gives USD per hour saved."""
     saves, entry = 0.0, s.node_head[node]
     while entry != END:
         after = s.after[entry, 0]
@@ -650,7 +665,7 @@ def _shift(f: Facts, s: State, node: int) -> float:
 
 @compiled
 def fill(f: Facts, s: State, groups: Ints) -> None:
-    """Serve what these groups have unserved where there is room: first those who lose most by their second choice."""
+    """Serve unserved demand of these groups where there is room, by regret: greatest loss by second choice first."""
     regret, best, best_usd = np.empty(len(groups)), np.empty(len(groups), np.int64), np.empty(len(groups))
     for at in range(len(groups)):
         best[at], best_usd[at], second = _best_two(f, s, groups[at])
@@ -671,7 +686,7 @@ def fill(f: Facts, s: State, groups: Ints) -> None:
 
 @compiled
 def improve(f: Facts, s: State, options: Ints, rounds: int) -> float:
-    """Steps over these options and their nodes while they save anything, at most so many rounds; what they save."""
+    """Moves over these options and their nodes until none saves, for at most `rounds`; gives USD per hour saved."""
     total = 0.0
     for _ in range(rounds):
         saves = 0.0
@@ -717,7 +732,7 @@ def served(s: State, nodes: Ints) -> tuple[Ints, Floats]:
 
 @compiled
 def leave(f: Facts, s: State, nodes: Ints) -> Ints:
-    """These nodes serve nobody any more; gives the groups that they served."""
+    """Leave unserved what these nodes serve; gives the groups [...] concerned."""
     groups, count = np.empty(len(s.flow_rps), np.int64), 0
     for node in nodes:
         entry = s.node_head[node]
@@ -732,7 +747,7 @@ def leave(f: Facts, s: State, nodes: Ints) -> Ints:
 
 @bare
 def _release(f: Facts, s: State, entry: int, rps: float) -> None:
-    """So much of a flow is unserved from now on."""
+    """Leave `rps` of a flow unserved."""
     group, node = s.flow_group[entry], s.flow_node[entry]
     s.left[group] += rps
     _count(f, s, group, node, -rps)
@@ -745,7 +760,7 @@ def _release(f: Facts, s: State, entry: int, rps: float) -> None:
 
 @bare
 def close(f: Facts, s: State, nodes: Ints) -> None:
-    """No replica runs on these nodes any more, and none can."""
+    """Stop all replicas on these nodes and allow none there."""
     for node in nodes:
         for at in range(f.node_first[node], f.node_first[node + 1]):
             option = f.node_option[at]
@@ -755,7 +770,7 @@ def close(f: Facts, s: State, nodes: Ints) -> None:
 
 @bare
 def clear(f: Facts, s: State, pool: int, options: Ints) -> None:
-    """A pool that has more than its devices gives up replicas of these options, one option after the other."""
+    """Stop replicas of these options, in their order, until the pool holds no more than its devices."""
     for option in options:
         while s.free[pool] < 0 and s.replicas[option] > f.option_least[option]:
             _change(f, s, option, -1)
@@ -763,7 +778,7 @@ def clear(f: Facts, s: State, pool: int, options: Ints) -> None:
 
 @bare
 def drop_beyond(f: Facts, s: State, limit: int, options: Ints) -> None:
-    """What is beyond a limit gives up replicas of these options, one option after the other."""
+    """Stop replicas of these options, in their order, until the limit holds."""
     for option in options:
         while s.kept[limit] < f.rule_lower[limit] - ROUNDING and s.replicas[option] > f.option_least[option]:
             _change(f, s, option, -1)
@@ -771,7 +786,7 @@ def drop_beyond(f: Facts, s: State, limit: int, options: Ints) -> None:
 
 @bare
 def approach(f: Facts, s: State, options: Ints, wanted: Ints) -> None:
-    """As many replicas of these options as wanted, as far as rules, bounds, devices and what they serve let it be."""
+    """Bring these options to the wanted counts as far as rules, bounds, devices and their load allow."""
     for place in range(len(options)):
         option, node = options[place], f.option_node[options[place]]
         while s.replicas[option] > wanted[place] and _holds(f, s, option, -1):
@@ -785,7 +800,7 @@ def approach(f: Facts, s: State, options: Ints, wanted: Ints) -> None:
 
 @bare
 def release(f: Facts, s: State, groups: Ints) -> None:
-    """Nobody serves these groups any more."""
+    """Leave these groups unserved."""
     for group in groups:
         entry = s.group_head[group]
         while entry != END:
@@ -796,7 +811,7 @@ def release(f: Facts, s: State, groups: Ints) -> None:
 
 @bare
 def enter(f: Facts, s: State, group: Ints, node: Ints, rps: Floats) -> None:
-    """What was unserved is served by these nodes, whether or not they have the room."""
+    """Serve unserved demand of groups at these nodes, whether or not they have room."""
     for at in range(len(group)):
         _serve(f, s, group[at], node[at], min(rps[at], s.left[group[at]]))
         s.ends[2] = 0
@@ -804,7 +819,7 @@ def enter(f: Facts, s: State, group: Ints, node: Ints, rps: Floats) -> None:
 
 @compiled
 def release_excess(f: Facts, s: State, nodes: Ints) -> None:
-    """What these nodes cannot carry goes where it costs least, or is unserved: first what costs most here."""
+    """Move the excess load of these nodes to where it costs least, or leave it unserved; the dearest flows go first."""
     for node in nodes:
         if s.load[node] <= s.capacity[node] + ROUNDING:
             continue
@@ -830,7 +845,7 @@ def release_excess(f: Facts, s: State, nodes: Ints) -> None:
 
 
 def usd_per_hour(facts: Facts, state: State) -> float:
-    """What a plan costs: replicas, starts, flows, and what is unserved."""
+    """USD per hour of a plan: replicas, starts, flows and unserved demand."""
     group, node, rps = flows(state)
     model = facts.group_model[group]
     rtt_ms = facts.rtt_ms[facts.group_cell[group], facts.node_cluster[node]]

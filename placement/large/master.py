@@ -1,8 +1,13 @@
-"""The linear programme over classes of demand, whose ways to clusters are added as prices make them worth it.
+"""The restricted master problem: a linear programme over demand classes, solved by column generation.
 
-Columns: n[option], z[class] (unserved), a[start], s[rule] (missed), then x[way] as they are added.
-Rows:    served[class], capacity[node], devices[pool], starts, rules, budgets, caps.
-z[class] and served[class] of classes that are split off come last.
+An arc (class, cluster) enters as a column when its reduced cost at the newest duals is negative, cheapest first.
+
+Columns: n[option], z[class] (unserved), a[start], s[rule] (missed), then x[arc] as they are added.
+Rows:    served[class], capacity[node], devices[pool], started, rules, budgets, caps.
+z[class] and served[class] of classes that are split off later come last.
+
+Source: Dantzig and Wolfe, Decomposition principle for linear programs, Operations Research 8 (1960); Desaulniers,
+Desrosiers and Solomon (eds.), Column Generation (2005), chapter 1.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ DUST_RPS = 1e-6
 ROUNDS = 16
 SHORT_RPS = 1e-3
 WORTH_ADDING = 1e-4
-"""A way is added when it would save this part of what its class pays."""
+"""An arc is added when its reduced cost is negative by more than this share of what its class pays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +57,7 @@ class Layout:
 
 
 def _formulated(arrays: Arrays, classes: Classes) -> tuple[highs.Table, Layout]:
-    """The programme without arcs."""
+    """The programme without arcs, and where its blocks are."""
     has_budget = np.isfinite(arrays.max_starts)
     is_counted = (arrays.option_start_usd > 0) | has_budget[arrays.option_model]
     starting = np.flatnonzero(is_counted & (arrays.option_most > arrays.option_current))
@@ -92,7 +97,7 @@ def _formulated(arrays: Arrays, classes: Classes) -> tuple[highs.Table, Layout]:
 
 
 class RestrictedMaster:
-    """One programme, in the solver, and its newest answer."""
+    """The programme in the solver with its newest solution; `arc_class` and `arc` [arcs] say what its arcs are."""
 
     def __init__(self, arrays: Arrays, classes: Classes) -> None:
         self.arrays, self.classes = arrays, classes
@@ -110,7 +115,7 @@ class RestrictedMaster:
         self.solver.passModel(table.lp(is_mip=False))
 
     def run(self) -> None:
-        """Solve it as it is."""
+        """Solve it with the arcs that it has."""
         self.solver.run()
         answer = self.solver.getSolution()
         self.values: Floats = np.asarray(answer.col_value)
@@ -125,13 +130,13 @@ class RestrictedMaster:
         self._read()
 
     def take(self, columns: Ints, values: Floats, rows: Ints, activity: Floats, duals: Floats) -> None:
-        """What a part of it gave, instead of `run`: of these columns and rows."""
+        """Set the solution of these columns and rows, in place of `run`, from a subproblem."""
         self.values, self.activity, self.duals = self.values.copy(), self.activity.copy(), self.duals.copy()
         self.values[columns], self.activity[rows], self.duals[rows] = values, activity, duals
         self._read()
 
     def take_basis(self, columns: Ints, is_basic: Bools, rows: Ints, row_is_basic: Bools) -> None:
-        """Where a part of it ended, so that another may go on from there."""
+        """Set the basis of these columns and rows, from which the next subproblem starts."""
         self.is_basic, self.row_is_basic = self.is_basic.copy(), self.row_is_basic.copy()
         self.is_basic[columns], self.row_is_basic[rows] = is_basic, row_is_basic
 
@@ -153,17 +158,17 @@ class RestrictedMaster:
 
     @property
     def arc_node(self) -> Ints:
-        """[ways] where each way leads."""
+        """[arcs] the node of each arc."""
         made: Ints = self._node[self.classes.model[self.arc_class], self.arc % self._clusters]
         return made
 
     def is_of_class(self, rows: Ints) -> Bools:
-        """Whether these rows say that a class is served."""
+        """[rows] whether each is the demand row of a class."""
         made: Bools = np.isin(rows, self._class_row)
         return made
 
     def columns_of(self, kinds: Bools) -> Ints:
-        """The columns of these classes [K] and of all that may serve them, in their order."""
+        """The columns of these classes [K], of their arcs, and of the options on these arcs' nodes, ascending."""
         arrays = self.arrays
         arcs = np.flatnonzero(kinds[self.arc_class])
         nodes = np.zeros(len(arrays.node_model), dtype=bool)
@@ -182,7 +187,7 @@ class RestrictedMaster:
         return np.sort(np.concatenate(made)).astype(np.int32)
 
     def copy(self) -> RestrictedMaster:
-        """The same, solved as far, to be changed by itself."""
+        """An independent copy with solver, solution and basis."""
         made = copy.copy(self)
         made._has, made._is_closed = self._has.copy(), self._is_closed.copy()
         made.solver = highs.quiet()
@@ -191,9 +196,9 @@ class RestrictedMaster:
         return made
 
     def add_inertia(self, part: float) -> None:
-        """From the next `run` on another way must save its class more than this part of what it pays now.
+        """From the next `run` on, a new arc must save its class more than this share of what it pays now.
 
-        An option that is not in use costs this part more, so none replaces another that is as good.
+        An idle option costs this share more, so that it does not replace one that is as good.
         """
         discount = np.where(self.flows > DUST_RPS, part * np.maximum(0.0, self._paid[self.arc_class]), 0.0)
         usd = self.classes.usd[self.arc_class, self.arc] - discount
@@ -203,15 +208,15 @@ class RestrictedMaster:
         self.solver.changeColsCost(self.options, every, self.arrays.option_usd * (1.0 + more))
 
     def limit(self, options: Ints, least: Ints, most: Ints) -> None:
-        """Other bounds of these options, from the next `run` on."""
+        """Set the bounds of these options for the next `run`; a node without any option left is closed."""
         self.solver.changeColsBounds(len(options), options.astype(np.int32), least.astype(float), most.astype(float))
         self._is_closed[self.arrays.option_node[options[most == 0]]] = True
 
     def split(self, groups: Ints, grain: Aggregation, *, arcs: int) -> Bools:
-        """These groups leave their classes for new ones, each with its best `ways` at the newest prices.
+        """Split these groups from their classes into new ones, each with its `arcs` cheapest arcs at the newest duals.
 
-        What was in one class because a node that is closed now was best for all is not alike any more. Nothing is
-        solved yet. Gives the classes [K] that are new, less, or served on closed nodes.
+        Members grouped because a node was best for all of them are no longer alike once that node is closed. Nothing is
+        solved yet. Gives which classes [K] are new, smaller, or served on closed nodes.
         """
         prices = raised(self.arrays, self.prices)
         prices = replace(prices, capacity=np.where(self._is_closed, np.inf, prices.capacity))
@@ -229,7 +234,7 @@ class RestrictedMaster:
         return changed
 
     def _lessen(self, less: Ints) -> None:
-        """Tell the solver of classes which some have left."""
+        """Update demand rows and arc costs of classes that lost members."""
         for row, rps in zip(self._class_row[less].tolist(), self.classes.rps[less].tolist(), strict=True):
             self.solver.changeRowBounds(row, rps, rps)
         arcs = np.flatnonzero(np.isin(self.arc_class, less))
@@ -237,7 +242,7 @@ class RestrictedMaster:
         self.solver.changeColsCost(len(arcs), self._arc_column[arcs].astype(np.int32), usd)
 
     def _append(self, new: Ints, prices: Duals, arcs: int) -> Floats:
-        """Tell the solver of classes that are new; gives what each pays at these prices."""
+        """Add rows and columns of new classes; gives what each pays at these duals [new]."""
         solver, count, each = self.solver, len(new), np.arange(len(new), dtype=np.int32)
         self._class_row = np.append(self._class_row, solver.getNumRow() + each)
         self._class_column = np.append(self._class_column, solver.getNumCol() + each)
@@ -254,7 +259,7 @@ class RestrictedMaster:
         return paid
 
     def _grown(self, duals: Floats) -> None:
-        """Nothing is by columns and in rows that came after the newest answer. Args: duals: of these rows."""
+        """Extend the solution with zeros for columns and rows added since. Args: duals: [rows added]."""
         columns, rows = self.solver.getNumCol() - len(self.values), len(duals)
         self.values = np.append(self.values, np.zeros(columns))
         self.is_basic = np.append(self.is_basic, np.zeros(columns, dtype=bool))
@@ -264,9 +269,10 @@ class RestrictedMaster:
         self._read()
 
     def carried_over(self, arrays: Arrays, kinds: Classes, index_map: IndexMap) -> RestrictedMaster:
-        """The same programme over another world, to be run from where this one ended.
+        """The same programme over another encoded problem, with the same arcs and this one's basis as a warm start.
 
-        Args: kinds: the same classes there. since: what was where in this world. The answer is this one's still.
+        Args: kinds: the same classes there. index_map: positions there in terms of those here. Until `run`, its
+            solution is this one's.
         """
         made = RestrictedMaster(arrays, kinds)
         usable = np.isfinite(kinds.usd[self.arc_class, self.arc]) & (kinds.most[self.arc_class, self.arc] > 0)
@@ -279,7 +285,7 @@ class RestrictedMaster:
         return made
 
     def _basis_of(self, made: RestrictedMaster, usable: Bools, index_map: IndexMap) -> highspy.HighsBasis:
-        """This one's basis for another world; what is new there begins at nothing."""
+        """This one's basis for another problem; columns that are new there are nonbasic at their lower bound."""
         basis = self.solver.getBasis()
         low, basic = highspy.HighsBasisStatus.kLower, highspy.HighsBasisStatus.kBasic
         columns, rows = basis.col_status, basis.row_status
@@ -305,37 +311,37 @@ class RestrictedMaster:
         return rates_by_name
 
     def settle(self, prices: Duals, *, first: int, more: int) -> None:
-        """Solve it, with the `first` best ways of each class at these prices, and `more` at a time while they save."""
+        """Column generation from the `first` cheapest arcs of each class at these duals, `more` a class and round."""
         self.add_best(prices, first)
         self.resettle(more=more, rounds=ROUNDS)
 
     def resettle(self, *, more: int, rounds: int) -> None:
-        """Solve it again, with `more` ways at a time while they save and at most so often."""
+        """Column generation from the arcs that it has, `more` arcs a class and round, for at most so many rounds."""
         self.run()
         for _ in range(rounds - 1):
-            if not self._add_saving(np.arange(self.count), more):
+            if not self._price_out(np.arange(self.count), more):
                 return
             self.run()
 
     def widen(self, kinds: Bools, *, more: int) -> bool:
-        """Add up to `more` ways of these classes [K] that save at the newest prices, unused; whether there are any."""
-        is_wider = self._add_saving(np.flatnonzero(kinds), more)
+        """Add up to `more` arcs of negative reduced cost to each of these classes [K], at zero flow; whether any is."""
+        is_wider = self._price_out(np.flatnonzero(kinds), more)
         self._grown(np.zeros(0))
         return is_wider
 
-    def _add_saving(self, kinds: Ints, most: int) -> bool:
+    def _price_out(self, kinds: Ints, most: int) -> bool:
         one, arc, usd = self._cheapest(raised(self.arrays, self.prices), most, kinds)
         saves = usd < self._paid[one] - WORTH_ADDING * np.abs(self._paid[one]) - 1e-7
         self._add(one[saves], arc[saves])
         return bool(saves.any())
 
     def add_best(self, prices: Duals, count: int) -> None:
-        """Add the `count` best ways of each class at these prices."""
+        """Add the `count` cheapest arcs of each class at these duals."""
         one, arc, usd = self._cheapest(prices, count, np.arange(self.count))
         self._add(one[np.isfinite(usd)], arc[np.isfinite(usd)])
 
     def _cheapest(self, prices: Duals, most: int, kinds: Ints) -> tuple[Ints, Ints, Floats]:
-        """(class, way, its price) of the best ways of these classes that are not in yet."""
+        """([n] class, [n] arc, [n] its cost at these duals) of the cheapest arcs of these classes not yet in."""
         price = np.full((len(self.arrays.service_ms), self._clusters), np.inf)
         price[self.arrays.node_model, self.arrays.node_cluster] = prices.capacity
         arcs = self.classes.usd.shape[1]
@@ -376,14 +382,14 @@ class RestrictedMaster:
         self.arc_class, self.arc = np.concatenate([self.arc_class, one]), np.concatenate([self.arc, arc])
 
     def apportioned(self, arcs: Ints, flows: Floats) -> tuple[Ints, Ints, Floats]:
-        """(group, node, requests per second): what the `flows` [ways] of these ways are for single groups."""
+        """([n] group, [n] node, [n] requests per second): the `flows` [arcs] of these arcs by single groups."""
         arcs = arcs[np.lexsort((self.arc[arcs], self.arc_class[arcs]))]
         groups, clusters, rps = apportion(self.arrays, self.classes, self.arc_class[arcs], self.arc[arcs], flows[arcs])
         return groups, self._node[self.arrays.group_model[groups], clusters], rps
 
     @property
     def class_of(self) -> Ints:
-        """[G]"""
+        """[G] the class of each group."""
         made = np.empty(len(self.classes.order), np.int64)
         made[self.classes.order] = np.repeat(np.arange(self.count), np.diff(self.classes.first))
         return made
@@ -395,14 +401,14 @@ class RestrictedMaster:
         return made
 
     def cap_of(self, one: Ints, arc: Ints) -> Ints:
-        """The cap that counts what these classes send these ways, or -1."""
+        """[n] the cap that counts the flow of these classes on these arcs, or -1."""
         permit = self.classes.permit[one]
         counted = self.arrays.permit_leaves[permit, arc % self._clusters]
         made: Ints = np.where(counted, self.arrays.permit_cap[permit], -1)
         return made
 
     def prioritise(self, priority: Ints) -> None:
-        """Serve models of higher priority [M] first, where some of them go short."""
+        """Minimise unserved demand of higher priorities [M] first (lexicographically), where some of it is unserved."""
         short = np.bincount(self.classes.model, weights=self.unserved, minlength=len(priority)) > SHORT_RPS
         tiers = sorted(set(priority.tolist()), reverse=True)
         if len(tiers) < 2 or not (short & (priority > tiers[-1])).any():
@@ -421,12 +427,12 @@ class RestrictedMaster:
         self.run()
 
     def waive(self, rules: Bools) -> None:
-        """From the next `run` on it costs nothing to miss these rules [R]."""
+        """From the next `run` on, missing these rules [R] costs nothing."""
         columns = self._layout.missed[rules]
         self.solver.changeColsCost(len(columns), columns.astype(np.int32), np.zeros(len(columns)))
 
     def reduced_usd(self) -> Floats:
-        """[O] what one replica more would add at the newest prices; about zero for those in use."""
+        """[O] reduced cost of one replica more at the newest duals; about zero for options in use."""
         arrays, prices = self.arrays, self.prices
         made: Floats = option_usd(arrays, prices) - prices.capacity[arrays.option_node] * arrays.option_rps
         return made

@@ -1,8 +1,9 @@
-"""One model in whole replicas over classes of demand, with all its rules, while everything else is held.
+"""A mixed-integer programme for one model over demand classes, with all its rules, while other models are fixed.
 
-What bounds leave no choice about is no column, so after an event the programme is as small as what the event touches.
-Columns: n[option], a[start], z[class], x[way], y[region], and what may be missed at a price. Rows: starts, budget,
-caps, served[class], capacity[node], rules, spot, regions.
+Options whose bounds coincide are no columns, so after an event the programme is as small as what the event touches.
+
+Columns: n[option], a[start], z[class] (unserved), x[arc], y[region], and slacks of rules that may be missed.
+Rows:    starts, budget, caps, served[class], capacity[node], rules, spot, regions.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ GAP = 0.005
 SHORT = 1e-4
 ROUNDING = 1e-9
 SPREAD_WORK = 20
-"""Times as many nodes for a model of which no domain may hold more than a part: its domains depend on each other, so
-what is rounded in one is wrong in another, and the first answer may leave users unserved."""
+"""Factor on the nodes of branch and bound for a model with `max_part`: its domains depend on each other, so rounding in
+one affects the others, and the first solution may leave users unserved."""
 LUMPS = costs.UNEVEN_PART / costs.UNPROTECTED_PART
-"""Of the price of a rule that yields to users: a whole replica may be far beyond what the few who need it ask for."""
+"""Factor on the penalty of rules that yield to users: a whole replica may exceed what the few who need it ask for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What flows that stay take: `load_rps` [N] of nodes, `away_rps` [C] of caps."""
+    """Use by fixed flows: `load_rps` [N] of nodes, `away_rps` [C] of caps."""
 
     load_rps: Floats
     away_rps: Floats
@@ -36,8 +37,8 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """When branch and bound ends: after so many `nodes`, or when the distance to the bound is at most the part `gap` of
-    the cost, or `usd` per hour."""
+    """When branch and bound ends: after so many `nodes`, or at a distance to the bound of at most the share `gap` of
+    the cost, or of `usd` per hour."""
 
     nodes: int
     gap: float = GAP
@@ -46,7 +47,7 @@ class Effort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPlan:
-    """One model's `replicas` [its options], its `ways` and their `flows`, which classes [K] go `short`, and whether it
+    """One model's `replicas` [its options], the `flows` on its `arcs`, which classes [K] are `short`, and whether it
     `misses` a floor."""
 
     replicas: Floats
@@ -97,7 +98,7 @@ def solve_model(
 
 
 class _ModelProgramme:
-    """The programme while it is made. `free` [its options] may change; `counts` and `flows` are their columns."""
+    """The programme under construction. `free` are the options that may change; `counts` and `flows` are columns."""
 
     def __init__(
         self,
@@ -134,13 +135,13 @@ class _ModelProgramme:
         return np.array([one.pool.market == "spot" for one in self._index.options(self._model)], dtype=bool)
 
     def _spot_is_held(self) -> bool:
-        """Held replicas cannot move: when they alone break the spot fraction, no other may be on spot."""
+        """Whether held replicas count for the spot fraction; then no other may be on spot if it is missed."""
         if self._model.spot_max_fraction >= 1.0:
             return False
         return bool((self._is_spot() & (self._arrays.option_least[self._mine] > 0)).any())
 
     def add_starts(self) -> None:
-        """What is started costs, and may have a budget."""
+        """Columns and rows of starts, and their budget."""
         arrays, table, most = self._arrays, self.table, self._arrays.max_starts[self._at]
         limited = bool(np.isfinite(most))
         current = arrays.option_current[self._mine]
@@ -158,7 +159,7 @@ class _ModelProgramme:
                 table.entries(row, table.columns(np.array([costs.OVER_BUDGET_USD_PER_HOUR])), -1.0)
 
     def add_flows(self, held: Held | None) -> None:
-        """Who is served where, within capacity and caps."""
+        """Columns of flows and unserved demand, rows of demand, capacity and caps."""
         arrays, table, classes = self._arrays, self.table, self._plan.classes
         arcs, kinds = self._ways, self._plan.arc_class[self._ways]
         asking, asks = np.unique(kinds, return_inverse=True)
@@ -185,7 +186,7 @@ class _ModelProgramme:
         table.entries(rows[of_free], self.counts, -each_rps[self.free])
 
     def add_rules(self, beside: Floats) -> bool:
-        """Floors, the spot fraction and limits; False where what is held breaks one."""
+        """Rows of floors, spot fraction and limits; False when fixed replicas alone break one."""
         arrays, table = self._arrays, self.table
         entry = np.flatnonzero(arrays.option_model[arrays.rule_option] == self._at)
         rules, of_rule = np.unique(arrays.rule_of[entry], return_inverse=True)
@@ -217,7 +218,7 @@ class _ModelProgramme:
         return True
 
     def add_regions(self) -> bool:
-        """In how many regions the model must be; False where it cannot be in so many."""
+        """Rows of the minimum number of regions; False when it cannot be reached."""
         table = self.table
         if self._model.min_regions <= 0:
             return True

@@ -1,9 +1,11 @@
-"""Plans for large worlds: prices from coarse classes of demand, a plan in fractions, whole replicas model by model.
+"""The engine for large problems: column generation, a Lagrangian bound, rounding by model, local search.
 
-The way of a plan: a programme over coarse halves of demand gives what scarce devices are worth, which proves a bound
-over every pair; one over classes at these prices gives a plan in fractions; fractions are decided for each model by
-itself in a small mixed-integer programme with all its rules, on the devices that the others leave. Then the flows of
-classes are told to their members, and single replicas and flows are moved while that saves (`standing`).
+1. A master over few classes with two arcs to each cluster (`by_lateness`) gives duals, which prove a lower bound over
+   every pair (`duals.bound_usd`).
+2. A master over finer classes, priced at these duals, gives a plan in fractions.
+3. Model by model, a small mixed-integer programme with all rules of the model decides its fractions on the devices that
+   the other models leave (`model_milp`).
+4. Flows of classes are apportioned to their members, and local search improves the incumbent.
 
 Effort is counted in nodes of branch and bound, never in seconds, so the same problem gives the same bytes anywhere.
 """
@@ -30,41 +32,42 @@ from placement.survival import spares
 PRICING = Aggregation(classes=400, near=1.5, alike=3)
 PLANNING = Aggregation(classes=600, near=1.5, alike=2)
 ARCS, MORE_ARCS = 8, 16
-"""Of each class: at the start, and at a time while they pay."""
+"""Arcs of each class at the start, and added in a round of column generation, without duals to start from."""
 PRICED_ARCS, MORE_PRICED_ARCS = 5, 4
-"""The same where prices are known before."""
+"""The same with duals to start from."""
 SPARE_ARCS = 8
-"""Of each class besides, so that whole replicas find users."""
+"""Arcs added to each class before rounding, so that whole replicas find users."""
 NEAR = 0.1
-"""In whole numbers those options are open that have a fraction or cost at most this part above what they bring."""
+"""Rounding may use options with a fraction, and options whose reduced cost is at most this share of their price."""
 WORK = 1
+"""Nodes of branch and bound for each model."""
 ROUNDS = 5
-"""Of steps over all replicas at the end."""
+"""Rounds of local search at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """A plan that can be mended, the bound that was proved with it, and what scarce things are worth."""
+    """A plan that `reoptimise` can continue from, with its lower bound and the duals that prove it."""
 
     incumbent: Incumbent
     pricer: RestrictedMaster | None
-    """What gave the prices."""
+    """The master that gave the duals; None where nothing can be placed or there is no demand."""
     master: RestrictedMaster
     bound_usd_per_hour: float
     prices: Duals
 
     def answer(self, index: Index) -> Answer:
-        """What was planned, by name. Args: index: of the problem that was planned for."""
+        """The plan by name. Args: index: of the problem that was planned for."""
         return answer_of(index, self.incumbent, self.prices, self.bound_usd_per_hour)
 
 
 def solve(index: Index, *, work: int = WORK) -> Answer:
-    """A plan near its bound. Args: work: nodes of branch and bound for each model."""
+    """The best plan found and its lower bound. Args: work: nodes of branch and bound for each model."""
     return plan(index, work=work).answer(index)
 
 
 def answer_of(index: Index, incumbent: Incumbent, prices: Duals, bound_usd_per_hour: float) -> Answer:
-    """What was planned, by name."""
+    """A plan by name, with its bound and the duals of devices and limits."""
     pools = zip(incumbent.encoded.pools, prices.device, strict=True)
     limits = zip(incumbent.encoded.limits, prices.rule[incumbent.encoded.arrays.is_limit], strict=True)
     flows: list[Flow] = []
@@ -85,7 +88,7 @@ def answer_of(index: Index, incumbent: Incumbent, prices: Duals, bound_usd_per_h
 
 
 def plan(index: Index, *, work: int = WORK) -> Planned:
-    """The same, to be mended after events. Args: work: nodes of branch and bound for each model."""
+    """As `solve`, in a form that can be re-optimised. Args: work: nodes of branch and bound for each model."""
     for _ in range(spares.PLANS):
         made = _plan(index, work)
         if not spares.learn_cuts(index, made.incumbent.counts()):
@@ -118,8 +121,10 @@ def _plan(index: Index, work: int) -> Planned:
 
 
 def _without_missed(incumbent: Incumbent, pricer: RestrictedMaster | None, pricing: Duals) -> Duals:
-    """The same prices, but where a floor cannot be held those of a programme in which missing it costs nothing: what it
-    is worth would be the price of what is in its way, which then proves nothing."""
+    """These duals, or where a floor is missed those of a master in which missing it costs nothing.
+
+    The dual of a floor that cannot be met is the penalty of missing it, which would dominate all others.
+    """
     missed = _missed(incumbent)
     if pricer is None or not missed.any():
         return pricing
@@ -130,7 +135,7 @@ def _without_missed(incumbent: Incumbent, pricer: RestrictedMaster | None, prici
 
 
 def _missed(incumbent: Incumbent) -> Bools:
-    """[R]"""
+    """[R] which hard rules the incumbent misses."""
     arrays = incumbent.encoded.arrays
     terms = arrays.rule_term * incumbent.replicas[arrays.rule_option]
     kept = np.bincount(arrays.rule_of, weights=terms, minlength=len(arrays.rule_lower))
@@ -139,7 +144,7 @@ def _missed(incumbent: Incumbent) -> Bools:
 
 
 def proved_usd(incumbent: Incumbent, pricing: Duals) -> float:
-    """What no plan costs less than that misses no more rules and budgets than this one: what it misses has no price."""
+    """Lower bound on the cost of any plan that misses no more rules than this one; duals of missed rules are zero."""
     arrays, replicas, missed = incumbent.encoded.arrays, incumbent.replicas, _missed(incumbent)
     started = np.maximum(0, replicas - arrays.option_current)
     over = np.bincount(arrays.option_model, weights=started, minlength=len(arrays.max_starts)) > arrays.max_starts
@@ -150,13 +155,13 @@ def proved_usd(incumbent: Incumbent, pricing: Duals) -> float:
 
 
 def priced(encoded: Encoded) -> tuple[Duals, float]:
-    """Prices, and the bound that they prove."""
+    """(duals, the lower bound that they prove in USD per hour)."""
     found = _pricing(encoded.arrays, _pricer(encoded.arrays))
     return found, duals.bound_usd(encoded.arrays, found)
 
 
 def _pricer(arrays: Arrays) -> RestrictedMaster | None:
-    """The programme that gives prices, solved; None of a world where nothing can be placed or nobody asks."""
+    """The master that gives duals, solved; None where nothing can be placed or there is no demand."""
     nothing = duals.none(arrays)
     if not len(arrays.option_model) or not len(arrays.group_rps):
         return None
@@ -170,22 +175,22 @@ def _pricing(arrays: Arrays, pricer: RestrictedMaster | None) -> Duals:
 
 
 def _whole_replicas(index: Index, plan: RestrictedMaster, work: int) -> tuple[Ints, Floats]:
-    """Whole replicas [O] and the plan's flows [ways] for them; who missed a floor last is served before the others."""
+    """([O] whole replicas, [arcs] flows). Models that miss a floor are decided first in the next attempt."""
     first: frozenset[int] = frozenset()
     while True:
-        replicas, flows, missing = _model_by_model(index, plan, work, first)
+        replicas, flows, missing = _round_by_model(index, plan, work, first)
         if missing <= first:
             return replicas, flows
         first |= missing
 
 
-def _model_by_model(
+def _round_by_model(
     index: Index, plan: RestrictedMaster, work: int, first: frozenset[int]
 ) -> tuple[Ints, Floats, frozenset[int]]:
-    """(replicas, flows, models that miss a floor): those in `first`, of high priority and of large replicas first.
+    """([O] replicas, [arcs] flows, models that miss a floor), decided in the order: `first`, priority, large replicas.
 
-    Those that are still to come have what the plan in fractions gives them reserved, except from those in `first`, and
-    from models of higher priority that would go short.
+    The devices that the plan in fractions gives to models still to come are reserved for them, except from models in
+    `first` and from models of higher priority that would be short.
     """
     arrays, models = plan.arrays, index.problem.models
     down = np.floor(plan.replicas + WHOLE)
@@ -219,7 +224,7 @@ def _model_by_model(
 
 
 def _beyond(arrays: Arrays, replicas: Floats) -> Bools:
-    """[O] whether an option is counted by a limit that so many replicas are beyond."""
+    """[O] whether a limit that these replicas exceed counts an option."""
     beyond = arrays.taken(replicas) < arrays.rule_lower - WHOLE * np.maximum(1.0, np.abs(arrays.rule_lower))
     made = np.zeros(len(replicas), dtype=bool)
     made[arrays.rule_option[(beyond & arrays.is_limit)[arrays.rule_of]]] = True
@@ -227,8 +232,7 @@ def _beyond(arrays: Arrays, replicas: Floats) -> Bools:
 
 
 def _rounded_up(plan: RestrictedMaster, down: Floats) -> Floats:
-    """[O] `down`, and one more of each that has a fraction, where the pool has the devices and limits let it be: large
-    replicas first."""
+    """[O] `down`, plus one where the plan has a fraction and pool and limits have room; large replicas first."""
     arrays = plan.arrays
     replicas, taken, part = down.copy(), arrays.used_devices(down), plan.replicas - down
     left, limits = arrays.taken(down) - arrays.rule_lower, arrays.limits_of
@@ -247,8 +251,11 @@ def _rounded_up(plan: RestrictedMaster, down: Floats) -> Floats:
 def _of_model(
     index: Index, plan: RestrictedMaster, at: int, mine: Ints, most: Floats, down: Floats, beside: Floats, work: int
 ) -> ModelPlan:
-    """One model's part of what others leave: `most` replicas and, rounded `down`, what the fractions say [mine];
-    `beside` [R] is minus what the others take of limits."""
+    """One model's replicas and flows on the devices that others leave.
+
+    Args: mine: its options. most: [mine] upper bounds. down: [mine] fractions rounded down. beside: [R] minus what
+        other models take of limits.
+    """
     arrays = plan.arrays
     arcs = np.flatnonzero(plan.classes.model[plan.arc_class] == at)
     least = arrays.option_least[mine].astype(float)

@@ -1,7 +1,11 @@
-"""A large plan after an event: what the event changes is planned again, in fractions and then in whole replicas.
+"""Re-optimisation of a large plan after an event, from the basis and the incumbent of the plan before it.
 
-A loss is made good by chains of small moves, which no single step finds. The programme in fractions does, in a few
-pivots from where it stands; what it changes is decided for each model in a small programme, with everything else held.
+The loss of a cluster is repaired by chains of small moves, which no single step of local search finds. The master finds
+them in a few pivots from its last basis (warm start). What the master changes is decided for each model in a small
+mixed-integer programme, with all other models and flows fixed.
+
+Source: warm starts of the simplex method after changes of bounds and right-hand sides: Bertsimas and Tsitsiklis,
+Introduction to Linear Optimization (1997), chapter 5.
 """
 
 from __future__ import annotations
@@ -25,35 +29,38 @@ from placement.large.model_milp import GAP, Effort, Held, ModelPlan, solve_model
 from placement.large.plan import Planned
 
 LEFT = Aggregation(classes=70, near=1.5, alike=2, rest=0)
-"""Of those who were served on nodes that are gone."""
-LEFT_WAYS = 6
+"""How groups are aggregated that were served on nodes that closed."""
+LEFT_ARCS = 6
+"""Arcs of each of these classes at the start."""
 LEFT_GAP = 0.01
-"""That may be left of each model's small programme, after losses."""
+"""After losses, each model's small programme may end this far from its bound."""
 LEFT_PART = 0.004
-""" And this part of what runs costs, of all models' programmes together."""
+"""After losses, the programmes of all models together may leave this share of the cost of running replicas."""
 FRAYED = 2
-"""With so many times the classes of the plan made anew, the next is made anew too."""
+"""Stop re-optimising and solve from scratch once classes exceed this multiple of the last full solve's."""
 ROUNDS = 3
-"""Of the programme in fractions, to which ways are added where somebody has none left."""
+"""Rounds of column generation in which the master may add arcs for classes that have none left."""
 STICKS = 0.01
-"""Nothing goes elsewhere in the programme to save less than this part: many ways cost almost the same."""
+"""The master re-routes a class only if that saves at least this share of its cost: many arcs cost almost the same."""
 FOLLOWED = 0.05
-"""Users are told anew where at least this part of their class goes elsewhere in the programme."""
+"""Re-route a class in whole replicas when the LP moves at least this share of it."""
 CHANGED = 0.3
 SERVED_THERE = 0.2
-""" And where at least this part of their class is served on nodes where so much of a replica comes or goes."""
+"""Re-route a class when at least the share SERVED_THERE of it is served on nodes whose replica count changes by CHANGED
+or more in the LP."""
 DEAR = 0.1
-"""A model is decided again, after the others gave back what they did not need, where what runs costs this part more
-than in the programme in fractions."""
+"""Decide a model a second time, after the others gave back devices, when its replicas cost this share more than in the
+LP."""
 NEAR = 0.05
-"""In whole numbers those options are open that change or cost at most this part above what they bring."""
+"""An option may change in whole numbers when it changes in the LP, or when its reduced cost is at most this share of
+its price."""
 STEPS = 2
-"""Rounds of steps at the end."""
+"""Rounds of local search at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Before:
-    """Of a plan before an event: `replicas` [O], and the `fractions` [O] and `share` [ways] of its programme."""
+    """A plan before an event: `replicas` [O], and its master's `fractions` [O] and `share` [arcs] of each class."""
 
     replicas: Ints
     fractions: Floats
@@ -62,8 +69,8 @@ class _Before:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Aim:
-    """What is decided for each model: who is served where of the classes that `moved` [K], and the options [O] that
-    have a `change` or are `near` to paying, from the `replicas` [O] before."""
+    """What each model's programme decides: the flows of the classes that `moved` [K], and the options [O] whose
+    fraction has a `change` or that are `near` to paying, from the `replicas` [O] before the event."""
 
     moved: Bools
     replicas: Ints
@@ -73,14 +80,14 @@ class _Aim:
 
 
 class Reoptimiser:
-    """A plan with its programme, changed in place. After an event, `standing` has who serves whom with what runs."""
+    """A plan with its master, changed in place. `incumbent` has the replicas and flows after each event."""
 
     def __init__(self, index: Index, planned: Planned) -> None:
         self.incumbent: Incumbent = planned.incumbent
         self._index, self._master, self._pricer = index, planned.master, planned.pricer
         self._prices = planned.prices
         self._touched, self._classes = np.zeros(0, np.int64), self._master.count
-        self._master.run()  # with the ways that were added last
+        self._master.run()  # with the arcs that were added last
         self._seen()
 
     def copy(self) -> Reoptimiser:
@@ -91,7 +98,7 @@ class Reoptimiser:
         return made
 
     def drop_clusters(self, clusters: Iterable[str]) -> Ints:
-        """Nothing runs in these clusters any more. Gives the groups that they served."""
+        """Remove these clusters from plan and master; re-route their users at once. Gives the groups concerned."""
         touched = self.incumbent.drop_clusters(clusters)
         least, most = self.incumbent.bounds
         closed = np.flatnonzero((most == 0) & (self._master.arrays.option_most > 0))
@@ -100,11 +107,11 @@ class Reoptimiser:
         return touched
 
     def spare(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """Replicas by (model, pool), more than there are, as the loss of a domain needs them."""
+        """Raise the replicas of (model, pool) pairs to these counts, as surviving the loss of a domain needs."""
         self.incumbent.spare(counts)
 
     def repair(self, *, work: int = large.WORK) -> None:
-        """After losses, plan again what the programme in fractions changes nearby.
+        """After `drop_clusters`, solve the part of the master that the losses touch, and start replicas accordingly.
 
         Args: work: nodes of branch and bound for each model.
         """
@@ -119,10 +126,11 @@ class Reoptimiser:
         self._approach(before, everywhere=False, work=work)
 
     def update(self, index: Index, *, work: int = large.WORK) -> bool:
-        """Plan again for a world that differs in numbers alone: devices, prices, latency, demand, intake, budgets, what
-        runs.
+        """Re-optimise for a problem that differs in numbers alone: devices, prices, latency, demand, intake, budgets,
+        running replicas. Args: work: nodes of branch and bound for each model.
 
-        False, with nothing changed, where it differs in more, where models go short by priority, or after many losses.
+        False, with nothing changed, when it differs in more, when models are short by priority, or after many losses:
+        then it has to be solved from scratch.
         """
         encoded = encode(index)
         changed = index_map(self.incumbent.encoded, encoded)
@@ -150,13 +158,13 @@ class Reoptimiser:
 
     @property
     def answer(self) -> Answer:
-        """The plan by name, with what the newest prices prove; after `lose` they are those from before it."""
+        """The plan by name, with the bound of the newest duals; after `drop_clusters` these are from before it."""
         return large.answer_of(
             self._index, self.incumbent, self._prices, large.proved_usd(self.incumbent, self._prices)
         )
 
     def _part_with(self, nodes: Ints) -> None:
-        """Those whom these nodes serve are told apart, as nothing can run there in the world to come."""
+        """Split the groups that these nodes serve from their classes: no node of the next problem takes their place."""
         groups, _ = self.incumbent.served_by(nodes)
         self._touched = np.union1d(self._touched, groups)
         if len(self._touched):
@@ -166,15 +174,15 @@ class Reoptimiser:
             self._split()
 
     def _split(self) -> Bools:
-        """Whom losses touched leave their classes; gives the classes [K] to be solved again."""
+        """Split the groups that losses touched from their classes; gives the classes [K] to be solved again."""
         touched, self._touched = self._touched, self._touched[:0]
-        return self._master.split(touched, LEFT, arcs=LEFT_WAYS)
+        return self._master.split(touched, LEFT, arcs=LEFT_ARCS)
 
     def _before(self, replicas: Ints) -> _Before:
         return _Before(replicas=replicas, fractions=self._replicas, share=self._share)
 
     def _solve(self, *, everywhere: bool) -> None:
-        """Args: everywhere: any class may need another way, not only one that has none left."""
+        """Solve the whole master. Args: everywhere: price out arcs of all classes, even if none has lost its last."""
         master, unserved_rps = self._master, self._master.unserved.sum()
         master.add_inertia(STICKS)
         master.run()
@@ -184,7 +192,7 @@ class Reoptimiser:
         self._seen()
 
     def _approach(self, before: _Before, *, everywhere: bool, work: int) -> None:
-        """What the programme in fractions changed, in whole replicas. Args: everywhere: who serves whom too."""
+        """Follow the master's changes in whole replicas. Args: everywhere: re-route all classes."""
         master, incumbent = self._master, self.incumbent
         share = np.concatenate([before.share, np.zeros(len(self._share) - len(before.share))])
         arrays = master.arrays
@@ -219,7 +227,7 @@ class Reoptimiser:
         incumbent.tidy(np.arange(len(arrays.node_model)) if everywhere else other, rounds=STEPS)
 
     def _decide(self, at: int, aim: _Aim) -> None:
-        """One model's replicas in whole numbers, near to what the programme in fractions changed, and its flows."""
+        """Decide one model's replicas in whole numbers near the master's changes, and the flows of moved classes."""
         master, incumbent, arrays = self._master, self.incumbent, self._master.arrays
         arcs = np.flatnonzero((master.classes.model[master.arc_class] == at) & aim.moved[master.arc_class])
         mine = np.flatnonzero(arrays.option_model == at)
@@ -253,7 +261,7 @@ class Reoptimiser:
             incumbent.take(mine, made.replicas.astype(np.int64), *master.apportioned(used, flows))
 
     def _usd_of_models(self, replicas: Ints | Floats) -> Floats:
-        """[M] what so many replicas [O] cost to run."""
+        """[M] USD per hour of running these replicas [O]."""
         arrays = self._master.arrays
         usd = np.bincount(arrays.option_model, weights=arrays.option_usd * replicas, minlength=len(arrays.service_ms))
         return usd.astype(np.float64)

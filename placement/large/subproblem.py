@@ -1,7 +1,7 @@
-"""The part of a programme in fractions that an event changes, solved by itself; everything else is held.
+"""A warm-started subproblem of the master: the classes that an event touches are solved again, all others are fixed.
 
-Who was served on nodes that are gone goes elsewhere, which hardly changes what lies further: some hundred classes are
-planned for, not all. Only where that makes devices so dear that others would save much by making way, they may.
+Groups that lose their node move to nodes nearby, which hardly changes prices farther away, so some hundred classes are
+solved, not all. Other classes are included only when the new duals would let them save much by making way.
 """
 
 from __future__ import annotations
@@ -16,29 +16,28 @@ from placement.large.master import DUST_RPS, WHOLE, RestrictedMaster
 
 ROUNDS = 2
 ARCS = 2
-"""That are added for each class where they save, after a round."""
+"""Arcs added to each class after a round, where their reduced cost is negative."""
 MATTERS = 0.02
-"""Others are planned for again where they may save this part of what everybody pays."""
+"""Include other classes when together they could save this share of the total cost."""
 GOES = 0.2
-""" They are those who may save this part of what they pay,"""
+"""A class is included when it could save at least this share of its own cost."""
 OTHERS = 60
-""" and the so many classes of them that may save most."""
+"""At most this many other classes are included, those with the largest savings."""
 AT_BOUND = 1e-9
 PRIMAL = 4
-"""Of HiGHS's simplex strategies: from this basis it takes half the time of the dual one."""
+"""HiGHS's number of the primal simplex strategy: from this basis it takes half the time of the dual one."""
 
 
 def replan(master: RestrictedMaster, kinds: Bools, *, inertia: float) -> None:
-    """Solve the programme again for these classes [K].
+    """Solve the master again for these classes [K], and for others that would move at the new duals.
 
-    That makes devices dearer, and those who would rather go elsewhere at the new prices are planned for again too.
-    Args: stick: another way must save its class more than this part of what it pays, and an option that is not in use
-        costs this part more.
+    Args: inertia: a new arc must save its class more than this share of its cost, and an idle option costs this share
+        more.
     """
     for more in reversed(range(ROUNDS)):
         if not kinds.any():
             return
-        _Part(master, kinds, inertia).solve()
+        _Subproblem(master, kinds, inertia).solve()
         if not more:
             return
         is_wider = master.widen(kinds, more=ARCS)
@@ -54,7 +53,7 @@ def replan(master: RestrictedMaster, kinds: Bools, *, inertia: float) -> None:
 
 
 def _may_save(master: RestrictedMaster) -> tuple[Floats, Floats]:
-    """[K] USD per hour that each class would at most save elsewhere at the newest prices, and what it pays."""
+    """([K] most USD per hour that each class could save at the newest duals, [K] USD per hour that it pays)."""
     capacity = raised(master.arrays, master.prices).capacity
     usd = master.classes.usd[master.arc_class, master.arc] + capacity[master.arc_node]
     least = np.full(master.count, np.inf)
@@ -68,12 +67,14 @@ def _may_save(master: RestrictedMaster) -> tuple[Floats, Floats]:
     return saves, pays
 
 
-class _Part:
-    """What each row carries is a column of its own, at the row's price. So with costs less these prices any basis is
-    feasible for the dual, and the solver goes on from where the whole programme ended, although rows of what is held
-    are missing.
+class _Subproblem:
+    """The programme over some columns of the master, with the activity of each shared row as a column of its own.
 
-    Columns: those of the classes, then what rows carry that are `shared` and not of one class. Rows: all theirs.
+    That column costs the row's dual. So with costs reduced by the duals every basis is dual feasible, and the solver
+    continues from the master's last basis although the rows of fixed classes are missing.
+
+    Columns: those of the classes, then the activity of `shared` rows (rows that are not of one class). Rows: all rows
+    with an entry in these columns.
     """
 
     def __init__(self, master: RestrictedMaster, kinds: Bools, inertia: float) -> None:
@@ -94,7 +95,7 @@ class _Part:
         self._asked = np.where(is_of_class, low, 0.0)
 
     def _without_prices(self, usd: Floats, inertia: float) -> Floats:
-        """Costs less what rows are worth; classes pay for the cheapest way at these prices."""
+        """Reduced costs of the columns; the dual of a class row makes the reduced cost of its cheapest arc zero."""
         master, price = self._master, self._price
         shared = np.where(np.isinf(price), 0.0, price)
         usd = usd - np.bincount(self._column, weights=self._value * shared[self._row], minlength=self._count)
@@ -109,7 +110,7 @@ class _Part:
         return usd
 
     def solve(self) -> None:
-        """Tell the programme what it gives; where it gives nothing the whole is solved."""
+        """Solve it and write the answer into the master; without an optimal answer the whole master is solved."""
         master, columns, rows, shared = self._master, self._columns, self._rows, self._shared
         held = master.activity[rows] - self._carried(self._before)
         part = highs.quiet()
@@ -131,7 +132,7 @@ class _Part:
         master.take_basis(columns, is_basic[: self._count], rows[shared], is_basic[self._count :])
 
     def _carried(self, values: Floats) -> Floats:
-        """What these values are in each row."""
+        """[rows] the activity of each row at these values [columns]."""
         weights = self._value * values[self._column]
         return np.bincount(self._row, weights=weights, minlength=len(self._rows)).astype(np.float64)
 
@@ -148,7 +149,7 @@ class _Part:
         return lp
 
     def _basis(self) -> highspy.HighsBasis:
-        """As much of the whole programme's as is here; a class that is new takes its cheapest way."""
+        """The master's basis restricted to this part; the basic column of a new class is its cheapest arc."""
         master, shared, status = self._master, self._rows[self._shared], highspy.HighsBasisStatus
         own = master.is_basic[self._columns]
         lacks = master.is_of_class(self._rows)
