@@ -1,4 +1,4 @@
-"""What replicas can serve, the devices they take, and what flows put on clusters beyond what plans count on."""
+"""Capacity of replicas by cluster, devices in use, and load above the target utilisation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from placement.solution import Flow, Ready
 Capacity = dict[str, float]
 
 SPARED_RPS = 1e-4
-"""More than what rounding makes of the flows of a cluster."""
+"""Requests per second of overload that rounding of flows cannot explain."""
 
 
 def capacity_of(index: Index, model: Model, counts: Mapping[tuple[str, str], int]) -> tuple[Capacity, Capacity]:
-    """(cluster -> requests per second that plans count on, cluster -> what it can take beyond that)."""
+    """(cluster -> requests per second at the target utilisation, cluster -> requests per second above it)."""
     usable: Capacity = defaultdict(float)
     beyond: Capacity = defaultdict(float)
     for (name, pool_name), count in counts.items():
@@ -31,7 +31,7 @@ def capacity_of(index: Index, model: Model, counts: Mapping[tuple[str, str], int
 
 
 def devices_used(index: Index, counts: Mapping[tuple[str, str], int]) -> defaultdict[str, int]:
-    """Pool -> devices that so many replicas take."""
+    """Pool -> devices in use by these replicas."""
     used: defaultdict[str, int] = defaultdict(int)
     for (name, pool_name), count in counts.items():
         model = index.models.get(name)
@@ -40,13 +40,13 @@ def devices_used(index: Index, counts: Mapping[tuple[str, str], int]) -> default
 
 
 def overload_rps(index: Index, model: Model, counts: Ready, flows: Iterable[Flow]) -> dict[str, float]:
-    """Cluster -> requests per second of these flows of `model` above what plans count on there."""
+    """Cluster -> requests per second of these flows of `model` above the target utilisation of its replicas."""
     usable, _ = capacity_of(index, model, counts)
     return overloads(usable, flows)
 
 
 def overloads(usable: Capacity, flows: Iterable[Flow]) -> dict[str, float]:
-    """Cluster -> requests per second of these flows above what plans count on there."""
+    """Cluster -> requests per second of these flows above the usable capacity."""
     load: Capacity = defaultdict(float)
     for flow in flows:
         load[flow.cluster] += flow.requests_per_second
@@ -55,7 +55,7 @@ def overloads(usable: Capacity, flows: Iterable[Flow]) -> dict[str, float]:
 
 
 def with_room(usable: Capacity, beyond: Capacity, flows: Sequence[Flow]) -> set[str]:
-    """Clusters whose replicas are not all in use."""
+    """Clusters with free capacity."""
     used: Capacity = defaultdict(float)
     for flow in flows:
         used[flow.cluster] += flow.requests_per_second

@@ -1,11 +1,11 @@
-"""What policy demands of one model's replicas, as rows over its options.
+"""Floors: lower bounds of policy on one model's replicas, as rows over its options. One source for both engines.
 
-Every rule reads `sum(term * replicas) >= lower`. Surviving the loss of a domain is a rule for each domain that may be
-lost: what is left must be able to serve the protected demand. Who may serve whom is a matter of residency and of known
-latency, so the demand falls into kinds with the same permitted clusters, and (Hall's condition) it is enough that for
-every union of such permitted sets the capacity in it, less the lost domain, holds the demand that may go nowhere else.
+Every rule reads `sum(term * replicas) >= lower`. Surviving the loss of a domain is one rule for each domain that may be
+lost: the replicas left must be able to serve the protected demand. Residency and known latency give each cell a set of
+permitted clusters. By Hall's condition it suffices that, for every union of such sets, the capacity in it without the
+lost domain covers the demand of the cells whose permitted sets lie within it.
 
-Limits read `sum(term * replicas) <= upper`, and a budget's sum goes over several models.
+Source: Hall, On representatives of subsets, Journal of the London Mathematical Society 10 (1935).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from placement.solution import Floor
 from placement.survival import cuts as within
 
 MANY_POOLS = 500
-"""Of more, the others that serve what a zone's spot leaves are taken for as many as plans hold for all demand."""
+"""Above this many pools, the capacity beyond a zone counts as what serves all demand, which keeps rows short."""
 UNIONS = 64
-"""Permitted sets that are put together, at most; more than a few come from gaps in what latency is known alone."""
+"""Most unions of permitted sets; more than a few arise only from gaps in known latency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Rule:
 
 
 def floors(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:
-    """Every floor of `model` that is a sum over replicas; the number of regions is not."""
+    """Every floor of `model` that is a sum over replicas, which `min_regions` is not."""
     found: list[Rule] = []
     if model.min_replicas > 0:
         terms = dict.fromkeys(range(len(options)), 1.0)
@@ -53,14 +53,16 @@ def floors(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:
 
 
 def outage_h(problem: Problem, model: Model, pool: Pool) -> float:
-    """Hours from a loss until a replacement is ready, on average: each that is asked for may be refused."""
+    """Expected hours from a loss until a replacement is ready; each request for one may be refused."""
     return (problem.reaction_s + model.warmup_s) / 3600.0 / pool.replacement_chance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """All spot of one product in one zone is taken back: so far as the sum of `terms` times replicas, by position of
-    the option, is below `lower`, requests per second go unserved until it is replaced: `part` of the time."""
+    """All spot capacity of one product in one zone is reclaimed, which lasts the share `part` of the time.
+
+    `lower - sum(terms[option] * replicas)`, if positive, is the requests per second unserved meanwhile.
+    """
 
     zone: str
     product: str
@@ -69,15 +71,15 @@ class Event:
     part: float
 
     def unserved_rps(self, replicas: Sequence[int]) -> float:
-        """While it lasts, with so many replicas of each option."""
+        """Requests per second unserved while it lasts. Args: replicas: of each option."""
         return max(0.0, self.lower - sum(term * replicas[at] for at, term in self.terms.items()))
 
 
 def events(index: Index, model: Model, options: Sequence[Option]) -> list[Event]:
-    """What each loss of a zone's spot leaves unserved: what plans count on there, beyond what the other replicas can
-    serve above what plans count on. What they can serve costs as much as being late (`risk_usd_per_hour`).
+    """One event for each zone and product of spot: the capacity lost there, less the headroom of the other replicas
+    above the target utilisation, is unserved. Use of that headroom is priced as lateness (`costs.risk_usd_per_hour`).
 
-    Where there are many pools, the others are taken for as many as plans hold for all demand, so that rows stay short.
+    Above MANY_POOLS, the headroom is that of replicas for all demand, so that rows stay short.
     """
     lost: dict[tuple[str, str], list[int]] = defaultdict(list)
     for at, option in enumerate(options):
@@ -105,13 +107,13 @@ def events(index: Index, model: Model, options: Sequence[Option]) -> list[Event]
 
 
 def _binds(options: Sequence[Option], terms: Mapping[int, float], lower: float) -> bool:
-    """Whether any placement is below."""
+    """Whether some placement violates the rule."""
     return lower > sum(min(0.0, term) * options[at].most for at, term in terms.items())
 
 
 def availability(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:
-    """What each loss of a zone's spot may leave unserved, so that all of them together leave no more unserved, over
-    time, than policy allows: each an equal part of it."""
+    """Bounds on the demand unserved after each event; together they keep the share of requests served over time at
+    policy's target. Each event gets an equal part of what may go unserved."""
     if model.target_fraction <= 0.0:
         return []
     found = [event for event in events(index, model, options) if event.part > 0.0]
@@ -135,7 +137,7 @@ def _asked(index: Index, model: Model) -> float:
 
 
 def spread(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:
-    """What each domain may hold at most: what all hold together, times the fraction, less what this one holds."""
+    """Each domain holds at most a fraction of the capacity: fraction * all - this domain >= 0."""
     if model.max_part is None or model.max_part.fraction >= 1.0:
         return []
     domain = [index.clusters[option.pool.cluster].domain(model.max_part.domain) for option in options]
@@ -150,7 +152,7 @@ def spread(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:
 
 
 def survival(index: Index, model: Model, options: Sequence[Option]) -> list[Rule]:
-    """What must be left whatever single domain is lost."""
+    """Capacity that must remain after the loss of any one domain."""
     if model.survive is None:
         return []
     reaches = unions(index, model, [option.pool.cluster for option in options])
@@ -169,9 +171,9 @@ def survival(index: Index, model: Model, options: Sequence[Option]) -> list[Rule
 
 
 def unions(index: Index, model: Model, clusters: Sequence[str]) -> list[tuple[frozenset[str], float]]:
-    """(a union of permitted sets of `clusters`, requests per second of those who may be served in it alone).
+    """(union of permitted sets of `clusters`, requests per second of cells that may be served only within it).
 
-    Users whom no cluster may serve are left out: nothing protects them.
+    Cells that no cluster may serve are left out: nothing protects them.
     """
     names = sorted(set(clusters))
     demand: dict[frozenset[str], float] = defaultdict(float)

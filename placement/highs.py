@@ -1,4 +1,4 @@
-"""The only door to HiGHS: a linear or mixed-integer programme in, its answer out.
+"""The only door to HiGHS: a linear or mixed-integer programme in, its solution out.
 
 One thread, a fixed seed, and bounds on gap and nodes rather than on time, so that the same programme gives the same
 answer on every machine.
@@ -18,7 +18,7 @@ Ints = NDArray[np.int64]
 
 SEED = 20260101
 ALIKE = 1e-7
-"""Objectives that differ by less are the same."""
+"""Objectives that differ by less are equal."""
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class Programme:
     def column(
         self, cost: float, *, lower: float = 0.0, upper: float = highspy.kHighsInf, integer: bool = False
     ) -> int:
-        """Add a variable; gives its number."""
+        """Add a variable; gives its position."""
         self.cost.append(cost)
         self.lower.append(lower)
         self.upper.append(upper)
@@ -48,7 +48,7 @@ class Programme:
     def row(
         self, terms: Mapping[int, float], *, lower: float = -highspy.kHighsInf, upper: float = highspy.kHighsInf
     ) -> int:
-        """Add `lower <= sum(value * x[column]) <= upper`; gives its number."""
+        """Add `lower <= sum(value * x[column]) <= upper`; gives its position."""
         self.columns.extend(terms)
         self.values.extend(terms.values())
         self.starts.append(len(self.columns))
@@ -95,7 +95,7 @@ class Programme:
 
 
 class Table:
-    """The same from arrays: columns, rows and entries in any order; entries that meet are added up."""
+    """A programme built from blocks of arrays, in any order; entries at the same position are added up."""
 
     def __init__(self) -> None:
         self._columns: list[tuple[Floats, Floats, Floats, NDArray[np.bool_]]] = []
@@ -106,7 +106,7 @@ class Table:
     def columns(
         self, cost: Floats, *, lower: Floats | float = 0.0, upper: Floats | float = np.inf, integer: bool = False
     ) -> Ints:
-        """Add variables; gives their numbers."""
+        """Add a block of variables; gives their positions."""
         count = len(cost)
         kinds = np.full(count, integer)
         self._columns.append((cost, np.broadcast_to(lower, count), np.broadcast_to(upper, count), kinds))
@@ -114,13 +114,13 @@ class Table:
         return np.arange(self._width - count, self._width)
 
     def rows(self, count: int, *, lower: Floats | float = -np.inf, upper: Floats | float = np.inf) -> Ints:
-        """Add rows without entries; gives their numbers."""
+        """Add a block of rows without entries; gives their positions."""
         self._rows.append((np.broadcast_to(lower, count), np.broadcast_to(upper, count)))
         self._height += count
         return np.arange(self._height - count, self._height)
 
     def entries(self, rows: Ints, columns: Ints, values: Floats | float) -> None:
-        """Add values of columns in rows."""
+        """Add entries [n] at these rows [n] and columns [n]."""
         self._entries.append((rows, columns, np.broadcast_to(values, len(columns))))
 
     @property
@@ -225,7 +225,7 @@ def solve(
 
 
 class Relaxation:
-    """A programme in fractions, to which rows are added: each answer begins at the one before."""
+    """A linear programme to which rows are added; each solve starts from the basis before (warm start)."""
 
     def __init__(self, programme: Programme) -> None:
         self.rows = programme.height
@@ -241,7 +241,7 @@ class Relaxation:
         self.rows += count
 
     def solve(self) -> Found | None:
-        """The best answer, or None when there is none."""
+        """The optimal solution, or None when there is none."""
         self._solver.run()
         return _found(self._solver, self.rows, is_mip=False)
 
@@ -262,7 +262,7 @@ def _found(solver: highspy.Highs, rows: int, *, is_mip: bool) -> Found | None:
 
 
 def quiet() -> highspy.Highs:
-    """A solver that says nothing and gives the same answer on every machine."""
+    """A silent solver that gives the same solution on every machine."""
     solver = highspy.Highs()
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", 1)

@@ -32,7 +32,7 @@ class UpperRule:
 
 
 def upper_rules(index: Index) -> list[UpperRule]:
-    """The most replicas of each model that has a limit, then every budget; without those that bound nothing."""
+    """The rule of each model with `max_replicas`, then of each budget; without rules that have no term."""
     problem, found = index.problem, []
     for model in problem.models:
         if model.max_replicas is not None:
@@ -58,7 +58,7 @@ def _limit(index: Index, limit: Limit, subject: str, terms: dict[tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitUse:
-    """A limit, and what a placement takes of it: `used` of `most`; `usd_per_hour` is what one more of it would save."""
+    """The use of a limit by a placement: `used` of `most`; `usd_per_hour` is the dual: what one more would save."""
 
     rule: UpperRule
     used: float
@@ -67,7 +67,7 @@ class LimitUse:
 
     @property
     def reached(self) -> Reached:
-        """For people."""
+        """As a part of a solution."""
         return Reached(
             limit=self.rule.limit,
             subject=self.rule.subject,
@@ -77,12 +77,12 @@ class LimitUse:
         )
 
     def has_room(self, term: float) -> bool:
-        """Whether a replica that takes so much of it fits."""
+        """Whether one more replica with this term fits."""
         return self.used + term <= self.most + ROUND
 
 
 def limit_uses(index: Index, counts: Ready, limit_usd: Mapping[tuple[Limit, str], float]) -> list[LimitUse]:
-    """Every limit with what so many replicas take of it."""
+    """The use of every limit by these replicas. Args: limit_usd: duals by (limit, subject)."""
     found = []
     for rule in upper_rules(index):
         used = sum(term * counts.get(key, 0) for key, term in rule.terms.items())
@@ -92,14 +92,14 @@ def limit_uses(index: Index, counts: Ready, limit_usd: Mapping[tuple[Limit, str]
 
 
 def reached(limits: Sequence[LimitUse]) -> tuple[Reached, ...]:
-    """Those that leave no room for the smallest replica that they count."""
+    """Limits without room for the smallest replica that they count."""
     return tuple(sorted(one.reached for one in limits if not one.has_room(min(one.rule.terms.values()))))
 
 
 def exhausted(model: Model, options: Sequence[Option], limits: Sequence[LimitUse]) -> list[LimitUse]:
-    """The limits that leave no room for one more replica of the model in any of these options.
+    """Limits without room for one more replica of the model in any of these options.
 
-    A budget may have something left and still be one: when no replica fits in what is left.
+    That may be a budget with money left, when no replica fits into it.
     """
     keys = [(model.name, option.pool.name) for option in options]
     return [

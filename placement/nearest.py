@@ -1,4 +1,4 @@
-"""The nearest cluster that could serve users: what any way that they really take is measured against."""
+"""The nearest eligible cluster of each cell: the reference for how far requests really go."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from placement.problem import Cell, Model, RttMatrix
 
 
 def nearest_ms(index: Index, model: Model) -> dict[str, float]:
-    """Cell -> round trip to the nearest cluster that could serve its users of `model`, full or not.
+    """Cell -> round trip in ms to the nearest cluster that is eligible to serve its users of `model`, full or not.
 
-    That is one that is reachable and takes load, has an accelerator that the model runs on and devices for a replica or
-    one that runs, and that policy lets serve these users. Cells that none could serve, or that ask nothing, are not in.
+    Eligible: reachable, open for load, with an accelerator that fits and devices for a replica or a replica that runs,
+    and permitted by policy. Cells without an eligible cluster or without demand are left out.
     """
     able = {option.pool.cluster for option in index.options(model)}
     able = {name for name in able if index.clusters[name].reachable}

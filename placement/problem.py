@@ -1,4 +1,4 @@
-"""The engine's own words: a problem in, a solution out. Plain values, no I/O, no clock, no chance.
+"""The placement problem: clusters, pools, models with their rules and prices, cells, demand, latency. Plain values.
 
 Everything is priced in US dollars per hour. A hard rule is never a price: capacity, fit by product and VRAM, residency,
 the part that other continents may serve, minimum replicas and regions, surviving the loss of a domain, the spot
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 Market = Literal["on-demand", "spot", "reserved"]
 Domain = Literal["region", "zone", "provider"]
-"""What may be lost at once: all clusters of one region, of one zone of it, or of one provider."""
+"""A kind of failure domain: all clusters of one region, of one zone of it, or of one provider."""
 
 
 NEARER_USD_PER_1000_PER_MS = 1e-6
@@ -31,10 +31,8 @@ USD an hour, less than the cheapest device."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """What comes by the hundred thousand: quickly made, and hidden from the collector of cycles (there are none).
-
-    `msgspec.structs.replace` changes one.
-    """
+    """Base of high-volume records: cheap to create and not tracked by the cyclic garbage collector (`gc=False`), which
+    is safe because they hold no cycles. `msgspec.structs.replace` gives a changed copy."""
 
 
 class Intake(Enum):

@@ -1,4 +1,4 @@
-"""World after world: a large plan is mended where the world differs in numbers alone, and else made anew."""
+"""Problem after problem: a large plan is re-optimised where only numbers differ, and solved from scratch otherwise."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from placement.large.reoptimise import Reoptimiser
 
 DRIFT = 0.003
-"""So much further from its bound than the last plan that was made anew a mended one may be."""
+"""A re-optimised plan may have a gap larger by this than the last full solve; otherwise it is solved from scratch."""
 
 
 class Replanner:
-    """Plans, each from the one before it where that is large.
+    """Solves problems in sequence, each large one from the plan before.
 
-    A mended plan leaves alone what need not change. What it gives depends on what it was asked before; `engine.solve`
-    is the same for plans that do not.
+    A re-optimised plan changes only what has to change, so an answer depends on the problems before it; the answers of
+    `engine.solve` do not.
     """
 
     def __init__(self) -> None:
@@ -29,26 +29,26 @@ class Replanner:
         self._gap = 0.0
         self._cuts: dict[str, tuple[Cut, ...]] = {}
         self.mended = False
-        """Whether the newest plan was."""
+        """Whether the newest plan was re-optimised."""
 
     def solve(self, problem: Problem) -> Solution:
-        """The placement, as `engine.solve` says. Raises: RuntimeError as there."""
+        """The placement, as `engine.solve`. Raises: RuntimeError as there."""
         self.mended = False
         if not engine.is_large(problem):
             self._mending = None
             return engine.solve(problem)
         index = Index(problem)
         index.cuts = self._cuts
-        solution = self._mend(index) or self._anew(index)
+        solution = self._mend(index) or self._from_scratch(index)
         self._cuts = spares.tight_cuts(index, counts_of(solution))
         return solution
 
     def forget(self) -> None:
-        """The next plan is made anew."""
+        """Solve the next problem from scratch."""
         self._mending = None
 
     def _mend(self, index: Index) -> Solution | None:
-        """None where the world differs in more than numbers, or the plan is not good enough."""
+        """None where the problem differs in more than numbers, or the plan is not good enough."""
         mending = self._mending
         if mending is None or not mending.update(index):
             return None
@@ -61,7 +61,7 @@ class Replanner:
         self.mended = True
         return made
 
-    def _anew(self, index: Index) -> Solution:
+    def _from_scratch(self, index: Index) -> Solution:
         from placement.large import plan, reoptimise  # numba takes a second to load, which small worlds need not pay
 
         self._mending = None
@@ -74,5 +74,5 @@ class Replanner:
 
 
 def _goes_short(solution: Solution) -> bool:
-    """In a shortage who goes short is weighed anew each time."""
+    """Whether users or floors are short; then each problem is solved from scratch, as priorities decide who is."""
     return bool(solution.unserved or solution.shortfalls)

@@ -1,4 +1,8 @@
-"""How many replicas to hold on spot, where, and how many on demand beside them, when spot may be taken back.
+"""A policy of holding replicas on spot and on demand over time, for the replay of recorded spot capacity alone.
+
+`make bench CASE=spot` compares it with other published policies. A plan does not call it: it decides step by step from
+the age of each zone's last loss, while a plan is made for one moment from expected rates (`Pool.losses_per_hour`, whose
+cost is in `costs`).
 
 A zone's spot of one product is taken back the likelier the shorter its last trouble is ago; what is asked for anew may
 be refused; zones of one region fall together more often than chance would have it. Of all ways to hold replicas, the

@@ -1,4 +1,4 @@
-"""The placement problem as a mixed-integer programme, and routing for fixed replicas as a linear one.
+"""The placement problem as a mixed-integer programme: capacitated facility location with side constraints.
 
 Variables, all at least zero:
   n[m,p]   replicas of model m in pool p (integer)            x[m,u,c]  requests per second of (m, cell u) to cluster c
@@ -10,12 +10,12 @@ Rows:
   capacity   sum_u x <= sum_p target_utilisation * rps * n     per (m, c)
   devices    sum_m devices * n <= devices of the pool          per p
   starts     n - a <= current; sum a <= max_starts             per (m, p) with a price or a budget
-  floors     those of `rules`; sum_r y >= min_regions, y <= sum_{p in r} n
+  floors     those of `floors`; sum_r y >= min_regions, y <= sum_{p in r} n
   spot       sum over spot n <= fraction * sum n               per m
   continents sum x that leave <= fraction * demand             per m that is capped, and continent of users
   tiers      sum z <= what their priority must leave           per priority that is short
-  limits     sum of replicas, or of what they cost <= most     per m with a most, and per budget
-Requests go to a cluster, not to a pool of it: which pool serves them is the cluster's own business.
+  limits     sum of replicas, or of their cost <= most         per m with max_replicas, and per budget
+Requests are routed to a cluster; the cluster itself spreads them over its pools.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from placement.solution import Floor, Limit
 
 @dataclass(slots=True)
 class Formulation:
-    """A programme and the meaning of its columns."""
+    """A programme with the meaning of its columns and rows."""
 
     programme: Programme = field(default_factory=Programme)
     replicas: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -47,13 +47,13 @@ class Formulation:
     limits: dict[tuple[Limit, str], int] = field(default_factory=dict)
     """(limit, its subject) -> its row."""
     facilities: list[Facility] = field(default_factory=list)
-    """A model in a cluster: what is served there, by which replicas."""
+    """For each (model, cluster): the arcs into it and the replica columns that serve them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
-    """Models of one priority, and the requests per second that they leave unserved when none of lower priority is in
-    their way."""
+    """Models of one priority, and the requests per second that they must leave unserved even if models of lower
+    priority are ignored: one level of lexicographic optimisation."""
 
     models: frozenset[str]
     unserved_rps: float
@@ -71,10 +71,10 @@ def formulate(
 ) -> Formulation:
     """The placement programme.
 
-    Args: missable: these floors, and with any of them budgets, may be missed, at a price above everything.
-        exposed: models that may miss `survive` and `survive_within`, at a price below leaving users unserved now.
-        uneven: the same of what `costs.YIELDING` names. without_floors: leave floors and budgets out. tiers: what
-        models of some priorities may leave unserved. least: models of lower priority are worth nothing.
+    Args: missable: floors that may be missed at a penalty above all other costs; so may budgets, if any is.
+        exposed: models that may miss `survive` and `survive_within` at a penalty below that of unserved users.
+        uneven: models that may miss the floors in `costs.YIELDING` likewise. without_floors: leave floors and budgets
+        out. tiers: bounds on unserved demand by priority. least: unserved demand below this priority costs nothing.
     """
     made = Formulation()
     in_pool: dict[str, dict[int, float]] = defaultdict(dict)
@@ -112,7 +112,7 @@ def add_replicas(
     *,
     budget_usd: float,
 ) -> None:
-    """Columns of replicas and starts. Args: budget_usd: of a start beyond the budget; infinite where none may be."""
+    """Columns of replicas and starts. Args: budget_usd: penalty of a start beyond the budget; infinite forbids it."""
     programme = made.programme
     budget: dict[int, float] = {}
     for option in options:
@@ -169,7 +169,7 @@ def _routing(made: Formulation, index: Index, model: Model, options: tuple[Optio
 def add_floors(
     made: Formulation, index: Index, model: Model, options: tuple[Option, ...], missable: frozenset[Floor]
 ) -> None:
-    """Rows of what policy demands; those that are `missable` may be, at a price."""
+    """Rows of floors; a floor in `missable` may be missed at a penalty."""
     programme = made.programme
     for rule in floors.floors(index, model, options):
         terms = {made.replicas[model.name, options[at].pool.name]: term for at, term in rule.terms.items()}
@@ -192,7 +192,7 @@ def add_floors(
 
 
 def add_events(made: Formulation, index: Index, model: Model, options: tuple[Option, ...]) -> None:
-    """Rows of what is expected to go unserved when a zone's spot is taken back."""
+    """Rows of the demand expected to be unserved when the spot capacity of a zone is reclaimed."""
     for event in floors.events(index, model, options):
         usd = costs.event_usd_per_rps(model, event)
         if usd > 0.0:
@@ -201,7 +201,7 @@ def add_events(made: Formulation, index: Index, model: Model, options: tuple[Opt
 
 
 def add_spot(made: Formulation, index: Index, model: Model, options: tuple[Option, ...], *, only_held: bool) -> None:
-    """The spot fraction. Held replicas cannot move: when they alone break it, no other may be on spot."""
+    """The row of the spot fraction. Held replicas cannot move: if they alone break it, no other may be on spot."""
     if model.spot_max_fraction >= 1.0:
         return
     terms: dict[int, float] = {}

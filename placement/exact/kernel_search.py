@@ -1,12 +1,15 @@
-"""Capacitated facility location with whole numbers of facilities: a tight relaxation, and the search of its kernel.
+"""Kernel search for capacitated facility location: a tight LP relaxation, and small MIPs over its best arcs.
 
-A pool's replicas of one model are facilities, and so is a warehouse of the literature. `x <= min(capacity, demand) * n`
-holds for each arc into a facility in whole numbers, and makes the relaxation strong. There are as many of these
-variable upper bounds as arcs, and few of them bind, so only those are added that an answer without them breaks.
+The replicas of one model in a pool are facilities, as the literature's warehouses are. `x <= min(capacity, demand) * n`
+holds for each arc into a facility in whole numbers and makes the relaxation strong. There are as many of these
+variable upper bounds as arcs, and few of them bind, so only violated ones are added (cutting planes).
 
-The duals of the demand rows then price each facility by itself: what one of it costs, less the best that it can earn
-when it is filled (a fractional knapsack), is what opening it adds to the bound at least. The kernel is the arcs that
-add least, by their facility and by themselves. Its programme in whole numbers is small, and good answers lie in it.
+The duals of the demand rows price each facility by itself: its cost less the most that it can earn when filled (a
+fractional knapsack) is a lower bound of what opening it adds to the objective. The kernel is the arcs that add least,
+by their facility and by themselves. The MIP over the kernel is small and contains good solutions.
+
+Source: Guastaroba and Speranza, Kernel search for the capacitated facility location problem, Journal of Heuristics 18
+(2012).
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ USED = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facility:
-    """Arcs that are served together: the programme's `row` says sum(arcs) <= sum(capacity * n).
+    """Arcs with common capacity: the programme's `row` says sum(arcs) <= sum(capacity * n).
 
     The upper bound of an arc's column is the demand behind it.
     """
@@ -41,14 +44,14 @@ class Facility:
     row: int
     arcs: Sequence[int]
     capacity: dict[int, float]
-    """Integer column -> what one of it carries."""
+    """Integer column -> capacity of one unit of it."""
     group: str = ""
-    """Facilities of different groups serve different demands: little but devices is common to them."""
+    """Facilities of different groups serve different demands and share little but devices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """The variable upper bounds of a programme: `x[arc] - sum(value * x[column]) <= 0`, in one row after the other."""
+    """The variable upper bounds of a programme: `x[arc] - sum(value * x[column]) <= 0`, stored by row."""
 
     arc: Ints
     starts: Ints
@@ -56,7 +59,7 @@ class Bounds:
     values: Floats
 
     def broken(self, values: Floats) -> Ints:
-        """The rows that these values break."""
+        """Positions of the rows that these values violate."""
         over = np.add.reduceat(self.values * values[self.columns], self.starts[:-1]) if len(self.arc) else np.zeros(0)
         return np.flatnonzero(over > BROKEN)
 
@@ -70,7 +73,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tight:
-    """The relaxation with every variable upper bound, and what using each arc adds to it at least."""
+    """The relaxation with all variable upper bounds; `added` bounds from below what each arc adds to it."""
 
     programme: Programme
     facilities: Sequence[Facility]
@@ -80,15 +83,15 @@ class Tight:
     """Of `bounds.arc`."""
 
     def search(self, *, arcs: int, gap: float, node_limit: int, time_limit_s: float | None = None) -> Found | None:
-        """The best answer found in whole numbers with the `arcs` arcs of the kernel; its bound is the relaxation's."""
+        """The best integer solution found over a kernel of `arcs` arcs; its bound is that of the relaxation."""
         kept = np.argsort(self.added, kind="stable")[:arcs]
         return self._searched(kept, {}, gap=gap, node_limit=node_limit, time_limit_s=time_limit_s)
 
     def improve(self, found: Found, together: int, *, arcs: int, gap: float, node_limit: int, searches: int) -> Found:
-        """An answer no worse than `found`: some groups `together` are searched, the others keep their facilities.
+        """A solution no worse than `found`: `together` groups at a time are searched, the others keep their facilities.
 
-        Each choice of so many groups has its turn in each round. It ends with a round that gains less than the gap, or
-        after so many `searches`.
+        Each combination of groups has its turn in each round. It ends with a round that gains less than `gap`, or after
+        so many `searches`.
         """
         names = sorted({one.group for one in self.facilities})
         choices = list(itertools.combinations(names, min(together, len(names))))
@@ -123,7 +126,7 @@ class Tight:
         node_limit: int,
         time_limit_s: float | None = None,
     ) -> Found | None:
-        """The best answer with these arcs (places in `bounds.arc`) alone, and some columns fixed."""
+        """The best solution over these arcs (positions in `bounds.arc`) with some columns fixed."""
         kept = np.ones(len(self.programme.cost), bool)
         kept[self.bounds.arc] = False
         kept[self.bounds.arc[arcs]] = True
@@ -143,7 +146,7 @@ class Tight:
 
 
 def tighten(programme: Programme, facilities: Sequence[Facility]) -> Tight | None:
-    """The tight relaxation, or None where there is no answer in fractions."""
+    """The tight relaxation, or None where it is infeasible."""
     bounds = _bounds(programme, facilities)
     relaxation = Relaxation(programme)
     row_of = np.full(len(bounds.arc), -1)
@@ -179,9 +182,9 @@ def solve_part(
     node_limit: int,
     time_limit_s: float | None = None,
 ) -> Found | None:
-    """The best answer found with the `kept` columns alone; the others are zero. Its bound is that part's.
+    """The best solution found over the `kept` columns, the others being zero; its bound is that of this restriction.
 
-    Args: rows: more of them, as `Bounds.rows` gives. fixed: column -> its value.
+    Args: rows: additional rows, as `Bounds.rows` gives. fixed: column -> value.
     """
     part = _part(programme, kept, rows)
     number = np.cumsum(kept) - 1
@@ -217,9 +220,9 @@ def _bounds(programme: Programme, facilities: Sequence[Facility]) -> Bounds:
 
 
 def _added(programme: Programme, facilities: Sequence[Facility], found: Found, bound_duals: Floats) -> Floats:
-    """What serving all of an arc's demand adds to the relaxation's value at least; less than nothing where it is used.
+    """[arcs] lower bound of what serving all of an arc's demand adds to the relaxation; negative for arcs in use.
 
-    An arc needs a facility: it adds what opening the facility adds, and what it costs beyond the facility's own price.
+    An arc needs a facility: it adds what opening the facility adds, plus its own reduced cost.
     """
     upper, made, first = np.array(programme.upper), [np.zeros(0)], 0
     for one in facilities:
@@ -240,14 +243,14 @@ def _added(programme: Programme, facilities: Sequence[Facility], found: Found, b
 
 
 def _knapsack_price(usd: Floats, most: Floats, capacity: float) -> float:
-    """What one more unit of capacity earns when the arcs that save most fill it; nothing where they do not."""
+    """The dual of capacity in the fractional knapsack of arcs by saving; zero where they do not fill it."""
     order = np.argsort(usd, kind="stable")
     full = int(np.searchsorted(np.cumsum(most[order]), capacity))
     return max(0.0, -float(usd[order[full]])) if full < len(usd) else 0.0
 
 
 def _part(programme: Programme, kept: NDArray[np.bool_], rows: tuple[Ints, Ints, Floats]) -> Programme:
-    """The programme over the `kept` columns alone, with more rows `<= 0`."""
+    """The programme over the `kept` columns, with additional rows `<= 0`."""
     number = np.cumsum(kept) - 1
     part = Programme()
     for column in np.flatnonzero(kept):

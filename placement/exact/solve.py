@@ -1,4 +1,9 @@
-"""The search for whole replicas in the placement programme of a small world."""
+"""The engine for small and middling problems: one mixed-integer programme over every pair of a cell and a cluster.
+
+Up to EXACT_COLUMNS it is solved to proven optimality. A larger one is solved near its LP relaxation, whose objective is
+the bound; where that leaves a gap, `kernel_search` tightens the relaxation and searches around it. Floors that cannot
+be met are conceded step by step (`_concessions`), and priorities are lexicographic (`_tiers`).
+"""
 
 from __future__ import annotations
 
@@ -21,33 +26,34 @@ from placement.solution import Floor, Flow
 from placement.survival import spares
 
 EXACT_COLUMNS = 64
-"""Up to so many (model, pool) pairs the programme is solved to proven optimality; a larger one near its relaxation."""
+"""Most (model, pool) pairs for which the programme is solved to proven optimality."""
 EXACT_NODE_LIMIT = 100_000
 NEAR_GAP, ANY_GAP = 0.005, 1e9
 NEAR_NODE_LIMIT = 500
 """Half a percent is less than policies' minimum gain, so a better answer within it would not be acted on."""
 NEAR_ARCS = 10
-"""A large programme is searched with so many clusters for each demand, the cheapest by the relaxed prices, and those
-that the relaxation uses: a third of the arcs and of the time at the demo's size, for the same costs."""
+"""Near the relaxation, each demand keeps so many arcs of least reduced cost, and the arcs that the relaxation uses: a
+third of the arcs and of the time at the demo's size, at the same cost."""
 LUMPY_GAP = 0.02
 LUMPY_NODE_LIMIT = 50
 ALONE_ARCS, LUMPY_ARCS, MORE_ARCS, WHOLE_ARCS = 500, 1_000, 1_500, 2_000
 SEARCH_GAP, ROUNDS_ALONE, SEARCHES = 0.001, 3, 18
 FEW_REPLICAS, WHOLE_FLOWS = 3, 6_000
-"""Where replicas are few, a plan near the relaxation may be far from the best. Then model by model is placed anew,
-which takes two seconds at the demo's size. Only what is still farther than LOOSE_GAP from its bound, or has few
-replicas in the pools that it uses, is searched as a whole, and from there two and three models at a time: that may take
-a minute, and several in worlds of more than WHOLE_FLOWS (the demo's has 15,000), for which no control cycle waits.
-Small kernels go first: with more arcs from the start the same nodes end worse as often as better. Up to WHOLE_ARCS all
-arcs are kept: that improves the bound too."""
+"""Parameters of the kernel search, for plans near the relaxation that are further than LUMPY_GAP from their bound.
+
+First one model at a time (ALONE_ARCS, ROUNDS_ALONE), which takes two seconds at the demo's size. A plan that is then
+still further than LOOSE_GAP from its bound, or has fewer than FEW_REPLICAS per pool, is searched as a whole and then
+two and three models at a time. That may take a minute, and several minutes above WHOLE_FLOWS flows (the demo has
+15,000), which are therefore left out. Small kernels go first: with the same nodes, larger ones are worse as often as
+better. Up to WHOLE_ARCS arcs all are kept, which improves the bound too."""
 ROUND = 1e-6
 
 COUNTS: frozenset[Floor] = frozenset(get_args(Floor)) - {"survive", "survive_within"}
-"""The floors that say how many replicas, or in how many places."""
+"""Floors on the number of replicas or of places."""
 
 
 def solve(index: Index, *, work: int | None = None) -> Answer:
-    """The best placement. Args: work: nodes of branch and bound for each programme, in place of what its size has.
+    """The best placement found. Args: work: nodes of branch and bound for each programme; None: by its size.
 
     Raises: RuntimeError when the solver gives no answer to a programme that has one.
     """
@@ -71,7 +77,7 @@ def _with_priorities(index: Index, work: int | None) -> Answer:
 
 
 def _yielding_and_short(index: Index, answer: Answer) -> frozenset[str]:
-    """Models that leave users unserved, and of which no domain may hold more than a part: that may be why."""
+    """Models with unserved users that have a yielding floor, which may be the cause."""
     short = {model for model, _ in answer.unserved_rps}
     return frozenset(one.name for one in index.problem.models if one.yields and one.name in short)
 
@@ -82,9 +88,9 @@ def _unserved_rps(answer: Answer, models: frozenset[str]) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Whole:
-    """A programme with its answer in whole replicas; `misses` says that some floor cannot be held.
+    """A programme with its integer solution; `misses`: some floor cannot be met.
 
-    `relaxed` is a programme of the same question with its answer in fractions, where the search began with one.
+    `relaxed` is the LP relaxation with its solution, where the search began with it.
     """
 
     made: formulation.Formulation
@@ -96,7 +102,7 @@ class _Whole:
 def _solve_whole(
     index: Index, tiers: Sequence[formulation.Tier], work: int | None, *, uneven: frozenset[str] = frozenset()
 ) -> Answer:
-    whole = _answer(index, work, tiers=tiers, uneven=uneven)
+    whole = _conceding(index, work, tiers=tiers, uneven=uneven)
     every = {key: round(whole.found.values[column]) for key, column in whole.made.replicas.items()}
     counts = {key: count for key, count in sorted(every.items()) if count > 0}
     flows, unserved_rps = _routed(index, counts)
@@ -114,7 +120,7 @@ def _solve_whole(
 def _routed(
     index: Index, counts: Mapping[tuple[str, str], int]
 ) -> tuple[tuple[Flow, ...], dict[tuple[str, str], float]]:
-    """The best flows over whole replicas, and (model, cell) -> what they leave unserved."""
+    """(the best flows over these replicas, (model, cell) -> unserved requests per second)."""
     flows: list[Flow] = []
     unserved_rps: dict[tuple[str, str], float] = {}
     for model in index.problem.models:
@@ -136,7 +142,7 @@ def _relaxed(
 
 
 def _device_usd(index: Index, made: formulation.Formulation, relaxed: highs.Found) -> dict[str, float]:
-    """Pool -> USD per hour of one more device. Where one model fills a pool, its own limit is what binds there."""
+    """Pool -> USD per hour saved by one more device; where one model fills a pool, its own bound is what binds."""
     usd = {pool: -float(relaxed.duals[row]) for pool, row in made.devices.items()}
     for model in index.problem.models:
         for option in index.options(model):
@@ -147,7 +153,7 @@ def _device_usd(index: Index, made: formulation.Formulation, relaxed: highs.Foun
     return usd
 
 
-def _answer(
+def _conceding(
     index: Index,
     work: int | None,
     *,
@@ -162,7 +168,7 @@ def _answer(
             continue
         relaxed = (made, fractions) if fractions is not None else None
         if _is_loose(found, LUMPY_GAP):
-            found = _searched(made, found, work)
+            found = _kernel_searched(made, found, work)
         return _Whole(made=made, found=found, misses=bool(missable or uneven), relaxed=relaxed)
     raise RuntimeError("the solver gave no answer, though leaving everything unserved is one")
 
@@ -170,16 +176,16 @@ def _answer(
 def _concessions(
     index: Index, tiers: Sequence[formulation.Tier], least: float
 ) -> Iterator[tuple[frozenset[Floor], frozenset[str]]]:
-    """What may be missed, less before more: floors, and the models that need not survive a loss.
+    """(floors that may be missed, models that need not survive a loss), in order of growing concessions.
 
-    One model that cannot be protected costs no other its protection: those of high priority, and of these the dearest
-    to leave unserved, keep theirs before others do.
+    A model that cannot be protected does not cost others their protection: it is kept by priority, then by the price of
+    unserved requests.
     """
     yield frozenset(), frozenset()
     yield COUNTS, frozenset()
     protected = [model for model in index.problem.models if model.survive is not None]
     protected.sort(key=lambda one: (-one.priority, -one.unserved_usd_per_1000, one.name))
-    for relaxed in (True, False):  # in whole replicas less fits than in fractions, and to know how much takes longer
+    for relaxed in (True, False):  # first judged by the LP, which is fast but optimistic
         exposed = everyone = frozenset(model.name for model in protected)
         for model in protected if len(protected) > 1 else ():
             fewer = exposed - {model.name}
@@ -196,14 +202,14 @@ def _is_loose(found: highs.Found, gap: float) -> bool:
 
 
 def _has_few(made: formulation.Formulation, found: highs.Found) -> bool:
-    """Whether pools that are used have few replicas: then each of them that is not whole weighs much."""
+    """Whether used pools have few replicas, so that rounding each of them changes the cost much."""
     counts = [round(found.values[column]) for column in made.replicas.values()]
     used = sum(1 for count in counts if count)
     return bool(sum(counts) < FEW_REPLICAS * used)
 
 
-def _searched(made: formulation.Formulation, found: highs.Found, work: int | None) -> highs.Found:
-    """An answer that is no worse than `found`, and closer to its bound."""
+def _kernel_searched(made: formulation.Formulation, found: highs.Found, work: int | None) -> highs.Found:
+    """A solution no worse than `found`, with a better bound, by kernel search."""
     tight = kernel_search.tighten(made.programme, made.facilities)
     if tight is None:
         return found
@@ -227,14 +233,14 @@ def _searched(made: formulation.Formulation, found: highs.Found, work: int | Non
 
 
 def _tiers(index: Index, answer: Answer, work: int | None, uneven: frozenset[str]) -> list[formulation.Tier]:
-    """What models of each priority but the lowest must leave unserved; nothing where none of them goes short."""
+    """The demand that models of each priority but the lowest must leave unserved; empty where none of them is short."""
     priorities = sorted({model.priority for model in index.problem.models}, reverse=True)
     short = {model for model, _ in answer.unserved_rps}
     if not any(model.name in short and model.priority > priorities[-1] for model in index.problem.models):
         return []
     tiers: list[formulation.Tier] = []
     for priority in priorities[:-1]:
-        whole = _answer(index, work, tiers=tiers, least=priority, uneven=uneven)
+        whole = _conceding(index, work, tiers=tiers, least=priority, uneven=uneven)
         models = frozenset(model.name for model in index.problem.models if model.priority == priority)
         left = sum(whole.found.values[at] for (name, _), at in whole.made.unserved.items() if name in models)
         tiers.append(formulation.Tier(models=models, unserved_rps=float(left) * (1.0 + ROUND) + ROUND))
@@ -242,10 +248,10 @@ def _tiers(index: Index, answer: Answer, work: int | None, uneven: frozenset[str
 
 
 def _search(made: formulation.Formulation, work: int | None) -> tuple[highs.Found | None, highs.Found | None]:
-    """An answer, proven optimal when the programme is small, and the one in fractions where it began with that.
+    """(an integer solution, proven optimal if the programme is small; the solution of its LP relaxation, if solved).
 
-    A large one is relaxed first; then whole numbers are searched for near the relaxed ones. Replica counts are large
-    there, so little is lost by rounding, and the relaxation's value is a proven bound of what is.
+    A larger programme is relaxed first and integer values are searched next to the relaxed ones. Replica counts are
+    large there, so rounding costs little, and the relaxation's objective is a proven bound.
     """
     programme = made.programme
     if len(made.replicas) <= EXACT_COLUMNS:
@@ -271,7 +277,7 @@ def _search(made: formulation.Formulation, work: int | None) -> tuple[highs.Foun
 
 
 def _near_arcs(made: formulation.Formulation, relaxed: highs.Found) -> NDArray[np.bool_]:
-    """Which columns are kept: all but the flows that would cost most beyond the relaxation's prices."""
+    """[columns] which are kept: all but the flows of largest reduced cost in the relaxation."""
     kept = np.ones(len(relaxed.values), bool)
     arcs: dict[tuple[str, str], list[int]] = defaultdict(list)
     for (model, cell, _), column in made.flows.items():

@@ -1,4 +1,4 @@
-"""The cheapest flows of one model over fixed capacity; in a shortage, known demand before growth and cells alike."""
+"""Min-cost flows of one model over fixed capacity; in a shortage, known demand before growth, then fairly by cell."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FlowsOf = Callable[[Index, Model, Capacity, Capacity, "RoutingPrices"], tuple[li
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingPrices:
-    """USD per hour of one request per second beyond what plans count on, and of an unserved one, above all that serving
-    it may cost. `dearest` is above what any way and being late may cost."""
+    """USD per hour of one request per second: `overload` above the target utilisation, `unserved` above every possible
+    cost of serving it, `dearest` above every possible cost of distance and lateness."""
 
     overload: float
     unserved: float
@@ -28,7 +28,7 @@ class RoutingPrices:
 
     @property
     def sparing(self) -> RoutingPrices:
-        """The same where a request is rather late than beyond what plans count on, but not rather unserved."""
+        """Prices at which requests are late rather than above the target utilisation, yet served if possible."""
         return replace(self, overload=self.dearest, unserved=self.unserved + self.dearest)
 
     @staticmethod
@@ -46,9 +46,9 @@ class RoutingPrices:
 def known_first(
     serve: FlowsOf, index: Index, model: Model, usable: Capacity, beyond: Capacity, price: RoutingPrices
 ) -> tuple[list[Flow], dict[str, float]]:
-    """The flows of one model, and cell -> unserved requests per second.
+    """(the flows of one model, cell -> unserved requests per second) by `serve`.
 
-    In a shortage what is known is served as if nothing had grown, and growth by what that leaves.
+    In a shortage, known demand is served as if nothing had grown, and growth with the capacity that is left.
     """
     flows, missing = serve(index, model, usable, beyond, price)
     parts = index.by_growth(model) if missing else None
@@ -71,7 +71,7 @@ def known_first(
 def fair_flows(
     index: Index, model: Model, usable: Capacity, beyond: Capacity, price: RoutingPrices
 ) -> tuple[list[Flow], dict[str, float]]:
-    """The same; in a shortage the cell that is served least is served as much as can be."""
+    """As `least_cost_flows`; in a shortage, the largest unserved share of any cell is minimised."""
     flows, missing = least_cost_flows(index, model, usable, beyond, price)
     return least_cost_flows(index, model, usable, beyond, price, is_fair=True) if missing else (flows, missing)
 
@@ -79,7 +79,7 @@ def fair_flows(
 def least_cost_flows(
     index: Index, model: Model, usable: Capacity, beyond: Capacity, price: RoutingPrices, *, is_fair: bool = False
 ) -> tuple[list[Flow], dict[str, float]]:
-    """The flows of one model, and cell -> unserved requests per second."""
+    """(the min-cost flows of one model, cell -> unserved requests per second)."""
     if not index.demands[model.name]:
         return [], {}
     made = formulate_flows(

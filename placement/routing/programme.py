@@ -1,4 +1,4 @@
-"""Routing of one model over fixed capacity as a linear programme."""
+"""Routing of one model over fixed capacity as a linear programme: a transportation problem with caps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from placement.problem import Model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowProgramme:
-    """Routing of one model over fixed capacity: a programme and the meaning of its columns and rows."""
+    """A transportation programme with the meaning of its columns and rows."""
 
     programme: Programme
     flows: dict[tuple[str, str], int]
@@ -22,7 +22,7 @@ class FlowProgramme:
     demand_rows: dict[str, int]
     capacity_rows: dict[str, int]
     cap_rows: dict[str, int]
-    """Continent -> the row of what may leave it."""
+    """Continent -> the row of its cap."""
 
     def read(self, found: Found) -> tuple[dict[tuple[str, str], float], dict[str, float]]:
         """((cell, cluster) -> requests per second, cell -> unserved requests per second)."""
@@ -40,11 +40,11 @@ def formulate_flows(
     overload_usd: float,
     is_fair: bool = False,
 ) -> FlowProgramme:
-    """Routing of `model` for fixed replicas.
+    """The routing of `model` for fixed replicas.
 
-    Args: capacity: cluster -> requests per second that plans count on. overload: cluster -> what it can take beyond
-        that. unserved_usd, overload_usd: USD per hour of one such request per second. is_fair: make the largest
-        unserved part of any cell that can be served as small as it can be.
+    Args: capacity: cluster -> requests per second at the target utilisation. overload: cluster -> requests per second
+        above it. unserved_usd, overload_usd: USD per hour of one such request per second. is_fair: minimise the largest
+        unserved share of any cell that can be served.
     """
     programme = Programme()
     demands = index.demands[model.name]
@@ -88,6 +88,6 @@ def formulate_flows(
 def add_caps(
     programme: Programme, index: Index, model: Model, leaving: Mapping[str, Mapping[int, float]]
 ) -> dict[str, int]:
-    """Rows for what may leave each continent, and continent -> its row. Args: leaving: continent -> flow columns."""
+    """Add the rows of caps; gives continent -> its row. Args: leaving: continent -> columns of flows that leave it."""
     most = index.may_leave_rps(model) if leaving else {}
     return {name: programme.row(dict(terms), upper=most[name]) for name, terms in sorted(leaving.items())}

@@ -1,4 +1,4 @@
-"""The best routing over replicas that are ready, for worlds of any size."""
+"""Routing over ready replicas: small problems by a linear programme, large ones by `transport`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 ROUND = 1e-6
 AS_FORESEEN = 0.0005
-"""So much more of a model's requests may be late than the plan foresees, rather than that clusters are beyond what it
-counts on."""
+"""Share of a model's requests that may be late beyond the plan's share, to keep clusters at the target utilisation."""
 
 
 def route(index: Index, counts: Ready, foreseen: Mapping[str, float]) -> Routing:
@@ -54,8 +53,10 @@ def _weighed(
     spared: tuple[Sequence[Flow], Mapping[str, float]],
     foreseen: float | None,
 ) -> tuple[bool, str]:
-    """Whether a routing in which clusters are beyond the target utilisation only for who would go unserved is good
-    enough, and why clusters are beyond it in the one that is taken."""
+    """(whether `spared` is good enough, why clusters exceed the target utilisation in the routing that is taken).
+
+    `spared` exceeds it only for requests that would be unserved otherwise; `routed` also to avoid lateness.
+    """
     served = sum(flow.requests_per_second for flow in routed[0])
     late, more_late = (
         sum(flow.requests_per_second for flow in flows if not flow.within_objective) for flows in (routed[0], spared[0])
@@ -78,7 +79,7 @@ def _over(model: Model, usable: Capacity, flows: Iterable[Flow], reason: str) ->
 
 
 def route_many(index: Index, counts: Ready, last: Routing | None, foreseen: Mapping[str, float]) -> Routing:
-    """The same where there are too many pairs for a programme over all of them. All parts are sorted by name."""
+    """By `transport`, for problems with too many pairs for a programme over all. All parts are sorted by name."""
     from placement.routing import transport  # numba takes a second to load, which small worlds need not pay
 
     rtt_ms = index.problem.rtt_matrix()
@@ -131,7 +132,7 @@ def route_many(index: Index, counts: Ready, last: Routing | None, foreseen: Mapp
 def _flows_of_many(
     index: Index, model: Model, usable: Capacity, beyond: Capacity, price: RoutingPrices, *, rtt_ms: RttMatrix
 ) -> tuple[list[Flow], dict[str, float]]:
-    """The same where there are too many pairs for a programme over all of them."""
+    """As `fair_flows` by `transport`, without fairness."""
     from placement.routing import transport
 
     asking = transport.TransportProblems(index, rtt_ms)
@@ -143,7 +144,7 @@ def _flows_of_many(
 def _flows_by_position(
     index: Index, model: Model, asking: transport.TransportProblems, clusters: Sequence[str], found: transport.Routed
 ) -> tuple[list[Flow], dict[str, float], Cost]:
-    """Flows from positions, what they leave of each cell, and what they cost; as `_told` and `_cost` do by name."""
+    """(flows, cell -> unserved requests per second, their cost) from positions; as `rounded_flows` and `flow_cost`."""
     demands = index.demands[model.name]
     asked = np.fromiter((one.requests_per_second for one in demands), np.float64, len(demands))
     rps = np.minimum(np.round(found.rps, DECIMALS), asked[found.cell])

@@ -1,10 +1,12 @@
-"""The cheapest flow of many cells into few clusters, by shortest augmenting paths.
+"""Min-cost flow of many cells into few clusters, by successive shortest paths over the clusters.
 
-Cells are at the clusters that are cheapest for them at some prices; then what is too much somewhere goes on, cell by
-cell, along the cheapest path of clusters to where there is room. Paths are over clusters and *outside*: what is room
-of a cluster, and who is unserved. From cluster to cluster goes the cell that loses least by it. At every moment each
-cell is where it is cheapest at the present prices, so the end is the best over all pairs, which the prices prove; the
-nearer the first prices are to the last ones, the fewer steps it takes.
+Cells start at their cheapest cluster at some duals. Excess load then moves along the shortest path of clusters to free
+capacity. Nodes of the graph are the clusters and *outside*, which stands for free capacity and for unserved demand. The
+length of a step between two clusters is the least loss of any cell that moves. Each cell stays at its cheapest cluster
+at the present duals (reduced-cost optimality), so the result is optimal over all pairs, which the duals prove. The
+closer the first duals are to the last, the fewer paths are needed.
+
+Source: successive shortest paths with node potentials: Ahuja, Magnanti and Orlin, Network Flows (1993), section 9.7.
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 UNKNOWN, NOBODY = -1, -2
-"""In place of an entry: to be looked for; there is none."""
+"""In place of an entry: not computed yet; none exists."""
 BY_ROOM, BY_OVERLOAD = -3, -4
-"""What a step to or from outside takes, where it is no cell."""
+"""In place of an entry: a step from or to outside that moves no cell."""
 TINY = 1e-10
-"""Of all demand: less is nothing."""
+"""Share of all demand below which a rate is zero."""
 
 
 class Entries(NamedTuple):
-    """Who is where: each entry is a part of one cell's requests at one node. Lists end with -1."""
+    """Assignments: each entry is a part of one cell's requests at one node, in linked lists that end with -1."""
 
     cell: Ints
     node: Ints
@@ -40,27 +42,27 @@ class Entries(NamedTuple):
     other: Ints
     """The next entry of the cell."""
     free: Ints
-    """A stack of entries that are not used."""
+    """A stack of unused entries."""
 
 
 class Graph(NamedTuple):
-    """The nodes are the clusters and, as the last, outside. A step from node to node costs least by one entry."""
+    """Nodes are the clusters and, last, outside [K + 1]. Each step keeps its cheapest entry."""
 
     price: Floats
     head: Ints
     """The first entry at each node."""
     load: Floats
     within: Floats
-    """Of the room of a cluster, what is used, or has to be as it has a price; `beyond` the same of overload."""
+    """Used capacity of a cluster (all of it where its dual is positive); `beyond`: the same of overload."""
     beyond: Floats
     step_usd: Floats
-    """[from, to]; minus infinity where it is unknown."""
+    """[from, to] cost of a step; minus infinity where not computed yet."""
     step_by: Ints
-    """[from, to] the entry that costs so much."""
+    """[from, to] the entry of that cost."""
 
 
 class PathTree(NamedTuple):
-    """A tree of cheapest paths: `distance` of each node, the node before it there, and by what the step goes."""
+    """A shortest-path tree: `distance` of each node, `link` to the node before it, `by` which entry."""
 
     distance: Floats
     link: Ints

@@ -1,9 +1,9 @@
-"""The best routing over replicas that run, for worlds of any size.
+"""Transportation problems of any size: cells over clusters, one problem for each model.
 
-Once replicas are given, models do not meet: each is a transportation problem of cells over clusters. `augment` solves
-it over every pair, from prices of a sample of the cells or of the last routing. Where a model has caps on what may
-leave a continent, it is a programme over pairs that matter, with cells whose cluster is not in doubt as load; pairs
-that cost less at its prices are added until there is none. Both are the best over all pairs, which the prices prove.
+Given replicas, models are independent. `shortest_paths` solves a problem over every pair, starting from the duals of
+the last routing or of a sample of the cells. With caps on requests that leave a continent it is a linear programme by
+column generation: it holds the pairs that matter, cells whose cluster is certain count as load, and pairs of negative
+reduced cost are added until there are none. Both are optimal over all pairs, which their duals prove.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 SCALE = 1e3
-"""The solver's tolerances are of costs: in thousandths of a dollar a millisecond of nearness is seen."""
+"""Factor on costs for the solver, whose tolerances are absolute: the price of a millisecond must exceed them."""
 SAVES_USD = 1e-8
-"""Per hour and request per second: what costs less by less than this costs the same."""
+"""USD per hour and request per second: costs that differ by less are equal."""
 SAMPLE = 600
-"""Cells of the programme that finds the first prices of a larger one."""
+"""Cells of the sample programme that gives the first duals of a larger one."""
 SAMPLES = (100, 400, 2_000)
-"""Cells of the questions that find the first prices, each from those of the one before."""
+"""Cells of the samples that give the first duals of `shortest_paths`, each starting from those before."""
 KNOWN = 0.5
-"""Of what all clusters hold: where less of it has a price, prices are found anew."""
+"""Duals of the last routing are used when clusters with this share of the capacity have one."""
 WAYS, MORE_WAYS = 4, 3
-"""Pairs of a cell: at the start, and at a time while they save."""
+"""Pairs of a cell at the start, and added in a round of column generation."""
 SURE = 0.95
-"""Part of what a cluster holds that is given at the first prices, to those who would lose most elsewhere."""
+"""Share of a cluster's capacity that is fixed at the first duals, for the cells of greatest regret."""
 ROUNDS = 60
-"""Of prices; more than any world has needed. The answer is one of fewer pairs after them, and its gap says so."""
+"""Rounds of column generation, more than any problem has needed; after them the gap tells what is left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransportProblem:
-    """One model's users and replicas. D cells, K clusters, G continents with a cap.
+    """One model's cells [D], clusters [K] and continents with a cap [G].
 
     `usd` [D, K + 1]: USD per hour of one request per second served there, infinite where it may not be; the last
     column of one that nobody serves, which is the same for all. `rps` [D] asked, above zero. `most` [K] requests per
@@ -70,7 +70,7 @@ class TransportProblem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScarcityPrices:
-    """USD per hour of one more request per second: into a cluster [K], and off a continent [G]."""
+    """Duals: USD per hour of one more request per second of capacity [K], and of cap [G]."""
 
     cluster: Floats
     cap: Floats
@@ -78,8 +78,8 @@ class ScarcityPrices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routed:
-    """Flows by position, in requests per second, by cell and cluster; what they cost in USD per hour, a bound of that,
-    and what one more request per second of room would save in each cluster [K]."""
+    """Flows by position, sorted by cell and cluster: requests per second; their USD per hour and its lower bound; duals
+    of capacity [K]."""
 
     cell: Ints
     cluster: Ints
@@ -90,7 +90,7 @@ class Routed:
 
 
 def solve(asked: TransportProblem, prices: Floats | None = None) -> Routed:
-    """The best routing of one model. Args: prices: [K] to begin with, NaN where none is known."""
+    """The optimal routing of one model. Args: prices: [K] duals to start from, NaN where unknown."""
     if not asked.rps.size or not asked.most.size:
         none = np.zeros(0, np.int64)
         usd = float(asked.rps.sum()) * asked.unserved_usd
@@ -106,7 +106,7 @@ def solve(asked: TransportProblem, prices: Floats | None = None) -> Routed:
 
 
 def _begin_at(asked: TransportProblem, known: Floats | None) -> Floats:
-    """[K] prices near the last ones: those that are known, or those of samples of the cells."""
+    """[K] duals to start from: the known ones, or those of samples of the cells."""
     if known is not None:
         is_known = ~np.isnan(known)
         if asked.most[is_known].sum() >= KNOWN * asked.most.sum():
@@ -121,8 +121,10 @@ def _begin_at(asked: TransportProblem, known: Floats | None) -> Floats:
 
 
 def _sample(asked: TransportProblem, prices: Floats, size: int) -> tuple[Ints, Floats]:
-    """So many cells for all, and the requests per second of those that each stands for: who would be served in the same
-    two clusters, and loses about as much by the second."""
+    """([size] sampled cells, [size] requests per second that each stands for).
+
+    A sampled cell stands for cells with the same two cheapest clusters and a similar regret.
+    """
     first, second, regret = shortest_paths.two_best(asked.usd, prices)
     order = np.lexsort((regret, second, first, asked.cap_of))
     start = np.arange(size) * len(order) // size
@@ -133,7 +135,7 @@ def _sample(asked: TransportProblem, prices: Floats, size: int) -> tuple[Ints, F
 def _routed(
     asked: TransportProblem, cell: Ints, cluster: Ints, rps: Floats, prices: ScarcityPrices, least: Floats
 ) -> Routed:
-    """Args: least: [D] USD per hour that one request per second of each cell costs at these prices."""
+    """The solution with its bound. Args: least: [D] least USD per hour of one request per second at these duals."""
     missing = asked.rps.sum() - rps.sum()
     load = np.bincount(cluster, rps, minlength=len(asked.most))
     over = np.maximum(0.0, load - asked.most)
@@ -152,7 +154,7 @@ def _routed(
 
 
 def _first_prices(asked: TransportProblem) -> ScarcityPrices:
-    """Those of a sample."""
+    """Duals of a sample of the cells."""
     nothing = ScarcityPrices(cluster=np.zeros(len(asked.most)), cap=np.zeros(len(asked.cap_rps)))
     if len(asked.rps) <= 2 * SAMPLE:
         return nothing
@@ -164,7 +166,7 @@ def _first_prices(asked: TransportProblem) -> ScarcityPrices:
 
 
 class TransportProblems:
-    """What the questions of all models have in common: where cells and clusters are, and which cells are alike."""
+    """What the problems of all models share: positions of cells and clusters, and classes of equal cells."""
 
     def __init__(self, index: Index, rtt_ms: RttMatrix) -> None:
         self._index, self._rtt_ms = index, rtt_ms.rtt_ms
@@ -184,11 +186,11 @@ class TransportProblems:
         unserved_usd: float,
         overload_usd: float,
     ) -> TransportProblem:
-        """That of one model, over its demands and the clusters of `capacity` in their order by name.
+        """The problem of one model, over its demands and the clusters of `capacity` by name.
 
-        Args: capacity: cluster -> requests per second that plans count on. overload: cluster -> what it can take beyond
-            that. overload_usd, unserved_usd: USD per hour of one such request per second, above all that serving it
-            otherwise may cost.
+        Args: capacity: cluster -> requests per second at the target utilisation. overload: cluster -> requests per
+            second above it. overload_usd, unserved_usd: USD per hour of one such request per second, above every
+            possible cost of serving it otherwise.
         """
         index, demands = self._index, self._index.demands[model.name]
         clusters = [index.clusters[name] for name in sorted(capacity)]
@@ -227,13 +229,13 @@ class TransportProblems:
         )
 
     def latency_ms(self, model: Model, clusters: Sequence[str], cell: Ints, cluster: Ints) -> Floats:
-        """What requests wait, by the positions of a question of these clusters."""
+        """[n] latency of these pairs, by positions in a problem over these clusters."""
         rtt_ms = self._rtt_ms[self._row[self._cells(model)[cell]], self._columns(clusters)[cluster]]
         made: Floats = rtt_ms.astype(np.float64) + model.service_latency_ms
         return made
 
     def way_usd(self, model: Model, latency_ms: Floats) -> Floats:
-        """USD per hour of the way of one request per second that waits so long."""
+        """[n] USD per hour of distance for one request per second at these latencies."""
         return ways_usd(latency_ms - model.service_latency_ms, near_usd((model,))[0])
 
     def _cells(self, model: Model) -> Ints:
@@ -287,7 +289,7 @@ def _usd(
 
 
 class _Programme:
-    """The programme over pairs that matter. Rows: clusters, caps, then cells as they are opened."""
+    """The programme over pairs that matter. Rows: clusters [K], caps [G], then cells as they are opened."""
 
     def __init__(self, asked: TransportProblem, prices: ScarcityPrices) -> None:
         self.asked, self.prices = asked, prices
@@ -297,16 +299,16 @@ class _Programme:
         self._load = np.zeros(self._clusters)
         self._left = np.zeros(self._caps)
         self._row_of = np.full(self._cells, -1)
-        """Of a cell in the programme; -1 of one that is load in it."""
+        """[D] the row of each open cell; -1 of a fixed one, which counts as load."""
         self._way = np.full(self._cells, -1)
-        """Where such a cell is served; -1: nowhere."""
+        """[D] the cluster of each fixed cell; -1: unserved."""
         self._has = np.zeros((self._cells, self._clusters), dtype=bool)
         self._column_cell: list[Ints] = []
         self._column_cluster: list[Ints] = []
         self._begin()
 
     def solve(self) -> Routed:
-        """Open cells and add pairs until none saves."""
+        """Column generation: open cells and add pairs until none has negative reduced cost."""
         for _ in range(ROUNDS):
             found = self._run()
             if not self._add(found):
@@ -326,7 +328,7 @@ class _Programme:
             self._lp.addRow(-highspy.kHighsInf, float(upper), 0, np.zeros(0, np.int32), np.zeros(0))
         rows = np.arange(self._clusters)
         self._slack(rows, np.full(self._clusters, asked.over_usd), asked.over)
-        # What is load in it may be too much until more cells are opened.
+        # The load of fixed cells may exceed a capacity until more cells are opened: slack at a prohibitive price.
         never = 4.0 * (asked.unserved_usd + asked.over_usd)
         every = np.arange(self._clusters + self._caps)
         self._slack(every, np.full(len(every), never), np.full(len(every), np.inf))
@@ -334,9 +336,9 @@ class _Programme:
         self._open(np.flatnonzero(is_open), reduced)
 
     def _doubtful(self, reduced: Floats) -> tuple[Bools, Ints]:
-        """Cells that the programme has to decide, and where each of the others is served at the present prices.
+        """([D] cells that the programme has to decide, [D] the cheapest cluster of each at the present duals).
 
-        A cluster is given first whom it would cost most to be served elsewhere, and no more than most of what it holds.
+        Each cluster keeps the cells of greatest regret, up to the share SURE of its capacity.
         """
         asked = self.asked
         best, at = self._best(reduced)
@@ -355,7 +357,7 @@ class _Programme:
         return is_open | (at < 0) | ((asked.cap_of >= 0) & asked.leaving[every, way]), at
 
     def _slack(self, rows: Ints, usd: Floats, upper: Floats) -> None:
-        """Columns that make room in rows."""
+        """Add slack columns to rows."""
         count = len(rows)
         self._lp.addCols(
             count,
@@ -371,7 +373,7 @@ class _Programme:
         self._column_cluster.append(np.full(count, -1))
 
     def _serve(self, cells: Ints, at: Ints) -> None:
-        """Make cells load of the programme."""
+        """Fix cells to these clusters; they count as load."""
         self._way[cells] = at[cells]
         self._weigh(cells, 1.0)
 
@@ -387,7 +389,7 @@ class _Programme:
             )
 
     def _open(self, cells: Ints, reduced: Floats) -> None:
-        """Take cells into the programme, each with what is best for it at the present prices."""
+        """Open cells: add their rows, each with its cheapest pairs at the present duals."""
         if not len(cells):
             return
         asked, lp = self.asked, self._lp
@@ -414,7 +416,7 @@ class _Programme:
         self._columns(one, way)
 
     def _columns(self, one: Ints, way: Ints) -> None:
-        """Add pairs of cells in the programme that may be."""
+        """Add these pairs of open cells, where permitted and not yet in."""
         asked = self.asked
         new = np.isfinite(self._usd[one, way]) & ~self._has[one, way]
         one, way = one[new], way[new]
@@ -458,7 +460,7 @@ class _Programme:
     # ---- prices
 
     def _reduced(self) -> Floats:
-        """[D, K] USD per hour of a request per second with what it takes from others."""
+        """[D, K] USD per hour of one request per second with the duals of capacity and cap."""
         asked = self.asked
         usd: Floats = self._usd + self.prices.cluster
         if self._caps:
@@ -467,14 +469,14 @@ class _Programme:
         return usd
 
     def _best(self, reduced: Floats) -> tuple[Floats, Ints]:
-        """Of each cell what it costs at least, and in which cluster; -1: left unserved."""
+        """([D] least USD per hour of one request per second, [D] its cluster, -1: unserved)."""
         at = reduced.argmin(axis=1)
         best = reduced[np.arange(len(at)), at]
         served = best <= self.asked.unserved_usd
         return np.where(served, best, self.asked.unserved_usd), np.where(served, at, -1)
 
     def _add(self, found: highs.Found) -> bool:
-        """Open cells and add pairs that save at the newest prices. Whether any does."""
+        """Open cells and add pairs of negative reduced cost at the newest duals; whether there were any."""
         reduced = self._reduced()
         best, _ = self._best(reduced)
         closed = np.flatnonzero(self._row_of < 0)
@@ -511,5 +513,5 @@ class _Programme:
         way = np.concatenate([cluster[used], self._way[closed]])
         rps = np.concatenate([found.values[used], asked.rps[closed]])
         best, _ = self._best(self._reduced())
-        price = np.minimum(self.prices.cluster, asked.unserved_usd + asked.over_usd)  # then rather left unserved
+        price = np.minimum(self.prices.cluster, asked.unserved_usd + asked.over_usd)  # above this, unserved is cheaper
         return _routed(asked, one, way, rps, ScarcityPrices(cluster=price, cap=self.prices.cap), best)

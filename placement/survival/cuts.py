@@ -1,11 +1,15 @@
-"""Surviving a loss within the objective: what is left must be able to serve so many of all requests in time.
+"""Surviving the loss of a domain within the objective, by cutting planes.
 
-Who is in reach of whom makes this a matter of sets of users (Hall's condition): of any users S, what is left within
-their reach, plus what all others ask for, must be so many requests. There are too many sets to write them all down, so
-each is a `Cut` that is learned when a placement breaks it: a maximum flow finds the set that lacks most. A cut is a row
-over replicas like any floor, and necessary, so the bound of a programme with some of them is one of that with all.
+After the loss of any one domain, the clusters that are left must be able to serve a given share of all requests on
+time. By Hall's condition that holds when, for every set S of users, the capacity left within reach of S plus the demand
+of all others is at least that share of the demand. There are too many sets to write down, so each is a `Cut` that is
+separated when a placement violates it: a maximum flow finds the set with the largest deficit. A cut is a row over
+replicas, valid for every feasible placement, so the bound of a programme with some cuts is a bound of the one with all.
 
-Users whom nobody could serve in time, whatever ran where, are left out of the count: nothing protects them.
+Users whom no cluster could serve on time, wherever replicas run, are left out of the demand: nothing protects them.
+
+Source: Hall, On representatives of subsets, Journal of the London Mathematical Society 10 (1935); separation by maximum
+flow and minimum cut: Ford and Fulkerson, Flows in Networks (1962).
 """
 
 from __future__ import annotations
@@ -23,12 +27,12 @@ from placement.problem import Model
 
 DUST_RPS = 1e-7
 SHORT = 1e-6
-"""So small a part of what must be served may be missing."""
+"""Share of the protected demand that may be missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AfterLoss:
-    """After the loss of a domain: `servable_rps` of the `wanted_rps` in time, and the users who lack most."""
+    """After the loss of a domain: `servable_rps` of `wanted_rps` on time, and the `cells` of the largest deficit."""
 
     lost: str
     servable_rps: float
@@ -37,14 +41,14 @@ class AfterLoss:
 
     @property
     def is_short(self) -> bool:
-        """Whether too little is left."""
+        """Whether less than the protected demand can be served."""
         return self.servable_rps < self.wanted_rps * (1.0 - SHORT) - DUST_RPS
 
 
 def cut_rows(
     index: Index, model: Model, options: Sequence[Option], cuts: Sequence[Cut]
 ) -> list[tuple[str, dict[int, float], float]]:
-    """(what is lost, option -> requests per second, at least so many) of each of these cuts that binds anything."""
+    """(lost domain, option -> requests per second of a replica, least sum) of each of these cuts that can bind."""
     if not cuts or model.survive is None:
         return []
     users = index.in_time(model)
@@ -68,7 +72,7 @@ def cut_rows(
 
 
 def after_losses(index: Index, model: Model, counts: Mapping[str, float]) -> list[AfterLoss]:
-    """What is left of so many replicas by pool, whatever domain is lost."""
+    """What can be served after the loss of each domain. Args: counts: pool -> replicas."""
     if model.survive is None or model.survive_within_fraction <= 0.0:
         return []
     users = index.in_time(model)
@@ -93,7 +97,7 @@ def after_losses(index: Index, model: Model, counts: Mapping[str, float]) -> lis
 
 
 def _alike(users: InTime, room: Floats) -> tuple[Floats, Bools, NDArray[np.int64]]:
-    """Users with the same reach among clusters that have room as one: ([K] rps, [K, C] reach, [U] which of them)."""
+    """Users with equal reach merged: ([K] rps, [K, C] reach, [U] class of each user)."""
     reach = users.reach & (room > 0.0)
     if not len(users.cells):
         return users.rps, reach, np.zeros(0, np.int64)
@@ -103,7 +107,7 @@ def _alike(users: InTime, room: Floats) -> tuple[Floats, Bools, NDArray[np.int64
 
 
 class _Flow:
-    """Who serves whom of `rps` [K] within `reach` [K, C] and `room` [C]: greedy, then a maximum flow."""
+    """A maximum flow from demand `rps` [K] over `reach` [K, C] into `room` [C]: greedy, then augmenting paths."""
 
     def __init__(self, rps: Floats, reach: Bools, room: Floats) -> None:
         self._reach = reach
@@ -112,7 +116,7 @@ class _Flow:
         self._greedy()
 
     def without(self, clusters: list[int]) -> _Flow:
-        """Another, where nothing of these is left."""
+        """A copy without the capacity of these clusters."""
         made = copy.copy(self)
         made._flow, made._free = self._flow.copy(), self._free.copy()
         made._unserved = self._unserved + self._flow[:, clusters].sum(axis=1)
@@ -122,11 +126,11 @@ class _Flow:
 
     @property
     def served_rps(self) -> float:
-        """Of all."""
+        """Requests per second served in all."""
         return self._asked - float(self._unserved.sum())
 
     def _greedy(self) -> None:
-        """Those with the fewest clusters in reach first, each with the first that have room."""
+        """Serve users with the fewest clusters in reach first, at the first clusters with room."""
         order = np.argsort(self._reach.sum(axis=1), kind="stable")
         for user in order[self._unserved[order] > DUST_RPS]:
             there = np.flatnonzero(self._reach[user] & (self._free > DUST_RPS))
@@ -137,10 +141,10 @@ class _Flow:
             self._unserved[user] -= take.sum()
 
     def fill(self, enough: float) -> Bools:
-        """Serve as many as can be, or `enough`, by ways on which others make room.
+        """Augment until the flow is maximal or serves `enough` requests per second.
 
-        Gives [K] who lack: those who are not all served and whoever could make way for them, so that all room in their
-        reach is taken.
+        Gives [K] the source side of the minimum cut: classes with unserved demand and those reachable from them by
+        augmenting paths, so that all capacity within their reach is used.
         """
         while True:
             seen: Bools = self._unserved > DUST_RPS
@@ -165,8 +169,8 @@ class _Flow:
                 self._flow[giver, cluster] -= most
 
     def _augmenting_path(self, seen: Bools) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-        """A shortest way from those in `seen`, which grows, to a cluster with room, or -1; and by whom each was
-        reached: clusters by users, users by the clusters that serve them."""
+        """A shortest augmenting path: (its cluster with room, or -1; [C] user before each cluster; [K] cluster before
+        each user). `seen` grows by the users reached."""
         users, clusters = self._reach.shape
         by_user, by_cluster = np.full(clusters, -1), np.full(users, -1)
         front, known = np.flatnonzero(seen), np.zeros(clusters, dtype=bool)

@@ -1,8 +1,7 @@
-"""Spares for the loss of a domain: which sets of users lack room (`survival`), and the cheapest replicas that give it.
+"""Separation rounds for surviving the loss of a domain, and spare replicas for what they leave violated.
 
-A placement is made with the cuts that are known, looked at, and made again with those that it broke. What it still
-lacks after some rounds whole replicas are added for, by the same rules; so the plan is safe, and what it costs more
-than the best its gap says.
+A placement is solved with the known cuts, checked, and solved again with the cuts that it violated. After PLANS rounds,
+whole replicas are added until all cuts hold, so the plan is safe and its gap includes their cost.
 """
 
 from __future__ import annotations
@@ -21,27 +20,30 @@ Counts = Mapping[tuple[str, str], int]
 """(model, pool) -> replicas."""
 
 PLANS = 4
-"""That are made until one breaks no cut that is not known, or is added to."""
+"""Placements solved before spare replicas are added."""
 ROUNDS = 20
-"""Of raising replicas to what the cuts ask for, and looking which others that breaks."""
+"""Rounds of raising replicas to satisfy the cuts and separating further cuts."""
 GAP, NODES = 0.002, 200
 SLACK = 1.2
+"""A cut is kept for the next problem when its sum is less than this multiple of its right-hand side."""
 MISSED_USD = 1e4
-"""Of one request per second that cannot be given room; more than any replica costs."""
+"""Penalty of one request per second of a violated row; more than any replica costs."""
 
 
 def learn_cuts(index: Index, counts: Counts) -> bool:
-    """Add to `index.cuts` what this placement breaks, and what the cheapest that holds more would; whether it broke any
-    that is new."""
+    """Add to `index.cuts` the cuts that this placement violates, and those that cheap extensions of it would violate.
+
+    Gives whether the placement violated a new one.
+    """
     for model in _protected(index):
-        if not index.cuts.get(model.name):  # from nothing on, most of the sets that matter are met
+        if not index.cuts.get(model.name):  # extending an empty placement meets most sets that matter
             _held(index, model, {key: n for key, n in counts.items() if key[0] != model.name}, whole=False)
     learned = {model.name for model in _protected(index) if _held(index, model, counts, whole=False)[1]}
     return bool(learned)
 
 
 def tight_cuts(index: Index, counts: Counts) -> dict[str, tuple[Cut, ...]]:
-    """Of the cuts that are known, those of which so many replicas have little more than they ask."""
+    """The known cuts that these replicas satisfy with little slack."""
     kept = {}
     for model in _protected(index):
         options = index.options(model)
@@ -56,7 +58,7 @@ def tight_cuts(index: Index, counts: Counts) -> dict[str, tuple[Cut, ...]]:
 
 
 def with_spares(index: Index, counts: Counts) -> dict[tuple[str, str], int]:
-    """The same placement, and whole replicas besides that hold what it lacks, where devices and limits let them."""
+    """The placement with whole replicas added until its cuts hold, as far as devices and limits allow."""
     made = dict(counts)
     for model in _protected(index):
         now, _ = _held(index, model, made, whole=True)
@@ -69,7 +71,7 @@ def _protected(index: Index) -> list[Model]:
 
 
 def _held(index: Index, model: Model, counts: Counts, *, whole: bool) -> tuple[dict[str, float], bool]:
-    """Pool -> replicas, no fewer than these, that hold as much as can be held; and whether a new cut was learned."""
+    """(pool -> replicas, no fewer than these, that satisfy all cuts if possible; whether a new cut was separated)."""
     now = {one.pool.name: float(counts.get((model.name, one.pool.name), 0)) for one in index.options(model)}
     is_new = False
     for _ in range(ROUNDS):
@@ -85,8 +87,8 @@ def _held(index: Index, model: Model, counts: Counts, *, whole: bool) -> tuple[d
 
 
 def _raised(index: Index, model: Model, counts: Counts, now: Mapping[str, float], *, whole: bool) -> dict[str, float]:
-    """The cheapest replicas that are no fewer anywhere than `now` and hold all floors, as far as that can be, within
-    what other models' `counts` leave of devices and limits."""
+    """The cheapest replicas, nowhere fewer than `now`, that meet all floors as far as possible within the devices and
+    limits that other models' `counts` leave."""
     options = index.options(model)
     free = _free(index, model, counts)
     programme = highs.Programme()
@@ -121,7 +123,7 @@ def _raised(index: Index, model: Model, counts: Counts, now: Mapping[str, float]
 
 
 def _free(index: Index, model: Model, counts: Counts) -> dict[str, float]:
-    """Pool -> devices that other models leave."""
+    """Pool -> devices that other models leave free."""
     taken: dict[str, int] = defaultdict(int)
     for (name, pool), count in counts.items():
         if name != model.name:
