@@ -27,6 +27,6 @@ export function knownLine(latency: Known, ageS: number | null): string {
     latency.latency_source.replace(new RegExp(`^${latency.latency_basis} `), ""),
     ...(isKnown(p95) ? [`round trips up to ${milliseconds(p95)} (p95)`] : []),
     ...(ageS === null ? [] : [age(ageS)]),
-    isKnown(sure) ? `within 20 % with a chance of ${percent(sure)}` : "confidence unknown",
+    isKnown(sure) ? `confidence ${percent(sure)} within ±20 %` : "confidence unknown",
   ].join(" · ");
 }

@@ -2,7 +2,16 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Basemap } from "../src/map/basemap.ts";
 import { areaPath, borders } from "../src/map/grid.ts";
-import { gridOf, indicator, labelPoints, latencyAt, lines, lowness, servingKey } from "../src/map/isochrones.ts";
+import {
+  gridOf,
+  indicator,
+  labelPoints,
+  latencyAt,
+  lines,
+  lowness,
+  noteOf,
+  servingKey,
+} from "../src/map/isochrones.ts";
 import type { IsochronesView } from "../src/views.ts";
 
 const COLUMNS = 36;
@@ -102,4 +111,11 @@ test("a line around a cluster is one closed ring", () => {
   const drawn = borders(new Basemap(1000, 500), gridOf(view), lowness({ ...view, latency_ms: near }), -100);
   assert.equal(drawn.length, 1);
   assert.deepEqual(drawn[0]!.at(0), drawn[0]!.at(-1));
+});
+
+test("a map without isochrones says why", () => {
+  assert.equal(noteOf("chat", view, ""), "");
+  assert.match(noteOf("chat", null, ""), /^Asking/);
+  assert.match(noteOf("chat", null, "model chat not found"), /not found$/);
+  assert.match(noteOf("chat", { ...view, latency_ms: [] }, ""), /^No replica of chat is ready/);
 });

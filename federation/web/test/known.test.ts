@@ -12,7 +12,7 @@ const latency = {
 test("a latency opens to its source, its age and how sure it is", () => {
   assert.equal(
     knownLine({ ...latency, latency_confidence: 0.83, rtt_ms_p95: 31 }, 61),
-    "over 90 km from what clusters measured · round trips up to 31 ms (p95) · 1 min ago · within 20 % with a chance of 83 %",
+    "over 90 km from what clusters measured · round trips up to 31 ms (p95) · 1 min ago · confidence 83 % within ±20 %",
   );
 });
 

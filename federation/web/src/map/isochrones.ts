@@ -82,3 +82,10 @@ export function servingKey(
     .map((one) => one.name)
     .join();
 }
+
+/** What is said instead of isochrones; empty when there are some. */
+export function noteOf(model: string, isochrones: IsochronesView | null, failed: string): string {
+  if (isochrones?.latency_ms.length) return "";
+  if (isochrones) return `No replica of ${model} is ready: no land is within its objective.`;
+  return failed ? `The isochrones cannot be drawn: ${failed}` : "Asking the controller for the isochrones…";
+}

@@ -7,26 +7,39 @@ import { formatCoordinates, parseCoordinates } from "../selection.ts";
 import type { IsochronesView } from "../views.ts";
 import { type Basemap, type Point, translate } from "./basemap.ts";
 import { areaPath, borders, linePath } from "./grid.ts";
-import { gridOf, indicator, labelPoints, latencyAt, lines, lowness, servingKey } from "./isochrones.ts";
+import { gridOf, indicator, labelPoints, latencyAt, lines, lowness, noteOf, servingKey } from "./isochrones.ts";
 import type { Hint } from "./tooltip.tsx";
 import type { Viewport } from "./viewport.ts";
 
 const AGAIN_EVERY_MS = 60_000;
 const HALF = 0.5;
 
-/** The controller's newest grid for a model; null for no model, and until it has answered. */
-export function useIsochrones(model: string): IsochronesView | null {
+export interface Asked {
+  isochrones: IsochronesView | null;
+  /** What there is to say instead of isochrones; empty when they are drawn, and for no model. */
+  note: string;
+}
+
+/** The controller's newest grid for a model; of none when `model` is empty. */
+export function useIsochrones(model: string): Asked {
   const { view } = useShown();
   const [answer, setAnswer] = useState<IsochronesView | null>(null);
+  const [failed, setFailed] = useState("");
   const [turn, setTurn] = useState(0);
   const serving = model ? servingKey(view.clusters, model) : "";
   useEffect(() => {
     if (!model) return;
     const stop = new AbortController();
     fetch(`/v1/isochrones/${encodeURIComponent(model)}`, { signal: stop.signal })
-      .then(async (response) => setAnswer(response.ok ? await response.json() : null))
-      .catch(() => {
-        if (!stop.signal.aborted) setAnswer(null);
+      .then(async (response) => {
+        const body = await response.json();
+        setAnswer(response.ok ? body : null);
+        setFailed(response.ok ? "" : String(body.message));
+      })
+      .catch((error: Error) => {
+        if (stop.signal.aborted) return;
+        setAnswer(null);
+        setFailed(error.message);
       });
     const timer = setTimeout(() => setTurn((n) => n + 1), AGAIN_EVERY_MS);
     return () => {
@@ -34,7 +47,8 @@ export function useIsochrones(model: string): IsochronesView | null {
       stop.abort();
     };
   }, [model, serving, turn]);
-  return answer?.model === model ? answer : null;
+  const isochrones = answer?.model === model ? answer : null;
+  return { isochrones, note: model ? noteOf(model, isochrones, failed) : "" };
 }
 
 interface IsochronesProps {

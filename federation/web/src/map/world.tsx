@@ -31,7 +31,7 @@ export function WorldMap() {
   const { k } = viewport;
   const isArea = state.heat !== "" || (state.isochrones && state.model !== "");
 
-  const isochrones = useIsochrones(state.isochrones ? state.model : "");
+  const { isochrones, note } = useIsochrones(state.isochrones ? state.model : "");
 
   useEffect(() => setViewport(WHOLE), [width, height]);
   useGestures(svg, setViewport);
@@ -107,6 +107,11 @@ export function WorldMap() {
           {state.heat && cells}
         </g>
       </svg>
+      {note && (
+        <p class="map-note" role="status">
+          {note}
+        </p>
+      )}
       {hint && <Tooltip hint={hint} width={width} />}
       <ZoomButtons isWhole={k <= 1} width={width} height={height} onMove={setViewport} />
     </div>
