@@ -199,7 +199,7 @@ def controller(
     if given and (xds is None or len(given) < 3):
         raise click.UsageError(
             f"--xds-{given[0]} goes with --xds-listen and all of --xds-cert, --xds-key, --xds-ca: gateways would be "
-            "served in the clear, or not at all"
+            "served in plain text, or not at all"
         )
     if solver is not None:
         try:
