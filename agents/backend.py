@@ -1,4 +1,4 @@
-"""What an agent needs of its cluster: the same for a real one and a simulated one."""
+"""The agent's view of its cluster: one interface for real and simulated clusters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from federation.wire import messages
 
 
 class BackendError(Exception):
-    """The cluster could not be observed. The message says why; what was known stays known."""
+    """The cluster could not be observed. The message gives the reason; earlier knowledge stays valid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,39 +31,39 @@ class Observation:
 
 
 class Backend(Protocol):
-    """A cluster. `changed` is set when something is worth reporting before the interval ends."""
+    """A cluster. `changed` is set when a change is worth a report before the interval ends."""
 
     changed: asyncio.Event
     touched: bool
-    """Whether what was made may have been changed by somebody since the last `keep`."""
+    """Whether somebody may have changed the agent's objects since the last `keep`."""
     limits: Limits
-    """What the cluster's owner allows."""
+    """The limits of the cluster's owner."""
     namespace: str
-    """Where models run."""
+    """The namespace of the models."""
 
     def observe(self) -> Observation:
-        """The cluster, from what was last read; nothing is asked for and nothing written. Raises: BackendError."""
+        """The cluster by the newest reads; this call reads and writes nothing itself. Raises: BackendError."""
 
     async def apply(self, desired: messages.Desired) -> str:
-        """Carry out; gives why it could not, or nothing. Doing it again changes nothing."""
+        """Carry out an order. Returns the reason for a failure, or empty. It is idempotent."""
 
     async def steer(self, traffic: messages.Traffic) -> None:
-        """Let the cluster's own gateway and DNS send requests so. Doing it again changes nothing."""
+        """Make the cluster's own gateway and DNS route like this. It is idempotent."""
 
     async def keep(self, desired: messages.Desired | None) -> None:
-        """Hold the cluster to this and to what `steer` was told last: what differs is put right, or left, and told."""
+        """Hold the cluster to this order and to the newest `steer`: differences are corrected, or left and reported."""
 
     async def fence(self) -> tuple[int, int]:
-        """The highest (epoch, generation) that the cluster's own objects bear, or (0, 0)."""
+        """The highest (epoch, generation) on the cluster's own objects, or (0, 0)."""
 
     async def measure(self, peers: tuple[messages.PeerEndpoint, ...]) -> tuple[messages.PeerRtt, ...]:
         """Round trips to these peers; a peer that does not answer is left out."""
 
     def demand(self) -> tuple[messages.DemandSample, ...]:
-        """What the cluster's front door counted."""
+        """The counts of the cluster's front door."""
 
     def probe(self) -> str:
-        """`host:port` where peers may measure us, or nothing."""
+        """`host:port` where peers may measure this cluster, or empty."""
 
     async def close(self) -> None:
         """Stop watching; nothing in the cluster changes."""

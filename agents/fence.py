@@ -1,7 +1,7 @@
-"""Whether to obey: fencing as a pure function.
+"""Whether the agent obeys an order: fencing as a pure function.
 
-An agent obeys only what is meant for its cluster, arrived whole, is not older than what it has accepted, and fits. It
-deletes only what it is told to delete by name.
+An agent obeys only an order that is for its cluster, is intact, is not older than the accepted one, and fits. It
+deletes only workloads that the order names for deletion.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from federation.wire.conditions import condition
 
 
 class Code(Enum):
-    """What is done with a desired state."""
+    """The verdict on an order."""
 
     ACCEPT = "accept"
     REPEAT = "repeat"
-    """The same as what was accepted: carried out again, which changes nothing, and acknowledged again."""
+    """The accepted order again: it is carried out and acknowledged again, which changes nothing."""
     WRONG_CLUSTER = "wrong-cluster"
     NOT_INTACT = "not-intact"
     STALE = "stale"
     CONFLICT = "conflict"
-    """The accepted (epoch, generation) with another content: two who think they lead."""
+    """The accepted (epoch, generation) with different content: two controllers believe that they lead."""
     DOES_NOT_FIT = "does-not-fit"
     OVER_LOCAL_LIMIT = "over-local-limit"
-    """Beyond what the cluster's owner allows."""
+    """The order exceeds the limits of the cluster's owner."""
     NOT_VALID = "not-valid"
-    """It names something that no object can be made of, or an epoch that no controller has."""
+    """The order names something that no object can be built from, or an epoch that no controller has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedOrder:
-    """The highest that was accepted; zeros before the first."""
+    """The highest accepted order; zeros before the first."""
 
     epoch: int = 0
     generation: int = 0
@@ -45,20 +45,20 @@ class AcceptedOrder:
 
     @property
     def fence(self) -> tuple[int, int]:
-        """What a desired state must reach."""
+        """The (epoch, generation) that an order must reach."""
         return (self.epoch, self.generation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderVerdict:
-    """What to do, and why not when it is refused."""
+    """Whether to carry out an order, and the reason for a refusal."""
 
     code: Code
     reason: str = ""
 
     @property
     def obey(self) -> bool:
-        """Whether to carry it out."""
+        """Whether to carry out the order."""
         return self.code in (Code.ACCEPT, Code.REPEAT)
 
 
@@ -71,10 +71,10 @@ def judge(
     beyond: Iterable[str] = (),
     no_place: str = "",
 ) -> OrderVerdict:
-    """What to do with a desired state.
+    """The verdict on an order.
 
-    Args: devices: pool -> devices that are there and not taken by others. beyond: what the cluster's owner does
-        not allow. no_place: what finds none, node by node.
+    Args: devices: pool -> devices that exist and that no other pod takes. beyond: violations of the owner's limits.
+        no_place: the workload whose replicas find no node, or empty.
     """
     if desired.cluster != cluster:
         return OrderVerdict(code=Code.WRONG_CLUSTER, reason=f"meant for {desired.cluster}")
@@ -111,10 +111,10 @@ def judge(
 def why_no_place(
     desired: messages.Desired, pools: tuple[messages.PoolReport, ...], replicas: tuple[messages.ReplicaReport, ...]
 ) -> str:
-    """Which workload is to grow by more replicas than find a place node by node, or nothing.
+    """The workload that is to grow by more replicas than its nodes have room for; empty without one.
 
-    Only growth is held against the nodes: what was told before waits for its place, and refusing it would stop nothing.
-    Replicas of one device may take the places of others of ours that are to go.
+    Only growth is checked against the nodes. Replicas of an earlier order wait for their place, and a refusal would
+    stop nothing. A replica of one device may take the place of another replica of the agent that is to stop.
     """
     rooms = {pool.key: pool.room for pool in pools}
     now = {one.key: one for one in replicas}
@@ -150,9 +150,9 @@ def _devices_wanted(desired: messages.Desired) -> dict[messages.PoolKey, int]:
 def usable_devices(
     pools: tuple[messages.PoolReport, ...], replicas: tuple[messages.ReplicaReport, ...], desired: messages.Desired
 ) -> dict[messages.PoolKey, int]:
-    """Pool -> devices not taken by others. Our own replicas count as ours, whatever becomes of them.
+    """Pool -> devices that no other pod takes. Devices of the agent's own replicas count as usable.
 
-    A pool that has shrunk below what runs there still takes what runs there: refusing that would stop nothing.
+    A pool that has shrunk below its running replicas still counts their devices: a refusal would stop nothing.
     """
     per_replica = {one.key: one.devices for one in desired.workloads}
     ours: dict[messages.PoolKey, int] = {}
@@ -169,13 +169,13 @@ def explained(
     before: messages.Desired | None,
     replicas: tuple[messages.ReplicaReport, ...],
 ) -> tuple[messages.Desired, tuple[messages.Condition, ...]]:
-    """The order without what it does not explain: a workload that is to lose ready replicas names why.
+    """The order without unexplained stops: a workload that is to lose ready replicas must give a reason.
 
-    Without a reason such a workload stays as it was ordered `before`, or is left alone where that is not known. Where
-    the reason is that its replicas were not ready, those that are ready here stay. Each is told. What somebody, or an
-    autoscaler, added to what was ordered is no part of it and goes without a reason.
+    A workload without a reason keeps its count of `before`, or is left alone where that is not known. Where the reason
+    is that its replicas were not ready, the ready ones stay. A condition reports each case. Replicas that somebody, or
+    an autoscaler, added to the ordered ones need no reason to stop.
 
-    Args: before: what is carried out now. replicas: what is there.
+    Args: before: the order that is carried out at present. replicas: those of the cluster.
     """
     known = {one.key: one for one in before.workloads} if before is not None else {}
     ready = {one.key: one.ready for one in replicas}

@@ -1,8 +1,9 @@
-"""Carrying out a desired state: server-side apply of what is not as wanted, deletion of what is named for deletion.
+"""Carries out an order: server-side apply of objects that differ, and deletion of workloads that the order names for
+it.
 
-It is called for a new order and on a timer alike, and looks at what is there each time. Every call may be the last
-before the agent dies: the order is such that doing it all again completes it, and nothing is deleted that does not bear
-our labels and a plan that is not newer than the accepted one.
+It runs for new orders and on a timer, and reads the objects each time. The agent may die after any call: the sequence
+is such that a repetition completes it. It deletes only objects with the agent's labels and with a plan that is not
+newer than the accepted one.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ OF_INSTANCE = (
     "PodDisruptionBudget",
     "ResourceClaimTemplate",
 )
-"""In the order of deletion: what would start replicas goes before them."""
+"""In the sequence of deletion: objects that would start replicas come first."""
 OF_MODEL = ("Service", "NetworkPolicy", "ServiceAccount")
 LABEL = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY},!{names.TRAFFIC_LABEL}"
-"""Selects what an applier made."""
+"""Selects the objects of an applier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """What could not be done: the object, and what the API server said."""
+    """A failure: the object, and the API server's message."""
 
     subject: str
     conflict: bool
@@ -57,7 +58,7 @@ class Trouble:
 
 
 class Applier:
-    """Applies to one namespace."""
+    """Applies orders to one namespace."""
 
     def __init__(self, api: Api, site: ClusterSite, keeper: Keeper) -> None:
         self._api, self._site, self._keeper = api, site, keeper
@@ -69,7 +70,7 @@ class Applier:
         access: Mapping[messages.PoolKey, Access],
         ceilings: Mapping[messages.ModelPool, int],
     ) -> tuple[Trouble, ...]:
-        """Do all of it; what fails for one workload is told, and the others go on."""
+        """Carry out the whole order; the failure of one workload is returned and does not stop the others."""
         try:
             live = await self._look()
         except (ApiError, msgspec.MsgspecError) as error:
@@ -166,7 +167,7 @@ class Applier:
     # ---- deleting
 
     async def _remove(self, workload: messages.Workload, accepted: tuple[int, int], live: Live, *, last: bool) -> None:
-        """Delete one Deployment and its own objects; `last`: also what all its pools share, if none is left."""
+        """Delete one Deployment and its own objects; with `last` also the objects that all pools of the model share."""
         instance = names.instance_name(workload.model, workload.pool)
         deployment = live.get((self._path("Deployment"), instance))
         if deployment is not None and names.plan_of(deployment["metadata"].get("annotations")) > accepted:
@@ -198,7 +199,7 @@ def _is_ordered(body: Mapping[str, Any], models: Collection[str], instances: Col
 
 
 def without_rights(namespace: str) -> str:
-    """What has happened, and what its owner does, where the agent may not even list in the models' namespace."""
+    """The cause, and the remedy for the owner, where the agent may not even list in the models' namespace."""
     return (
         f"namespace {namespace}, or the agent's Role or RoleBinding in it, was deleted; apply the agent's manifests "
         "(deploy/kustomize/agent) again and it goes on by itself"
@@ -206,14 +207,14 @@ def without_rights(namespace: str) -> str:
 
 
 def _of(live: Live, path: str, label: str, value: str) -> list[str]:
-    """Names of what bears a label, of one kind."""
+    """Names of the objects of one kind that bear a label."""
     return sorted(
         name for (at, name), one in live.items() if at == path and one["metadata"].get("labels", {}).get(label) == value
     )
 
 
 def _said(error: ApiError) -> str:
-    """The API server's own words; a conflict's name who owns what."""
+    """The API server's message; for a conflict it names the owner of the field."""
     if error.status == 403:
         return f"Forbidden: {error.message}"
     if error.status == 409:

@@ -1,4 +1,4 @@
-"""The backend: mirrors of what matters, read into a report; a desired state, carried out."""
+"""The Kubernetes backend: it reads mirrors into a report, and carries out orders."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from federation.wire import messages
 log = structlog.get_logger("agent")
 FIRST_SYNC_S = 60.0
 REFUSED_S = 600.0
-"""How long a pod that a kubelet would not start tells why replicas are missing: it stays there for days."""
+"""For this long, a pod that a kubelet refused explains missing replicas: the pod itself stays for days."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubeSettings:
-    """How the cluster is reached, and what its owner allows. `kubeconfig` None uses the pod's own service account."""
+    """Access to the cluster, and the limits of its owner. `kubeconfig` None uses the pod's own service account."""
 
     kubeconfig: Path | None = None
     namespace: str = "isochrone-models"
@@ -54,7 +54,7 @@ class KubeBackend:
     def __init__(
         self, settings: KubeSettings, api: Api, *, probe: Probe, demand: DemandFile, clock: Clock, rng: random.Random
     ) -> None:
-        """Use `connect`, which also starts the tasks that keep this up to date."""
+        """Use `connect`, which also starts the tasks that keep the mirrors up to date."""
         self.changed = asyncio.Event()
         self.limits = settings.limits
         self.namespace = settings.namespace
@@ -121,7 +121,7 @@ class KubeBackend:
             self._claims,
         )
         self._optional: tuple[Mirror[Any, Any], ...] = (self._slices, self._claims)
-        """Of kinds that an older cluster does not know."""
+        """Kinds that an older cluster may not know."""
         self._liveness = Liveness(api, clock)
         self._slow = SlowFacts(
             api,
@@ -137,9 +137,10 @@ class KubeBackend:
     async def connect(
         cls, settings: KubeSettings, *, probe: Probe, demand: DemandFile, clock: Clock, rng: random.Random
     ) -> KubeBackend:
-        """Begin to watch, and wait for the first lists. Raises: BackendError when there is no way to reach it at all.
+        """Start the watches, and wait for the first lists. Raises: BackendError when the cluster cannot be reached at
+        all.
 
-        `probe` is started, and closed with the backend.
+        `probe` is started here, and closed with the backend.
         """
         try:
             access = await credentials.load(settings.kubeconfig)
@@ -168,7 +169,7 @@ class KubeBackend:
         ]
 
     async def _first_sync(self) -> None:
-        """Wait a moment for the first lists; an API server that is away is no reason not to start."""
+        """Wait a moment for the first lists; the agent also starts without an API server."""
         try:
             async with asyncio.timeout(self._clock.machine_s(FIRST_SYNC_S)):
                 while not all(one.tried for one in self._mirrors):  # noqa: ASYNC110  six conditions
@@ -188,10 +189,10 @@ class KubeBackend:
         return Mirror(self._api, path, kind, key, keep, changed, rng=self._rng, **query)
 
     def _quiet(self) -> None:
-        """A change that the next report on its interval says soon enough."""
+        """A change that can wait for the next report."""
 
     def _deployments_changed(self) -> None:
-        """A status is worth a report; a Deployment that is gone, or says something else, a look at everything."""
+        """A new status is worth a report; a deleted or changed Deployment is worth a check of all objects."""
         specs = {one.name: (one.uid, one.spec_version) for one in self._deployments}
         if specs != self._seen_specs:
             self._seen_specs, self.touched = specs, True
@@ -255,13 +256,13 @@ class KubeBackend:
         )
 
     def _deployments_seen(self) -> tuple[replicas.DeploymentFacts, ...]:
-        """Our Deployments; where they may not be read, what was ordered, as far as pods say that it is ready."""
+        """The agent's Deployments; where it may not read them, the ordered workloads, as far as pods are ready."""
         if not self._deployments.forbidden:
             return tuple(self._deployments)
         return replicas.unread(self._ordered, self._pods, self._forbidden())
 
     def _forbidden(self) -> str:
-        """Why our Deployments cannot be read though the cluster can, and what its owner does; or nothing."""
+        """Why the agent cannot read its Deployments though it can read the cluster, and the remedy; or empty."""
         if not self._deployments.forbidden:
             return ""
         return f"{without_rights(self.namespace)} ({self._deployments.problem})"
@@ -277,7 +278,7 @@ class KubeBackend:
         return [one for one in self._refused if one.made_at >= since]
 
     def _told(self) -> tuple[messages.Condition, ...]:
-        """What could not be carried out, for as long as it is so, and what somebody changed."""
+        """Failures of orders while they last, and changes by others."""
         forbidden = self._forbidden()
         return (
             *((condition("Forbidden", f"namespace/{self.namespace}", forbidden),) if forbidden else ()),
@@ -358,7 +359,7 @@ def _same(one: Slice) -> Slice:
 
 
 def _allocated(claim: Claim) -> Claim | None:
-    """A claim that holds devices; of the others nothing is kept."""
+    """A claim that holds devices; other claims are not kept."""
     if claim.status.allocation is None:
         return None
     return Claim(metadata=type(claim.metadata)(), status=ClaimStatus(allocation=claim.status.allocation))

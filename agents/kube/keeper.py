@@ -1,8 +1,8 @@
-"""Holds objects to what was ordered: applies what is not as it should be, and tells what somebody changed and who.
+"""Holds objects to the order: applies those that differ, and reports which field somebody changed, and who.
 
-Level-based: it is called with what should be there and what is there, as often as anybody likes; where both agree it
-asks nothing of the API server. The rule of what is put right is in `agents/manifests/drift.py`. Force is used only for
-objects that bear our labels, against managers that do not insist.
+It is level-based: it compares wanted and existing objects, as often as it is called. Where both agree it sends no
+request. `agents/manifests/drift.py` decides which changes are corrected. It forces only objects with the agent's
+labels, against managers that do not insist.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from federation.wire import messages
 log = structlog.get_logger("agent")
 Object = Mapping[str, Any]
 Live = dict[tuple[str, str], Object]
-"""(path of the kind's collection, name) -> our objects that are there."""
+"""(path of the kind's collection, name) -> the agent's existing objects."""
 TOLD_S = 60.0
-"""How long a drift is reported, so that a controller that misses a report hears of it."""
+"""How long a drift is reported, so that a controller that misses one report still learns of it."""
 MOST_EVENTS = 40
 EVENTS_S = 60.0
 SAME_EVENT_S = 600.0
-"""What is left as it is makes one Event in so long."""
+"""A change that is left alone creates one Event in this time."""
 MOST_MENDS = 10
 MENDS_S = 600.0
-"""An object is put right at most so often in so long: whoever changes it again and again is told instead."""
+"""An object is corrected at most `MOST_MENDS` times in this time; further changes are reported instead."""
 SHOWN_FIELDS = 3
 
 
 class Drifts:
-    """What was found changed: conditions for reports, and Kubernetes Events in the models' namespace."""
+    """Changes by others: conditions for reports, and Kubernetes Events in the models' namespace."""
 
     def __init__(self, api: Api, namespace: str, clock: Clock) -> None:
         self._api, self._namespace, self._clock = api, namespace, clock
@@ -47,19 +47,20 @@ class Drifts:
         self._same: dict[tuple[str, str], float] = {}
 
     def conditions(self) -> tuple[messages.Condition, ...]:
-        """What was told within `TOLD_S`."""
+        """The conditions of the last `TOLD_S`."""
         self._told = {key: one for key, one in self._told.items() if self._clock.monotonic_s() - one[0] < TOLD_S}
         return tuple(one for _, one in sorted(self._told.values(), key=lambda told: told[1]))
 
     async def tell(self, stored: Object, message: str, *, left: bool) -> None:
-        """An object was changed; `stored` is it as it is, or what was to be there."""
+        """Report a changed object. Args: stored: the object as it is, or the wanted one."""
         subject = f"{stored['kind']}/{stored['metadata']['name']}"
         log.warning("drifted", object=subject, message=message)
         self._told[subject] = (self._clock.monotonic_s(), condition("Drifted", subject, message))
         await self.post(stored, "Drifted", message, left=left)
 
     async def post(self, stored: Object, reason: str, message: str, *, left: bool) -> None:
-        """An Event regarding the object. One too many in a minute, or that cannot be made, is dropped: reports tell."""
+        """Create an Event about the object. An Event beyond the limit per minute, or one that fails, is dropped:
+        reports have it."""
         now_s = self._clock.monotonic_s()
         same = (stored["metadata"]["name"], message)
         self._same = {key: at_s for key, at_s in self._same.items() if now_s - at_s < SAME_EVENT_S}
@@ -90,38 +91,40 @@ class Drifts:
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """What was applied, and how the API server stored the fields of it."""
+    """An applied object, and its fields as the API server stored them."""
 
     body: Object
     made: Any
 
 
 class Keeper:
-    """The objects of one field manager. Args: label: selects those that are ours among all of a kind."""
+    """The objects of one field manager. Args: label: selects them among all objects of a kind."""
 
     def __init__(self, api: Api, manager: str, label: str, drifts: Drifts, clock: Clock) -> None:
         self._api, self._manager, self._label, self._drifts, self._clock = api, manager, label, drifts, clock
         self._kept: dict[tuple[str, str, str], _Applied] = {}
         self._mends: dict[tuple[str, str, str], deque[float]] = {}
         self.writes = 0
-        """Requests that may have changed something."""
+        """Requests that may have changed an object."""
 
     async def look(self, path: str, version: str, kind: str) -> Live:
-        """What is there of ours of one kind. Raises: ApiError, msgspec.MsgspecError."""
+        """The existing objects of one kind. Raises: ApiError, msgspec.MsgspecError."""
         items = await self._api.items(path, labelSelector=self._label)
         # Objects of a list do not say their kind.
         return {(path, one["metadata"]["name"]): {**one, "apiVersion": version, "kind": kind} for one in items}
 
     def forget(self, is_over: Callable[[str, Object], bool]) -> None:
-        """Believe nothing of objects that are ordered no more. Args: is_over: of collection's path and body."""
+        """Forget objects that are not ordered any more. Args: is_over: of collection path and body."""
         self._kept = {key: one for key, one in self._kept.items() if not is_over(key[0], one.body)}
 
     async def settle(self, path: str, body: Object, there: Live, *, heal: bool, part: str = "") -> None:
-        """Make one object say `body`, which is all that is done where it does.
+        """Make one object match `body`; it does nothing where the object matches.
 
-        Args: path: of the collection. there: what is there, kept true of what is applied: an object may be settled
-            twice between two looks. heal: whether what somebody changed is put right. part: a subresource, as `status`.
-        Raises: ApiError: 409 where a manager that insists holds a field; msgspec.MsgspecError.
+        Args: path: of the collection. there: the existing objects, updated by each apply, because an object may be
+            settled twice between two reads. heal: whether changes by others are corrected. part: a subresource, such as
+            `status`.
+
+        Raises: ApiError: 409 where an insisting manager holds a field; msgspec.MsgspecError.
         """
         name = body["metadata"]["name"]
         key = (path, name, part)
@@ -179,7 +182,7 @@ class Keeper:
 
 
 def _changed(before: _Applied | None, body: Object, live: Object | None) -> tuple[drift.Path, ...]:
-    """Fields of what was applied that somebody changed to something else than what is wanted."""
+    """Applied fields that somebody changed to a value that is not wanted."""
     if before is None or live is None:
         return ()
     there, wanted = drift.shown(live, before.body), drift.shown(body, body)
@@ -189,7 +192,7 @@ def _changed(before: _Applied | None, body: Object, live: Object | None) -> tupl
 
 
 def _alike(one: Object, other: Object) -> bool:
-    """Whether two bodies order the same, whatever plan they are of."""
+    """Whether two bodies order the same, whatever their plan."""
     return bool(_without_plan(one) == _without_plan(other))
 
 

@@ -1,4 +1,4 @@
-"""A list of one kind of objects, kept up to date by a watch; of each object only what `keep` makes of it is held."""
+"""A list of the objects of one kind, kept up to date by a watch. It stores only what `keep` returns for each object."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Decoded = TypeVar("Decoded")
 Kept = TypeVar("Kept")
 WATCH_S = 290.0
 ABSENT_S = 300.0
-"""How soon to ask again for a kind that the cluster does not know."""
+"""The time until the next request for a kind that the cluster does not know."""
 
 
 class _ListMeta(msgspec.Struct, rename="camel"):
@@ -47,10 +47,10 @@ class _WatchError(msgspec.Struct):
 
 
 class Mirror(Generic[Decoded, Kept]):
-    """One kind. `keep` gives an object's key and what to hold of it, or None to hold nothing.
+    """One kind. `keep` returns the value to store for an object, or None to store nothing.
 
-    `tried` says that the first list was answered or refused; `problem` why the mirror is not complete; `absent` that
-    the cluster does not know the kind, `forbidden` that the agent may not list it.
+    `tried`: the first list was answered or refused. `problem`: why the mirror is incomplete. `absent`: the cluster does
+    not know the kind. `forbidden`: the agent may not list it.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class Mirror(Generic[Decoded, Kept]):
         return iter(self._items.values())
 
     def get(self, key: str) -> Kept | None:
-        """What is held of one object."""
+        """The stored value of one object."""
         return self._items.get(key)
 
     async def run(self) -> None:
-        """Keep up to date until cancelled."""
+        """Stay up to date until cancelled."""
         while True:
             try:
                 version = await self._list()
@@ -110,7 +110,7 @@ class Mirror(Generic[Decoded, Kept]):
                 await asyncio.sleep(delay_s)
 
     async def _list(self) -> str:
-        """List anew, in pages; gives the version to watch from."""
+        """List all objects, in pages. Returns the version to watch from."""
         found: dict[str, Kept] = {}
         more: dict[str, str] = {}
         while True:
@@ -129,7 +129,7 @@ class Mirror(Generic[Decoded, Kept]):
         return str(page.metadata.resource_version)
 
     async def _watch(self, version: str) -> str:
-        """Follow changes until the server ends the watch; gives the version to go on from, or nothing to list anew."""
+        """Follow changes until the server ends the watch. Returns the version to continue from; empty to list again."""
         # Not all at once after an API server's restart.
         timeout_s = WATCH_S * self._rng.uniform(0.8, 1.0)
         async for line in self._api.lines(self.path, timeout_s=timeout_s, resourceVersion=version, **self._query):

@@ -1,7 +1,7 @@
-"""Carries traffic objects into a cluster, and holds them to what was ordered, as `agents/kube/keeper.py` does.
+"""Applies traffic objects, and holds them to the order as `agents/kube/keeper.py` does.
 
-It touches objects that bear our labels, in the models' namespace. Which kinds are installed is asked for every new
-order, and again each minute.
+It touches only objects with the agent's labels in the models' namespace. It asks which kinds are installed for each new
+order, and once a minute.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from federation.wire import messages
 
 log = structlog.get_logger("agent")
 MANAGER = "isochrone-agent-traffic"
-"""Field manager: another than that of workloads, so that a name that both would use is a conflict and is told."""
+"""Field manager. It differs from that of workloads, so that a name that both would use becomes a reported conflict."""
 
 
 TRY_AGAIN_S = 600.0
 ASK_AGAIN_S = 60.0
-"""How often it is asked which kinds are installed, though nothing new is ordered."""
+"""How often the installed kinds are read again without a new order."""
 POOLS = (objects.POOL, objects.POOL_IMPORT)
 PICKER, TIMEOUTS = "endpointPickerRef", "timeouts"
 UNFIT = {
@@ -46,9 +46,9 @@ class _Resources(msgspec.Struct):
 
 
 class TrafficApplier:
-    """Of one cluster. `missing` says what cannot be made, and why.
+    """Applies the traffic of one cluster. `missing` says which objects cannot be created, and why.
 
-    `failed`: kind and name of an object -> why it is not as it should be.
+    `failed`: kind and name of an object -> the failure.
     """
 
     def __init__(self, api: Api, namespace: str, drifts: Drifts, clock: Clock) -> None:
@@ -61,7 +61,8 @@ class TrafficApplier:
         self._clock = clock
         self._installed: list[objects.Kind] = []
         self._unfit: dict[str, str] = {}
-        """What definitions here do not take -> how they said so; forgotten after a while, as they may be upgraded."""
+        """Features that the installed definitions refuse -> their message. Forgotten after a while: they may be
+        upgraded."""
         self._unfit_s = float("-inf")
         self._asked: messages.Traffic | None = None
         self._asked_s = 0.0
@@ -74,9 +75,9 @@ class TrafficApplier:
         return self._keeper.writes + self._deleted
 
     async def steer(self, traffic: messages.Traffic, *, left: Collection[str] = ()) -> None:
-        """Make the cluster's objects say this. What fails is said, and tried again when this is called again.
+        """Make the cluster's objects match. Failures are recorded, and the next call tries again.
 
-        Args: left: models whose objects are left as somebody changed them (`selfHeal: off`).
+        Args: left: models whose changed objects stay as somebody changed them (`selfHeal: off`).
         """
         async with self._one_at_a_time:
             await self._steer(traffic, left)
@@ -117,7 +118,7 @@ class TrafficApplier:
                 await self._guarded(self._delete(*key, live), key)
 
     def _fitting(self, traffic: messages.Traffic) -> objects.Wanted:
-        """What the definitions that are installed here take."""
+        """The objects, as far as the installed definitions take them."""
         fit = [kind for kind in self._installed if kind not in POOLS or PICKER not in self._unfit]
         wanted = objects.wanted(traffic, self._namespace, fit)
         made = [
@@ -128,7 +129,7 @@ class TrafficApplier:
         return objects.Wanted(objects=tuple(made), missing=(*wanted.missing, *told))
 
     def _is_unfit(self, kind: objects.Kind, error: ApiError) -> bool:
-        """Whether a definition that is older than what we write refused it; it is written otherwise from then on."""
+        """Whether an older definition refused a feature; the feature is left out from then on."""
         what = PICKER if kind in POOLS and error.status in (400, 422) and PICKER in error.message else ""
         if kind == objects.HTTP_ROUTE and TIMEOUTS in error.message and "not declared in schema" in error.message:
             what = TIMEOUTS
