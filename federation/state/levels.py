@@ -1,7 +1,7 @@
 """The level of a front door: how much of its claimed total is believed.
 
-* At once: the known peak (the most that was believed within the last whole day), `STEP_FACTOR` times the level, or a
-  share of what all other front doors count. A higher claim waits for `Timing.lasting_s`; then one such step is
+* At once: the known peak (the most that was believed within the last whole day), `STEP_FACTOR` times the level, or the
+  level plus a share of what all other front doors count. A higher claim waits for `Timing.lasting_s`; then one such step is
   believed, and the rest waits as long again.
 * By lasting alone: at most `DAY_FACTOR` times the known peak, or that peak plus as much as all others are known to
   count, because their users may come in here. While more is claimed no day ends. Anything higher waits for `isochrone
@@ -27,7 +27,7 @@ DAY_FACTOR = 16.0
 """By lasting alone, a claim is believed up to this multiple of the peak known for a day."""
 DAY_S = 86_400.0
 FLEET_SHARE = 0.25
-"""Or up to this share of what all other front doors count together."""
+"""Or up to its level plus this share of what all other front doors count together."""
 NEWCOMER_SHARE = 1.0
 """The same share for a front door that was not heard before: its users existed already, and a lower share would keep
 too few replicas."""

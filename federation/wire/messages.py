@@ -35,7 +35,7 @@ MOST_ORDINAL = 2**53 - 1
 Ordinal = Annotated[int, Meta(ge=0, le=MOST_ORDINAL)]
 """An epoch or a generation: it grows for as long as a federation lives."""
 MOST_EPOCH = 2**52
-"""A higher epoch is invalid: above it an operator could still go beyond a forged one."""
+"""No controller has a higher epoch: agents refuse it, and controllers ignore it."""
 MOST_EPOCH_LEAP = 2**33
 """The largest step of an agent's epoch. A controller that is further ahead leads the agent there by several orders. A
 forged epoch therefore locks nobody out: half a million of them exhaust the range, and `--take-over` goes beyond each.
