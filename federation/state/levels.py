@@ -1,8 +1,8 @@
 """The level of a front door: how much of its claimed total is believed.
 
 * At once: the known peak (the most that was believed within the last whole day), `STEP_FACTOR` times the level, or the
-  level plus a share of what all other front doors count. A higher claim waits for `Timing.lasting_s`; then one such step is
-  believed, and the rest waits as long again.
+  level plus a share of what all other front doors count. A higher claim waits for `Timing.lasting_s`; then one such
+  step is believed, and the rest waits as long again.
 * By lasting alone: at most `DAY_FACTOR` times the known peak, or that peak plus as much as all others are known to
   count, because their users may come in here. While more is claimed no day ends. Anything higher waits for `isochrone
   confirm`, or for `maxRequestsPerSecond`, which then is the bound instead.
