@@ -26,8 +26,10 @@ WEST_DEG, NORTH_DEG = -169, 84
 COLUMNS, ROWS = 120, 47
 NEAREST = 8
 """Clusters per square that are looked at: a farther one is the best so seldom that no line on a map shows it."""
-AT_ONCE = 1024
-"""Squares: all at once would take a gigabyte at 10,000 clusters."""
+AT_ONCE = 8_000_000
+"""Squares times clusters: all at once would take a gigabyte at 10,000 clusters."""
+LONGEST_NAME = 100
+"""Of a cell, in a report."""
 NOWHERE = "ZZ"
 """ISO 3166-1 leaves this code to its users."""
 
@@ -40,16 +42,18 @@ def isochrones(world: World, ready: Sequence[str]) -> tuple[latency.Estimate, ..
     clusters, at_clusters = _placed(world, ready)
     if not clusters:
         return ()
-    on_grid, squares = replace(world, cells=_squares()), tuple(middles())
+    on_grid = replace(world, cells=world.cells.update(_squares()))
+    names, places = tuple(_name(square) for square in range(COLUMNS * ROWS)), tuple(middles())
+    at_once = max(256, AT_ONCE // len(world.clusters))
     best: list[latency.Estimate] = []
-    for first in range(0, len(squares), AT_ONCE):
-        some = squares[first : first + AT_ONCE]
-        near = _nearest(some, at_clusters)
-        names = [clusters[column] for column in near.ravel().tolist()]
+    for first in range(0, len(names), at_once):
+        some = names[first : first + at_once]
+        near = _nearest(places[first : first + at_once], at_clusters)
         row = np.repeat(np.arange(len(some)), near.shape[1])
-        rtt_ms = latency.round_trips(world, some, row, names).reshape(near.shape)
+        columns = [clusters[column] for column in near.ravel().tolist()]
+        rtt_ms = latency.round_trips(on_grid, some, row, columns).reshape(near.shape)
         chosen = near[np.arange(len(some)), rtt_ms.argmin(axis=1)].tolist()
-        pairs = [CellCluster(str(first + at), clusters[column]) for at, column in enumerate(chosen)]
+        pairs = [CellCluster(name, clusters[column]) for name, column in zip(some, chosen, strict=True)]
         estimates = latency.between(on_grid, pairs)
         best += [estimates[pair] for pair in pairs]
     return tuple(best)
@@ -60,10 +64,10 @@ def at_place(world: World, ready: Sequence[str], lat: float, lon: float) -> tupl
     clusters, at_clusters = _placed(world, ready)
     if not clusters:
         return ()
-    cell = UserCell(name="here", country=NOWHERE, lat=lat, lon=lon)
+    cell = UserCell(name=_name(0), country=NOWHERE, lat=lat, lon=lon)
     near = _nearest(((lat, lon),), at_clusters)[0].tolist()
     pairs = [CellCluster(cell.name, clusters[column]) for column in near]
-    estimates = latency.between(replace(world, cells=Map({cell.name: cell})), pairs)
+    estimates = latency.between(replace(world, cells=world.cells.set(cell.name, cell)), pairs)
     return tuple(sorted(estimates.values(), key=lambda one: (one.rtt_ms, one.cluster)))
 
 
@@ -82,11 +86,16 @@ def _placed(world: World, ready: Sequence[str]) -> tuple[list[str], latency.Plac
     return clusters, tuple((places[name].lat, places[name].lon) for name in clusters)
 
 
+def _name(square: int) -> str:
+    """Longer than a report lets the name of a cell be, so that it is no cell's."""
+    return f"{square:>{LONGEST_NAME + 1}}"
+
+
 @functools.cache
 def _squares() -> Map[str, UserCell]:
     return Map(
         {
-            str(square): UserCell(name=str(square), country=NOWHERE, lat=lat, lon=lon)
+            _name(square): UserCell(name=_name(square), country=NOWHERE, lat=lat, lon=lon)
             for square, (lat, lon) in enumerate(middles())
         }
     )

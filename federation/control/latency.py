@@ -128,15 +128,9 @@ def between(world: World, pairs: Collection[CellCluster]) -> dict[CellCluster, E
     made: dict[CellCluster, Estimate] = {}
     if not wanted:
         return made
-    at_users = on_the_sphere([(world.cells[name].lat, world.cells[name].lon) for name in users])
     at = np.array([(rows[cell], columns[cluster]) for cell, cluster in wanted], np.int64)
+    at_users, log_ms, variance = _pairs(world, known, users, at[:, 0], at[:, 1])
     km = paired_km(at_users[at[:, 0]], known.fleet.at_clusters[at[:, 1]])
-    log_ms, variance = known.fleet.pairs(at_users, at[:, 0], at[:, 1])
-    others, at_others = _others_who_measured(world, users)
-    by_users = _by_users(known, world.measured, (*users, *others), np.vstack([at_users, on_the_sphere(at_others)]))
-    if by_users is not None:
-        added, less = by_users.pairs(at[:, 0], at[:, 1])
-        log_ms, variance = log_ms + added, np.maximum(variance - less, LEAST_VARIANCE)
     rtt_ms = _below(np.round(np.exp(log_ms), 2)).tolist()
     confidence = [math.erf(math.log1p(SURE) / math.sqrt(2.0 * one)) for one in variance.tolist()]
     near = known.nearest_that_measured(at_users)
@@ -170,11 +164,12 @@ def between(world: World, pairs: Collection[CellCluster]) -> dict[CellCluster, E
     return made
 
 
-def round_trips(world: World, places: Places, row: NDArray[np.int64], clusters: Sequence[str]) -> Floats:
-    """[pairs] in ms, from places (by their row) to clusters of the catalogue: the figures of `between` alone."""
+def round_trips(world: World, users: Sequence[str], row: NDArray[np.int64], clusters: Sequence[str]) -> Floats:
+    """[pairs] in ms, from cells that measured nothing themselves (by their row) to clusters of the catalogue: the
+    figures of `between` alone."""
     known = _known(world)
     column = np.array([known.columns[name] for name in clusters], np.int64)
-    log_ms, _ = known.fleet.pairs(on_the_sphere(places), row, column)
+    _, log_ms, _ = _pairs(world, known, users, row, column)
     return _below(np.round(np.exp(log_ms), 2))
 
 
@@ -337,6 +332,20 @@ def _all(known: _Known, users: Places) -> Floats:
         some = slice(first, first + AT_ONCE)
         made[some] = _below(np.round(np.exp(known.fleet.log_ms(at[some], known.fleet.similar(at[some]))), 2))
     return made
+
+
+def _pairs(
+    world: World, known: _Known, users: Sequence[str], row: NDArray[np.int64], column: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Where users are; [pairs]: logarithm of the round trip in ms and its variance, with what users measured."""
+    at_users = on_the_sphere([(world.cells[name].lat, world.cells[name].lon) for name in users])
+    log_ms, variance = known.fleet.pairs(at_users, row, column)
+    others, at_others = _others_who_measured(world, users)
+    by_users = _by_users(known, world.measured, (*users, *others), np.vstack([at_users, on_the_sphere(at_others)]))
+    if by_users is not None:
+        added, less = by_users.pairs(row, column)
+        log_ms, variance = log_ms + added, np.maximum(variance - less, LEAST_VARIANCE)
+    return at_users, log_ms, variance
 
 
 def _others_who_measured(world: World, users: Sequence[str]) -> tuple[tuple[str, ...], Places]:

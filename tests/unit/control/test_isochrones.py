@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from immutables import Map
 
 from federation.control import isochrones, latency
 from federation.latency.sphere import great_circle_km
+from federation.state.measured import Measured
 from federation.wire import messages
 from tests.builders import PLACES, a_report, a_world, heard, renamed
 
@@ -21,7 +24,7 @@ def test_every_square_is_as_near_as_the_best_of_all_clusters() -> None:
     assert len(found) == isochrones.COLUMNS * isochrones.ROWS
     for number, (lat, lon) in list(enumerate(isochrones.middles()))[::97]:
         km = min(great_circle_km(lat, lon, *PLACES[name[:3]][:2]) for name in names)
-        assert found[number].cell == str(number)
+        assert int(found[number].cell) == number
         assert found[number].rtt_ms == pytest.approx(latency.BASE_RTT_MS + latency.RTT_MS_PER_KM * km, abs=0.05)
 
 
@@ -73,3 +76,17 @@ def test_a_place_has_the_ready_replicas_best_first() -> None:
     assert [one.cluster for one in found] == ["iad", "fra", "nrt"]
     assert [one.cluster for one in isochrones.at_place(world, ("fra",), lat, lon)] == ["fra"]
     assert isochrones.at_place(world, (), lat, lon) == ()
+
+
+def test_what_users_measured_tells_of_the_land_around_them() -> None:
+    """The map would show an area as near where browsers have measured that it is far, and the plan knows it."""
+    lat, lon, _ = PLACES["fra"]
+    squares = list(enumerate(isochrones.middles()))
+    here = min(squares, key=lambda one: abs(one[1][0] - lat) + abs(one[1][1] - lon))[0]
+    cell = messages.UserCell(name=str(here), country="DE", lat=lat, lon=lon)
+    told = Measured(rtt_ms=400.0, rtt_ms_p95=410.0, windows=9, heard_s=0.0)
+    world = a_world("fra", "iad")
+    measured = replace(world, cells=Map({cell.name: cell}), measured=Map({(cell.name, "iad"): told}))
+    before, after = (isochrones.isochrones(one, ("iad",))[here] for one in (world, measured))
+    assert after.rtt_ms > 1.5 * before.rtt_ms
+    assert after.basis != "measured", "a square is no cell, also where a cell has its number for a name"
