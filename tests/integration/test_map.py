@@ -22,7 +22,7 @@ from tests.testbed.small_world import MODEL, POLICY
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 STATES = {"fra": "ok", "iad": "ok", "mad": "unknown"}
-LOST_MS = 30_000.0
+LOST_MS = 60_000.0
 FRONTIER_MS = 90_000.0
 
 

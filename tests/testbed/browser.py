@@ -12,7 +12,7 @@ from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
 from tests.testbed.build import find_chromium
 
-TIMEOUT_MS = 15_000.0
+TIMEOUT_MS = 30_000.0
 FLAGS = ("--disable-gpu", "--disable-quic")
 PHONE_PX = 600
 """Narrower pages are shown as a phone shows them."""
