@@ -36,6 +36,7 @@ from federation.api import server
 from federation.latency.estimator import NO_PRIOR
 from federation.loops import beacon as beacons
 from federation.loops import keep, tick
+from federation.loops.foresee import Foresee
 from federation.loops.hub import Hub
 from federation.loops.plan import Planner
 from federation.loops.policies import PolicyIntake
@@ -175,6 +176,7 @@ async def _started(settings: Settings, clock: Clock, token: str, ending: AsyncEx
         "publish": publisher.run,
         "traffic": traffic.run,
         "keep": lambda: keep.run(hub, store),
+        "foresee": Foresee(hub).run,
         "spot": spot.run,
     }
     if settings.price_feeds:

@@ -62,6 +62,7 @@ class ControllerServices:
             speed=self.clock.speed,
             message=hub.message,
             gateways=hub.gateways,
+            foresight=hub.foresight,
             nearest_ms=hub.last_solve.outcome.nearest_ms if hub.last_solve is not None else None,
         )
 

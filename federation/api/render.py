@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import placement as engine
 from federation.api import views
 from federation.control import isochrones, latency, setbacks
+from federation.control.foresight import HORIZONS, Foresight
 from federation.control.nearness import Nearest, near
 from federation.control.plan import Near, Placement, Plan, Route, Routes, Share
 from federation.latency.geodesic import distance_km
@@ -44,6 +45,7 @@ class Scene:
     gateways: Mapping[str, GatewayStatus] = field(default_factory=dict)
     nearest_ms: Nearest | None = None
     """Of the newest plan; None before the first."""
+    foresight: Foresight = field(default_factory=Foresight)
 
 
 def overview(scene: Scene) -> views.OverviewView:
@@ -186,9 +188,12 @@ def gateways(scene: Scene) -> tuple[views.GatewayView, ...]:
 
 def demand(scene: Scene) -> tuple[views.DemandView, ...]:
     """Every cell that is counted, by model."""
-    clusters = scene.world.clusters
+    clusters, foresight = scene.world.clusters, scene.foresight
+    regions = {one.metadata.name: one.spec.region for one in scene.world.documents.clusters}
     found = []
     for (model, cell), one in sorted(scene.world.demand.items()):
+        series = (model, regions.get(one.reporter, one.reporter))
+        expected, below = foresight.expected.get(series, {}), foresight.below.get(series, {})
         doors = [clusters[name] for name, _ in one.counts]
         found.append(
             views.DemandView(
@@ -199,6 +204,15 @@ def demand(scene: Scene) -> tuple[views.DemandView, ...]:
                 age_s=max(0.0, scene.now_s - min(door.counted_s for door in doors)),
                 is_decaying=any(door.count_weight < 1.0 for door in doors),
                 is_spread=any(cell == cell_near(door.name) for door in doors),
+                forecast=tuple(
+                    views.ForecastView(
+                        minutes=minutes,
+                        rps=expected[minutes] * one.requests_per_second,
+                        rps_below=below[minutes] * one.requests_per_second,
+                    )
+                    for minutes in HORIZONS
+                    if minutes in expected
+                ),
             )
         )
     return tuple(found)

@@ -150,6 +150,14 @@ class PriceView(View, frozen=True, kw_only=True):
     """Replica-hours that this expectation was learnt from, of this pool alone."""
 
 
+class ForecastView(View, frozen=True, kw_only=True):
+    """Demand so many minutes ahead: the expected, and what it stays below nine times in ten."""
+
+    minutes: int
+    rps: float
+    rps_below: float
+
+
 class DemandView(View, frozen=True, kw_only=True):
     """Requests per second of one model in one cell, who counts them, by what source, and how old that is.
 
@@ -164,6 +172,8 @@ class DemandView(View, frozen=True, kw_only=True):
     age_s: float
     is_decaying: bool
     is_spread: bool
+    forecast: tuple[ForecastView, ...]
+    """The cell's part of its region's; empty in the first hour of a controller."""
 
 
 class EngineView(View, frozen=True, kw_only=True):

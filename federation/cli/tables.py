@@ -238,6 +238,14 @@ def _demand(one: views.DemandView) -> dict[str, object]:
     }
 
 
+def _demand_wide(one: views.DemandView) -> dict[str, object]:
+    ahead = (f"{f.rps:.1f} in {f.minutes} min (below {f.rps_below:.1f})" for f in one.forecast)
+    return {
+        "FORECAST": ", ".join(ahead) or UNKNOWN,
+        "PLACE": "of the front door" if one.is_spread else "of the cell",
+    }
+
+
 def _engine(one: views.EngineView) -> dict[str, object]:
     return {
         "MODEL": one.model,
@@ -322,7 +330,7 @@ KINDS = {
         path="/v1/demand",
         view=views.DemandView,
         row=_demand,
-        wide=lambda one: {"PLACE": "of the front door" if one.is_spread else "of the cell"},
+        wide=_demand_wide,
         short=("de",),
     ),
     "engines": Kind(

@@ -10,6 +10,7 @@ C candidates for a quantile. Values are of any unit and not negative.
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Sequence
 
@@ -72,6 +73,7 @@ class Forecaster:
         if any(not 0.5 <= level < 1 for level in quantiles):
             raise ValueError("a quantile is in [0.5, 1)")
         self.step_s = step_s
+        self._steps, self._quantiles = tuple(horizons), tuple(quantiles)
         self._sums = np.zeros((len(sums), series))
         for row, parts in enumerate(sums):
             self._sums[row, list(parts)] = 1.0
@@ -91,6 +93,28 @@ class Forecaster:
         for row, horizon in enumerate(self._horizons):
             self.points[row], self.quantiles[:, row] = horizon.forecast(step, self._past)
 
+    def resized(self, origins: Sequence[int | None], sums: Sequence[Sequence[int]] = ()) -> Forecaster:
+        """The forecaster of other series: for each the column of this one that it goes on from, or None for a new one.
+
+        Sums go on from the sum at the same place, as far as there are any.
+        """
+        made = Forecaster(len(origins), step_s=self.step_s, horizons=self._steps, sums=sums, quantiles=self._quantiles)
+        kept = min(len(sums), len(self._sums))
+        columns: list[int | None] = [*origins, *(self._series + row for row in range(kept))]
+        columns += [None] * (len(sums) - kept)
+        made._past = self._past.taken(columns)
+        made._horizons = [one.taken(columns, len(origins), made._sums) for one in self._horizons]
+        made.points, made.quantiles = _columns(self.points, columns), _columns(self.quantiles, columns)
+        return made
+
+
+def _columns(values: Floats, columns: Sequence[int | None]) -> Floats:
+    """These of the last axis; 0 where there is none."""
+    if not values.shape[-1]:
+        return np.zeros((*values.shape[:-1], len(columns)))
+    wanted = np.array([-1 if one is None else one for one in columns])
+    return np.where(wanted >= 0, values[..., wanted], 0.0)
+
 
 class _Past:
     """What members need of what was seen; all of shape [.., S]."""
@@ -109,6 +133,14 @@ class _Past:
         self.peaks = np.zeros((max(MAXIMA_S) // max(COARSE_S, step_s), width))
         self.median = np.zeros(width)
         self.maxima = np.zeros((len(MAXIMA_S), width))
+
+    def taken(self, columns: Sequence[int | None]) -> _Past:
+        """The same of these series."""
+        made = copy.copy(self)
+        for name in ("kept", "now", "smooth", "fast", "level", "daily", "season", "peaks", "median", "maxima"):
+            setattr(made, name, _columns(getattr(self, name), columns))
+        made.known = self.known.copy()
+        return made
 
     def take(self, step: int, seen: Floats) -> None:
         if self.count == 0:
@@ -179,6 +211,18 @@ class _Horizon:
         self.scored = 0
         self.margin = np.zeros((2, len(levels), width))
         self.told: deque[tuple[Floats, Floats, Floats, Floats]] = deque()
+
+    def taken(self, columns: Sequence[int | None], series: int, sums: Floats) -> _Horizon:
+        """The same of these series."""
+        made = copy.copy(self)
+        made.series, made.sums = series, sums
+        for name in ("loss", "missed", "spread", "margin"):
+            values = getattr(self, name)
+            setattr(made, name, _columns(values, columns) if values.size else values)
+        if not self.spread.size:
+            made.spread, made.margin = _columns(self.spread, columns), _columns(self.margin, columns)
+        made.told = deque(tuple(_columns(one, columns) for one in told) for told in self.told)  # type: ignore[misc]
+        return made
 
     def score(self, seen: Floats) -> None:
         """Learn from what was forecast for this step, if anything was."""

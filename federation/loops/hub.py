@@ -17,6 +17,7 @@ import structlog
 
 from federation.aiokit.clock import Clock
 from federation.control import leadership, staged
+from federation.control.foresight import Foresight
 from federation.control.placement_cycle import Solve
 from federation.control.plan import Plan, Routes
 from federation.control.problem import Formulated, Formulation
@@ -143,6 +144,8 @@ class Hub:
         """Replicas in silent clusters that are replaced before the policy's toleration ends."""
         self.replace_at_s = float("inf")
         """When the next of them is worth replacing, if nothing changes."""
+        self.foresight = Foresight()
+        """The newest forecast of demand."""
         self.gateways: Mapping[str, GatewayStatus] = {}
         """By the gateway's own name; gateways that are gone stay, because their tables still serve."""
         self.tables = Tables(by_cluster={}, missing=())

@@ -99,6 +99,12 @@ export interface PriceView {
   seen_hours: number;
 }
 
+export interface ForecastView {
+  minutes: number;
+  rps: number;
+  rps_below: number;
+}
+
 export interface DemandView {
   model: string;
   cell: string;
@@ -107,6 +113,7 @@ export interface DemandView {
   age_s: number;
   is_decaying: boolean;
   is_spread: boolean;
+  forecast: ForecastView[];
 }
 
 export interface EngineView {
