@@ -104,7 +104,7 @@ async def test_an_executor_that_gives_up_fails_the_solve_and_not_the_loop_that_w
 
     problem = a_world(7)
     solver = Solver(GivesUp(1))
-    with pytest.raises(SolverError, match="gave this one up"):
+    with pytest.raises(SolverError, match="cancelled this one"):
         await solver.solve(problem, problem.current)
     await solver.close()
 
