@@ -90,6 +90,7 @@ class Tight:
     def improve(self, found: Found, together: int, *, arcs: int, gap: float, node_limit: int, searches: int) -> Found:
         """A solution no worse than `found`: `together` groups at a time are searched, the others keep their facilities.
 
+        The kernel is the arcs that `found` uses and `arcs` more: one of the used arcs alone finds nothing new.
         Each combination of groups has its turn in each round. It ends with a round that gains less than `gap`, or after
         so many `searches`.
         """
@@ -106,7 +107,7 @@ class Tight:
             }
             used = found.values[self.bounds.arc] > USED
             added = np.where(used, -1.0, np.where(np.isin(group, chosen), self.added, np.inf))
-            count = min(max(arcs, int(used.sum())), int(np.isfinite(added).sum()))
+            count = min(arcs + int(used.sum()), int(np.isfinite(added).sum()))
             kept = np.argsort(added, kind="stable")[:count]
             better = self._searched(kept, fixed, gap=gap, node_limit=node_limit)
             if better is not None and better.objective < found.objective:
