@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from federation.aiokit import http as http_bounds
 from federation.api.access import COOKIE, OPEN_PATHS
@@ -21,6 +22,7 @@ from federation.api.openapi import OPERATIONS
 from federation.api.server import STREAM_SPACING_S
 from federation.state.keys import ModelCell
 from federation.state.reduce import Note
+from federation.wire.messages import ReplicaEndpoint
 from tests.testbed.fleet import Fleet
 from tests.testbed.small_world import MODEL, POLICY, TOKEN
 
@@ -87,11 +89,30 @@ def test_health_and_readiness_are_open(fleet: Fleet) -> None:
     assert fleet.request("GET", "/readyz", headers={})[::2] == (200, b"ok\n")
 
 
+async def _start_engine(fleet: Fleet) -> None:
+    """One replica of fra whose engine speaks as vLLM does."""
+
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(text='vllm:num_requests_running{model_name="m"} 3.0\n')
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    server = TestServer(app)
+    await server.start_server()
+    fleet._ending.push_async_callback(server.close)
+    assert server.port is not None
+    endpoint = ReplicaEndpoint(model="chat-8b", address="127.0.0.1", port=server.port)
+    fleet.backends["fra"]._endpoints = lambda ready: (endpoint,)
+
+
 @pytest.mark.parametrize("operation", [one for one in OPERATIONS if one.method == "get"], ids=lambda one: one.path)
 def test_the_openapi_document_says_what_is_answered(fleet: Fleet, operation: Any) -> None:
     """A client generated from the document would fail on the answer."""
     document = fleet.get("/openapi.json")
     newest = fleet.get("/v1/plans?limit=1")["items"][0]["generation"]
+    if operation.path == "/v1/engines":
+        fleet.run(_start_engine(fleet))
+        fleet.until(lambda: fleet.get("/v1/engines")["items"], "what an engine says")
     answer = fleet.get(filled(operation.path, newest) + QUERIES.get(operation.path, ""))
     described = document["paths"][operation.path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     jsonschema.validate(answer, {**described, "components": document["components"]})
