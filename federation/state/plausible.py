@@ -322,6 +322,8 @@ def _peers(
                 kept.setdefault(peer.cluster, peer)
             continue
         rtt_ms = peer.rtt_ms_p50
+        if last is not None and not _can_be(last, here, there):
+            last = None  # what cannot be gives way at once to what can
         if peer.samples and last is not None and last.samples and not _is_near(last.rtt_ms_p50, rtt_ms):
             subject = f"peer/{peer.cluster}"
             if book.settled(f"rtt {peer.cluster}", last.rtt_ms_p50, rtt_ms) != rtt_ms:

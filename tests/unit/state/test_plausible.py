@@ -166,6 +166,7 @@ def test_a_round_trip_that_jumps_waits_until_it_lasts() -> None:
     world = after(told(90.0), told(2_000.0))
     assert believed(world).peers[0].rtt_ms_p50 == 90.0 and found(world) == ["RoundTripDoubted"]
     assert believed(after(told(90.0), *[told(2_000.0)] * 8)).peers[0].rtt_ms_p50 == 2_000.0
+    assert believed(after(told(0.5), told(90.0))).peers[0].rtt_ms_p50 == 90.0, "what cannot be waits for nothing"
 
 
 @pytest.mark.parametrize(
