@@ -7,9 +7,10 @@ from pathlib import Path
 
 import aiohttp
 import msgspec
-import yaml
 
 from federation.state.scraped import Prometheus, Query, Row
+from federation.yamlkit.explain import explain, problem_at, refusals
+from federation.yamlkit.source import START, YamlProblem, read
 
 TIMEOUT_S = 20.0
 MAX_BYTES = 32 * 1024 * 1024
@@ -38,11 +39,21 @@ class _Answer(msgspec.Struct, rename="camel"):
 
 
 def settings_of(path: Path) -> Prometheus:
-    """The settings in a YAML file. Raises: ValueError, with what is wrong."""
+    """The settings in a YAML file. Raises: ValueError, with each fault as file:line:column and a hint."""
     try:
-        return msgspec.convert(yaml.safe_load(path.read_bytes()), Prometheus)
-    except (OSError, yaml.YAMLError, msgspec.ValidationError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        nodes = read(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from error
+    except YamlProblem as error:
+        raise ValueError(problem_at(str(path), error.mark, error.message, error.expected, error.hint).text()) from error
+    if len(nodes) != 1 or nodes[0].items is None:
+        raise ValueError(problem_at(str(path), START, "no settings", "one mapping, with a field url").text())
+    try:
+        return msgspec.convert(nodes[0].plain(), Prometheus, strict=True)
+    except msgspec.ValidationError as error:
+        found = refusals(nodes[0], Prometheus) or (str(error),)
+        faults = (explain(str(path), nodes[0], Prometheus, text).text() for text in found)
+        raise ValueError("\n".join(faults)) from error
 
 
 async def ask(settings: Prometheus, queries: tuple[Query, ...]) -> list[tuple[Query, list[Row]]]:
