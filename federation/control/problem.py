@@ -66,6 +66,7 @@ def formulate(
     now_s: float,
     aside: Mapping[str, str] | None = None,
     given_up: Mapping[ModelCluster, float] | None = None,
+    growth: Mapping[tuple[str, str], float] | None = None,
 ) -> Formulated:
     """The placement problem of this world, given the placement in force and the counts that agents are told on the way
     there.
@@ -75,9 +76,18 @@ def formulate(
     (`replacement`).
 
     Args: aside: models that are left out, with the reason; their devices count as taken. given_up: (model, cluster) ->
-        start of a silence that is no longer waited out.
+        start of a silence that is no longer waited out. growth: (model, region of the front door that counts the
+        users) -> multiple of their demand that is asked for.
     """
-    made = _formulate(world, target=target, desired=desired, now_s=now_s, aside=aside or {}, given_up=given_up or {})
+    made = _formulate(
+        world,
+        target=target,
+        desired=desired,
+        now_s=now_s,
+        aside=aside or {},
+        given_up=given_up or {},
+        growth=growth or {},
+    )
     return _with_setbacks(made, world, now_s)
 
 
@@ -100,12 +110,21 @@ class Formulation:
         now_s: float,
         aside: Mapping[str, str],
         given_up: Mapping[ModelCluster, float],
+        growth: Mapping[tuple[str, str], float] | None = None,
     ) -> Formulated:
-        basis = _basis(world, target, desired, now_s, aside), dict(given_up)
+        basis = _basis(world, target, desired, now_s, aside), dict(given_up), dict(growth or {})
         with self._lock:
             newest = self._newest
             if newest is None or newest[0] != basis:
-                made = _formulate(world, target=target, desired=desired, now_s=now_s, aside=aside, given_up=given_up)
+                made = _formulate(
+                    world,
+                    target=target,
+                    desired=desired,
+                    now_s=now_s,
+                    aside=aside,
+                    given_up=given_up,
+                    growth=growth or {},
+                )
                 newest = self._newest = basis, made
         return _with_setbacks(newest[1], world, now_s)
 
@@ -170,6 +189,7 @@ def _formulate(
     now_s: float,
     aside: Mapping[str, str],
     given_up: Mapping[ModelCluster, float],
+    growth: Mapping[tuple[str, str], float],
 ) -> Formulated:
     left_out: list[str] = []
     models = _models(world, aside, left_out)
@@ -187,9 +207,11 @@ def _formulate(
     pools, keys = _pools(world, by_name, counted, now_s, left_out)
     room = _room(world, models, now_s, {keys[pool.name]: pool for pool in pools})
     by_cell: dict[str, dict[str, float]] = {name: {} for name in sorted(by_name)}
+    region_of = {one.metadata.name: one.spec.region for one in world.documents.clusters} if growth else {}
     for (model, cell), demand in world.demand.items():
         if model in by_cell and demand.requests_per_second > 0:
-            by_cell[model][cell] = demand.requests_per_second
+            ratio = growth.get((model, region_of.get(demand.reporter, demand.reporter)), 1.0) if growth else 1.0
+            by_cell[model][cell] = demand.requests_per_second * ratio
     cells = sorted(set[str]().union(*by_cell.values()))
     demands = tuple(
         engine.Demand(model=model, cell=cell, requests_per_second=rps)

@@ -16,7 +16,7 @@ from typing import Literal, ParamSpec, TypeVar
 import structlog
 
 from federation.aiokit.clock import Clock
-from federation.control import leadership, staged
+from federation.control import foresight, leadership, staged
 from federation.control.foresight import Foresight
 from federation.control.placement_cycle import Solve
 from federation.control.plan import Plan, Routes
@@ -129,7 +129,7 @@ class Hub:
         metrics.ages_s = self._ages_s
         self._started_s = self._connected_s = self._machine_s()
         self._is_listening = False
-        self._formulation = Formulation()
+        self._formulation, self._ahead = Formulation(), Formulation()
         self.last_solve: Solve | None = None
         """The newest solve, even where the placement in force stayed."""
         self.planned_s = float("-inf")
@@ -376,20 +376,25 @@ class Hub:
     def _machine_s(self) -> float:
         return self.clock.machine_s(self.clock.monotonic_s())
 
-    async def formulate(self, world: World, now_s: float, aside: Mapping[str, str] | None = None) -> Formulated:
+    async def formulate(
+        self, world: World, now_s: float, aside: Mapping[str, str] | None = None, *, routes: bool = False
+    ) -> Formulated:
         """The placement problem of this world, given the plan in force; in a thread, because it may take a second.
 
-        Args: aside: models to leave out; None leaves out those that planning fails on.
+        Args: aside: models to leave out; None leaves out those that planning fails on. routes: it is asked who serves
+            whom: of the demand of now, whatever is forecast.
         """
         plan = self.plan
+        growth = {} if routes else foresight.growth(world, self.foresight)
         return await asyncio.to_thread(
-            self._formulation,
+            self._ahead if growth else self._formulation,
             world,
             target=plan.target_by_key(),
             desired=plan.desired_by_key(),
             now_s=now_s,
             aside=self.aside if aside is None else aside,
             given_up=self.given_up,
+            growth=growth,
         )
 
     async def beside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -181,7 +181,7 @@ class Steer:
     async def _beliefs(self, world: World, now_s: float, new: NewPlacement | None) -> Beliefs:
         hub = self._hub
         plan, planned_s, postponed, aside = hub.plan, hub.planned_s, hub.postponed, hub.aside
-        formulated = await hub.formulate(world, now_s, aside)
+        formulated = await hub.formulate(world, now_s, aside, routes=True)
         return Beliefs(
             world=world,
             plan=plan,

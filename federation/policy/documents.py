@@ -545,6 +545,9 @@ class Autoscaling(Base, frozen=True, kw_only=True):
 SelfHeal = Literal["on", "off"]
 
 
+DemandForecast = Literal["off", "p50", "p75", "p90", "p95"]
+
+
 class PlacementPolicySpec(Base, frozen=True, kw_only=True):
     """How the selected models are placed."""
 
@@ -564,6 +567,13 @@ class PlacementPolicySpec(Base, frozen=True, kw_only=True):
     failover: Failover = Failover()
     traffic: Traffic = Traffic()
     autoscaling: Autoscaling = Autoscaling()
+    demand_forecast: Annotated[
+        DemandForecast,
+        Meta(
+            description="plan for the demand that is not exceeded with this probability once new replicas are ready, "
+            "where that is more than the demand of now; off: for the demand of now"
+        ),
+    ] = "off"
     self_heal: Annotated[
         SelfHeal, Meta(description="whether agents put right what somebody changed by hand; off only tells it")
     ] = "on"

@@ -40,7 +40,7 @@ def test_a_cell_has_its_part_of_its_regions_forecast() -> None:
         speed=1.0,
         message="",
         foresight=Foresight(
-            expected={("chat", "fra"): {10: 1.5, 30: 2.0}}, below={("chat", "fra"): {10: 2.0, 30: 3.0}}
+            expected={("chat", "fra"): {10: 1.5, 30: 2.0}}, quantiles={"p90": {("chat", "fra"): {10: 2.0, 30: 3.0}}}
         ),
     )
     bonn, trier = render.demand(scene)
