@@ -279,15 +279,36 @@ def _put(world: World, demand: _Demand, key: ModelCell, name: str, rps: float, e
             taken = min(came, counts[other])
             counts[other] -= taken
             came -= taken
+    if came < 0:
+        _give_back(world, counts, key, name, -came)
     demand[key] = _summed(world, tuple(counts.items()))
 
 
 def _take_out(world: World, demand: _Demand, key: ModelCell, name: str) -> None:
-    counts = tuple(one for one in demand[key].counts if one[0] != name)
+    counts = dict(demand[key].counts)
+    left = counts.pop(name, 0.0)
     if counts:
-        demand[key] = _summed(world, counts)
+        _give_back(world, counts, key, name, left)
+        demand[key] = _summed(world, tuple(counts.items()))
     else:
         del demand[key]
+
+
+def _give_back(world: World, counts: dict[str, float], key: ModelCell, name: str, rps: float) -> None:
+    """Users who leave `name` may be those who came from a silent front door: its counts return to what it counted last.
+
+    Otherwise a front door that claims its users for a moment, and then no more, would take them out of the world.
+    """
+    for other in counts:
+        state = world.clusters[other]
+        if rps <= 0 or other == name or _is_fresh(state, world):
+            continue
+        counted = next(
+            (row.requests_per_second for row in state.counted if (row.model, row.cell.name) == key), counts[other]
+        )
+        back = min(rps, max(0.0, counted - counts[other]))
+        counts[other] += back
+        rps -= back
 
 
 def _is_fresh(state: ClusterState, world: World) -> bool:

@@ -105,6 +105,20 @@ def test_users_who_come_in_elsewhere_are_not_counted_twice() -> None:
     assert world.demand[KEY].reporter == "iad"
 
 
+def test_who_claims_a_silent_doors_users_for_a_moment_does_not_take_them_along() -> None:
+    """One member that counts a lost region's users once, and then nobody, would have their replicas stopped."""
+    world = heard(a_world("fra", "iad"), counting("fra", 1, some_demand("chat", "Berlin", 30)), now_s=1.0)
+    world = heard(world, counting("iad", 1, some_demand("chat", "NY", 20)), now_s=1.0)
+    world = told(heard(world, counting("iad", 2, some_demand("chat", "NY", 20)), now_s=41.0), TimePassed(now_s=42.0))
+    came = tuple(some_demand("chat", name, rps) for name, rps in (("NY", 20), ("Berlin", 30)))
+    world = heard(world, counting("iad", 3, *came), now_s=51.0)
+    fewer = heard(world, counting("iad", 4, came[0], some_demand("chat", "Berlin", 10)), now_s=61.0)
+    gone = heard(world, counting("iad", 4, came[0]), now_s=61.0)
+    assert (rps(world), rps(fewer), rps(gone)) == (30, 30, 30)
+    back = heard(fewer, counting("fra", 2, some_demand("chat", "Berlin", 20)), now_s=71.0)
+    assert rps(back) == 30, "who is heard again counts for itself"
+
+
 def test_memory_of_a_front_door_is_as_old_as_it_is() -> None:
     """After a restart of the controller a door that closed hours ago would count as if it had just spoken."""
     old = messages.Report(
@@ -399,4 +413,8 @@ def test_the_sum_is_always_that_of_what_is_counted(seed: int) -> None:
         for one in world.demand.values():
             assert one.requests_per_second <= sum(count for _, count in one.counts) + 1e-9
             assert one.reporter in dict(one.counts)
+        for (model, cell), one in world.demand.items():
+            for door, count in one.counts:
+                rows_of = {(row.model, row.cell.name): row for row in world.clusters[door].counted}
+                assert count <= rows_of[model, cell].requests_per_second + 1e-9, "no more than it counted itself"
         assert set(world.claims) == {cell for _, cell in world.demand}
