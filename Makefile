@@ -40,14 +40,14 @@ demo-kubernetes: $(STAMP) $(WEB) testbed ## the product on three real Kubernetes
 docs: $(STAMP) ## build the documentation in docs/_build/html; a warning fails it
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
 
-check: $(STAMP) ## format, lint, types, import contracts, the map's types and tests, docs, and the quick tests
+check: $(STAMP) ## format, lint, types, import contracts, the map's types and tests, docs, and the unit tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python federation/web/build.py --check
 	$(MAKE) --no-print-directory docs
-	$(BIN)/pytest -q -m "not slow and not real" $(ARGS)
+	$(BIN)/pytest -q -n 2 -m "not slow and not real" tests/unit tests/wire $(ARGS)
 
 test: $(STAMP) $(WEB) ## every test, real components included where they can be had
 	$(BIN)/ruff format --check .

@@ -298,9 +298,8 @@ class _Api:
     async def _latency(self, request: web.Request) -> web.Response:
         cell, cluster = request.query.get("cell"), request.query.get("cluster")
         if cell is None and cluster is None:
-            raise Refused(
-                400, "BadQuery", "latency of which users to which cluster?", "name a cell, a cluster, or both"
-            )
+            text = "latency of which users to which cluster?"
+            raise Refused(404, "NotFound", text, "add ?cell=NAME, &cluster=NAME, or both")
         found = await asyncio.to_thread(render.latencies, self._services.scene(), cell, cluster)
         if found is None:
             named = " or ".join(f"{kind} {name}" for kind, name in (("cell", cell), ("cluster", cluster)) if name)
