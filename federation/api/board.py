@@ -17,6 +17,8 @@ LONG_S, MANY = 0.02, 100
 """A rendering that takes longer, or may because there are so many clusters, runs in a thread beside the loop."""
 ISOLINES_S = 20.0
 """Round trips change slowly: isochrones stay valid for this long unless other clusters serve."""
+PIECE = 200
+"""Items of a list that are encoded at one time."""
 REST = 2.0
 """A rendering is reused for this multiple of its duration, so that readers take at most a third of a core."""
 
@@ -57,12 +59,29 @@ class Board(Generic[V]):
                 is_long = self._took_s > LONG_S or len(scene.world.clusters) > MANY
                 view, body = await asyncio.to_thread(self._drawing_of, scene) if is_long else self._drawing_of(scene)
                 self._took_s = loop.time() - now_s
-                self._newest = newest = Drawn(at_s=now_s, view=view, body=body)
+                before, newest = [self._newest], Drawn(at_s=now_s, view=view, body=body)
+                self._newest = newest
+                if is_long:  # to free a large rendering takes long too
+                    await asyncio.to_thread(before.clear)
             return newest
 
     def _drawing_of(self, scene: render.Scene) -> tuple[V, bytes]:
         view = self._draw(scene)
-        return view, msgspec.json.encode(view)
+        return view, encoded(view)
+
+
+def encoded(view: msgspec.Struct) -> bytes:
+    """The view as JSON, with long lists in pieces: no other thread runs while a piece is encoded."""
+    fields = []
+    for field in msgspec.structs.fields(view):
+        value = getattr(view, field.name)
+        name = msgspec.json.encode(field.encode_name)
+        if isinstance(value, tuple) and len(value) > PIECE:
+            pieces = (msgspec.json.encode(value[at : at + PIECE])[1:-1] for at in range(0, len(value), PIECE))
+            fields.append(name + b":[" + b",".join(pieces) + b"]")
+        else:
+            fields.append(name + b":" + msgspec.json.encode(value))
+    return b"{" + b",".join(fields) + b"}"
 
 
 def listed(draw: Callable[[render.Scene], Sequence[views.View]]) -> Callable[[render.Scene], views.Items]:

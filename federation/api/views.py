@@ -37,8 +37,9 @@ missing before anything can be routed. Empty where nothing is unserved."""
 Limit = Literal["max_replicas", "budget"]
 
 
-class View(msgspec.Struct, frozen=True, kw_only=True):
-    """Common to all answers."""
+class View(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Common to all answers. They are trees of plain values, by the hundred thousand: the collector of cycles, which
+    holds every thread while it runs, need not visit them."""
 
 
 class PoolView(View, frozen=True, kw_only=True):

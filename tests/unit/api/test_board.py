@@ -6,6 +6,7 @@ import asyncio
 import threading
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from federation.api import board, render, views
@@ -83,3 +84,14 @@ async def test_isochrones_are_drawn_once_for_all_until_other_clusters_serve(monk
     await isolines.drawn("chat")
     assert drawn == ["chat", "rank", "chat"]
     assert await isolines.drawn("nobody") is None
+
+
+def test_a_list_in_pieces_is_the_same_list() -> None:
+    """A map of a large fleet could not be read."""
+    rows = tuple(
+        views.GatewayView(name=f"gw-{n}", cluster="fra", state="gone", age_s=n / 7, accepted={"a": "b"}, refused={})
+        for n in range(2 * board.PIECE + 1)
+    )
+    for many in (0, 1, board.PIECE, board.PIECE + 1, len(rows)):
+        view = views.Items(items=rows[:many])
+        assert board.encoded(view) == msgspec.json.encode(view)
