@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 import msgspec
 from immutables import MapMutation
 
+from federation.latency.sphere import great_circle_km
 from federation.state import levels, plausible
 from federation.state.keys import ModelCell
 from federation.state.phases import Phase
@@ -217,7 +218,7 @@ def _why_not_there(world: World, cluster: str, cell: messages.UserCell, ties: di
         return f"most front doors that count it place it in {' or '.join(possible)}, not in {cell.country}"
     if len(possible) > 1:
         ties[cell.name] = ", ".join(f"{who} says {where.country}" for who, where in sorted(said.items()))
-    elif plausible.distance_km(believed.lat, believed.lon, cell.lat, cell.lon) > PLACE_KM:
+    elif great_circle_km(believed.lat, believed.lon, cell.lat, cell.lon) > PLACE_KM:
         return "most front doors that count it place it elsewhere"
     return ""
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from federation.latency.sphere import EARTH_RADIUS_KM, KM_PER_RTT_MS
 from federation.policy import documents
 from federation.state.identity import ByIdentity
 from federation.state.world import IMPLAUSIBLE_REPLICAS, ClusterState, Doubt, World
@@ -39,15 +40,12 @@ UNDECLARED_DEVICES = 64
 """Devices that an undeclared pool counts for before replicas were seen ready in it."""
 RAMP_FACTOR = 2
 """An undeclared pool counts for this multiple of the devices whose replicas were ordered and seen ready."""
-KM_PER_RTT_MS = 100.0
-"""Light in fibre covers 200 km in a millisecond, and half of that there and back."""
 PLACE_SLACK_KM = 150.0
 """A location in the catalogue is that of a city, not of a building."""
 MOST_RTT_MS = 5_000.0
 """The time-out of an agent's probe."""
 JUMP_FACTOR = 10.0
 """A price or a round trip that changes by this factor between two reports waits until it lasts."""
-EARTH_RADIUS_KM = 6371.0088
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,11 +371,6 @@ def _angle(one: _Vector, other: _Vector) -> float:
     """Between two places, in radians."""
     chord = math.dist(one, other)
     return 2.0 * math.asin(min(1.0, chord / 2.0))
-
-
-def distance_km(lat: float, lon: float, other_lat: float, other_lon: float) -> float:
-    """By great circle, between places in degrees."""
-    return EARTH_RADIUS_KM * _angle(_on_the_sphere(lat, lon), _on_the_sphere(other_lat, other_lon))
 
 
 def _is_near(one: float, other: float) -> bool:
